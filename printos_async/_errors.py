@@ -1,0 +1,203 @@
+"""The errors, all under one root.
+
+::
+
+    PrintOSError
+    ├─ ConfigurationError (ValueError)
+    │  └─ ClientClosedError
+    ├─ InvalidDeviceIdError, InvalidStatusError, InvalidProvisionRequestError (ValueError)
+    ├─ APIError                .method .path .attempts
+    │  ├─ TransportError       .may_have_arrived
+    │  │  └─ RequestTimeoutError (TimeoutError)
+    │  ├─ StatusError          .status .body .request_id .retry_after_s
+    │  │  ├─ BadRequestError 400/422      ├─ AuthenticationError 401
+    │  │  ├─ PermissionDeniedError 403    ├─ NotFoundError 404
+    │  │  ├─ ConflictError 409            ├─ RateLimitError 429
+    │  │  └─ ServerError 5xx
+    │  └─ ResponseDecodeError  .status
+    ├─ OutboxError
+    │  └─ OutboxCorruptError
+    └─ PusherClosedError
+
+No text of an error holds a key, a secret, a password or a token, and neither does its cause chain.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class PrintOSError(Exception):
+    """Root of every error that this package raises on purpose."""
+
+
+class ConfigurationError(PrintOSError, ValueError):
+    """A setting is missing, contradictory or unsafe; the text says which and what to do."""
+
+
+class ClientClosedError(ConfigurationError):
+    """The client was closed, or belongs to another event loop or process; make a new one there."""
+
+
+class InvalidDeviceIdError(PrintOSError, ValueError):
+    """A device identifier that would change the request's path, or is not 1 to 256 characters of text."""
+
+
+class InvalidStatusError(PrintOSError, ValueError):
+    """A status that JSON or the specification cannot carry; the text names the field. Nothing was sent."""
+
+
+class InvalidProvisionRequestError(PrintOSError, ValueError):
+    """A provision request that JSON or the specification cannot carry. Nothing was sent."""
+
+
+class APIError(PrintOSError):
+    """A call of the API that failed.
+
+    Attributes:
+        method: The HTTP method, in capitals.
+        path: The request's path, as it was sent.
+        attempts: How many requests were made for this call; 0 where none left this process.
+    """
+
+    def __init__(self, message: str, *, method: str, path: str, attempts: int = 1) -> None:
+        super().__init__(message)
+        self.method = method
+        self.path = path
+        self.attempts = attempts
+
+    def __str__(self) -> str:
+        tries = "" if self.attempts == 1 else f" after {self.attempts} attempts"
+        return f"{self.method} {self.path}: {super().__str__()}{tries}"
+
+    def __reduce__(self) -> tuple[Callable[..., APIError], tuple[Any, ...]]:
+        # Keyword-only arguments: without this the error cannot cross a process boundary.
+        return _rebuild, (type(self), self.args, self.__dict__)
+
+
+def _rebuild(cls: type[APIError], args: tuple[Any, ...], state: dict[str, Any]) -> APIError:
+    error = cls.__new__(cls, *args)
+    error.args = args
+    error.__dict__.update(state)
+    return error
+
+
+class TransportError(APIError):
+    """No complete answer came.
+
+    Attributes:
+        may_have_arrived: False only where it is known that the server got no request. True otherwise: the
+            write may have been applied, or may be applied later.
+    """
+
+    def __init__(
+        self, message: str, *, method: str, path: str, attempts: int = 1, may_have_arrived: bool = True
+    ) -> None:
+        super().__init__(message, method=method, path=path, attempts=attempts)
+        self.may_have_arrived = may_have_arrived
+
+
+class RequestTimeoutError(TransportError, TimeoutError):
+    """The attempt's total time ran out before the answer was complete."""
+
+
+class StatusError(APIError):
+    """The server answered with a status that is not a success.
+
+    Attributes:
+        status: The status code, registered or not.
+        body: The start of the body as text, bounded, with every secret of this client replaced.
+        request_id: The server's identifier for the request, where it sent one.
+        retry_after_s: Seconds that the server asked to wait, where it did.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        method: str,
+        path: str,
+        status: int,
+        attempts: int = 1,
+        body: str = "",
+        request_id: str | None = None,
+        retry_after_s: float | None = None,
+    ) -> None:
+        super().__init__(message, method=method, path=path, attempts=attempts)
+        self.status = status
+        self.body = body
+        self.request_id = request_id
+        self.retry_after_s = retry_after_s
+
+
+class BadRequestError(StatusError):
+    """400 or 422: the server refuses the request's content."""
+
+
+class AuthenticationError(StatusError):
+    """401: the credentials were refused, a fresh login included."""
+
+
+class PermissionDeniedError(StatusError):
+    """403: the credentials are known and may not do this."""
+
+
+class NotFoundError(StatusError):
+    """404: no such device, or a wrong base URL."""
+
+
+class ConflictError(StatusError):
+    """409: the request contradicts the server's state."""
+
+
+class RateLimitError(StatusError):
+    """429: too many requests; ``retry_after_s`` says how long to wait, where the server said so."""
+
+
+class ServerError(StatusError):
+    """Any 5xx."""
+
+
+class ResponseDecodeError(APIError):
+    """A success whose body is not what the specification says.
+
+    Attributes:
+        status: The 2xx status code.
+    """
+
+    def __init__(self, message: str, *, method: str, path: str, status: int, attempts: int = 1) -> None:
+        super().__init__(message, method=method, path=path, attempts=attempts)
+        self.status = status
+
+
+class OutboxError(PrintOSError):
+    """The outbox could not keep or hand out a status."""
+
+
+class OutboxCorruptError(OutboxError):
+    """The outbox's file is damaged."""
+
+
+class PusherClosedError(PrintOSError):
+    """The pusher is draining or closed and accepts no more."""
+
+
+_BY_STATUS: dict[int, type[StatusError]] = {
+    400: BadRequestError,
+    401: AuthenticationError,
+    403: PermissionDeniedError,
+    404: NotFoundError,
+    409: ConflictError,
+    422: BadRequestError,
+    429: RateLimitError,
+}
+
+
+def status_error_class(status: int) -> type[StatusError]:
+    """Give the class of the tree for a status code; ``StatusError`` itself for a code without one."""
+    if 500 <= status <= 599:
+        return ServerError
+    return _BY_STATUS.get(status, StatusError)

@@ -1,0 +1,115 @@
+"""What a client tells while it works: frozen events, and the hook that receives them."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
+
+from attrs import frozen
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_log = logging.getLogger("printos_async")
+
+
+@frozen
+class AttemptFinished:
+    """One request ended.
+
+    Attributes:
+        operation: The specification's ``operationId``.
+        device_id: The device of a status; None for the other operations.
+        attempt: 1 for the first request of a call.
+        latency_s: Seconds from the start of the attempt, signing and a login included.
+        status: The answer's status code; None where no complete answer came.
+        outcome: ``"ok"``, ``"error"`` for an answer, ``"transport"`` where none came.
+    """
+
+    operation: str
+    device_id: str | None
+    attempt: int
+    latency_s: float
+    status: int | None
+    outcome: Literal["ok", "error", "transport"]
+
+
+@frozen
+class RetryScheduled:
+    """An attempt failed and another one follows.
+
+    Attributes:
+        operation: The specification's ``operationId``.
+        device_id: The device of a status; None for the other operations.
+        attempt: The attempt that failed.
+        delay_s: Seconds until the next one.
+        cause: The failed attempt's error class, by name.
+    """
+
+    operation: str
+    device_id: str | None
+    attempt: int
+    delay_s: float
+    cause: str
+
+
+@frozen
+class StatusSuperseded:
+    """A waiting status was replaced by a newer one of the same device and is never sent."""
+
+    device_id: str
+
+
+@frozen
+class FieldUnreadable:
+    """A field of an answer that could not be read; it stays unset.
+
+    Attributes:
+        operation: The specification's ``operationId``.
+        device_id: The device that the field belongs to, where its identifier could be read.
+        field: The property's name in the specification.
+        raw: The value as it came; also kept in the model's ``additional_properties``.
+    """
+
+    operation: str
+    device_id: str | None
+    field: str
+    raw: object
+
+
+Event: TypeAlias = AttemptFinished | RetryScheduled | StatusSuperseded | FieldUnreadable
+
+
+class Hook(Protocol):
+    """Receives every event, on the event loop, in the order of happening.
+
+    Called synchronously: hand long work to a task or a queue. An exception harms nothing but is logged once
+    for each hook. Any function of one argument is a hook.
+    """
+
+    def __call__(self, event: Event, /) -> object:
+        """Take one event."""
+
+
+class Hooks:
+    """The hooks of one client."""
+
+    __slots__ = ("_hooks", "_reported")
+
+    def __init__(self, hooks: Iterable[Hook]) -> None:
+        self._hooks = tuple(hooks)
+        self._reported: set[int] = set()
+
+    def __bool__(self) -> bool:
+        return bool(self._hooks)
+
+    def emit(self, event: Event) -> None:
+        """Hand an event to every hook."""
+        for hook in self._hooks:
+            try:
+                hook(event)
+            except Exception as error:  # noqa: BLE001  # a watcher must not stop the work
+                if id(hook) not in self._reported:
+                    self._reported.add(id(hook))
+                    # By name only: a hook's text may hold whatever its author put there.
+                    _log.warning("hook failed, further failures are not logged: %s", type(error).__name__)

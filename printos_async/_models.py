@@ -1,0 +1,112 @@
+"""The values that callers give and get; the generated models are handed on from here."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from attrs import define, field, frozen
+from printos_device_api.models import (
+    DeviceProvisionRequest,
+    DeviceStatusUpdate,
+    DeviceStatusUpdateMetrics,
+    PrintDevice,
+)
+
+from ._errors import PrintOSError
+
+__all__ = [
+    "DeviceProvisionRequest",
+    "DeviceStatusUpdate",
+    "DeviceStatusUpdateMetrics",
+    "PrintDevice",
+    "ProvisionResult",
+    "PushReport",
+    "PushResult",
+    "StatusPush",
+]
+
+MAX_FAILURES_KEPT = 10_000
+
+
+@frozen
+class StatusPush:
+    """One status of one device, to be sent.
+
+    Attributes:
+        device_id: Identifier that PrintOS gave the device; 1 to 256 characters, no path separators.
+        status: The status to send.
+    """
+
+    device_id: str
+    status: DeviceStatusUpdate
+
+
+@frozen
+class PushResult:
+    """What became of one status.
+
+    Attributes:
+        device_id: The device, as the caller gave it.
+        outcome: ``"sent"``: the server answered with a success. ``"superseded"``: a newer status of the same
+            device replaced it before it was sent. ``"failed"``: ``error`` says why.
+        attempts: Requests made for it; 0 where it was refused or replaced before one.
+        latency_s: Seconds from acceptance to the outcome, waiting and retries included.
+        error: The last error of a failed status, else None.
+        status: The status itself, so that a failed one can be pushed again.
+    """
+
+    device_id: str
+    outcome: Literal["sent", "superseded", "failed"]
+    attempts: int
+    latency_s: float
+    error: PrintOSError | None = None
+    status: DeviceStatusUpdate | None = None
+
+
+@define
+class PushReport:
+    """The account of one ``push_statuses``: ``sent + superseded + failed`` is the number of statuses given.
+
+    Attributes:
+        sent: Statuses that the server acknowledged.
+        superseded: Statuses replaced by a newer one of the same device before they were sent.
+        failed: Statuses given up; exact, however many.
+        failures: The first 10,000 failed results; ``on_result`` of ``push_statuses`` sees every one.
+        elapsed_s: Seconds from the first status read to the last outcome.
+    """
+
+    sent: int = 0
+    superseded: int = 0
+    failed: int = 0
+    failures: list[PushResult] = field(factory=list)
+    elapsed_s: float = 0.0
+
+    def raise_for_failures(self) -> None:
+        """Raise an ``ExceptionGroup`` of the failures' errors, or return if nothing failed.
+
+        Raises:
+            ExceptionGroup: One ``PrintOSError`` for each result in ``failures``.
+        """
+        errors = [result.error for result in self.failures if result.error is not None]
+        if errors:
+            raise ExceptionGroup(f"{self.failed} of {self.sent + self.superseded + self.failed} statuses failed", errors)
+
+
+@frozen
+class ProvisionResult:
+    """What became of one provision request.
+
+    Attributes:
+        request: The request, as the caller gave it.
+        outcome: ``"provisioned"``: the server answered with the device. ``"found"``: the answer was lost, and
+            the device list then showed a device of this model and serial number. ``"failed"``: ``error`` says why.
+        device: The device, unless the outcome is ``"failed"``.
+        attempts: POST requests made.
+        error: The last error of a failed request, else None.
+    """
+
+    request: DeviceProvisionRequest
+    outcome: Literal["provisioned", "found", "failed"]
+    device: PrintDevice | None
+    attempts: int
+    error: PrintOSError | None = None
