@@ -4,7 +4,7 @@
 
     PrintOSError
     ├─ ConfigurationError (ValueError)
-    │  └─ ClientClosedError
+    ├─ ClientClosedError (RuntimeError)
     ├─ InvalidDeviceIdError, InvalidStatusError, InvalidProvisionRequestError (ValueError)
     ├─ APIError                .method .path .attempts
     │  ├─ TransportError       .may_have_arrived
@@ -38,7 +38,7 @@ class ConfigurationError(PrintOSError, ValueError):
     """A setting is missing, contradictory or unsafe; the text says which and what to do."""
 
 
-class ClientClosedError(ConfigurationError):
+class ClientClosedError(PrintOSError, RuntimeError):
     """The client was closed, or belongs to another event loop or process; make a new one there."""
 
 

@@ -1,0 +1,10 @@
+"""The seam that carries bytes: one request out, one answer or one ``WireError`` back.
+
+A wire signs nothing, retries nothing, follows nothing, decodes nothing and keeps no cookie.
+"""
+
+from ._base import Origin, Wire, WireError, WireRequest, WireResponse
+from ._http1 import Http1Wire
+from ._httpx import HttpxWire
+
+__all__ = ["Http1Wire", "HttpxWire", "Origin", "Wire", "WireError", "WireRequest", "WireResponse"]

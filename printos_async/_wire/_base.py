@@ -1,0 +1,103 @@
+"""What every wire takes and gives."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+from attrs import define
+
+
+class Origin(NamedTuple):
+    """Where requests go: ``scheme`` is ``http`` or ``https``, ``host`` is ASCII, IPv6 without brackets."""
+
+    scheme: str
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        default = {"http": 80, "https": 443}[self.scheme]
+        return f"{self.scheme}://{host}" + ("" if self.port == default else f":{self.port}")
+
+
+@define(repr=False, eq=False)
+class WireRequest:
+    """One request; without a repr of its headers and body, for they hold credentials.
+
+    Attributes:
+        origin: Where it goes.
+        method: In capitals.
+        target: Path and query, percent-encoded.
+        headers: Names in lower case, without ``host`` and ``content-length``, which the wire adds.
+        body: The bytes to send.
+    """
+
+    origin: Origin
+    method: str
+    target: str
+    headers: tuple[tuple[str, str], ...]
+    body: bytes = b""
+
+
+@define(repr=False, eq=False)
+class WireResponse:
+    """One complete answer, its body still compressed if the server compressed it.
+
+    Attributes:
+        status: The status code.
+        headers: Names in lower case, as received, duplicates kept; decoded as Latin-1.
+        body: The body, at most ``max_body_bytes`` of it.
+        overflow: The body was longer than ``max_body_bytes`` and was cut.
+    """
+
+    status: int
+    headers: list[tuple[str, str]]
+    body: bytes
+    overflow: bool = False
+
+    def header(self, name: str) -> str | None:
+        """Give the first value of a header; ``name`` in lower case."""
+        for key, value in self.headers:
+            if key == name:
+                return value
+        return None
+
+
+class WireError(Exception):
+    """No complete answer.
+
+    Attributes:
+        reason: What happened, for people.
+        may_have_arrived: False only where it is known that not one byte of the request was written.
+        timed_out: The deadline passed.
+    """
+
+    def __init__(self, reason: str, *, may_have_arrived: bool, timed_out: bool = False) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.may_have_arrived = may_have_arrived
+        self.timed_out = timed_out
+
+
+class Wire(Protocol):
+    """Carries requests. Belongs to one event loop."""
+
+    async def send(self, request: WireRequest, *, deadline: float, max_body_bytes: int) -> WireResponse:
+        """Carry one request and give its answer.
+
+        Cancelling withdraws a request that was not written; one that was goes on without its caller and ends
+        at its deadline.
+
+        Args:
+            request: What to send.
+            deadline: Time of the event loop's clock by which the whole exchange has ended.
+            max_body_bytes: Bytes of the body, as transferred, that are kept at most.
+
+        Raises:
+            WireError: No complete answer came.
+        """
+        ...
+
+    async def aclose(self) -> None:
+        """Close what this wire opened; requests still in flight end with a ``WireError``."""
+        ...

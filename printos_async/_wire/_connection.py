@@ -1,0 +1,225 @@
+"""One HTTP/1.1 connection: an exchange at a time over an asyncio transport, parsed by llhttp.
+
+Why not a library: what retries and ordering need is exact knowledge of whether a request was written, at tens
+of thousands of requests a second on one core. docs/transport.md has the measurements and the alternatives.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, cast
+
+from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
+
+from ._base import WireError, WireResponse
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+MAX_HEAD_BYTES = 65_536
+# Chunked coding may spend several bytes for each byte of content; past this the sender only wastes time.
+_MAX_CODING_OVERHEAD = 16
+
+
+class Connection(asyncio.Protocol):
+    """Owns one transport. ``on_idle`` is called when it can take the next request, ``on_lost`` when it is gone."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        on_idle: Callable[[Connection], None],
+        on_lost: Callable[[Connection], None],
+    ) -> None:
+        self._loop = loop
+        self._on_idle = on_idle
+        self._on_lost = on_lost
+        self._transport: asyncio.Transport | None = None
+        self._parser: HttpResponseParser | None = HttpResponseParser(self)
+        self._waiter: asyncio.Future[WireResponse] | None = None
+        self._deadline = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
+        self._max_body_bytes = 0
+        self._begin()
+        self.idle_since = 0.0
+
+    def _begin(self) -> None:
+        self._headers: list[tuple[str, str]] = []
+        self._body: list[bytes] = []
+        self._body_bytes = 0
+        self._received_bytes = 0
+        self._head_done = False
+        self._complete = False
+        self._excess = False
+        self._until_close = True
+
+    @property
+    def usable(self) -> bool:
+        """Whether a request can be written now."""
+        return self._transport is not None and not self._transport.is_closing() and self._waiter is None
+
+    def exchange(self, data: bytes, *, deadline: float, max_body_bytes: int) -> asyncio.Future[WireResponse]:
+        """Write one request; the future gives its answer.
+
+        Cancelling the future detaches from the exchange, which still ends by its answer or its deadline.
+        """
+        transport = self._transport
+        assert transport is not None  # noqa: S101  # the pool hands out usable connections only
+        self._begin()
+        self._waiter = waiter = self._loop.create_future()
+        self._max_body_bytes = max_body_bytes
+        self._deadline = deadline
+        # One timer is kept over many exchanges and only moved on when it fires: arming one for each request
+        # costs more than parsing the answer.
+        if self._timer is None or self._timer_at > deadline:
+            self._arm(deadline)
+        transport.write(data)
+        return waiter
+
+    def close(self) -> None:
+        """End politely; an exchange in flight fails."""
+        self._end(WireError("the client was closed", may_have_arrived=True))
+        if self._transport is not None:
+            self._transport.close()
+
+    def abort(self) -> None:
+        """End at once."""
+        self._end(WireError("the client was closed", may_have_arrived=True))
+        if self._transport is not None:
+            self._transport.abort()
+
+    # asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take the transport."""
+        # uvloop's transports do not derive from asyncio.Transport.
+        self._transport = cast("asyncio.Transport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        """Feed the parser, then end the exchange if the answer is complete."""
+        parser = self._parser
+        if parser is None:
+            return
+        if self._waiter is None:
+            # Bytes that nobody asked for would be taken for the answer to the next request.
+            self.abort()
+            return
+        self._received_bytes += len(data)
+        try:
+            parser.feed_data(data)
+        except (HttpParserError, HttpParserUpgrade):
+            # What a parser objects to may quote the answer, and so a token in it: it is not repeated.
+            self._fail("the answer is not HTTP/1.1")
+            return
+        if self._complete:
+            keep = not self._excess and parser.should_keep_alive()
+            self._succeed(keep_alive=keep)
+        elif self._body_bytes > self._max_body_bytes:
+            self._succeed(keep_alive=False, overflow=True)
+        elif self._received_bytes > MAX_HEAD_BYTES and (
+            not self._head_done
+            or self._received_bytes > MAX_HEAD_BYTES + _MAX_CODING_OVERHEAD * self._max_body_bytes
+        ):
+            self._fail("the answer's header is too large")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Settle the exchange in flight and tell the pool."""
+        self._transport = None
+        if self._waiter is not None:
+            if exc is None and self._head_done and self._until_close:
+                self._succeed(keep_alive=False)
+            elif self._received_bytes:
+                self._fail("the connection ended in the middle of the answer")
+            else:
+                self._fail("the connection ended before an answer came")
+        self._release_parser()
+        self._on_lost(self)
+
+    # httptools
+
+    def on_message_begin(self) -> None:
+        """Notice a second answer behind the first."""
+        if self._complete:
+            self._excess = True
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Keep one header; trailers are dropped."""
+        if self._head_done:
+            return
+        key = name.decode("latin-1").lower()
+        if key in {"content-length", "transfer-encoding"}:
+            self._until_close = False
+        self._headers.append((key, value.decode("latin-1").strip()))
+
+    def on_headers_complete(self) -> None:
+        """Note that the head is whole."""
+        self._head_done = True
+
+    def on_body(self, data: bytes) -> None:
+        """Keep the body up to its limit; the exchange ends when the limit is passed."""
+        if not self._complete:
+            if self._body_bytes <= self._max_body_bytes:
+                self._body.append(data)
+            self._body_bytes += len(data)
+
+    def on_message_complete(self) -> None:
+        """Note the end of an answer; an interim one (1xx) is forgotten."""
+        if self._complete or self._parser is None:
+            return
+        if self._parser.get_status_code() < 200:
+            received = self._received_bytes
+            self._begin()
+            self._received_bytes = received
+        else:
+            self._complete = True
+
+    # the end of an exchange
+
+    def _succeed(self, *, keep_alive: bool, overflow: bool = False) -> None:
+        waiter, self._waiter = self._waiter, None
+        parser = self._parser
+        assert waiter is not None  # noqa: S101  # callers have checked
+        assert parser is not None  # noqa: S101  # let go in connection_lost only, after this
+        body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
+        if self._body_bytes > self._max_body_bytes:
+            body, overflow = body[: self._max_body_bytes], True
+        if not waiter.done():
+            waiter.set_result(WireResponse(parser.get_status_code(), self._headers, body, overflow))
+        if keep_alive and self._transport is not None and not self._transport.is_closing():
+            self.idle_since = self._loop.time()
+            self._on_idle(self)
+        elif self._transport is not None:
+            # abort, not close: what the server still sends is not wanted, and a TLS goodbye could hang on it.
+            self._transport.abort()
+
+    def _fail(self, reason: str, *, timed_out: bool = False) -> None:
+        self._end(WireError(reason, may_have_arrived=True, timed_out=timed_out))
+        if self._transport is not None:
+            self._transport.abort()
+
+    def _end(self, error: WireError) -> None:
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None and not waiter.done():
+            waiter.set_exception(error)
+
+    def _arm(self, when: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_at = when
+        self._timer = self._loop.call_at(when, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        if self._waiter is None:
+            return
+        if self._deadline > self._loop.time():
+            self._arm(self._deadline)
+        else:
+            self._fail("no complete answer in time", timed_out=True)
+
+    def _release_parser(self) -> None:
+        # The parser holds bound methods of this object: without this every connection is a reference cycle.
+        self._parser = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

@@ -1,0 +1,135 @@
+"""The default wire: pooled HTTP/1.1 connections on asyncio transports, no helper thread, no silent retry."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from ._base import Origin, WireError, WireRequest, WireResponse
+from ._connection import Connection
+
+if TYPE_CHECKING:
+    import ssl
+
+# Servers and load balancers close idle connections, commonly after 60 s; a write that races with the close is
+# ambiguous, so it is better to let go first.
+MAX_IDLE_S = 30.0
+# A request that must not be sent twice takes a connection only if it was in use a moment ago.
+MAX_IDLE_UNSAFE_S = 1.0
+CLOSE_GRACE_S = 1.0
+_REPLAYABLE = frozenset({"GET", "HEAD", "PUT", "DELETE", "OPTIONS"})
+
+
+class Http1Wire:
+    """Keeps as many connections as requests were ever in flight at once; the caller bounds that number."""
+
+    def __init__(self, *, ssl_context: ssl.SSLContext) -> None:
+        self._ssl_context = ssl_context
+        self._idle: dict[Origin, deque[Connection]] = {}
+        self._open: set[Connection] = set()
+        self._closed = False
+        self._all_lost: asyncio.Event | None = None
+
+    async def send(self, request: WireRequest, *, deadline: float, max_body_bytes: int) -> WireResponse:
+        """Carry one request; see ``Wire.send``."""
+        data = _serialize(request)
+        connection = self._take_idle(request)
+        if connection is None:
+            connection = await self._connect(request.origin, deadline)
+        return await connection.exchange(data, deadline=deadline, max_body_bytes=max_body_bytes)
+
+    async def aclose(self) -> None:
+        """Close every connection; ends within ``CLOSE_GRACE_S`` even if peers do not answer."""
+        self._closed = True
+        self._idle.clear()
+        if not self._open:
+            return
+        self._all_lost = asyncio.Event()
+        for connection in tuple(self._open):
+            connection.close()
+        try:
+            async with asyncio.timeout(CLOSE_GRACE_S):
+                await self._all_lost.wait()
+        except TimeoutError:
+            for connection in tuple(self._open):
+                connection.abort()
+            # An aborted transport reports its loss on the loop's next round.
+            await self._all_lost.wait()
+
+    def _take_idle(self, request: WireRequest) -> Connection | None:
+        if self._closed:
+            raise WireError("the client was closed", may_have_arrived=False)
+        idle = self._idle.get(request.origin)
+        if not idle:
+            return None
+        max_idle_s = MAX_IDLE_S if request.method in _REPLAYABLE else MAX_IDLE_UNSAFE_S
+        oldest = asyncio.get_running_loop().time() - max_idle_s
+        # Newest first, so that what a burst opened grows old at the other end and goes.
+        while idle:
+            connection = idle.pop()
+            if connection.usable and connection.idle_since >= oldest:
+                return connection
+            connection.close()
+        return None
+
+    async def _connect(self, origin: Origin, deadline: float) -> Connection:
+        loop = asyncio.get_running_loop()
+
+        def on_idle(connection: Connection) -> None:
+            if self._closed:
+                connection.close()
+                return
+            idle = self._idle.setdefault(origin, deque())
+            idle.append(connection)
+            if idle[0].idle_since < connection.idle_since - MAX_IDLE_S:
+                idle.popleft().close()
+
+        options: dict[str, Any] = {}
+        if origin.scheme == "https":
+            options.update(ssl=self._ssl_context, server_hostname=origin.host, ssl_shutdown_timeout=CLOSE_GRACE_S)
+        if isinstance(loop, asyncio.BaseEventLoop):
+            options.update(happy_eyeballs_delay=0.25)  # RFC 8305; uvloop has no such option
+        failure: WireError
+        try:
+            async with asyncio.timeout_at(deadline):
+                _, connection = await loop.create_connection(
+                    lambda: Connection(loop, on_idle, self._forget), origin.host, origin.port, **options
+                )
+        except TimeoutError:
+            failure = WireError("no connection in time", may_have_arrived=False, timed_out=True)
+        except (OSError, UnicodeError) as error:
+            # The system's own words: host, port, errno, certificate. No part of the request.
+            failure = WireError(f"no connection: {error}", may_have_arrived=False)
+        else:
+            self._open.add(connection)
+            if self._closed:
+                connection.abort()
+                raise WireError("the client was closed", may_have_arrived=False)
+            if connection.usable:
+                return connection
+            failure = WireError("the connection was closed as soon as it was made", may_have_arrived=False)
+        raise failure
+
+    def _forget(self, connection: Connection) -> None:
+        self._open.discard(connection)
+        if self._all_lost is not None and not self._open:
+            self._all_lost.set()
+
+
+def _serialize(request: WireRequest) -> bytes:
+    origin, headers, body = request.origin, request.headers, request.body
+    host = str(origin).partition("://")[2]
+    lines = [f"{request.method} {request.target} HTTP/1.1", f"host: {host}"]
+    lines += [f"{name}: {value}" for name, value in headers]
+    if body or request.method not in {"GET", "HEAD", "DELETE", "OPTIONS"}:
+        lines.append(f"content-length: {len(body)}")
+    head = "\r\n".join(lines)
+    # A line break inside a value would be a header, or a request, of somebody else's making.
+    if head.count("\r") != len(lines) - 1 or head.count("\n") != len(lines) - 1 or "\0" in head:
+        raise WireError("a header or the path holds a control character", may_have_arrived=False)
+    try:
+        return f"{head}\r\n\r\n".encode("latin-1") + body
+    except UnicodeEncodeError:
+        pass
+    raise WireError("a header or the path holds a character that HTTP cannot carry", may_have_arrived=False)
