@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from attrs import define, field, frozen
 from printos_device_api.models import (
@@ -12,7 +12,8 @@ from printos_device_api.models import (
     PrintDevice,
 )
 
-from ._errors import PrintOSError
+if TYPE_CHECKING:
+    from ._errors import PrintOSError
 
 __all__ = [
     "DeviceProvisionRequest",
@@ -89,7 +90,9 @@ class PushReport:
         """
         errors = [result.error for result in self.failures if result.error is not None]
         if errors:
-            raise ExceptionGroup(f"{self.failed} of {self.sent + self.superseded + self.failed} statuses failed", errors)
+            raise ExceptionGroup(
+                f"{self.failed} of {self.sent + self.superseded + self.failed} statuses failed", errors
+            )
 
 
 @frozen

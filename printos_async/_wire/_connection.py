@@ -21,16 +21,20 @@ MAX_HEAD_BYTES = 65_536
 _MAX_CODING_OVERHEAD = 16
 
 
-class Connection(asyncio.Protocol):
+class Connection(asyncio.BufferedProtocol):
     """Owns one transport. ``on_idle`` is called when it can take the next request, ``on_lost`` when it is gone."""
 
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
+        buffer: memoryview,
         on_idle: Callable[[Connection], None],
         on_lost: Callable[[Connection], None],
     ) -> None:
         self._loop = loop
+        # Shared by the connections of one loop: it is filled and parsed in one go. asyncio's own reading would
+        # allocate 256 KiB for each answer, which costs more than parsing it.
+        self._buffer = buffer
         self._on_idle = on_idle
         self._on_lost = on_lost
         self._transport: asyncio.Transport | None = None
@@ -52,6 +56,8 @@ class Connection(asyncio.Protocol):
         self._complete = False
         self._excess = False
         self._until_close = True
+        self._keep_alive = False
+        self._status = 0
 
     @property
     def usable(self) -> bool:
@@ -88,14 +94,18 @@ class Connection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
-    # asyncio.Protocol
+    # asyncio.BufferedProtocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take the transport."""
         # uvloop's transports do not derive from asyncio.Transport.
         self._transport = cast("asyncio.Transport", transport)
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002  # asyncio's signature
+        """Lend the buffer to be filled."""
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
         """Feed the parser, then end the exchange if the answer is complete."""
         parser = self._parser
         if parser is None:
@@ -104,16 +114,15 @@ class Connection(asyncio.Protocol):
             # Bytes that nobody asked for would be taken for the answer to the next request.
             self.abort()
             return
-        self._received_bytes += len(data)
+        self._received_bytes += nbytes
         try:
-            parser.feed_data(data)
+            parser.feed_data(self._buffer[:nbytes])
         except (HttpParserError, HttpParserUpgrade):
             # What a parser objects to may quote the answer, and so a token in it: it is not repeated.
             self._fail("the answer is not HTTP/1.1")
             return
         if self._complete:
-            keep = not self._excess and parser.should_keep_alive()
-            self._succeed(keep_alive=keep)
+            self._succeed(keep_alive=self._keep_alive and not self._excess)
         elif self._body_bytes > self._max_body_bytes:
             self._succeed(keep_alive=False, overflow=True)
         elif self._received_bytes > MAX_HEAD_BYTES and (
@@ -154,6 +163,8 @@ class Connection(asyncio.Protocol):
     def on_headers_complete(self) -> None:
         """Note that the head is whole."""
         self._head_done = True
+        if self._parser is not None:
+            self._status = self._parser.get_status_code()
 
     def on_body(self, data: bytes) -> None:
         """Keep the body up to its limit; the exchange ends when the limit is passed."""
@@ -166,25 +177,24 @@ class Connection(asyncio.Protocol):
         """Note the end of an answer; an interim one (1xx) is forgotten."""
         if self._complete or self._parser is None:
             return
-        if self._parser.get_status_code() < 200:
+        if self._status < 200:
             received = self._received_bytes
             self._begin()
             self._received_bytes = received
         else:
             self._complete = True
+            self._keep_alive = self._parser.should_keep_alive()  # asked later, llhttp has forgotten
 
     # the end of an exchange
 
     def _succeed(self, *, keep_alive: bool, overflow: bool = False) -> None:
         waiter, self._waiter = self._waiter, None
-        parser = self._parser
         assert waiter is not None  # noqa: S101  # callers have checked
-        assert parser is not None  # noqa: S101  # let go in connection_lost only, after this
         body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
         if self._body_bytes > self._max_body_bytes:
             body, overflow = body[: self._max_body_bytes], True
         if not waiter.done():
-            waiter.set_result(WireResponse(parser.get_status_code(), self._headers, body, overflow))
+            waiter.set_result(WireResponse(self._status, self._headers, body, overflow))
         if keep_alive and self._transport is not None and not self._transport.is_closing():
             self.idle_since = self._loop.time()
             self._on_idle(self)

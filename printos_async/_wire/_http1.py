@@ -11,6 +11,7 @@ from ._connection import Connection
 
 if TYPE_CHECKING:
     import ssl
+    from collections.abc import Callable
 
 # Servers and load balancers close idle connections, commonly after 60 s; a write that races with the close is
 # ambiguous, so it is better to let go first.
@@ -18,15 +19,20 @@ MAX_IDLE_S = 30.0
 # A request that must not be sent twice takes a connection only if it was in use a moment ago.
 MAX_IDLE_UNSAFE_S = 1.0
 CLOSE_GRACE_S = 1.0
+READ_BUFFER_BYTES = 65_536
 _REPLAYABLE = frozenset({"GET", "HEAD", "PUT", "DELETE", "OPTIONS"})
 
 
 class Http1Wire:
     """Keeps as many connections as requests were ever in flight at once; the caller bounds that number."""
 
-    def __init__(self, *, ssl_context: ssl.SSLContext) -> None:
-        self._ssl_context = ssl_context
+    def __init__(self, *, make_ssl_context: Callable[[], ssl.SSLContext]) -> None:
+        self._make_ssl_context = make_ssl_context
+        self._ssl_context: ssl.SSLContext | None = (
+            None  # loading the certificates takes a while: only if needed
+        )
         self._idle: dict[Origin, deque[Connection]] = {}
+        self._buffer = memoryview(bytearray(READ_BUFFER_BYTES))
         self._open: set[Connection] = set()
         self._closed = False
         self._all_lost: asyncio.Event | None = None
@@ -85,16 +91,15 @@ class Http1Wire:
             if idle[0].idle_since < connection.idle_since - MAX_IDLE_S:
                 idle.popleft().close()
 
-        options: dict[str, Any] = {}
-        if origin.scheme == "https":
-            options.update(ssl=self._ssl_context, server_hostname=origin.host, ssl_shutdown_timeout=CLOSE_GRACE_S)
-        if isinstance(loop, asyncio.BaseEventLoop):
-            options.update(happy_eyeballs_delay=0.25)  # RFC 8305; uvloop has no such option
+        options = self._options(origin, loop)
         failure: WireError
         try:
             async with asyncio.timeout_at(deadline):
                 _, connection = await loop.create_connection(
-                    lambda: Connection(loop, on_idle, self._forget), origin.host, origin.port, **options
+                    lambda: Connection(loop, self._buffer, on_idle, self._forget),
+                    origin.host,
+                    origin.port,
+                    **options,
                 )
         except TimeoutError:
             failure = WireError("no connection in time", may_have_arrived=False, timed_out=True)
@@ -110,6 +115,18 @@ class Http1Wire:
                 return connection
             failure = WireError("the connection was closed as soon as it was made", may_have_arrived=False)
         raise failure
+
+    def _options(self, origin: Origin, loop: asyncio.AbstractEventLoop) -> dict[str, Any]:
+        options: dict[str, Any] = {}
+        if origin.scheme == "https":
+            if self._ssl_context is None:
+                self._ssl_context = self._make_ssl_context()
+            options.update(
+                ssl=self._ssl_context, server_hostname=origin.host, ssl_shutdown_timeout=CLOSE_GRACE_S
+            )
+        if isinstance(loop, asyncio.BaseEventLoop):
+            options.update(happy_eyeballs_delay=0.25)  # RFC 8305; uvloop has no such option
+        return options
 
     def _forget(self, connection: Connection) -> None:
         self._open.discard(connection)

@@ -68,9 +68,13 @@ class HttpxWire:
         except httpx.TransportError as error:
             never_sent = self._names_phases and isinstance(error, _NEVER_SENT)
             timed_out = isinstance(error, httpx.TimeoutException)
-            failure = WireError(f"{type(error).__name__}: {error}", may_have_arrived=not never_sent, timed_out=timed_out)
+            failure = WireError(
+                f"{type(error).__name__}: {error}", may_have_arrived=not never_sent, timed_out=timed_out
+            )
         except Exception as error:  # noqa: BLE001  # a transport is anybody's code; its failure is a failed request
-            failure = WireError(f"the transport raised {type(error).__name__}: {error}", may_have_arrived=True)
+            failure = WireError(
+                f"the transport raised {type(error).__name__}: {error}", may_have_arrived=True
+            )
         # Raised here, without a cause or context: the texts of httpx and h11 can quote headers.
         raise failure
 
@@ -82,7 +86,9 @@ class HttpxWire:
 
 def _build(request: WireRequest, timeout_s: float) -> httpx.Request:
     origin = request.origin
-    url = httpx.URL(scheme=origin.scheme, host=origin.host, port=origin.port, raw_path=request.target.encode("ascii"))
+    url = httpx.URL(
+        scheme=origin.scheme, host=origin.host, port=origin.port, raw_path=request.target.encode("ascii")
+    )
     return httpx.Request(
         request.method,
         url,

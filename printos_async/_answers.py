@@ -1,0 +1,51 @@
+"""What each operation makes of a 2xx answer."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from ._decode import DecodeError, content, decode_device_list, decode_provisioned
+from ._events import FieldUnreadable
+
+if TYPE_CHECKING:
+    from ._events import Hooks
+    from ._models import PrintDevice
+    from ._wire import WireResponse
+
+
+class Answers:
+    """Reads answers within a size limit and reports fields that cannot be read.
+
+    Every method raises ``DecodeError`` where the answer is not what the specification says.
+    """
+
+    def __init__(self, *, max_body_bytes: int, hooks: Hooks) -> None:
+        self._max_body_bytes = max_body_bytes
+        self._hooks = hooks
+
+    def device_list(self, response: WireResponse) -> list[PrintDevice]:
+        """Read the answer of ``listDevices``."""
+        return decode_device_list(self._content(response), partial(self._unreadable, "listDevices"))
+
+    def provisioned(self, response: WireResponse) -> PrintDevice:
+        """Read the answer of ``provisionDevice``."""
+        return decode_provisioned(self._content(response), partial(self._unreadable, "provisionDevice"))
+
+    def acknowledgement(self, response: WireResponse) -> None:
+        """Look at the answer of ``updateDeviceStatus``, to which the specification gives no body."""
+        if not response.body:
+            return
+        body = self._content(response)
+        # A page with status 200 comes from something between, such as a captive portal: the status is not there.
+        if body.lstrip()[:1] == b"<" or "html" in (response.header("content-type") or "").lower():
+            raise DecodeError("the body is HTML or XML; is a proxy or a login page between?")
+        if b'"smsError"' in body:
+            raise DecodeError("the body is PrintOS's error envelope")
+
+    def _content(self, response: WireResponse) -> bytes:
+        return content(response, max_bytes=self._max_body_bytes)
+
+    def _unreadable(self, operation: str, device_id: str | None, field: str, raw: object) -> None:
+        if self._hooks:
+            self._hooks.emit(FieldUnreadable(operation, device_id, field, raw))

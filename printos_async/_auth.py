@@ -1,0 +1,287 @@
+"""Authentication, as ``httpx.Auth``: usable with this client and with any other httpx client.
+
+``headers`` is the short way that the client takes for every attempt; the flow of ``httpx.Auth`` is the long one,
+for what needs a request of its own: a login.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import time
+from abc import abstractmethod
+from typing import TYPE_CHECKING
+
+import httpx
+
+from ._errors import (
+    APIError,
+    AuthenticationError,
+    ConfigurationError,
+    ResponseDecodeError,
+    StatusError,
+    TransportError,
+    status_error_class,
+)
+from ._retry import parse_retry_after
+from ._signing import format_timestamp, signed_headers
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable, Generator, Iterable
+    from typing import NoReturn
+
+Headers = tuple[tuple[str, str], ...]
+
+TOKEN_HEADER = "Indigo-SmS-Auth-Token"  # noqa: S105  # the header's name
+DEFAULT_LOGIN_URL = "/api/aaa/v1/devices/login"
+# Set on a request that was refused once already: it must not be replayed a second time.
+REPLAY_EXTENSION = "printos_async.replay"
+# A refused login is not tried again for this long, whoever asks.
+REFUSED_LOGIN_HOLD_S = 30.0
+_MAX_TOKEN_CHARS = 8192
+
+
+class ReadyAuth(httpx.Auth):
+    """An authentication that usually needs no request of its own."""
+
+    @abstractmethod
+    def headers(self, method: str, path: str) -> Headers | None:
+        """Give the headers for one attempt, or None where the flow has to run first."""
+
+    @abstractmethod
+    def refused(self, headers: Headers) -> bool:
+        """Take note that the server answered 401; True if the flow can get other headers."""
+
+    @abstractmethod
+    def secrets(self) -> Iterable[str]:
+        """Give what must not be repeated in any text."""
+
+
+class HmacAuth(ReadyAuth):
+    """Signs every request with a PrintOS device key and its secret.
+
+    Args:
+        key: The key, visible ASCII characters.
+        secret: The secret that belongs to it; any text.
+        clock: Gives seconds since the epoch. PrintOS refuses a date that is far from its own.
+
+    Raises:
+        ConfigurationError: Key or secret is empty or cannot be sent.
+
+    Source: HP's description of ``x-hp-hmac-authentication``; see ``_signing``.
+    """
+
+    def __init__(self, key: str, secret: str, *, clock: Callable[[], float] = time.time) -> None:
+        self._key = _visible("key", key)
+        _check_secret("secret", secret)
+        self._secret = secret
+        self._secret_bytes = secret.encode()
+        self._clock = clock
+        self._millisecond = -1
+        self._timestamp = ""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(key={self._key[:4] + '…'!r})"
+
+    def headers(self, method: str, path: str) -> Headers:
+        """Sign one attempt, now."""
+        now = self._clock()
+        millisecond = int(now * 1000)
+        if millisecond != self._millisecond:  # many attempts share one; formatting costs as much as signing
+            self._millisecond, self._timestamp = millisecond, format_timestamp(now)
+        return signed_headers(self._key, self._secret_bytes, method, path, self._timestamp)
+
+    def refused(self, headers: Headers) -> bool:  # noqa: ARG002
+        """Say that no other headers can be had: a key does not expire."""
+        return False
+
+    def secrets(self) -> tuple[str, ...]:
+        """Give the secret."""
+        return (self._secret,)
+
+    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
+        """Sign a request of any httpx client."""
+        path = request.url.raw_path.partition(b"?")[0].decode("ascii")
+        request.headers.update(dict(self.headers(request.method, path)))
+        yield request
+
+
+class SessionTokenAuth(ReadyAuth):
+    """Logs in once and sends the session token; logs in again when the server answers 401.
+
+    However many requests find the token missing or refused at once, one of them logs in. A request that was
+    refused is sent once more with the new token, not twice.
+
+    Args:
+        login: The device login.
+        password: Its password.
+        login_url: Where to log in; absolute, or relative to the base URL's origin.
+
+    Raises:
+        ConfigurationError: A value is empty or cannot be sent.
+
+    Source: HP's description of ``POST /api/aaa/v1/devices/login`` and ``Indigo-SmS-Auth-Token``. The answer's
+    expiry is a hint only, so 401 decides.
+    """
+
+    requires_response_body = True
+
+    def __init__(self, login: str, password: str, *, login_url: str = DEFAULT_LOGIN_URL) -> None:
+        _check_secret("login", login)
+        _check_secret("password", password)
+        self._login = login
+        self._password = password
+        self._login_url = login_url
+        self._token: str | None = None
+        self._logins = 0  # logins tried; tells a waiter whether somebody tried while it waited
+        self._failure: APIError | None = None  # why the last one failed
+        self._tried_at_s = 0.0
+        self._lock: asyncio.Lock | None = None
+        self._lock_loop: asyncio.AbstractEventLoop | None = None
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(login_url={self._login_url!r})"
+
+    def headers(self, method: str, path: str) -> Headers | None:  # noqa: ARG002
+        """Give the token's header, or None before the first login."""
+        return None if self._token is None else ((TOKEN_HEADER.lower(), self._token),)
+
+    def refused(self, headers: Headers) -> bool:
+        """Forget the token if it is still the one that was refused."""
+        if self._token is not None and headers[0][1] == self._token:
+            self._token = None
+        return True
+
+    def secrets(self) -> tuple[str, ...]:
+        """Give password and token."""
+        return (self._password,) if self._token is None else (self._password, self._token)
+
+    def sync_auth_flow(self, request: httpx.Request) -> NoReturn:  # noqa: ARG002
+        """Refuse: the token is shared by the tasks of an event loop."""
+        raise ConfigurationError("SessionTokenAuth works with asyncio clients only; use httpx.AsyncClient")
+
+    async def async_auth_flow(self, request: httpx.Request) -> AsyncGenerator[httpx.Request, httpx.Response]:
+        """Authenticate a request of any httpx client."""
+        replayed = bool(request.extensions.get(REPLAY_EXTENSION))
+        while True:
+            had_token = self._token is not None
+            if self._token is None:
+                tried_before = self._logins
+                async with self._single_flight():
+                    if self._token is None:
+                        if self._failure is not None and (
+                            self._logins != tried_before or self._refused_recently()
+                        ):
+                            # Somebody tried in vain while this one waited, or a moment ago. A fleet that asks
+                            # one after the other could lock the account, or wait for a timeout each.
+                            raise copy.copy(self._failure)
+                        self._logins += 1
+                        self._tried_at_s = asyncio.get_running_loop().time()
+                        login = self._login_request(request)
+                        self._failure = _unfinished(login)  # until an answer says otherwise
+                        response = yield login
+                        await response.aread()
+                        self._token = self._take_token(response)
+            token = self._token
+            request.headers[TOKEN_HEADER] = token
+            response = yield request
+            if response.status_code != 401:
+                return
+            self.refused(((TOKEN_HEADER, token),))
+            if replayed or not had_token:
+                return
+            replayed = True
+
+    def _refused_recently(self) -> bool:
+        refused = isinstance(self._failure, AuthenticationError)
+        return refused and asyncio.get_running_loop().time() - self._tried_at_s < REFUSED_LOGIN_HOLD_S
+
+    def _single_flight(self) -> asyncio.Lock:
+        loop = asyncio.get_running_loop()
+        if self._lock is None or self._lock_loop is not loop:
+            self._lock, self._lock_loop = asyncio.Lock(), loop
+        return self._lock
+
+    def _login_request(self, request: httpx.Request) -> httpx.Request:
+        body = {"login": self._login, "password": self._password}
+        return httpx.Request(
+            "POST", request.url.join(self._login_url), json=body, headers={"accept": "application/json"}
+        )
+
+    def _take_token(self, response: httpx.Response) -> str:
+        path = response.request.url.path
+        status = response.status_code
+        if not response.is_success:
+            error_class = (
+                AuthenticationError if status in {400, 401, 403, 404, 422} else status_error_class(status)
+            )
+            error: StatusError = error_class(
+                f"login was answered with {status}; check login, password and login_url",
+                method="POST",
+                path=path,
+                status=status,
+                retry_after_s=parse_retry_after(response.headers.get("retry-after"), now_s=time.time()),
+            )
+            self._failure = error
+            raise copy.copy(error)
+        token = _json_token(response) or _cookie_token(response)
+        if token is None:
+            self._failure = ResponseDecodeError(
+                "the login's answer holds no authToken that can be sent",
+                method="POST",
+                path=path,
+                status=status,
+            )
+            raise copy.copy(self._failure)
+        self._failure = None
+        return token
+
+
+def _json_token(response: httpx.Response) -> str | None:
+    try:
+        answer = response.json()
+    except (ValueError, RecursionError):
+        return None
+    return _sendable(answer.get("authToken")) if isinstance(answer, dict) else None
+
+
+def _cookie_token(response: httpx.Response) -> str | None:
+    for line in response.headers.get_list("set-cookie"):
+        name, separator, value = line.partition(";")[0].partition("=")
+        if separator and name.strip().lower() == TOKEN_HEADER.lower():
+            return _sendable(value.strip().strip('"'))
+    return None
+
+
+def _sendable(token: object) -> str | None:
+    if isinstance(token, str) and 0 < len(token) <= _MAX_TOKEN_CHARS and all("!" <= c <= "~" for c in token):
+        return token
+    return None
+
+
+def _unfinished(login: httpx.Request) -> TransportError:
+    return TransportError(
+        "the login that this request waited for did not end",
+        method="POST",
+        path=login.url.path,
+        may_have_arrived=False,
+    )
+
+
+def _check_secret(name: str, value: object) -> None:
+    if not isinstance(value, str) or not value:
+        raise ConfigurationError(f"{name} must be a non-empty str")
+    if not value.isascii():
+        failed = False
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            failed = True
+        if failed:  # outside the handler: the codec's error quotes the value
+            raise ConfigurationError(f"{name} holds a character that UTF-8 cannot carry")
+
+
+def _visible(name: str, value: object) -> str:
+    if not isinstance(value, str) or not value or not all("!" <= c <= "~" for c in value) or ":" in value:
+        raise ConfigurationError(f"{name} must be visible ASCII characters without a colon")
+    return value

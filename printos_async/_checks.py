@@ -1,0 +1,30 @@
+"""Checks of settings: what is wrong is named, and what would be right."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from ._errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from attrs import Attribute
+
+
+def require_number(name: str, value: Any, minimum: float, *, whole: bool = False) -> None:
+    """Raise ``ConfigurationError`` unless ``value`` is a finite number of at least ``minimum``."""
+    is_number = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
+    if not is_number or not math.isfinite(value) or value < minimum:
+        noun = "a whole number" if whole else "a number"
+        raise ConfigurationError(f"{name} must be {noun} of at least {minimum:g}, not {value!r}")
+
+
+def at_least(minimum: float) -> Callable[[Any, Attribute[Any], Any], None]:
+    """Make an attrs validator; a whole ``minimum`` asks for whole numbers."""
+
+    def validate(_: Any, attribute: Attribute[Any], value: Any) -> None:
+        require_number(attribute.name, value, minimum, whole=isinstance(minimum, int))
+
+    return validate

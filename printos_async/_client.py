@@ -1,0 +1,262 @@
+"""The client: the operations of the specification, as coroutines."""
+
+from __future__ import annotations
+
+import os
+import ssl
+from typing import TYPE_CHECKING, Self
+
+import httpx
+from printos_device_api.types import UNSET, Unset
+
+from ._answers import Answers
+from ._checks import require_number
+from ._config import PRODUCTION_URL, auth_from_env, make_ssl_context, parse_base_url
+from ._core import Core
+from ._errors import ConfigurationError
+from ._events import Hook, Hooks
+from ._exchange import Exchange
+from ._limits import ConcurrencyLimit
+from ._models import (
+    DeviceProvisionRequest,
+    DeviceStatusUpdate,
+    PrintDevice,
+    ProvisionResult,
+    PushReport,
+    PushResult,
+)
+from ._operations import Operations
+from ._provisioning import provision_all
+from ._pusher import Statuses, push_all
+from ._retry import RetryPolicy
+from ._wire import Http1Wire, HttpxWire, Wire
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from types import TracebackType
+
+
+class PrintOSClient:
+    """Awaits the HP PrintOS Device API.
+
+    One client serves any number of tasks of one event loop. Make one in each event loop and each process; a
+    client that is used in another one, or after ``aclose``, raises ``ClientClosedError``. Use it as an
+    asynchronous context manager, or call ``aclose``.
+
+    Args:
+        base_url: Where PrintOS is, such as ``https://printos.api.hp.com``. A path is put in front of every
+            operation's and is signed with it.
+        auth: ``HmacAuth``, ``SessionTokenAuth``, any other ``httpx.Auth``, or None to send no credentials.
+        timeout_s: Seconds for each attempt as a whole, connecting and a dribbling body included.
+        retry: Which failures are tried again, and when.
+        limit: How many requests are in flight at once. Calls beyond wait for their turn; that time does not
+            count against ``timeout_s``.
+        transport: Carries the requests instead of the default wire: for proxies, HTTP/2, mocks, applications.
+            It stays yours to close. Its TLS is its own; so ``verify`` does not go with it.
+        verify: False turns the check of the server's certificate off; a context replaces the default one.
+        hooks: Functions that receive the events.
+        max_body_bytes: Bytes of an answer's body that are read at most, before and after decompression.
+        allow_insecure_http: Allow plain HTTP to another machine; to loopback it is always allowed.
+
+    Raises:
+        ConfigurationError: A setting is missing, contradictory or unsafe.
+
+    Redirects are never followed, for a credential's header would go along and a PUT become a GET. No cookie is
+    kept. Environment variables for proxies are not read: pass ``httpx.AsyncHTTPTransport(proxy=...)``.
+    """
+
+    def __init__(
+        self,
+        base_url: str = PRODUCTION_URL,
+        *,
+        auth: httpx.Auth | None,
+        timeout_s: float = 10.0,
+        retry: RetryPolicy | None = None,
+        limit: ConcurrencyLimit | None = None,
+        transport: httpx.AsyncBaseTransport | None = None,
+        verify: bool | ssl.SSLContext = True,
+        hooks: Iterable[Hook] = (),
+        max_body_bytes: int = 64 * 1024 * 1024,
+        allow_insecure_http: bool = False,
+    ) -> None:
+        origin, base_path = parse_base_url(base_url, allow_insecure_http=allow_insecure_http)
+        require_number("timeout_s", timeout_s, 0.001)
+        require_number("max_body_bytes", max_body_bytes, 0, whole=True)
+        _require("auth", auth, httpx.Auth | None, "HmacAuth(key, secret) or another httpx.Auth")
+        _require("retry", retry, RetryPolicy | None, "RetryPolicy")
+        _require("limit", limit, ConcurrencyLimit | None, "ConcurrencyLimit")
+        _require("transport", transport, httpx.AsyncBaseTransport | None, "httpx.AsyncBaseTransport")
+        _require("verify", verify, bool | ssl.SSLContext, "bool or ssl.SSLContext")
+        if transport is not None and verify is not True:
+            raise ConfigurationError("verify does not reach into a transport; make the transport with it")
+        self._base_url = f"{origin}{base_path}"
+
+        def make_wire() -> Wire:
+            if transport is not None:
+                return HttpxWire(transport)
+            return Http1Wire(make_ssl_context=lambda: make_ssl_context(verify))
+
+        self._exchange = Exchange(
+            origin=origin,
+            auth=auth,
+            make_wire=make_wire,
+            timeout_s=timeout_s,
+            max_body_bytes=max_body_bytes,
+            allow_insecure_http=allow_insecure_http,
+        )
+        self._hooks = Hooks(hooks)
+        self._core = Core(
+            self._exchange, retry=retry or RetryPolicy(), limit=limit or ConcurrencyLimit(), hooks=self._hooks
+        )
+        self._operations = Operations(base_path)
+        self._answers = Answers(max_body_bytes=max_body_bytes, hooks=self._hooks)
+
+    @classmethod
+    def from_env(
+        cls,
+        *,
+        timeout_s: float = 10.0,
+        retry: RetryPolicy | None = None,
+        limit: ConcurrencyLimit | None = None,
+        hooks: Iterable[Hook] = (),
+    ) -> Self:
+        """Make a client from environment variables.
+
+        ``PRINTOS_BASE_URL`` says where PrintOS is, the production system by default. ``PRINTOS_KEY`` with
+        ``PRINTOS_SECRET``, or ``PRINTOS_LOGIN`` with ``PRINTOS_PASSWORD``, say who calls.
+
+        Raises:
+            ConfigurationError: No credentials are set, or two kinds, or one by half.
+        """
+        base_url = os.environ.get("PRINTOS_BASE_URL") or PRODUCTION_URL
+        auth = auth_from_env(os.environ)
+        return cls(base_url, auth=auth, timeout_s=timeout_s, retry=retry, limit=limit, hooks=hooks)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._base_url!r})"
+
+    async def __aenter__(self) -> Self:
+        self._exchange.open()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close the connections; calls in flight end with a ``TransportError``. The second time does nothing."""
+        await self._exchange.aclose()
+
+    async def list_devices(self) -> list[PrintDevice]:
+        """Give the provisioned devices.
+
+        A date that cannot be read, a null and a value of a wrong type leave their field unset; the raw value
+        is in the device's ``additional_properties`` and goes to the hooks as ``FieldUnreadable``.
+
+        Raises:
+            APIError: The call failed after its retries, or its answer is no device list.
+            ClientClosedError: The client was closed, or lives in another event loop or process.
+
+        Source: operation ``listDevices``.
+        """
+        return await self._core.run(self._operations.list_devices(), self._answers.device_list)
+
+    async def provision_device(
+        self, *, model: str | Unset = UNSET, serial_number: str | Unset = UNSET, location: str | Unset = UNSET
+    ) -> PrintDevice:
+        """Register a device.
+
+        Never sent a second time unless it is known that nothing reached the server: PrintOS replaces a device
+        of the same model and serial number. Where the error's ``may_have_arrived`` is true, look for the serial
+        number in ``list_devices()`` first; ``provision_devices`` does so by itself.
+
+        Args:
+            model: The device's model, such as ``Indigo 12000``.
+            serial_number: Its serial number.
+            location: Where it stands; any text.
+
+        Raises:
+            InvalidProvisionRequestError: A value cannot be sent. Nothing was.
+            APIError: The call failed, or its answer is no device.
+            ClientClosedError: The client was closed, or lives in another event loop or process.
+
+        Source: operation ``provisionDevice``.
+        """
+        request = DeviceProvisionRequest(model=model, serial_number=serial_number, location=location)
+        return await self._core.run(self._operations.provision_device(request), self._answers.provisioned)
+
+    async def provision_devices(self, requests: Iterable[DeviceProvisionRequest]) -> list[ProvisionResult]:
+        """Register many devices concurrently, within the client's limit; one failure does not stop the others.
+
+        After an ambiguous outcome the device list is asked for the model and serial number before anything is
+        sent again. A request without both cannot be looked for and fails instead, and so does one that repeats
+        the model and serial number of an earlier one.
+
+        Cancelling leaves the requests that were sent to the server; those that were not are not sent.
+
+        Args:
+            requests: What to register.
+
+        Returns:
+            One result for each request, in the same order.
+
+        Raises:
+            ClientClosedError: The client was closed, or lives in another event loop or process.
+        """
+        return await provision_all(self._core, self._operations, self._answers, requests)
+
+    async def update_device_status(self, device_id: str, status: DeviceStatusUpdate) -> None:
+        """Send one status of one device.
+
+        Calls of one device that overlap are not ordered: await them, or use ``push_statuses``. Cancelling
+        withdraws a request that was not sent; one that was may still be applied.
+
+        Args:
+            device_id: Identifier that PrintOS gave the device; 1 to 256 characters, no path separators.
+            status: The status; ``pages_total`` is a life count in pages. The specification gives ``ink_level``
+                no unit: it is sent as given.
+
+        Raises:
+            InvalidDeviceIdError: The identifier would change the request's path. Nothing was sent.
+            InvalidStatusError: The status cannot be sent as given. Nothing was sent.
+            APIError: The call failed after its retries.
+            ClientClosedError: The client was closed, or lives in another event loop or process.
+
+        Source: operation ``updateDeviceStatus``; PUT replaces, so a replay is safe. Any 2xx is a success.
+        """
+        call = self._operations.update_device_status(device_id, status)
+        await self._core.run(call, self._answers.acknowledgement)
+
+    async def push_statuses(
+        self, statuses: Statuses, *, on_result: Callable[[PushResult], object] | None = None
+    ) -> PushReport:
+        """Send many statuses concurrently, within the client's limit.
+
+        Of one device at most one request is in flight, and its statuses are sent in the order given. One that
+        is still waiting when a newer one of its device comes is superseded and not sent. One device's failure
+        does not stop the others. At most 1,024 devices wait at a time, whatever the length of ``statuses``.
+
+        Cancelling withdraws what was not sent; what is in flight ends by itself.
+
+        Args:
+            statuses: A mapping of device identifiers to statuses, or an iterable or asynchronous iterable of
+                pairs or ``StatusPush``. A status is encoded when it is read: changing it later changes nothing.
+            on_result: Called with each result as it comes, on the event loop. What it raises ends the push and
+                is raised here.
+
+        Returns:
+            The account. A status that cannot be sent, such as one with NaN, is a failed result.
+
+        Raises:
+            ClientClosedError: The client was closed, or lives in another event loop or process.
+            InvalidStatusError: An item of the iterable is neither a pair nor a ``StatusPush``. Like an exception
+                of the iterable itself it is raised after all that came before was sent.
+        """
+        self._exchange.open()
+        return await push_all(self._core, self._operations, self._answers, statuses, on_result)
+
+
+def _require(name: str, value: object, kind: object, wanted: str) -> None:
+    if not isinstance(value, kind):  # type: ignore[arg-type]
+        raise ConfigurationError(f"{name} must be {wanted}, not {type(value).__name__}")

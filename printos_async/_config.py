@@ -1,0 +1,101 @@
+"""From settings to what the client works with: base URL, environment, TLS."""
+
+from __future__ import annotations
+
+import ipaddress
+import ssl
+from typing import TYPE_CHECKING
+
+import httpx
+
+from ._auth import HmacAuth, SessionTokenAuth
+from ._errors import ConfigurationError
+from ._wire import Origin
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+PRODUCTION_URL = "https://printos.api.hp.com"
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+
+
+def parse_base_url(base_url: str, *, allow_insecure_http: bool) -> tuple[Origin, str]:
+    """Give a base URL's origin and its path, percent-encoded and without a slash at the end.
+
+    Raises:
+        ConfigurationError: It is no absolute HTTP URL, carries credentials, a query or a fragment, or is plain
+            HTTP to another machine and that was not asked for.
+    """
+    if not isinstance(base_url, str):
+        raise ConfigurationError(f"base_url must be str, not {type(base_url).__name__}")
+    # No part of the text is repeated in these errors: it may hold a password.
+    try:
+        url = httpx.URL(base_url.strip())
+    except (httpx.InvalidURL, UnicodeError):
+        url = None
+    if url is None:
+        raise ConfigurationError("base_url is not a URL")
+    if url.scheme not in _DEFAULT_PORTS or not url.host:
+        raise ConfigurationError(
+            f"base_url must start with https:// and name a host, such as {PRODUCTION_URL}"
+        )
+    if url.userinfo:
+        raise ConfigurationError(
+            "base_url must not hold credentials; give them as auth=HmacAuth(key, secret)"
+        )
+    if url.query or url.fragment:
+        raise ConfigurationError("base_url must not have a query or a fragment")
+    path = url.raw_path.decode("ascii").rstrip("/")
+    return origin_of(url, allow_insecure_http=allow_insecure_http), path
+
+
+def origin_of(url: httpx.URL, *, allow_insecure_http: bool) -> Origin:
+    """Give the origin that a request for ``url`` goes to.
+
+    Raises:
+        ConfigurationError: It is not HTTP, or plain HTTP to another machine and that was not asked for.
+    """
+    if url.scheme not in _DEFAULT_PORTS:
+        raise ConfigurationError(f"requests go over https or http, not {url.scheme!r}")
+    host = url.raw_host.decode("ascii")
+    if url.scheme == "http" and not allow_insecure_http and not _is_loopback(host):
+        raise ConfigurationError(
+            f"http://{host} would send credentials and statuses in clear text; use https, "
+            "or pass allow_insecure_http=True where the network itself is trusted"
+        )
+    return Origin(url.scheme, host, url.port or _DEFAULT_PORTS[url.scheme])
+
+
+def auth_from_env(env: Mapping[str, str]) -> HmacAuth | SessionTokenAuth:
+    """Give the authentication that the environment's variables describe.
+
+    Raises:
+        ConfigurationError: None is described, or more than one, or one by half.
+    """
+    pairs: dict[tuple[str, str], type[HmacAuth | SessionTokenAuth]] = {
+        ("PRINTOS_KEY", "PRINTOS_SECRET"): HmacAuth,
+        ("PRINTOS_LOGIN", "PRINTOS_PASSWORD"): SessionTokenAuth,
+    }
+    given = {names: make for names, make in pairs.items() if any(env.get(name) for name in names)}
+    if len(given) != 1:
+        problem = "are both set" if given else "are not set"
+        raise ConfigurationError(
+            f"PRINTOS_KEY with PRINTOS_SECRET and PRINTOS_LOGIN with PRINTOS_PASSWORD {problem}; set one pair"
+        )
+    [(names, make)] = given.items()
+    missing = [name for name in names if not env.get(name)]
+    if missing:
+        raise ConfigurationError(f"{missing[0]} is not set; {' and '.join(names)} belong together")
+    return make(env[names[0]], env[names[1]])
+
+
+def make_ssl_context(verify: bool | ssl.SSLContext) -> ssl.SSLContext:  # noqa: FBT001  # httpx's word and type
+    """Give the context for TLS; certificates are checked unless ``verify`` is False."""
+    return verify if isinstance(verify, ssl.SSLContext) else httpx.create_ssl_context(verify=verify)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower().rstrip(".") == "localhost"

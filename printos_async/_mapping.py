@@ -1,0 +1,102 @@
+"""From what came back to the error tree; nothing of it is repeated before secrets are taken out."""
+
+from __future__ import annotations
+
+import time
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+from ._decode import DecodeError, content, parse_json
+from ._errors import RequestTimeoutError, ResponseDecodeError, StatusError, TransportError, status_error_class
+from ._redact import excerpt
+from ._retry import parse_retry_after
+from ._signing import ALGORITHM_HEADER, DATE_HEADER
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from ._encode import Call
+    from ._wire import WireError, WireRequest, WireResponse
+
+MAX_BODY_CHARS = 2_048
+_MAX_ERROR_BODY_BYTES = 65_536
+_MAX_MESSAGE_CHARS = 300
+_REQUEST_ID_HEADERS = ("x-request-id", "x-correlation-id", "x-amzn-requestid")
+_HINTS = {
+    401: "check the credentials, and this machine's clock if requests are signed",
+    403: "these credentials may not do this",
+    404: "is the device provisioned, and base_url right?",
+}
+
+
+def secrets_of(call: Call, request: WireRequest, known: Iterable[str]) -> set[str]:
+    """Give what must not be repeated of a request: the known secrets, and what authentication put into it."""
+    harmless = {name for name, _ in call.headers} | {DATE_HEADER, ALGORITHM_HEADER}
+    secrets = set(known)
+    for name, value in request.headers:
+        if name not in harmless:
+            secrets.update([value, *value.replace(":", " ").split()[1:]])
+    return secrets
+
+
+def transport_error(call: Call, error: WireError, secrets: Iterable[str]) -> TransportError:
+    """Give the error for an exchange without a complete answer."""
+    error_class = RequestTimeoutError if error.timed_out else TransportError
+    return error_class(
+        excerpt(error.reason, secrets, limit=_MAX_MESSAGE_CHARS),
+        method=call.method,
+        path=call.path,
+        may_have_arrived=error.may_have_arrived,
+    )
+
+
+def status_error(call: Call, response: WireResponse, secrets: Iterable[str]) -> StatusError:
+    """Give the error for an answer that is no success."""
+    secrets = tuple(secrets)
+    try:
+        body = content(response, max_bytes=_MAX_ERROR_BODY_BYTES)
+    except DecodeError:
+        body = b"" if response.header("content-encoding") else response.body[:_MAX_ERROR_BODY_BYTES]
+    status = response.status
+    parts = [_phrase(status), _envelope_message(body, secrets) or _HINTS.get(status, "")]
+    if 300 <= status <= 399:
+        parts.append("redirects are not followed: give the address that the server names as base_url")
+    request_id = next(filter(None, map(response.header, _REQUEST_ID_HEADERS)), None)
+    return status_error_class(status)(
+        ": ".join(filter(None, parts)),
+        method=call.method,
+        path=call.path,
+        status=status,
+        body=excerpt(body.decode("utf-8", "replace"), secrets, limit=MAX_BODY_CHARS),
+        request_id=None if request_id is None else excerpt(request_id, secrets, limit=_MAX_MESSAGE_CHARS),
+        retry_after_s=parse_retry_after(response.header("retry-after"), now_s=time.time()),
+    )
+
+
+def decode_error(call: Call, response: WireResponse, error: DecodeError) -> ResponseDecodeError:
+    """Give the error for a success whose body is not what the specification says."""
+    return ResponseDecodeError(
+        f"{_phrase(response.status)}, but {error}", method=call.method, path=call.path, status=response.status
+    )
+
+
+def _phrase(status: int) -> str:
+    try:
+        return f"{status} {HTTPStatus(status).phrase}"
+    except ValueError:  # unregistered, such as 299 or 520
+        return str(status)
+
+
+def _envelope_message(body: bytes, secrets: Iterable[str]) -> str:
+    """Give the message of HP's ``smsError`` envelope, if the body is one."""
+    try:
+        answer: Any = parse_json(body)
+    except DecodeError:
+        return ""
+    envelope = answer.get("smsError") if isinstance(answer, dict) else None
+    message = envelope.get("message") if isinstance(envelope, dict) else None
+    if not isinstance(message, str):
+        return ""
+    line = " ".join(excerpt(message, secrets, limit=_MAX_MESSAGE_CHARS).split())
+    # Half of a surrogate pair could not be printed or logged.
+    return line.encode("utf-8", "replace").decode()

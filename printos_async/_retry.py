@@ -1,0 +1,122 @@
+"""When to try again: which failures, after how long, and how often in all. No I/O, no clock of its own."""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+
+from attrs import field, frozen
+
+from ._checks import at_least
+from ._errors import APIError, StatusError, TransportError
+
+_RETRYABLE_STATUSES = frozenset({408, 429})
+# A retry takes one token. What succeeded after a retry gives one back, what succeeded at once a fifth, as in
+# the standard retry mode of the AWS SDKs: the bucket empties only when retries do not help.
+_REFUND_AFTER_RETRY = 1.0
+_REFUND_AT_ONCE = 0.2
+
+
+@frozen(kw_only=True)
+class RetryPolicy:
+    """How failed requests are tried again.
+
+    PUT and GET are tried again after a transport error, 408, 429 and 5xx; POST only where it is known that
+    nothing reached the server. The delay before attempt *n* + 1 is drawn evenly from 0 to
+    ``min(max_delay_s, base_delay_s * 2 ** (n - 1))`` (full jitter), but is never less than the server's
+    ``Retry-After``. Where the server asks for more than ``max_delay_s``, the call fails at once and the error's
+    ``retry_after_s`` says how long to wait.
+
+    Attributes:
+        max_attempts: Requests for one call at most, the first one included; 1 turns retries off.
+        base_delay_s: Upper bound of the first delay, in seconds.
+        max_delay_s: Upper bound of every delay, in seconds.
+        budget: Retries that the whole client may make without a success between; each takes a token from a
+            bucket of this size. A success gives tokens back, and ``budget / max_delay_s`` come back each second.
+            A single call whose retry finds no token fails with its last error; a pushed status waits for one.
+
+    Raises:
+        ConfigurationError: A value is out of range.
+
+    Source: M. Brooker, "Exponential Backoff And Jitter"; RFC 9110, section 10.2.3; AWS SDKs, standard retry mode.
+    """
+
+    max_attempts: int = field(default=5, validator=at_least(1))
+    base_delay_s: float = field(default=0.5, validator=at_least(0.0))
+    max_delay_s: float = field(default=60.0, validator=at_least(0.001))
+    budget: float = field(default=100, validator=at_least(0.0))
+
+    def delay_s(self, error: APIError, *, attempt: int, may_repeat: bool, draw: float) -> float | None:
+        """Give the seconds to wait before the next attempt, or None if there must not be one.
+
+        Args:
+            error: The failed attempt's error.
+            attempt: 1 for the first request of a call.
+            may_repeat: The operation may be applied twice (PUT, GET), or this attempt did not reach the server.
+            draw: A random number from 0 to 1.
+        """
+        if attempt >= self.max_attempts or not may_repeat or not is_transient(error):
+            return None
+        # The exponent is bounded: 2.0 ** 1024 overflows.
+        delay_s = draw * min(self.max_delay_s, self.base_delay_s * 2.0 ** min(attempt - 1, 60))
+        retry_after_s = error.retry_after_s if isinstance(error, StatusError) else None
+        if retry_after_s is None:
+            return delay_s
+        return None if retry_after_s > self.max_delay_s else max(delay_s, retry_after_s)
+
+
+def is_transient(error: APIError) -> bool:
+    """Tell whether the same request may succeed later."""
+    if isinstance(error, StatusError):
+        return error.status in _RETRYABLE_STATUSES or 500 <= error.status <= 599
+    return isinstance(error, TransportError)
+
+
+class RetryBudget:
+    """A token bucket that all retries of one client share."""
+
+    def __init__(self, policy: RetryPolicy, *, now_s: float) -> None:
+        self.capacity = float(policy.budget)
+        self._per_second = self.capacity / policy.max_delay_s
+        self._tokens = self.capacity
+        self._at_s = now_s
+
+    def take(self, *, now_s: float) -> bool:
+        """Take a token for one retry; False where there is none."""
+        self._tokens = min(self.capacity, self._tokens + (now_s - self._at_s) * self._per_second)
+        self._at_s = now_s
+        if self._tokens < 1.0:
+            return False
+        self._tokens -= 1.0
+        return True
+
+    def refund(self, *, attempts: int) -> None:
+        """Give back for a success that took ``attempts`` requests."""
+        refund = _REFUND_AT_ONCE if attempts == 1 else _REFUND_AFTER_RETRY
+        self._tokens = min(self.capacity, self._tokens + refund)
+
+
+def parse_retry_after(value: str | None, *, now_s: float) -> float | None:
+    """Read a ``Retry-After`` header: seconds or an HTTP date.
+
+    Args:
+        value: The header's value, None if it was not sent.
+        now_s: Seconds since the epoch.
+
+    Returns:
+        Seconds to wait, 0 or more; None where the header is missing or unreadable.
+    """
+    if value is None:
+        return None
+    value = value.strip()
+    if value.isascii() and value.replace(".", "", 1).isdigit() and len(value) <= 32:
+        seconds = float(value)
+        return seconds if math.isfinite(seconds) else None
+    try:
+        moment = parsedate_to_datetime(value)
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=UTC)
+        return max(0.0, moment.timestamp() - now_s)
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None
