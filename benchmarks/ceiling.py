@@ -19,6 +19,7 @@ _REQUEST = (
     b"content-type: application/json\r\ncontent-length: %d\r\n\r\n%b" % (len(_BODY), _BODY)
 )
 _ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"
+_BUFFER_BYTES = 65536
 
 
 class _Batch:
@@ -30,11 +31,16 @@ class _Batch:
         self.done = asyncio.get_running_loop().create_future()
 
 
-class _Connection(asyncio.Protocol):
-    """Keeps ``depth`` requests unanswered."""
+class _Connection(asyncio.BufferedProtocol):
+    """Keeps ``depth`` requests unanswered.
 
-    def __init__(self, depth: int) -> None:
+    Buffered, because asyncio allocates 256 KiB for each read of a plain Protocol, and in some heaps each of them
+    costs two page faults: half the rate.
+    """
+
+    def __init__(self, depth: int, buffer: memoryview) -> None:
         self._depth = depth
+        self._buffer = buffer
         self._transport: asyncio.Transport | None = None
         self._batch: _Batch | None = None
         self._received_bytes = 0
@@ -47,11 +53,14 @@ class _Connection(asyncio.Protocol):
         self._batch = batch
         self._write(self._depth)
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - the interface's
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
         batch = self._batch
         if batch is None:
             return
-        answers, self._received_bytes = divmod(self._received_bytes + len(data), len(_ANSWER))
+        answers, self._received_bytes = divmod(self._received_bytes + nbytes, len(_ANSWER))
         batch.to_read -= answers
         if batch.to_read == 0:
             batch.done.set_result(None)
@@ -81,8 +90,10 @@ async def _raw(url: str, connections: int, depth: int) -> AsyncIterator[Callable
     loop = asyncio.get_running_loop()
     address = urlsplit(url)
     host, port = address.hostname or "", address.port or 0
+    buffer = memoryview(bytearray(_BUFFER_BYTES))
     protocols = [
-        (await loop.create_connection(lambda: _Connection(depth), host, port))[1] for _ in range(connections)
+        (await loop.create_connection(lambda: _Connection(depth, buffer), host, port))[1]
+        for _ in range(connections)
     ]
 
     async def push(statuses: int) -> int:
