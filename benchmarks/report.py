@@ -99,9 +99,13 @@ def _table(rows: Sequence[Row], scenario: Scenario) -> str:
 def to_markdown(rows: Sequence[Row], *, command: str) -> str:
     """Return the whole result: a table for each scenario, then what it was measured on and how."""
     parts = [f"### {scenario.title}\n\n{_table(rows, scenario)}" for scenario in _ordered(rows)]
-    aborted = [f"{row.rival} ({row.loop}): {row.abnormal_exits}" for row in rows if row.abnormal_exits]
+    aborted = [
+        f"{row.abnormal_exits} of {row.rival} ({row.loop}, {row.scenario.title})"
+        for row in rows
+        if row.abnormal_exits
+    ]
     if aborted:
-        parts.append(f"Processes that measured and then ended abnormally: {', '.join(aborted)}.")
+        parts.append(f"Processes that measured and then ended abnormally: {'; '.join(aborted)}.")
     rounds = min(len(row.samples) for row in rows)
     parts.append(f"{machine()}  \n`{command}`: medians of {rounds}, rivals in turn.")
     return "\n\n".join(parts)

@@ -11,9 +11,11 @@ from __future__ import annotations
 import asyncio
 import importlib
 import json
+import ssl
 from contextlib import asynccontextmanager
 from itertools import count, islice
 from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import urlsplit
 
 import httpx
 
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
 _TIMEOUT_S = 60.0
 _OK = 200
+_MAX_BODY_BYTES = 1_000_000
 # httpx's own defaults. More connections than these only where a scenario has more in flight, and not more of them
 # kept alive: its pool asks every idle connection about every other one for each request, so that 64 kept alive
 # make it three times slower than 20.
@@ -130,18 +133,26 @@ async def bare_aiohttp(url: str, in_flight: int) -> AsyncIterator[Push]:
 @asynccontextmanager
 async def bare_wire(url: str, in_flight: int) -> AsyncIterator[Push]:
     """The facade's default wire in a worker pool: bytes in, bytes out, nothing else of the facade."""
-    from printos_async._wire import Http1Wire, WireRequest  # noqa: PLC0415 - the other rivals do without
+    from printos_async._wire import (  # noqa: PLC0415 - the other rivals do without
+        Http1Wire,
+        Origin,
+        WireRequest,
+    )
 
     loop = asyncio.get_running_loop()
-    headers = ((b"content-type", b"application/json"),)
-    wire = Http1Wire(url)
+    address = urlsplit(url)
+    origin = Origin(address.scheme, address.hostname or "", address.port or 0)
+    headers = (("content-type", "application/json"),)
+    wire = Http1Wire(ssl_context=ssl.create_default_context())
     try:
 
         async def put(number: int) -> int:
-            request = WireRequest(
-                "PUT", f"/devices/dev-{number}/status", headers, json.dumps(_body(number)).encode()
+            body = json.dumps(_body(number)).encode()
+            request = WireRequest(origin, "PUT", f"/devices/dev-{number}/status", headers, body)
+            answer = await wire.send(
+                request, deadline=loop.time() + _TIMEOUT_S, max_body_bytes=_MAX_BODY_BYTES
             )
-            return (await wire.send(request, deadline=loop.time() + _TIMEOUT_S)).status
+            return answer.status
 
         yield _worker_pool(put, in_flight)
     finally:
