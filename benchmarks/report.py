@@ -1,0 +1,157 @@
+"""What is printed and written: the machine, the tables, whether the thresholds are met."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .loops import fastest_loop, pick_cores
+from .scenarios import THRESHOLDS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .loops import Loop
+    from .runner import Row
+    from .scenarios import Scenario, Threshold
+
+_BASELINE = "generated"
+_NAMES = {
+    "generated": "generated client, semaphore",
+    "httpx": "bare httpx",
+    "aiohttp": "bare aiohttp",
+    "wire": "bare default wire",
+    "push_statuses": "**`push_statuses`**",
+    "benchmarks.ceiling:unpipelined": "*ceiling: bytes only*",
+    "benchmarks.ceiling:pipelined": "*ceiling: bytes only, pipelined*",
+}
+# sniffio is not a dependency of httpx, but httpcore looks for it at every request, and is slower without it.
+_PACKAGES = ("httpx", "httpcore", "sniffio", "aiohttp", "httptools", "uvloop")
+_START = "<!-- benchmarks:start -->"
+_END = "<!-- benchmarks:end -->"
+
+
+def _cpu_model() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text(encoding="utf-8").splitlines():
+            key, _, value = line.partition(":")
+            if key.strip() == "model name":
+                return value.strip()
+    return platform.processor() or platform.machine()
+
+
+def _version(package: str) -> str:
+    try:
+        return f"{package} {importlib.metadata.version(package)}"
+    except importlib.metadata.PackageNotFoundError:
+        return f"no {package}"
+
+
+def machine() -> str:
+    """Describe the machine and the versions in two lines of Markdown."""
+    server_core, client_core = pick_cores()
+    pinned = (
+        "client and server not pinned"
+        if client_core is None
+        else f"server on core {server_core} ({fastest_loop()}), client on core {client_core}"
+    )
+    system = f"{platform.system()} {platform.release()}"
+    python = f"{platform.python_implementation()} {platform.python_version()}"
+    versions = ", ".join(_version(package) for package in _PACKAGES)
+    return f"{_cpu_model()}, {os.cpu_count()} cores, {system}; {pinned}.  \n{python}, {versions}."
+
+
+def _find(rows: Sequence[Row], scenario: Scenario, loop: Loop, rival: str) -> Row | None:
+    return next((row for row in rows if (row.scenario, row.loop, row.rival) == (scenario, loop, rival)), None)
+
+
+def _ordered(rows: Sequence[Row]) -> list[Scenario]:
+    return list(dict.fromkeys(row.scenario for row in rows))
+
+
+def _table(rows: Sequence[Row], scenario: Scenario) -> str:
+    ideal = scenario.ideal_rate
+    header = ["client", "loop", "statuses/s", "slowest to fastest", "ratio to generated", "CPU µs/status"]
+    if ideal:
+        header.insert(5, f"of the ideal {ideal:,.0f}/s")
+    lines = [header, ["---", "---", *["---:"] * (len(header) - 2)]]
+    for row in (row for row in rows if row.scenario == scenario):
+        baseline = _find(rows, scenario, row.loop, _BASELINE)
+        cells = [
+            _NAMES.get(row.rival, row.rival),
+            row.loop,
+            f"{row.rate:,.0f}",
+            f"{row.slowest:,.0f} to {row.fastest:,.0f}",
+            f"{row.rate / baseline.rate:,.1f}" if baseline else "",
+            f"{row.cpu_us:,.1f}",
+        ]
+        if ideal:
+            cells.insert(5, f"{row.rate / ideal:.0%}")
+        lines.append(cells)
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def to_markdown(rows: Sequence[Row], *, command: str) -> str:
+    """Return the whole result: a table for each scenario, then what it was measured on and how."""
+    parts = [f"### {scenario.title}\n\n{_table(rows, scenario)}" for scenario in _ordered(rows)]
+    aborted = [
+        f"{row.abnormal_exits} of {row.rival} ({row.loop}, {row.scenario.title})"
+        for row in rows
+        if row.abnormal_exits
+    ]
+    if aborted:
+        parts.append(f"Processes that measured and then ended abnormally: {'; '.join(aborted)}.")
+    rounds = min(len(row.samples) for row in rows)
+    parts.append(f"{machine()}  \n`{command}`: medians of {rounds}, rivals in turn.")
+    return "\n\n".join(parts)
+
+
+def write_between_markers(path: Path, markdown: str) -> None:
+    """Replace what stands between the page's markers.
+
+    Raises:
+        ValueError: The page has no such markers.
+    """
+    page = path.read_text(encoding="utf-8")
+    before, start, rest = page.partition(_START)
+    _, end, after = rest.partition(_END)
+    if not start or not end:
+        raise ValueError(f"{path} has no {_START} ... {_END}")
+    path.write_text(f"{before}{_START}\n\n{markdown}\n\n{_END}{after}", encoding="utf-8")
+
+
+def to_json(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """Return every sample, for plots and comparisons."""
+    return [asdict(row) for row in rows]
+
+
+def _verdict(rows: Sequence[Row], threshold: Threshold, loop: Loop) -> tuple[bool, str]:
+    row = _find(rows, threshold.scenario, loop, threshold.rival)
+    what = f"{threshold.rival}, {loop}, {threshold.scenario.title}"
+    base = threshold.scenario.ideal_rate
+    if threshold.relative_to != "ideal":
+        other = _find(rows, threshold.scenario, loop, threshold.relative_to)
+        base = other.rate if other else None
+    # A threshold that was not measured is not met: a wrong selection of rivals must not look like a success.
+    if row is None or base is None:
+        return False, f"NOT MEASURED  {what}"
+    share = row.rate / base
+    met = share >= threshold.minimum
+    needed = f"{share:.2f} x {threshold.relative_to}, at least {threshold.minimum:g}"
+    return met, f"{'met   ' if met else 'NOT MET'} {what}: {needed}"
+
+
+def check_thresholds(rows: Sequence[Row]) -> tuple[bool, list[str]]:
+    """Return whether all thresholds are met and no process ended abnormally, and a line about each."""
+    loops = list(dict.fromkeys(row.loop for row in rows))
+    verdicts = [_verdict(rows, threshold, loop) for threshold in THRESHOLDS for loop in loops]
+    aborted = sum(row.abnormal_exits for row in rows)
+    verdicts.append(
+        (aborted == 0, f"{'met   ' if not aborted else 'NOT MET'} abnormal exits: {aborted}, none allowed")
+    )
+    return all(met for met, _ in verdicts), [line for _, line in verdicts]

@@ -1,0 +1,202 @@
+"""What is measured: each rival pushes statuses of distinct devices to the same server, in the same JSON.
+
+A rival is an async context manager that makes a client and hands out ``push``: so many statuses in, the count
+of those that were answered with 200 out. The connections stay open between two calls, so that the measured one
+finds them warm. Every rival builds its path and its JSON per status, and waits at most ``_TIMEOUT_S``. Only
+``push_statuses`` signs its requests, which is a handicap in the others' favour.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import json
+import ssl
+from contextlib import asynccontextmanager
+from itertools import count, islice
+from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import urlsplit
+
+import httpx
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+    from contextlib import AbstractAsyncContextManager
+
+    from printos_device_api.models import DeviceStatusUpdate
+
+    Push = Callable[[int], Awaitable[int]]
+    Rival = Callable[[str, int], AbstractAsyncContextManager[Push]]
+
+_TIMEOUT_S = 60.0
+_OK = 200
+_MAX_BODY_BYTES = 1_000_000
+# httpx's own defaults. More connections than these only where a scenario has more in flight, and not more of them
+# kept alive: its pool asks every idle connection about every other one for each request, so that 64 kept alive
+# make it three times slower than 20.
+_HTTPX_CONNECTIONS = 100
+_HTTPX_KEPT_ALIVE = 20
+
+
+def _body(pages_total: int) -> dict[str, Any]:
+    return {"status": "DS_PRINTING", "metrics": {"pagesTotal": pages_total, "inkLevel": 0.4}}
+
+
+def _httpx_limits(in_flight: int) -> httpx.Limits:
+    return httpx.Limits(
+        max_connections=max(_HTTPX_CONNECTIONS, in_flight), max_keepalive_connections=_HTTPX_KEPT_ALIVE
+    )
+
+
+def _worker_pool(put: Callable[[int], Awaitable[int]], in_flight: int) -> Push:
+    """Push by ``in_flight`` workers that take the next status from one iterator; ``put`` returns the status code."""
+    numbers = count()
+
+    async def work(batch: Iterator[int]) -> int:
+        achieved = 0
+        for number in batch:
+            achieved += await put(number) == _OK
+        return achieved
+
+    async def push(statuses: int) -> int:
+        batch = islice(numbers, statuses)
+        return sum(await asyncio.gather(*(work(batch) for _ in range(in_flight))))
+
+    return push
+
+
+def _status(pages_total: int) -> DeviceStatusUpdate:
+    from printos_device_api.models import (  # noqa: PLC0415 - the other rivals do without
+        DeviceStatusUpdate,
+        DeviceStatusUpdateMetrics,
+    )
+
+    metrics = DeviceStatusUpdateMetrics(pages_total=pages_total, ink_level=0.4)
+    return DeviceStatusUpdate(status="DS_PRINTING", metrics=metrics)
+
+
+@asynccontextmanager
+async def generated(url: str, in_flight: int) -> AsyncIterator[Push]:
+    """The generated client under a semaphore, which is what a user of it writes first."""
+    from printos_device_api import Client  # noqa: PLC0415 - the other rivals do without
+    from printos_device_api.api.devices import update_device_status  # noqa: PLC0415
+
+    httpx_args = {"limits": _httpx_limits(in_flight)}
+    semaphore = asyncio.Semaphore(in_flight)
+    numbers = count()
+    async with Client(base_url=url, timeout=httpx.Timeout(_TIMEOUT_S), httpx_args=httpx_args) as client:
+
+        async def put(number: int) -> bool:
+            async with semaphore:
+                answer = await update_device_status.asyncio_detailed(
+                    f"dev-{number}", client=client, body=_status(number)
+                )
+            return answer.status_code == _OK
+
+        async def push(statuses: int) -> int:
+            return sum(await asyncio.gather(*(put(number) for number in islice(numbers, statuses))))
+
+        yield push
+
+
+@asynccontextmanager
+async def bare_httpx(url: str, in_flight: int) -> AsyncIterator[Push]:
+    """Bare httpx in a worker pool: never more requests than connections, so that none queues in its pool."""
+    limits = _httpx_limits(in_flight)
+    async with httpx.AsyncClient(base_url=url, timeout=_TIMEOUT_S, limits=limits) as client:
+
+        async def put(number: int) -> int:
+            return (await client.put(f"/devices/dev-{number}/status", json=_body(number))).status_code
+
+        yield _worker_pool(put, in_flight)
+
+
+@asynccontextmanager
+async def bare_aiohttp(url: str, in_flight: int) -> AsyncIterator[Push]:
+    """Bare aiohttp in a worker pool, without the cookie jar that nobody wants here."""
+    import aiohttp  # noqa: PLC0415 - the other rivals do without
+
+    async with aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=in_flight, keepalive_timeout=_TIMEOUT_S),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        timeout=aiohttp.ClientTimeout(total=_TIMEOUT_S),
+    ) as session:
+
+        async def put(number: int) -> int:
+            async with session.put(f"{url}/devices/dev-{number}/status", json=_body(number)) as answer:
+                await answer.read()
+                return answer.status
+
+        yield _worker_pool(put, in_flight)
+
+
+@asynccontextmanager
+async def bare_wire(url: str, in_flight: int) -> AsyncIterator[Push]:
+    """The facade's default wire in a worker pool: bytes in, bytes out, nothing else of the facade."""
+    from printos_async._wire import (  # noqa: PLC0415 - the other rivals do without
+        Http1Wire,
+        Origin,
+        WireRequest,
+    )
+
+    loop = asyncio.get_running_loop()
+    address = urlsplit(url)
+    origin = Origin(address.scheme, address.hostname or "", address.port or 0)
+    headers = (("content-type", "application/json"),)
+    wire = Http1Wire(ssl_context=ssl.create_default_context())
+    try:
+
+        async def put(number: int) -> int:
+            body = json.dumps(_body(number)).encode()
+            request = WireRequest(origin, "PUT", f"/devices/dev-{number}/status", headers, body)
+            answer = await wire.send(
+                request, deadline=loop.time() + _TIMEOUT_S, max_body_bytes=_MAX_BODY_BYTES
+            )
+            return answer.status
+
+        yield _worker_pool(put, in_flight)
+    finally:
+        await wire.aclose()
+
+
+@asynccontextmanager
+async def push_statuses(url: str, in_flight: int) -> AsyncIterator[Push]:
+    """`PrintOSClient.push_statuses` with all that it does: signing, ordering, retry, events, report."""
+    from printos_async import ConcurrencyLimit, HmacAuth, PrintOSClient  # noqa: PLC0415 - likewise
+
+    numbers = count()
+    limit = ConcurrencyLimit(minimum=in_flight, maximum=in_flight, initial=in_flight)
+    async with PrintOSClient(
+        url, auth=HmacAuth("key", "secret"), limit=limit, timeout_s=_TIMEOUT_S
+    ) as client:
+
+        async def push(statuses: int) -> int:
+            report = await client.push_statuses(
+                (f"dev-{number}", _status(number)) for number in islice(numbers, statuses)
+            )
+            return int(report.sent)
+
+        yield push
+
+
+RIVALS: dict[str, Rival] = {
+    "generated": generated,
+    "httpx": bare_httpx,
+    "aiohttp": bare_aiohttp,
+    "wire": bare_wire,
+    "push_statuses": push_statuses,
+}
+
+
+def find_rival(name: str) -> Rival:
+    """Return a rival by its name, or by ``module:function``, so that others can be tried in the same harness.
+
+    Raises:
+        LookupError: There is no such rival.
+    """
+    if name in RIVALS:
+        return RIVALS[name]
+    module, separator, function = name.partition(":")
+    if not separator:
+        raise LookupError(f"no rival {name!r}: {', '.join(RIVALS)}, or module:function")
+    return cast("Rival", getattr(importlib.import_module(module), function))
