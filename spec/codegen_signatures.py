@@ -56,7 +56,11 @@ def signatures(package: Path) -> dict[str, str]:
 def report(old: dict[str, str], new: dict[str, str]) -> str:
     """Say what was added (+), removed (-) and changed (~) from old to new."""
     lines = []
+    # The methods of a class that comes or goes as a whole go without saying; its fields do not.
+    whole = tuple(f"{name}." for name in old.keys() ^ new.keys() if not name.endswith("()"))
     for name in sorted(old.keys() | new.keys()):
+        if name.startswith(whole) and name.endswith("()"):
+            continue
         if name not in old:
             lines.append(f"+ {name}: {new[name]}")
         elif name not in new:
@@ -129,9 +133,6 @@ def _module(module: str, tree: ast.Module) -> Iterator[tuple[str, str]]:
         elif isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
             yield f"{module}.{node.name}", f"class({', '.join(ast.unparse(base) for base in node.bases)})"
             yield from _members(f"{module}.{node.name}", node)
-        elif isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
-            # A model that is no longer handed on is gone for those who import it from the package.
-            yield f"{module}.__all__", ", ".join(sorted(_texts(node.value)))
 
 
 def _members(owner: str, node: ast.ClassDef) -> Iterator[tuple[str, str]]:
@@ -143,12 +144,6 @@ def _members(owner: str, node: ast.ClassDef) -> Iterator[tuple[str, str]]:
             yield f"{owner}.{ast.unparse(member.targets[0])}", ast.unparse(member.value)
         elif isinstance(member, _Function) and (not member.name.startswith("_") or member.name == "__init__"):
             yield f"{owner}.{member.name}()", _signature(member)
-
-
-def _texts(node: ast.expr) -> Iterator[str]:
-    for part in ast.walk(node):
-        if isinstance(part, ast.Constant):
-            yield str(part.value)
 
 
 def _signature(function: _Function) -> str:
