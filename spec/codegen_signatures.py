@@ -67,11 +67,22 @@ def report(old: dict[str, str], new: dict[str, str]) -> str:
             lines.append(f"- {name}: {old[name]}")
         elif old[name] != new[name]:
             lines.append(f"~ {name}: {old[name]}  ->  {new[name]}")
+    lines += _reordered(old, new)
     if not lines:
         return "no change in the public signatures"
     kinds = {"+": "added", "-": "removed", "~": "changed"}
     counts = ", ".join(f"{sum(line[0] == sign for line in lines)} {word}" for sign, word in kinds.items())
     return "\n".join([f"public signatures: {counts}", *(f"  {line}" for line in lines)])
+
+
+def _reordered(old: dict[str, str], new: dict[str, str]) -> Iterator[str]:
+    """Name the models whose fields come in another order, which is that of their positional arguments."""
+    for owner in sorted(name for name in old.keys() & new.keys() if new[name].startswith("class(")):
+        fields = [n for n in old if n in new and n.startswith(f"{owner}.") and not n.endswith("()")]
+        moved = [name for name in new if name in fields]
+        if fields != moved:
+            order = [", ".join(name.rpartition(".")[2] for name in names) for names in (fields, moved)]
+            yield f"~ {owner} order: {order[0]}  ->  {order[1]}"
 
 
 def _module_name(package: Path, path: Path) -> str:

@@ -205,6 +205,20 @@ def test_the_report_lists_a_new_operation_and_the_fields_of_a_new_model(
     ]
 
 
+def test_the_report_tells_that_fields_changed_places(repository: Repository, tmp_path: Path) -> None:
+    repository.change("        id:\n          type: string\n", "")
+    repository.change(
+        "        registeredAt:\n", "        id:\n          type: string\n        registeredAt:\n"
+    )
+    done = repository.run(repository.specification, "--output", tmp_path / "out")
+    heading, change = done.stdout.splitlines()[1:]
+    assert heading == "public signatures: 0 added, 0 removed, 1 changed"
+    assert change == (
+        "  ~ models.print_device.PrintDevice order: id, model, serial_number, status, registered_at,"
+        " additional_properties  ->  model, serial_number, status, id, registered_at, additional_properties"
+    )
+
+
 @pytest.mark.parametrize("content", ["a file", "a hand-made package", "the repository's own client"])
 def test_a_folder_with_somebodys_files_is_refused(
     repository: Repository, snapshot: Snapshot, tmp_path: Path, content: str
