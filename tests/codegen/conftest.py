@@ -85,13 +85,13 @@ def repository(tmp_path: Path) -> Repository:
 
 @pytest.fixture
 def snapshot() -> Callable[[Path], dict[str, bytes]]:
-    """Every file below a folder, hidden ones included, with its bytes; what Python caches is left out."""
+    """Every file below a folder, hidden ones and caches included, with its bytes."""
 
     def take(folder: Path) -> dict[str, bytes]:
         return {
             str(path.relative_to(folder)): path.read_bytes()
             for path in sorted(folder.rglob("*"))
-            if path.is_file() and "__pycache__" not in path.parts
+            if path.is_file()
         }
 
     return take
