@@ -7,7 +7,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from ._decode import DecodeError, content, parse_json
-from ._errors import RequestTimeoutError, ResponseDecodeError, StatusError, TransportError, status_error_class
+from ._errors import RateLimitError, RequestTimeoutError, ResponseDecodeError, StatusError, TransportError, status_error_class
 from ._redact import excerpt
 from ._retry import parse_retry_after
 from ._signing import ALGORITHM_HEADER, DATE_HEADER
@@ -77,6 +77,18 @@ def decode_error(call: Call, response: WireResponse, error: DecodeError) -> Resp
     """Give the error for a success whose body is not what the specification says."""
     return ResponseDecodeError(
         f"{_phrase(response.status)}, but {error}", method=call.method, path=call.path, status=response.status
+    )
+
+
+def pause_error(call: Call, pause_s: float) -> RateLimitError:
+    """Give the error for a call that is not made because the server asked for a longer pause than is waited."""
+    return RateLimitError(
+        f"not sent: the server asked for a pause, of which {pause_s:.0f} s are left",
+        method=call.method,
+        path=call.path,
+        status=429,
+        attempts=0,
+        retry_after_s=pause_s,
     )
 
 

@@ -11,6 +11,8 @@ from attrs import field, frozen
 from ._checks import at_least
 from ._errors import APIError, StatusError, TransportError
 
+# Answers of something between that does not know what the server did with the request.
+_GATEWAY_STATUSES = frozenset({502, 504, 520, 522, 524})
 _RETRYABLE_STATUSES = frozenset({408, 429})
 # A retry takes one token. What succeeded after a retry gives one back, what succeeded at once a fifth, as in
 # the standard retry mode of the AWS SDKs: the bucket empties only when retries do not help.
@@ -47,7 +49,9 @@ class RetryPolicy:
     max_delay_s: float = field(default=60.0, validator=at_least(0.001))
     budget: float = field(default=100, validator=at_least(0.0))
 
-    def delay_s(self, error: APIError, *, attempt: int, may_repeat: bool, draw: float) -> float | None:
+    def delay_s(
+        self, error: APIError, *, attempt: int, may_repeat: bool, draw: float, counted: int | None = None
+    ) -> float | None:
         """Give the seconds to wait before the next attempt, or None if there must not be one.
 
         Args:
@@ -55,8 +59,9 @@ class RetryPolicy:
             attempt: 1 for the first request of a call.
             may_repeat: The operation may be applied twice (PUT, GET), or this attempt did not reach the server.
             draw: A random number from 0 to 1.
+            counted: The attempts that count against ``max_attempts``; all of them by default.
         """
-        if attempt >= self.max_attempts or not may_repeat or not is_transient(error):
+        if (attempt if counted is None else counted) >= self.max_attempts or not may_repeat or not is_transient(error):
             return None
         # The exponent is bounded: 2.0 ** 1024 overflows.
         delay_s = draw * min(self.max_delay_s, self.base_delay_s * 2.0 ** min(attempt - 1, 60))
@@ -64,6 +69,13 @@ class RetryPolicy:
         if retry_after_s is None:
             return delay_s
         return None if retry_after_s > self.max_delay_s else max(delay_s, retry_after_s)
+
+
+def is_ambiguous(error: APIError) -> bool:
+    """Tell whether the write may still be applied later, by a proxy's queue or a server that is slow."""
+    if isinstance(error, StatusError):
+        return error.status in _GATEWAY_STATUSES
+    return isinstance(error, TransportError) and error.may_have_arrived
 
 
 def is_transient(error: APIError) -> bool:
@@ -76,20 +88,25 @@ def is_transient(error: APIError) -> bool:
 class RetryBudget:
     """A token bucket that all retries of one client share."""
 
-    def __init__(self, policy: RetryPolicy, *, now_s: float) -> None:
+    def __init__(self, policy: RetryPolicy) -> None:
         self.capacity = float(policy.budget)
         self._per_second = self.capacity / policy.max_delay_s
         self._tokens = self.capacity
-        self._at_s = now_s
+        self._at_s: float | None = None
 
     def take(self, *, now_s: float) -> bool:
         """Take a token for one retry; False where there is none."""
-        self._tokens = min(self.capacity, self._tokens + (now_s - self._at_s) * self._per_second)
+        if self._at_s is not None:
+            self._tokens = min(self.capacity, self._tokens + (now_s - self._at_s) * self._per_second)
         self._at_s = now_s
         if self._tokens < 1.0:
             return False
         self._tokens -= 1.0
         return True
+
+    def refill(self) -> None:
+        """Fill the bucket: the outage that emptied it is over."""
+        self._tokens = self.capacity
 
     def refund(self, *, attempts: int) -> None:
         """Give back for a success that took ``attempts`` requests."""
