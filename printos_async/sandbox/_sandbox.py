@@ -126,6 +126,7 @@ class Sandbox:
             certfile=self._certfile,
             keyfile=self._keyfile,
             keep_alive_s=self._keep_alive_s,
+            on_change=self._state.changed,
         )
         self._bound_port = await server.start()
         self._server = server
@@ -294,7 +295,7 @@ class Sandbox:
         self._api.gates.open(device_id)
 
     async def wait_for(self, predicate: Callable[[], object], *, timeout_s: float = 10.0) -> None:
-        """Return once ``predicate()`` is true; it is asked after every arrival, answer and write.
+        """Return once ``predicate()`` is true; it is asked after every arrival, answer, write and connection.
 
         Raises:
             TimeoutError: It did not come true in time.

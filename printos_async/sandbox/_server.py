@@ -37,7 +37,8 @@ class _Config(uvicorn.Config):
 class Connections:
     """How many connections were accepted, and whether all are gone."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_change: Callable[[], None]) -> None:
+        self._on_change = on_change
         self.accepted = 0
         self.open = 0
         self.none_left = asyncio.Event()
@@ -48,12 +49,14 @@ class Connections:
         self.accepted += 1
         self.open += 1
         self.none_left.clear()
+        self._on_change()
 
     def lost(self) -> None:
         """Count a connection's end."""
         self.open -= 1
         if not self.open:
             self.none_left.set()
+        self._on_change()
 
 
 class _Protocol(HttpToolsProtocol):
@@ -134,8 +137,9 @@ class SandboxServer:
         certfile: Path | None,
         keyfile: Path | None,
         keep_alive_s: int,
+        on_change: Callable[[], None],
     ) -> None:
-        self.connections = Connections()
+        self.connections = Connections(on_change)
         self._host = host
         self._port = port
         self._config = _Config(
@@ -156,9 +160,7 @@ class SandboxServer:
     async def start(self) -> int:
         """Listen, and give the port."""
         self._config.load()
-        family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
-        # Bound here, so that the port is known and an address in use is the caller's OSError, not an exit.
-        listener = socket.create_server((self._host, self._port), family=family, backlog=self._config.backlog)
+        listener = _bind(self._host, self._port)
         try:
             port: int = listener.getsockname()[1]
             self._server.lifespan = self._config.lifespan_class(self._config)
@@ -189,3 +191,19 @@ class SandboxServer:
             await asyncio.wait(list(state.tasks))
         for server in self._server.servers:
             await server.wait_closed()
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    # Bound here, so that the port is known and an address in use is the caller's OSError, not an exit. The
+    # protocol is named, because asyncio sets TCP_NODELAY only where it is; without, an answer with a body
+    # waits for the client's delayed acknowledgement.
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        if sys.platform != "win32":
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+    except BaseException:
+        listener.close()
+        raise
+    return listener
