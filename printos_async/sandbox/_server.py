@@ -35,10 +35,11 @@ class _Config(uvicorn.Config):
 
 
 class Connections:
-    """How many connections were accepted, and whether all are gone."""
+    """How many connections were accepted, whether all are gone, and whether more are welcome."""
 
     def __init__(self, on_change: Callable[[], None]) -> None:
         self._on_change = on_change
+        self.refused = False
         self.accepted = 0
         self.open = 0
         self.none_left = asyncio.Event()
@@ -78,6 +79,9 @@ class _Protocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._watched.made()
+        if self._watched.refused:
+            # Accepted, or in its TLS handshake, just when the server stopped.
+            transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
@@ -173,6 +177,7 @@ class SandboxServer:
 
     async def stop(self) -> None:
         """Stop listening, close what is idle and break off what is under way; takes a second at most."""
+        self.connections.refused = True
         for server in self._server.servers:
             server.close()
         state = self._server.server_state
@@ -184,13 +189,19 @@ class SandboxServer:
         # A TLS client need not answer a polite farewell.
         for protocol in list(state.connections):
             protocol.transport.abort()
+        if sys.version_info >= (3, 13):
+            for server in self._server.servers:
+                server.abort_clients()
         await self.connections.none_left.wait()
         for task in list(state.tasks):
             task.cancel()
         while state.tasks:
             await asyncio.wait(list(state.tasks))
-        for server in self._server.servers:
-            await server.wait_closed()
+        # From Python 3.12 on this waits for handshakes too, which a silent client can draw out.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_GRACE_S):
+                for server in self._server.servers:
+                    await server.wait_closed()
 
 
 def _bind(host: str, port: int) -> socket.socket:

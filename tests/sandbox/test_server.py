@@ -196,6 +196,16 @@ async def test_faults_work_over_tls_and_do_not_keep_it_from_stopping(
     assert [applied.status for applied in sandbox.applied] == [ON, OFF]
 
 
+async def test_silent_client_does_not_keep_a_tls_sandbox_from_stopping(
+    certificate: tuple[Path, Path],
+) -> None:
+    async with Sandbox(certfile=certificate[0], keyfile=certificate[1]) as sandbox:
+        _, writer = await asyncio.open_connection("127.0.0.1", sandbox.port)
+        async with asyncio.timeout(10):
+            await sandbox.__aexit__(None, None, None)
+    writer.close()
+
+
 async def test_connections_are_kept_alive_and_counted(sandbox: Sandbox, client: httpx.AsyncClient) -> None:
     for _ in range(3):
         await client.get("/devices")
