@@ -165,6 +165,21 @@ async def test_late_write_is_applied_in_its_own_time(sandbox: Sandbox, client: h
     assert sandbox.pending_late_writes == 0
 
 
+async def test_late_write_may_leave_its_client_without_an_answer(
+    sandbox: Sandbox, client: httpx.AsyncClient
+) -> None:
+    sandbox.set_faults(Faults(late_write=1, late_write_by_s=(0.01, 0.01), late_write_answers=("hang",)))
+    hanging = asyncio.create_task(client.put(STATUS_PATH, json=ON))
+
+    await sandbox.wait_for(lambda: sandbox.applied_count == 1)
+
+    assert not hanging.done()
+    hanging.cancel()
+    await asyncio.wait([hanging])
+    await sandbox.wait_for(lambda: sandbox.in_flight == 0)
+    assert sandbox.requests[0].status is None
+
+
 async def test_late_write_of_a_replaced_device_is_dropped(
     sandbox: Sandbox, client: httpx.AsyncClient
 ) -> None:

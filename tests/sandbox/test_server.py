@@ -7,6 +7,7 @@ import logging
 import signal
 import socket
 import ssl
+import sys
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -114,6 +115,27 @@ async def test_another_sandbox_can_take_over_the_port() -> None:
         port = first.port
     async with Sandbox(port=port) as second, httpx.AsyncClient(base_url=second.url) as client:
         assert (await client.get("/devices")).status_code == 200
+
+
+async def test_missing_certificate_is_an_oserror_and_leaves_nothing_open(tmp_path: Path) -> None:
+    sandbox = Sandbox(certfile=tmp_path / "missing.pem")
+    with pytest.raises(FileNotFoundError):
+        await sandbox.__aenter__()
+    with pytest.raises(RuntimeError, match="before it is entered"):
+        _ = sandbox.port
+
+
+async def test_request_that_breaks_off_in_its_body_is_not_served(sandbox: Sandbox) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", sandbox.port)
+    head = b"PUT /devices/dev-1/status HTTP/1.1\r\nhost: sandbox\r\ncontent-type: application/json\r\n"
+    writer.write(head + b"content-length: 100\r\n\r\n{}")
+    await sandbox.wait_for(lambda: sandbox.in_flight == 1)
+    writer.close()
+
+    await sandbox.wait_for(lambda: sandbox.in_flight == 0)
+
+    assert await reader.read() == b""
+    assert (sandbox.applied_count, sandbox.requests[0].status) == (0, None)
 
 
 async def test_port_in_use_is_an_oserror() -> None:
@@ -257,3 +279,15 @@ async def test_app_serves_httpx_without_a_socket() -> None:
 
     assert sandbox.applied_count == 3
     assert sandbox.in_flight == 0
+
+
+@pytest.mark.parametrize("module", ["starlette", "uvicorn"])
+async def test_missing_extra_is_named(module: str) -> None:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", f"import sys; sys.modules['{module}'] = None; import printos_async.sandbox"),
+        stderr=asyncio.subprocess.PIPE,
+    )
+    _, output = await process.communicate()
+
+    assert process.returncode == 1
+    assert "pip install 'printos-async[sandbox]'" in output.decode().splitlines()[-1]
