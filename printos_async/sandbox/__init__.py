@@ -6,8 +6,15 @@ Needs the extra ``sandbox``: ``pip install 'printos-async[sandbox]'``.
 from __future__ import annotations
 
 from ._faults import FaultKind, Faults, MalformedKind, Operation
-from ._sandbox import Sandbox
-from ._state import AppliedStatus, RecordedRequest, SandboxDevice
+from ._records import AppliedStatus, RecordedRequest, SandboxDevice
+
+try:
+    from ._sandbox import Sandbox
+except ModuleNotFoundError as error:
+    if (error.name or "").partition(".")[0] not in {"starlette", "uvicorn"}:
+        raise
+    message = "the sandbox needs its extra: pip install 'printos-async[sandbox]'"
+    raise ModuleNotFoundError(message, name=error.name) from error
 
 __all__ = [
     "AppliedStatus",
