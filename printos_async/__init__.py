@@ -21,6 +21,7 @@ from ._errors import (
     PermissionDeniedError,
     PrintOSError,
     PusherClosedError,
+    PusherFullError,
     RateLimitError,
     RequestTimeoutError,
     ResponseDecodeError,
@@ -28,7 +29,19 @@ from ._errors import (
     StatusError,
     TransportError,
 )
-from ._events import AttemptFinished, Event, FieldUnreadable, Hook, RetryScheduled, StatusSuperseded
+from ._events import (
+    AttemptFinished,
+    CircuitChanged,
+    Event,
+    FieldUnreadable,
+    Hook,
+    RetryScheduled,
+    StatusAccepted,
+    StatusFailed,
+    StatusReasserted,
+    StatusSent,
+    StatusSuperseded,
+)
 from ._limits import ConcurrencyLimit
 from ._models import (
     DeviceProvisionRequest,
@@ -40,6 +53,7 @@ from ._models import (
     PushResult,
     StatusPush,
 )
+from ._pusher import PusherStats, StatusPusher
 from ._retry import RetryPolicy
 
 __all__ = [
@@ -47,6 +61,7 @@ __all__ = [
     "AttemptFinished",
     "AuthenticationError",
     "BadRequestError",
+    "CircuitChanged",
     "ClientClosedError",
     "ConcurrencyLimit",
     "ConfigurationError",
@@ -72,6 +87,8 @@ __all__ = [
     "PushReport",
     "PushResult",
     "PusherClosedError",
+    "PusherFullError",
+    "PusherStats",
     "RateLimitError",
     "RequestTimeoutError",
     "ResponseDecodeError",
@@ -79,8 +96,13 @@ __all__ = [
     "RetryScheduled",
     "ServerError",
     "SessionTokenAuth",
+    "StatusAccepted",
     "StatusError",
+    "StatusFailed",
     "StatusPush",
+    "StatusPusher",
+    "StatusReasserted",
+    "StatusSent",
     "StatusSuperseded",
     "TransportError",
 ]

@@ -21,6 +21,12 @@ def require_number(name: str, value: Any, minimum: float, *, whole: bool = False
         raise ConfigurationError(f"{name} must be {noun} of at least {minimum:g}, not {value!r}")
 
 
+def require_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
+    """Raise ``ConfigurationError`` unless ``value`` is one of ``choices``."""
+    if value not in choices:
+        raise ConfigurationError(f"{name} must be {' or '.join(map(repr, choices))}, not {value!r}")
+
+
 def at_least(minimum: float) -> Callable[[Any, Attribute[Any], Any], None]:
     """Make an attrs validator; a whole ``minimum`` asks for whole numbers."""
 

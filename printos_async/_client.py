@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 import ssl
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 import httpx
 from printos_device_api.types import UNSET, Unset
 
 from ._answers import Answers
-from ._checks import require_number
+from ._checks import require_choice, require_number
 from ._config import PRODUCTION_URL, auth_from_env, make_ssl_context, parse_base_url
 from ._core import Core
+from ._engine import Promises
 from ._errors import ConfigurationError
 from ._events import Hook, Hooks
 from ._exchange import Exchange
@@ -27,13 +28,18 @@ from ._models import (
 )
 from ._operations import Operations
 from ._provisioning import provision_all
-from ._pusher import Statuses, push_all
+from ._push_all import Statuses, push_all
+from ._pusher import StatusPusher
 from ._retry import RetryPolicy
 from ._wire import Http1Wire, HttpxWire, Wire
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from types import TracebackType
+
+# How long a write whose outcome is not known may still land. Proxies commonly give up on a queued request
+# after 30 to 60 s, most much earlier; a longer time makes the end of a push wait longer after a timeout.
+DEFAULT_AMBIGUITY_S = 5.0
 
 
 class PrintOSClient:
@@ -255,7 +261,73 @@ class PrintOSClient:
                 of the iterable itself it is raised after all that came before was sent.
         """
         self._exchange.open()
-        return await push_all(self._core, self._operations, self._answers, statuses, on_result)
+        return await push_all(
+            self._core, self._operations, self._answers, statuses, on_result, ambiguity_s=DEFAULT_AMBIGUITY_S
+        )
+
+    def status_pusher(
+        self,
+        *,
+        consistency: Literal["eventual", "strict"] = "eventual",
+        ambiguity_s: float = DEFAULT_AMBIGUITY_S,
+        min_interval_s: float = 0.0,
+        skip_unchanged: bool = False,
+        unchanged_max_age_s: float = 3600.0,
+        max_pending_devices: int = 100_000,
+        on_full: Literal["wait", "raise"] = "wait",
+        deadline_s: float | None = None,
+    ) -> StatusPusher:
+        """Make a pusher that lives as long as the service: ``async with printos.status_pusher() as pusher``.
+
+        It outlasts outages: while nothing succeeds it probes the host once a second at most, and keeps each
+        device's newest status until it is sent, superseded, refused for good or too late. A status that fails
+        while others succeed is given up after the ``max_attempts`` of the retry policy.
+
+        Args:
+            consistency: What happens after an attempt whose write may still land later, such as a timeout.
+                ``"eventual"``: the newest status goes out at once, and once more after ``ambiguity_s``, so that
+                the device ends right. ``"strict"``: the device is held for ``ambiguity_s`` first, so that an
+                older status never overwrites a newer one.
+            ambiguity_s: Seconds for which a write with an unknown outcome may still land.
+            min_interval_s: Seconds from one status of a device to its next; what comes between is coalesced.
+                PrintOS asks for 60 to 120.
+            skip_unchanged: Leave out a status equal to the last one that was sent; its result is ``"sent"`` with
+                0 attempts.
+            unchanged_max_age_s: An equal status is sent all the same if the last one is older than this.
+            max_pending_devices: Devices with something to be done, at most.
+            on_full: Whether ``put`` waits for room or raises ``PusherFullError``.
+            deadline_s: Seconds in which a status must be delivered; one that still waits then fails with the
+                last cause. None for no deadline.
+
+        Raises:
+            ConfigurationError: A setting is out of range.
+            ClientClosedError: The client was closed, or lives in another event loop or process.
+        """
+        for name, value in {"ambiguity_s": ambiguity_s, "min_interval_s": min_interval_s}.items():
+            require_number(name, value, 0)
+        require_number("unchanged_max_age_s", unchanged_max_age_s, 0)
+        require_number("max_pending_devices", max_pending_devices, 1, whole=True)
+        if deadline_s is not None:
+            require_number("deadline_s", deadline_s, 0)
+        require_choice("consistency", consistency, ("eventual", "strict"))
+        require_choice("on_full", on_full, ("wait", "raise"))
+        self._exchange.open()
+        promises = Promises(
+            patient=True,
+            strict=consistency == "strict",
+            ambiguity_s=ambiguity_s,
+            min_interval_s=min_interval_s,
+            unchanged_max_age_s=unchanged_max_age_s if skip_unchanged else 0.0,
+            deadline_s=deadline_s,
+        )
+        return StatusPusher(
+            self._core,
+            self._operations,
+            self._answers,
+            promises,
+            max_pending_devices=max_pending_devices,
+            on_full=on_full,
+        )
 
 
 def _require(name: str, value: object, kind: object, wanted: str) -> None:

@@ -8,25 +8,24 @@ import time
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 from ._decode import DecodeError
-from ._errors import APIError, ResponseDecodeError, StatusError
-from ._events import AttemptFinished, RetryScheduled
+from ._errors import APIError, RateLimitError, ResponseDecodeError, ServerError, StatusError, TransportError
+from ._events import AttemptFinished, CircuitChanged, RetryScheduled
 from ._exchange import may_repeat
+from ._health import Circuit, HostHealth
 from ._limits import ConcurrencyLimit, Limiter
-from ._mapping import decode_error
-from ._retry import RetryBudget, RetryPolicy, is_transient
+from ._mapping import decode_error, pause_error
+from ._retry import RetryBudget, RetryPolicy
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ._encode import Call
+    from ._engine import Engine
     from ._events import Hooks
     from ._exchange import Exchange
     from ._wire import WireResponse
 
 T = TypeVar("T")
-
-# At 30 % random failures a run of this many comes once in about 170,000 attempts.
-DOWN_AFTER_FAILURES = 10
 
 
 class Core:
@@ -38,8 +37,10 @@ class Core:
         self.exchange = exchange
         self.limiter = Limiter(limit)
         self.hooks = hooks
-        self.budget = RetryBudget(retry, now_s=time.monotonic())
-        self.failures_in_a_row = 0
+        self.budget = RetryBudget(retry)
+        self.health = HostHealth()
+        self.max_delay_s = retry.max_delay_s
+        self.engines: set[Engine] = set()  # they are told when the circuit closes
         self._retry = retry
 
     async def run(self, call: Call, decode: Callable[[WireResponse], T]) -> T:
@@ -49,14 +50,16 @@ class Core:
             APIError: The last attempt's error; ``attempts`` counts them all.
         """
         attempt = 0
+        loop = asyncio.get_running_loop()
         while True:
             attempt += 1
+            await self._wait_for_gate(call, loop)
             try:
                 async with self.limiter:
                     result = await self.attempt(call, decode, attempt=attempt)
             except APIError as error:
                 delay_s = self.retry_delay_s(call, error, attempt=attempt)
-                if delay_s is None or not self.budget.take(now_s=time.monotonic()):
+                if delay_s is None or not self.budget.take(now_s=loop.time()):
                     error.attempts = attempt
                     raise
             else:
@@ -87,23 +90,27 @@ class Core:
         self.hooks.emit(AttemptFinished(call.operation, call.device_id, attempt, latency_s, None, "ok"))
         return result
 
-    @property
-    def seems_down(self) -> bool:
-        """Whether so many attempts failed in a row that it is no coincidence."""
-        return self.failures_in_a_row >= DOWN_AFTER_FAILURES
+    def admit(self, *, now_s: float, patient: bool) -> float:
+        """Ask to send: admitted if the answer is not after ``now_s``, else the time to ask again.
+
+        Who is not ``patient`` is held by ``Retry-After`` only, and does not wait for an open circuit.
+        """
+        return self.health.admit(now_s=now_s) if patient else max(now_s, self.health.held_until_s)
 
     def retry_delay_s(
-        self, call: Call, error: APIError, *, attempt: int, repeat: bool = False
+        self, call: Call, error: APIError, *, attempt: int, repeat: bool = False, patient: bool = False
     ) -> float | None:
         """Give the seconds until the next attempt, or None if there must not be one.
 
-        ``repeat`` says that the caller makes sure that a second request does no harm.
+        ``repeat`` says that the caller makes sure that a second request does no harm; ``patient`` that neither
+        the number of attempts nor a long pause ends them.
         """
         delay_s = self._retry.delay_s(
             error,
             attempt=attempt,
             may_repeat=repeat or may_repeat(call, error),
             draw=random.random(),  # noqa: S311  # jitter, not a secret
+            patient=patient,
         )
         if delay_s is not None and self.hooks:
             cause = type(error).__name__
@@ -114,12 +121,40 @@ class Core:
         try:
             response = await self.exchange.attempt(call)
         except APIError as error:
-            if is_transient(error):
-                self.failures_in_a_row += 1
+            self._note_failure(error)
             raise
-        self.failures_in_a_row = 0
+        if self.health.succeeded(now_s=asyncio.get_running_loop().time()):
+            self.budget.refill()
+            self._circuit_changed("closed")
         try:
             return decode(response)
         except DecodeError as error:
             failure = decode_error(call, response, error)
         raise failure
+
+    async def _wait_for_gate(self, call: Call, loop: asyncio.AbstractEventLoop) -> None:
+        pause_s = self.health.held_until_s - loop.time()
+        if pause_s > self.max_delay_s:
+            raise pause_error(call, pause_s)
+        if pause_s > 0:
+            await asyncio.sleep(pause_s)
+
+    def _note_failure(self, error: APIError) -> None:
+        match error:
+            case ServerError() | RateLimitError():
+                retry_after_s = error.retry_after_s if error.status in {429, 503} else None
+                if error.status == 429 and retry_after_s is None:
+                    return  # the host is there, and says no more than that it is too much
+            case TransportError():
+                retry_after_s = None
+            case _:
+                return
+        now_s = asyncio.get_running_loop().time()
+        if self.health.failed(now_s=now_s, retry_after_s=retry_after_s):
+            self._circuit_changed("open")
+
+    def _circuit_changed(self, circuit: Circuit) -> None:
+        if self.hooks:
+            self.hooks.emit(CircuitChanged(circuit))
+        for engine in tuple(self.engines):
+            engine.circuit_changed()

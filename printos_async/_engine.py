@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-import random
 from collections import deque
 from itertools import count
 from typing import TYPE_CHECKING, Literal, TypeAlias
@@ -27,13 +26,11 @@ if TYPE_CHECKING:
     from ._answers import Answers
     from ._core import Core
     from ._encode import Call
-    from ._models import DeviceStatusUpdate
+    from ._models import DeviceStatusUpdate, PushResult
     from ._operations import Operations
 
 # With the retry budget empty, the scheduler looks again this soon: a success may have given a token back.
 _BUDGET_POLL_S = 0.05
-# After an outage the devices in backoff come back within this time, not all in the same moment.
-_RECOVERY_SPREAD_S = 1.0
 _NO_ONE = 0  # no sequence number
 _SEVERAL = -1
 
@@ -64,7 +61,8 @@ class Entry:
     call: Call
     accepted_s: float
     attempts: int = 0
-    waiter: asyncio.Future[object] | None = None
+    first_failure_s: float | None = None
+    waiter: asyncio.Future[PushResult] | None = None
 
 
 @define(eq=False)
@@ -84,13 +82,9 @@ class Slot:
     sent_s: float = 0.0
     suspect_seq: int = _NO_ONE
     suspect_until_s: float = 0.0
+    must_reassert: bool = False  # ``sent`` was acknowledged while another write could still land on it
     deadline_armed: bool = False
     counted: bool = False
-
-    @property
-    def must_reassert(self) -> bool:
-        """Whether a write that may still land is another one than the last that was acknowledged."""
-        return self.sent is not None and self.suspect_seq not in {_NO_ONE, self.sent.seq}
 
     @property
     def active(self) -> bool:
@@ -127,12 +121,15 @@ class Engine:
         self._watchers: list[tuple[int, asyncio.Future[None]]] = []
         self.active_devices = 0
         self.in_flight = 0
+        self.requests = 0
         self.crash: BaseException | None = None
         core.engines.add(self)
 
     # Accepting
 
-    def accept(self, device_id: str, status: DeviceStatusUpdate, waiter: asyncio.Future[object] | None = None) -> Entry:
+    def accept(
+        self, device_id: str, status: DeviceStatusUpdate, waiter: asyncio.Future[PushResult] | None = None
+    ) -> Entry:
         """Take a status; one of the same device that is waiting is superseded.
 
         Raises:
@@ -219,7 +216,9 @@ class Engine:
         elif slot.must_reassert:
             due_s = max(slot.not_before_s, slot.suspect_until_s)
         else:
-            due_s = max(slot.not_before_s, slot.suspect_until_s, slot.sent_s + self._promises.unchanged_max_age_s)
+            due_s = max(
+                slot.not_before_s, slot.suspect_until_s, slot.sent_s + self._promises.unchanged_max_age_s
+            )
             if due_s <= now_s:
                 self._slots.pop(slot.device_id, None)
                 self._count(slot)
@@ -406,6 +405,7 @@ class Engine:
 
     async def _send(self, slot: Slot, entry: Entry) -> None:
         entry.attempts += 1
+        self.requests += 1
         started_s = self._loop.time()
         try:
             await self._core.attempt(entry.call, self._answers.acknowledgement, attempt=entry.attempts)
@@ -421,7 +421,9 @@ class Engine:
         slot.error = None
         slot.not_before_s = started_s + self._promises.min_interval_s
         if started_s >= slot.suspect_until_s:
-            slot.suspect_seq = _NO_ONE
+            slot.suspect_seq, slot.must_reassert = _NO_ONE, False
+        elif slot.suspect_seq != entry.seq:
+            slot.must_reassert = True
         if entry is slot.sent:
             if self._core.hooks:
                 self._core.hooks.emit(StatusReasserted(slot.device_id, entry.seq))
@@ -436,15 +438,14 @@ class Engine:
         error.attempts = entry.attempts
         if is_ambiguous(error):
             self._suspect(slot, entry, now_s)
-        counted = entry.attempts if not (self._promises.patient and self._core.health.seems_down) else 1
-        delay_s = self._core.retry_delay_s(entry.call, error, attempt=counted, backoff=entry.attempts, patient=self._promises.patient)
+        delay_s = self._retry_delay_s(entry, error, now_s)
         if delay_s is None or self._core.budget.capacity < 1 or self._is_late(entry, now_s):
             if entry is not slot.sent:
                 self._settle(entry, "failed", error, None)
-            elif slot.suspect_seq != _NO_ONE:
-                slot.suspect_seq = _NO_ONE  # the reassertion itself was refused for good: nothing more can be done
+            else:
+                slot.must_reassert = False  # refused for good: nothing more can be done
             return
-        slot.retrying = True
+        slot.retrying = self._core.health.circuit == "closed" or not self._promises.patient
         slot.not_before_s = max(slot.not_before_s, now_s + delay_s)
         if entry is slot.sent:
             return
@@ -456,6 +457,16 @@ class Engine:
             # A retry sends the newest, never the one that failed.
             self._settle(entry, "superseded", None, slot.waiting.seq)
 
+    def _retry_delay_s(self, entry: Entry, error: APIError, now_s: float) -> float | None:
+        if not self._promises.patient:
+            return self._core.retry_delay_s(entry.call, error, attempt=entry.attempts)
+        if entry.first_failure_s is None:
+            entry.first_failure_s = now_s
+        # Where nothing has succeeded since this status first failed, it is the host that fails, not the status.
+        ailing = self._core.health.succeeded_s <= entry.first_failure_s
+        delay_s = self._core.retry_delay_s(entry.call, error, attempt=entry.attempts, patient=ailing)
+        return 0.0 if delay_s is not None and self._core.health.circuit == "open" else delay_s
+
     def _suspect(self, slot: Slot, entry: Entry, now_s: float) -> None:
         """Note that this write may still land, until the ambiguity has passed."""
         alone = slot.suspect_seq in {_NO_ONE, entry.seq} or slot.suspect_until_s <= now_s
@@ -464,14 +475,21 @@ class Engine:
         if self._promises.strict:
             slot.not_before_s = max(slot.not_before_s, slot.suspect_until_s)
 
-    def recovered(self) -> None:
-        """The circuit has closed: bring back what is in backoff, within a second instead of within minutes."""
+    def circuit_changed(self) -> None:
+        """Line up what is in backoff: while the circuit is open it paces the probes, and then all may go."""
+        if not self._promises.patient:
+            return
         now_s = self._loop.time()
         for slot in list(self._slots.values()):
-            held = self._promises.strict and slot.suspect_until_s > now_s
-            if slot.retrying and slot.waiting is not None and slot.in_flight is None and not slot.queued and not held:
-                slot.not_before_s = now_s + random.random() * _RECOVERY_SPREAD_S  # noqa: S311  # a spread, no secret
-                slot.retrying = False
+            held = slot.not_before_s > now_s and self._promises.strict and slot.suspect_until_s > now_s
+            if (
+                slot.retrying
+                and slot.waiting is not None
+                and slot.in_flight is None
+                and not slot.queued
+                and not held
+            ):
+                slot.retrying, slot.not_before_s = False, now_s
                 self._schedule(slot)
         self._open_gate()
 
@@ -484,5 +502,9 @@ class Engine:
 
 def _too_late(entry: Entry) -> PrintOSError:
     return RequestTimeoutError(
-        "not sent within deadline_s", method=entry.call.method, path=entry.call.path, attempts=0, may_have_arrived=False
+        "not sent within deadline_s",
+        method=entry.call.method,
+        path=entry.call.path,
+        attempts=0,
+        may_have_arrived=False,
     )

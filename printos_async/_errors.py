@@ -17,7 +17,8 @@
     │  └─ ResponseDecodeError  .status
     ├─ OutboxError
     │  └─ OutboxCorruptError
-    └─ PusherClosedError
+    ├─ PusherClosedError
+    └─ PusherFullError
 
 No text of an error holds a key, a secret, a password or a token, and neither does its cause chain.
 """
@@ -183,6 +184,10 @@ class OutboxCorruptError(OutboxError):
 
 class PusherClosedError(PrintOSError):
     """The pusher is draining or closed and accepts no more."""
+
+
+class PusherFullError(PrintOSError):
+    """``max_pending_devices`` devices have something waiting, and the pusher was made with ``on_full="raise"``."""
 
 
 _BY_STATUS: dict[int, type[StatusError]] = {

@@ -54,10 +54,85 @@ class RetryScheduled:
 
 
 @frozen
-class StatusSuperseded:
-    """A waiting status was replaced by a newer one of the same device and is never sent."""
+class StatusAccepted:
+    """A status was accepted.
+
+    Attributes:
+        device_id: The device.
+        seq: The pusher's own sequence number of the status.
+    """
 
     device_id: str
+    seq: int
+
+
+@frozen
+class StatusSuperseded:
+    """A status was coalesced: a newer one of the same device replaced it, and it is not sent (again).
+
+    Attributes:
+        device_id: The device.
+        seq: The sequence number of the status that was replaced.
+        superseded_by: The sequence number of the newer one.
+    """
+
+    device_id: str
+    seq: int
+    superseded_by: int
+
+
+@frozen
+class StatusSent:
+    """The server acknowledged a status; or it equals the last one sent and was left out: then ``attempts`` is 0.
+
+    Attributes:
+        device_id: The device.
+        seq: Its sequence number.
+        attempts: Requests made for it.
+        latency_s: Seconds from acceptance.
+    """
+
+    device_id: str
+    seq: int
+    attempts: int
+    latency_s: float
+
+
+@frozen
+class StatusFailed:
+    """A status was given up.
+
+    Attributes:
+        device_id: The device.
+        seq: Its sequence number; 0 if it was refused before it got one.
+        attempts: Requests made for it.
+        cause: The error's class, by name.
+    """
+
+    device_id: str
+    seq: int
+    attempts: int
+    cause: str
+
+
+@frozen
+class StatusReasserted:
+    """The newest status was sent again, because an older write with an ambiguous outcome may have landed on it.
+
+    Attributes:
+        device_id: The device.
+        seq: The sequence number of the status that was sent again.
+    """
+
+    device_id: str
+    seq: int
+
+
+@frozen
+class CircuitChanged:
+    """The circuit opened, so that only probes are sent, or closed again."""
+
+    circuit: Literal["closed", "open"]
 
 
 @frozen
@@ -77,7 +152,17 @@ class FieldUnreadable:
     raw: object
 
 
-Event: TypeAlias = AttemptFinished | RetryScheduled | StatusSuperseded | FieldUnreadable
+Event: TypeAlias = (
+    AttemptFinished
+    | RetryScheduled
+    | StatusAccepted
+    | StatusSuperseded
+    | StatusSent
+    | StatusFailed
+    | StatusReasserted
+    | CircuitChanged
+    | FieldUnreadable
+)
 
 
 class Hook(Protocol):

@@ -5,10 +5,14 @@ Pure: no clock of its own, no I/O.
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 # At 30 % random failures a run of this many comes once in about 170,000 attempts.
 FAILURES_TO_OPEN = 10
+# A small fleet makes few attempts: fewer failures are enough if nothing succeeded for a while.
+FEW_FAILURES_TO_OPEN = 3
+FEW_FAILURES_SPAN_S = 2.0
 PROBE_INTERVAL_S = 1.0
 
 Circuit = Literal["closed", "open"]
@@ -23,7 +27,9 @@ class HostHealth:
     def __init__(self) -> None:
         self.circuit: Circuit = "closed"
         self.held_until_s = 0.0
+        self.succeeded_s = -math.inf
         self._failures = 0
+        self._first_failure_s = 0.0
         self._next_probe_s = 0.0
 
     @property
@@ -31,8 +37,9 @@ class HostHealth:
         """Whether so many attempts failed in a row that it is no coincidence."""
         return self._failures >= FAILURES_TO_OPEN
 
-    def succeeded(self) -> bool:
+    def succeeded(self, *, now_s: float) -> bool:
         """Note an answer that shows a working host; True if that closed the circuit."""
+        self.succeeded_s = now_s
         self._failures = 0
         if self.circuit == "closed":
             return False
@@ -47,8 +54,11 @@ class HostHealth:
         if retry_after_s is not None:
             self.held_until_s = max(self.held_until_s, now_s + retry_after_s)
             return False
+        if not self._failures:
+            self._first_failure_s = now_s
         self._failures += 1
-        if self.circuit == "open" or not self.seems_down:
+        few = self._failures >= FEW_FAILURES_TO_OPEN and now_s - self._first_failure_s >= FEW_FAILURES_SPAN_S
+        if self.circuit == "open" or not (few or self.seems_down):
             return False
         self.circuit = "open"
         self._next_probe_s = now_s + PROBE_INTERVAL_S

@@ -7,7 +7,14 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from ._decode import DecodeError, content, parse_json
-from ._errors import RateLimitError, RequestTimeoutError, ResponseDecodeError, StatusError, TransportError, status_error_class
+from ._errors import (
+    RateLimitError,
+    RequestTimeoutError,
+    ResponseDecodeError,
+    StatusError,
+    TransportError,
+    status_error_class,
+)
 from ._redact import excerpt
 from ._retry import parse_retry_after
 from ._signing import ALGORITHM_HEADER, DATE_HEADER

@@ -53,7 +53,9 @@ class PushResult:
         attempts: Requests made for it; 0 where it was refused or replaced before one.
         latency_s: Seconds from acceptance to the outcome, waiting and retries included.
         error: The last error of a failed status, else None.
-        status: The status itself, so that a failed one can be pushed again.
+        status: Of a failed status the status itself, so that it can be pushed again, else None.
+        seq: The pusher's own sequence number, counted from 1 in the order of acceptance; 0 if it was refused.
+        superseded_by: The sequence number of the newer status that replaced it, else None.
     """
 
     device_id: str
@@ -62,6 +64,8 @@ class PushResult:
     latency_s: float
     error: PrintOSError | None = None
     status: DeviceStatusUpdate | None = None
+    seq: int = 0
+    superseded_by: int | None = None
 
 
 @define

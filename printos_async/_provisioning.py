@@ -7,7 +7,6 @@ before the device list was asked for it.
 from __future__ import annotations
 
 import asyncio
-import time
 from typing import TYPE_CHECKING, TypeAlias
 
 from ._errors import APIError, InvalidProvisionRequestError, ResponseDecodeError
@@ -88,7 +87,7 @@ class _Provisioner:
                     return ProvisionResult(request, "failed", None, attempts, failure)
                 if found is not None:
                     return ProvisionResult(request, "found", found, attempts)
-            if delay_s is None or not self._core.budget.take(now_s=time.monotonic()):
+            if delay_s is None or not self._core.budget.take(now_s=asyncio.get_running_loop().time()):
                 return ProvisionResult(request, "failed", None, attempts, failure)
 
     def _claim(self, request: DeviceProvisionRequest) -> _Identity | None:

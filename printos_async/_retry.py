@@ -50,7 +50,7 @@ class RetryPolicy:
     budget: float = field(default=100, validator=at_least(0.0))
 
     def delay_s(
-        self, error: APIError, *, attempt: int, may_repeat: bool, draw: float, counted: int | None = None
+        self, error: APIError, *, attempt: int, may_repeat: bool, draw: float, patient: bool = False
     ) -> float | None:
         """Give the seconds to wait before the next attempt, or None if there must not be one.
 
@@ -59,16 +59,16 @@ class RetryPolicy:
             attempt: 1 for the first request of a call.
             may_repeat: The operation may be applied twice (PUT, GET), or this attempt did not reach the server.
             draw: A random number from 0 to 1.
-            counted: The attempts that count against ``max_attempts``; all of them by default.
+            patient: Neither ``max_attempts`` nor a long ``Retry-After`` ends it: the host fails, not the call.
         """
-        if (attempt if counted is None else counted) >= self.max_attempts or not may_repeat or not is_transient(error):
+        if not may_repeat or not is_transient(error) or (attempt >= self.max_attempts and not patient):
             return None
         # The exponent is bounded: 2.0 ** 1024 overflows.
         delay_s = draw * min(self.max_delay_s, self.base_delay_s * 2.0 ** min(attempt - 1, 60))
         retry_after_s = error.retry_after_s if isinstance(error, StatusError) else None
         if retry_after_s is None:
             return delay_s
-        return None if retry_after_s > self.max_delay_s else max(delay_s, retry_after_s)
+        return None if retry_after_s > self.max_delay_s and not patient else max(delay_s, retry_after_s)
 
 
 def is_ambiguous(error: APIError) -> bool:

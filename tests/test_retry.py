@@ -136,7 +136,7 @@ def test_a_setting_out_of_range_is_refused_by_name(settings: dict[str, Any]) -> 
 
 
 def test_budget_runs_dry_refills_by_success_and_with_time() -> None:
-    budget = RetryBudget(RetryPolicy(budget=2, max_delay_s=10), now_s=0)
+    budget = RetryBudget(RetryPolicy(budget=2, max_delay_s=10))
     assert [budget.take(now_s=0) for _ in range(3)] == [True, True, False]
     budget.refund(attempts=2)
     assert [budget.take(now_s=0) for _ in range(2)] == [True, False]

@@ -1,0 +1,159 @@
+"""One push of many statuses: from a mapping or an iterable of any length to a report."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterable, Iterable, Mapping
+from contextlib import aclosing
+from typing import TYPE_CHECKING, TypeAlias
+
+from ._engine import Engine, Promises
+from ._errors import InvalidDeviceIdError, InvalidStatusError
+from ._models import MAX_FAILURES_KEPT, DeviceStatusUpdate, PushReport, PushResult, StatusPush
+from ._settling import emit_outcome, make_result
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable
+
+    from ._answers import Answers
+    from ._core import Core
+    from ._engine import Entry, Outcome
+    from ._errors import PrintOSError
+    from ._operations import Operations
+
+_Item: TypeAlias = tuple[str, DeviceStatusUpdate] | StatusPush
+Statuses: TypeAlias = Mapping[str, DeviceStatusUpdate] | Iterable[_Item] | AsyncIterable[_Item]
+
+# Devices that wait at once. More would coalesce more and take more memory.
+MAX_PENDING_DEVICES = 1_024
+# A long run of an iterable is interrupted this often, so that other tasks of the loop get their turn.
+_ITEMS_PER_TURN = 512
+
+
+class _Push:
+    """Feeds an engine and keeps the account."""
+
+    def __init__(
+        self,
+        core: Core,
+        operations: Operations,
+        answers: Answers,
+        on_result: Callable[[PushResult], object] | None,
+        *,
+        ambiguity_s: float,
+    ) -> None:
+        self.report = PushReport()
+        self._hooks = core.hooks
+        self._on_result = on_result
+        self._loop = asyncio.get_running_loop()
+        self.engine = Engine(
+            core, operations, answers, Promises(patient=False, ambiguity_s=ambiguity_s), self._settle
+        )
+
+    def put(self, device_id: str, status: DeviceStatusUpdate) -> None:
+        """Hand one status to the engine; bad input is a failed result."""
+        try:
+            self.engine.accept(device_id, status)
+        except (InvalidDeviceIdError, InvalidStatusError) as error:
+            self._keep(PushResult(device_id, "failed", 0, 0.0, error, status))
+
+    def _settle(
+        self, entry: Entry, outcome: Outcome, error: PrintOSError | None, superseded_by: int | None
+    ) -> None:
+        if self._hooks:
+            emit_outcome(self._hooks, entry, outcome, error, superseded_by, now_s=self._loop.time())
+        if outcome == "sent" and self._on_result is None:
+            self.report.sent += 1  # by far the most frequent end: nobody asks for its result
+        else:
+            self._keep(make_result(entry, outcome, error, superseded_by, now_s=self._loop.time()))
+
+    def _keep(self, result: PushResult) -> None:
+        report = self.report
+        if result.outcome == "sent":
+            report.sent += 1
+        elif result.outcome == "superseded":
+            report.superseded += 1
+        else:
+            report.failed += 1
+            if len(report.failures) < MAX_FAILURES_KEPT:
+                report.failures.append(result)
+        if self._on_result is not None and self.engine.crash is None:
+            try:
+                self._on_result(result)
+            except Exception as crash:  # noqa: BLE001  # the caller's bug: it ends the push and is raised there
+                self.engine.fail(crash)
+
+
+async def push_all(
+    core: Core,
+    operations: Operations,
+    answers: Answers,
+    statuses: Statuses,
+    on_result: Callable[[PushResult], object] | None,
+    *,
+    ambiguity_s: float,
+) -> PushReport:
+    """Push every status and give the account; see ``PrintOSClient.push_statuses``."""
+    push = _Push(core, operations, answers, on_result, ambiguity_s=ambiguity_s)
+    engine, report = push.engine, push.report
+    started = time.perf_counter()
+    source_failure: Exception | None = None
+    try:
+        try:
+            async with aclosing(_items(statuses)) as items:
+                async for device_id, status in items:
+                    push.put(device_id, status)
+                    if engine.active_devices >= MAX_PENDING_DEVICES:
+                        # Down to a half, not by one: a handover for each status costs more than the queue.
+                        await engine.wait_until_below(MAX_PENDING_DEVICES // 2)
+        except _SourceError as failure:
+            source_failure = failure.error
+        await engine.wait_until_below(1)
+    finally:
+        await engine.aclose()
+    report.elapsed_s = time.perf_counter() - started
+    if source_failure is not None:
+        source_failure.add_note(
+            f"what came before was pushed: {report.sent} sent, {report.superseded} superseded, {report.failed} failed"
+        )
+        raise source_failure
+    return report
+
+
+class _SourceError(Exception):
+    """Carries what the caller's iterable raised past the errors of the engine."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.error = error
+
+
+async def _items(statuses: Statuses) -> AsyncGenerator[tuple[str, DeviceStatusUpdate], None]:
+    index = 0
+    try:
+        if isinstance(statuses, AsyncIterable):
+            async for item in statuses:
+                yield _pair(item, index)
+                index += 1
+            return
+        for item in statuses.items() if isinstance(statuses, Mapping) else statuses:
+            yield _pair(item, index)
+            index += 1
+            if index % _ITEMS_PER_TURN == 0:
+                await asyncio.sleep(0)
+    except Exception as error:  # noqa: BLE001  # whatever it is, what was accepted goes out before it is raised
+        failure = _SourceError(error)
+    else:
+        return
+    raise failure
+
+
+def _pair(item: object, index: int) -> tuple[str, DeviceStatusUpdate]:
+    if isinstance(item, StatusPush):
+        return item.device_id, item.status
+    if isinstance(item, tuple) and len(item) == 2:
+        return item
+    raise InvalidStatusError(
+        f"item {index} of the statuses is {type(item).__name__}; give (device_id, status) or StatusPush"
+    )
