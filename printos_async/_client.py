@@ -13,7 +13,6 @@ from ._answers import Answers
 from ._checks import require_choice, require_number
 from ._config import PRODUCTION_URL, auth_from_env, make_ssl_context, parse_base_url
 from ._core import Core
-from ._engine import Promises
 from ._errors import ConfigurationError
 from ._events import Hook, Hooks
 from ._exchange import Exchange
@@ -31,6 +30,7 @@ from ._provisioning import provision_all
 from ._push_all import Statuses, push_all
 from ._pusher import StatusPusher
 from ._retry import RetryPolicy
+from ._slot import Promises
 from ._wire import Http1Wire, HttpxWire, Wire
 
 if TYPE_CHECKING:

@@ -8,19 +8,20 @@ from collections.abc import AsyncIterable, Iterable, Mapping
 from contextlib import aclosing
 from typing import TYPE_CHECKING, TypeAlias
 
-from ._engine import Engine, Promises
+from ._engine import Engine
 from ._errors import InvalidDeviceIdError, InvalidStatusError
 from ._models import MAX_FAILURES_KEPT, DeviceStatusUpdate, PushReport, PushResult, StatusPush
 from ._settling import emit_outcome, make_result
+from ._slot import Promises
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
 
     from ._answers import Answers
     from ._core import Core
-    from ._engine import Entry, Outcome
     from ._errors import PrintOSError
     from ._operations import Operations
+    from ._slot import Entry, Outcome
 
 _Item: TypeAlias = tuple[str, DeviceStatusUpdate] | StatusPush
 Statuses: TypeAlias = Mapping[str, DeviceStatusUpdate] | Iterable[_Item] | AsyncIterable[_Item]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, Self
 
 from attrs import frozen
 
-from ._engine import Engine, Promises
+from ._engine import Engine
 from ._errors import PusherClosedError, PusherFullError
 from ._events import StatusAccepted
 from ._settling import emit_outcome, make_result
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
     from ._answers import Answers
     from ._core import Core
-    from ._engine import Entry, Outcome
     from ._errors import PrintOSError
     from ._health import Circuit
     from ._models import DeviceStatusUpdate, PushResult
     from ._operations import Operations
+    from ._slot import Entry, Outcome, Promises
 
 _log = logging.getLogger("printos_async.pusher")
 
@@ -166,8 +166,9 @@ class StatusPusher:
         Those who wait in ``push`` get a ``PusherClosedError``. The second time does nothing.
         """
         self._closed = True
+        unsettled = self._engine.unsettled()
         await self._engine.aclose()
-        for entry in self._engine.waiting_entries():
+        for entry in unsettled:
             if entry.waiter is not None and not entry.waiter.done():
                 entry.waiter.set_exception(
                     PusherClosedError("the pusher was closed before this status was settled")
@@ -220,7 +221,7 @@ class StatusPusher:
         if self._core.hooks:
             emit_outcome(self._core.hooks, entry, outcome, error, superseded_by, now_s=now_s)
         if outcome == "failed":
-            _log.warning("status given up: device %s, %s", entry.call.device_id, error)
+            _log.warning("status given up: device %s, %s", entry.device_id, error)
         waiter = entry.waiter
         if waiter is not None and not waiter.done():
             waiter.set_result(make_result(entry, outcome, error, superseded_by, now_s=now_s))

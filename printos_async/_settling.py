@@ -9,9 +9,9 @@ from ._events import StatusFailed, StatusSent, StatusSuperseded
 from ._models import DeviceStatusUpdate, PushResult
 
 if TYPE_CHECKING:
-    from ._engine import Entry, Outcome
     from ._errors import PrintOSError
     from ._events import Hooks
+    from ._slot import Entry, Outcome
 
 
 def make_result(
@@ -20,7 +20,7 @@ def make_result(
     """Give the result of one accepted status; a failed one carries its status, so that it can be pushed again."""
     # Built anew from what was accepted: the caller may have changed its object since.
     status = None if error is None else DeviceStatusUpdate.from_dict(json.loads(entry.call.body))
-    device_id = entry.call.device_id or ""
+    device_id = entry.device_id
     latency_s = now_s - entry.accepted_s
     return PushResult(device_id, outcome, entry.attempts, latency_s, error, status, entry.seq, superseded_by)
 
@@ -35,7 +35,7 @@ def emit_outcome(
     now_s: float,
 ) -> None:
     """Tell the hooks what became of one accepted status."""
-    device_id = entry.call.device_id or ""
+    device_id = entry.device_id
     if outcome == "sent":
         hooks.emit(StatusSent(device_id, entry.seq, entry.attempts, now_s - entry.accepted_s))
     elif outcome == "superseded":

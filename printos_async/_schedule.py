@@ -1,0 +1,120 @@
+"""When which device comes to its turn: a ready queue, a heap of those that wait for a time, and deadlines.
+
+A slot is in exactly one place: the ready queue, the heap, or a worker's hands. That alone keeps requests of one
+device from overlapping: the body carries no timestamp, so the server could not drop a stale write.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+from collections import deque
+from itertools import count
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ._slot import Slot
+
+
+class TimeHeap:
+    """Slots that wait for a time, with one timer for the earliest."""
+
+    def __init__(self, on_due: Callable[[], None]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._heap: list[tuple[float, int, Slot]] = []
+        self._ticket = count(1)
+        self._on_due = on_due
+        self._timer: asyncio.TimerHandle | None = None
+
+    def push(self, when_s: float, slot: Slot) -> int:
+        """Add a slot; the ticket given back tells this place from others that it may have left behind."""
+        ticket = next(self._ticket)
+        heapq.heappush(self._heap, (when_s, ticket, slot))
+        if self._heap[0][1] == ticket:
+            self.wake_at(when_s)
+        return ticket
+
+    def pop_due(self, now_s: float) -> tuple[int, Slot] | None:
+        """Take out the first slot whose time has come, with its ticket; None if there is none yet."""
+        if self._heap and self._heap[0][0] <= now_s:
+            _, ticket, slot = heapq.heappop(self._heap)
+            return ticket, slot
+        return None
+
+    def rearm(self) -> None:
+        """Wake up when the first one is due."""
+        if self._heap:
+            self.wake_at(self._heap[0][0])
+
+    def wake_at(self, when_s: float) -> None:
+        """Wake up then, whatever the heap says."""
+        self.cancel()
+        self._timer = self._loop.call_at(when_s, self._on_due)
+
+    def cancel(self) -> None:
+        """Stop waking up."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+class ReadyQueue:
+    """Slots whose turn it is, first come first served, and workers that wait for one."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._slots: deque[Slot] = deque()
+        self._parked: deque[asyncio.Future[None]] = deque()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def __len__(self) -> int:
+        return len(self._slots)
+
+    def append(self, slot: Slot) -> bool:
+        """Add a slot; False if no worker was waiting for it."""
+        slot.queued = True
+        self._slots.append(slot)
+        return self._unpark()
+
+    def popleft(self) -> Slot:
+        """Take the first one out; it stays marked as queued until its worker is allowed to send."""
+        return self._slots.popleft()
+
+    async def park(self) -> None:
+        """Wait until there may be something to take."""
+        parked = self._loop.create_future()
+        self._parked.append(parked)
+        try:
+            await parked
+        finally:
+            if parked.cancelled() and parked in self._parked:
+                self._parked.remove(parked)
+
+    def wake_at(self, when_s: float) -> None:
+        """Wake those who wait then: the gate opens."""
+        if self._timer is None or self._timer.when() > when_s:
+            self.cancel()
+            self._timer = self._loop.call_at(when_s, self.wake_all)
+
+    def wake_all(self) -> None:
+        """Wake as many as there are slots."""
+        self.cancel()
+        for _ in range(len(self._slots)):
+            if not self._unpark():
+                return
+
+    def cancel(self) -> None:
+        """Stop waking up."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _unpark(self) -> bool:
+        while self._parked:
+            parked = self._parked.popleft()
+            if not parked.done():
+                parked.set_result(None)
+                return True
+        return False

@@ -1,0 +1,128 @@
+"""The state of one device, and the rules of what may be sent for it, and when. No I/O, no clock of its own."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from attrs import define, frozen
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from ._encode import Call
+    from ._errors import PrintOSError
+    from ._models import PushResult
+
+Outcome: TypeAlias = Literal["sent", "superseded", "failed"]
+
+_NO_ONE = 0  # sequence numbers start at 1
+_SEVERAL = -1
+
+
+@frozen(kw_only=True)
+class Promises:
+    """What an engine keeps to; ``PrintOSClient.status_pusher`` has the meaning of each.
+
+    ``patient`` engines outlast an outage: while the circuit is open only probes are sent, and attempts that fail
+    with the whole host do not count against a status. Others give each status its attempts and end.
+    """
+
+    patient: bool
+    strict: bool = False
+    ambiguity_s: float = 0.0
+    min_interval_s: float = 0.0
+    unchanged_max_age_s: float = 0.0
+    deadline_s: float | None = None
+
+
+@define(eq=False)
+class Entry:
+    """One accepted status. Encoded when it is accepted, so that a later change of the model changes nothing."""
+
+    seq: int
+    device_id: str
+    call: Call
+    accepted_s: float
+    attempts: int = 0
+    first_failure_s: float | None = None
+    waiter: asyncio.Future[PushResult] | None = None
+
+
+@define(eq=False)
+class Slot:
+    """One device with something to send, or to remember.
+
+    Attributes:
+        waiting: The newest status that is not in flight.
+        in_flight: What a worker is sending; it may be ``sent``, once more.
+        sent: What was acknowledged last, and when its request started.
+        must_reassert: ``sent`` was acknowledged while another write could still land on it.
+        not_before_s: Nothing is sent earlier: backoff, minimum interval, or the hold of strict consistency.
+        retrying: The next request is a retry, which takes a token of the retry budget.
+        error: The last attempt's, if that failed.
+        queued: It is in the ready queue.
+        ticket: Marks its valid place in the heap of delayed slots.
+        counted: It is among the engine's active devices.
+    """
+
+    device_id: str
+    waiting: Entry | None = None
+    in_flight: Entry | None = None
+    sent: Entry | None = None
+    sent_s: float = 0.0
+    must_reassert: bool = False
+    not_before_s: float = 0.0
+    retrying: bool = False
+    error: PrintOSError | None = None
+    queued: bool = False
+    ticket: int = 0
+    deadline_armed: bool = False
+    counted: bool = False
+    _suspect_seq: int = _NO_ONE  # whose write may still land
+    _suspect_until_s: float = 0.0
+
+    @property
+    def active(self) -> bool:
+        """Whether there is something to do for this device."""
+        return self.waiting is not None or self.in_flight is not None or self.must_reassert
+
+    @property
+    def next_entry(self) -> Entry | None:
+        """What is to be sent next."""
+        return self.waiting or (self.sent if self.must_reassert else None)
+
+    def due_s(self, promises: Promises) -> float:
+        """Give the time at which this slot is to be looked at again; then it may be forgotten if it is not active."""
+        if self.waiting is not None:
+            return self.not_before_s
+        if self.must_reassert:
+            return max(self.not_before_s, self._suspect_until_s)
+        return max(self.not_before_s, self._suspect_until_s, self.sent_s + promises.unchanged_max_age_s)
+
+    def is_unchanged(self, entry: Entry, promises: Promises, *, now_s: float) -> bool:
+        """Whether the server has this status already and nothing can have changed it since."""
+        if self.sent is None or self.must_reassert or entry is self.sent:
+            return False
+        return now_s < self.sent_s + promises.unchanged_max_age_s and entry.call.body == self.sent.call.body
+
+    def is_held(self, promises: Promises, *, now_s: float) -> bool:
+        """Whether strict consistency keeps this device waiting for a write that may still land."""
+        return promises.strict and self._suspect_until_s > now_s
+
+    def acknowledged(self, entry: Entry, promises: Promises, *, started_s: float) -> None:
+        """Note that the server has acknowledged a status whose request started then."""
+        self.error = None
+        self.not_before_s = started_s + promises.min_interval_s
+        if started_s >= self._suspect_until_s:
+            self._suspect_seq, self.must_reassert = _NO_ONE, False
+        elif self._suspect_seq != entry.seq:
+            self.must_reassert = True  # what may still land is another status than this
+        self.sent, self.sent_s = entry, started_s
+
+    def suspect(self, entry: Entry, promises: Promises, *, now_s: float) -> None:
+        """Note that this write may still land, until the ambiguity has passed."""
+        alone = self._suspect_seq in {_NO_ONE, entry.seq} or self._suspect_until_s <= now_s
+        self._suspect_seq = entry.seq if alone else _SEVERAL
+        self._suspect_until_s = now_s + promises.ambiguity_s
+        if promises.strict:
+            self.not_before_s = max(self.not_before_s, self._suspect_until_s)
