@@ -12,7 +12,7 @@ import re
 import types
 import typing
 import unicodedata
-from functools import lru_cache
+from functools import cache
 from typing import TYPE_CHECKING, Any, Union
 
 import attrs
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 MAX_DEVICE_ID_CHARS = 256
 _MAX_INTEGER = 2**63 - 1
 _PLAIN_DEVICE_ID = re.compile(r"[A-Za-z0-9_-]{1,256}")
+_SCALARS = frozenset({str, int, float, bool})
 _UNDERSCORE = re.compile(r"_(.)")
 _KNOWN_KWARGS = frozenset({"method", "url", "headers", "json", "params"})
 _to_json = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
@@ -138,12 +139,13 @@ def check_provision_request(request: DeviceProvisionRequest) -> None:
     _check("provision request", request, DeviceProvisionRequest, InvalidProvisionRequestError)
 
 
+@cache
 def json_name(attribute: str) -> str:
     """Give the specification's name of a generated model's attribute: ``pages_total`` is ``pagesTotal``."""
     return _UNDERSCORE.sub(lambda match: match[1].upper(), attribute)
 
 
-@lru_cache
+@cache
 def field_types(model: type) -> tuple[tuple[str, frozenset[type]], ...]:
     """Give each field of a generated model with the classes that its annotation allows."""
     # The generated modules import their siblings for type checkers only.
@@ -177,7 +179,7 @@ def _model_problem(value: Any, model: type, prefix: str) -> str | None:
             continue
         path = prefix + json_name(name)
         if kind in allowed or (kind is int and float in allowed):
-            nested = attrs.has(kind)
+            nested = kind not in _SCALARS and attrs.has(kind)
         else:
             # A subclass, such as an enumeration of strings, will do; but a bool is no number.
             nested = False

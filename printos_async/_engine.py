@@ -74,7 +74,8 @@ class Engine:
         if slot is None:
             slot = self._slots[device_id] = Slot(device_id)
         replaced, slot.waiting = slot.waiting, entry
-        self._arm_deadline(slot, entry)
+        if self._promises.deadline_s is not None:
+            self._arm_deadline(slot, entry)
         if replaced is not None:
             self._settle(replaced, "superseded", None, entry.seq)
         elif slot.in_flight is None:

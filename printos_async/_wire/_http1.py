@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from ._base import Origin, WireError, WireRequest, WireResponse
@@ -134,10 +135,14 @@ class Http1Wire:
             self._all_lost.set()
 
 
+@lru_cache(maxsize=16)
+def _host_line(origin: Origin) -> str:
+    return "host: " + str(origin).partition("://")[2]
+
+
 def _serialize(request: WireRequest) -> bytes:
     origin, headers, body = request.origin, request.headers, request.body
-    host = str(origin).partition("://")[2]
-    lines = [f"{request.method} {request.target} HTTP/1.1", f"host: {host}"]
+    lines = [f"{request.method} {request.target} HTTP/1.1", _host_line(origin)]
     lines += [f"{name}: {value}" for name, value in headers]
     if body or request.method not in {"GET", "HEAD", "DELETE", "OPTIONS"}:
         lines.append(f"content-length: {len(body)}")
