@@ -50,22 +50,41 @@ class Core:
             APIError: The last attempt's error; ``attempts`` counts them all.
         """
         attempt = 0
-        loop = asyncio.get_running_loop()
         while True:
             attempt += 1
-            await self._wait_for_gate(call, loop)
             try:
-                async with self.limiter:
-                    result = await self.attempt(call, decode, attempt=attempt)
+                result = await self.attempt_in_turn(call, decode, attempt=attempt)
             except APIError as error:
                 delay_s = self.retry_delay_s(call, error, attempt=attempt)
-                if delay_s is None or not self.budget.take(now_s=loop.time()):
-                    error.attempts = attempt
+                if delay_s is None or not self.take_retry():
+                    error.attempts = attempt if error.attempts else attempt - 1
                     raise
             else:
                 self.budget.refund(attempts=attempt)
                 return result
             await asyncio.sleep(delay_s)
+
+    async def attempt_in_turn(self, call: Call, decode: Callable[[WireResponse], T], *, attempt: int) -> T:
+        """Wait for the pause that the server asked for and for a slot, and make one attempt.
+
+        Raises:
+            APIError: Of the class that fits; ``attempts`` is 0 where the pause is too long to wait for.
+        """
+        while True:
+            pause_s = self.health.held_until_s - asyncio.get_running_loop().time()
+            if pause_s > self.max_delay_s:
+                raise pause_error(call, pause_s)
+            if pause_s > 0:
+                await asyncio.sleep(pause_s)
+            closings = self.health.closings
+            async with self.limiter:
+                if self.health.closings == closings:
+                    return await self.attempt(call, decode, attempt=attempt)
+            # While it waited for its turn, the server asked for a pause.
+
+    def take_retry(self) -> bool:
+        """Take a token of the retry budget; False where there is none."""
+        return self.budget.take(now_s=asyncio.get_running_loop().time())
 
     async def attempt(self, call: Call, decode: Callable[[WireResponse], T], *, attempt: int) -> T:
         """Make one attempt and report it to the hooks; the caller holds a slot.
@@ -131,13 +150,6 @@ class Core:
         except DecodeError as error:
             failure = decode_error(call, response, error)
         raise failure
-
-    async def _wait_for_gate(self, call: Call, loop: asyncio.AbstractEventLoop) -> None:
-        pause_s = self.health.held_until_s - loop.time()
-        if pause_s > self.max_delay_s:
-            raise pause_error(call, pause_s)
-        if pause_s > 0:
-            await asyncio.sleep(pause_s)
 
     def _note_failure(self, error: APIError) -> None:
         match error:

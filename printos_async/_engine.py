@@ -241,10 +241,14 @@ class Engine:
             self.fail(error)
 
     async def _work(self) -> None:
-        limiter = self._core.limiter
+        limiter, health = self._core.limiter, self._core.health
         while True:
             slot = await self._next()
+            closings = health.closings
             async with limiter:
+                if health.closings != closings:
+                    self._ready.appendleft(slot)  # while it waited for its turn, the host asked for a pause
+                    continue
                 slot.queued = False
                 # Taken only now: a newer status may have come while this one waited for its turn.
                 entry = slot.next_entry

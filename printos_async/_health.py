@@ -26,6 +26,7 @@ class HostHealth:
 
     def __init__(self) -> None:
         self.circuit: Circuit = "closed"
+        self.closings = 0  # of the gate or opening of the circuit: who was admitted before has to ask again
         self.held_until_s = 0.0
         self.succeeded_s = -math.inf
         self._failures = 0
@@ -53,6 +54,7 @@ class HostHealth:
         """
         if retry_after_s is not None:
             self.held_until_s = max(self.held_until_s, now_s + retry_after_s)
+            self.closings += 1
             return False
         if not self._failures:
             self._first_failure_s = now_s
@@ -61,6 +63,7 @@ class HostHealth:
         if self.circuit == "open" or not (few or self.seems_down):
             return False
         self.circuit = "open"
+        self.closings += 1
         self._next_probe_s = now_s + PROBE_INTERVAL_S
         return True
 

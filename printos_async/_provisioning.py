@@ -68,10 +68,9 @@ class _Provisioner:
         while True:
             attempts += 1
             try:
-                async with self._core.limiter:
-                    device = await self._core.attempt(call, self._answers.provisioned, attempt=attempts)
+                device = await self._core.attempt_in_turn(call, self._answers.provisioned, attempt=attempts)
             except APIError as error:
-                error.attempts = attempts
+                error.attempts = attempts if error.attempts else attempts - 1
                 failure = error
             else:
                 self._core.budget.refund(attempts=attempts)
@@ -87,7 +86,7 @@ class _Provisioner:
                     return ProvisionResult(request, "failed", None, attempts, failure)
                 if found is not None:
                     return ProvisionResult(request, "found", found, attempts)
-            if delay_s is None or not self._core.budget.take(now_s=asyncio.get_running_loop().time()):
+            if delay_s is None or not self._core.take_retry():
                 return ProvisionResult(request, "failed", None, attempts, failure)
 
     def _claim(self, request: DeviceProvisionRequest) -> _Identity | None:

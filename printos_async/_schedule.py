@@ -78,6 +78,10 @@ class ReadyQueue:
         self._slots.append(slot)
         return self._unpark()
 
+    def appendleft(self, slot: Slot) -> None:
+        """Give back a slot that was taken; its worker comes again itself."""
+        self._slots.appendleft(slot)
+
     def popleft(self) -> Slot:
         """Take the first one out; it stays marked as queued until its worker is allowed to send."""
         return self._slots.popleft()
