@@ -1,0 +1,161 @@
+"""The ASGI application: each request meets its fate on the way to its operation, or on the way back."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from . import _answers
+from ._plan import pick
+
+if TYPE_CHECKING:
+    from starlette.types import Receive, Scope, Send
+
+    from ._exchange import Connection, Exchange
+    from ._operations import Operations
+    from ._plan import Fate, FaultPlan
+    from ._state import State
+    from ._traffic import Traffic
+
+CONNECTION_EXTENSION = "printos.sandbox.connection"
+
+
+class Gates:
+    """Hold status updates back until a test lets them go."""
+
+    def __init__(self) -> None:
+        self._gates: dict[str | None, asyncio.Event] = {}
+
+    def close(self, device_id: str | None) -> None:
+        """Hold the updates of one device, or of all."""
+        self._gates.setdefault(device_id, asyncio.Event())
+
+    def open(self, device_id: str | None) -> None:
+        """Let go the updates of one device, or every update that is held."""
+        for key in [device_id] if device_id is not None else list(self._gates):
+            gate = self._gates.pop(key, None)
+            if gate is not None:
+                gate.set()
+
+    async def pass_through(self, device_id: str | None) -> None:
+        """Return once neither the device's gate nor the common one is closed."""
+        while self._gates:
+            gate = self._gates.get(device_id) or self._gates.get(None)
+            if gate is None:
+                return
+            await gate.wait()
+
+
+class Api:
+    """What ``Sandbox.app`` mounts."""
+
+    def __init__(
+        self, *, state: State, traffic: Traffic, operations: Operations, plan: FaultPlan, record_headers: bool
+    ) -> None:
+        self._state = state
+        self._traffic = traffic
+        self._operations = operations
+        self._plan = plan
+        self._record_headers = record_headers
+        self.gates = Gates()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        raw_path: bytes = scope.get("raw_path") or quote(scope["path"]).encode()
+        path = raw_path.decode("latin-1").partition("?")[0]
+        route, operation, device_id = self._operations.find(scope["method"], path)
+        connection: Connection | None = (scope.get("extensions") or {}).get(CONNECTION_EXTENSION)
+        record = self._state.new_request(
+            scope["method"], path, operation=operation, device_id=device_id, headers=scope["headers"]
+        )
+        exchange = self._traffic.arrive(record, connection=connection, receive=receive, send=send)
+        try:
+            body = await exchange.read()
+            if body is None:
+                return
+            if operation is None:
+                await exchange.respond(self._operations.refuse(record, route))
+                return
+            fate = self._plan.next(operation, device_id, path, body)
+            record.fault = fate.kind
+            await self._serve(exchange, body, fate)
+        except asyncio.CancelledError:
+            # The server stops: it has closed the connection, and what still waited here ends without a word.
+            if not exchange.client_has_left():
+                raise
+        finally:
+            self._state.request_counts[record.method, route, record.status or 0] += 1
+            if not self._record_headers:
+                # They would be most of the record's memory.
+                record.headers = []
+            self._traffic.depart(exchange)
+
+    async def _serve(self, exchange: Exchange, body: bytes, fate: Fate) -> None:
+        record = exchange.record
+        if record.operation == "updateDeviceStatus":
+            await self.gates.pass_through(record.device_id)
+        if fate.latency_s:
+            await asyncio.sleep(fate.latency_s)
+        if fate.kind is not None and await self._fail_before(exchange, fate):
+            return
+        answer = self._operations.serve(
+            record,
+            body,
+            write_late_by_s=fate.late_by_s if fate.kind == "late_write" else None,
+            is_late=exchange.client_has_left(),
+        )
+        if fate.kind is not None and await self._fail_after(exchange, fate, answer):
+            return
+        await exchange.respond(answer)
+
+    async def _fail_before(self, exchange: Exchange, fate: Fate) -> bool:
+        """End the request by a fault that leaves nothing written, if that is its fate."""
+        faults = self._plan.faults
+        number = exchange.record.sequence
+        match fate.kind:
+            case "rate_limited":
+                value = faults.retry_after.encode("latin-1")
+                headers = ((b"retry-after", value),) if value else ()
+                answer = _answers.error(429, "too many requests", request_id=number, headers=headers)
+                await exchange.respond(answer)
+            case "server_error":
+                status = pick(faults.server_error_statuses, fate.choice)
+                await exchange.respond(_answers.error(status, "out of order", request_id=number))
+            case "reset_before":
+                await exchange.reset()
+            case "hang_before":
+                await exchange.hang()
+            case _:
+                return False
+        return True
+
+    async def _fail_after(self, exchange: Exchange, fate: Fate, answer: _answers.Answer) -> bool:
+        """End the request by a fault that spoils its answer, if that is its fate."""
+        match fate.kind:
+            case "reset_after":
+                await exchange.reset()
+            case "hang_after":
+                await exchange.hang()
+            case "truncated":
+                await exchange.cut_off(answer)
+            case "malformed" if answer.is_success:
+                kind = pick(self._plan.faults.malformed_kinds, fate.choice)
+                await exchange.respond(_answers.malformed(kind, answer))
+            case "late_write" if answer.is_success:
+                await self._mislead(exchange, fate)
+            case _:
+                # A body cannot be spoilt, nor a write delayed, where the request was refused.
+                exchange.record.fault = None
+                return False
+        return True
+
+    async def _mislead(self, exchange: Exchange, fate: Fate) -> None:
+        match pick(self._plan.faults.late_write_answers, fate.choice):
+            case "504":
+                number = exchange.record.sequence
+                await exchange.respond(_answers.error(504, "upstream timed out", request_id=number))
+            case "reset":
+                await exchange.reset()
+            case "hang":
+                await exchange.hang()

@@ -1,0 +1,133 @@
+"""What may go wrong, and how often."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from attrs import field, frozen
+
+from printos_async._errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from attrs import Attribute
+
+Operation = Literal["listDevices", "provisionDevice", "updateDeviceStatus", "login"]
+"""The specification's operationIds, and the login that stands beside the specification."""
+
+FaultKind = Literal[
+    "rate_limited",
+    "server_error",
+    "reset_before",
+    "reset_after",
+    "truncated",
+    "malformed",
+    "late_write",
+    "hang_before",
+    "hang_after",
+]
+"""What befell a request; ``_before`` and ``_after`` say on which side of the write."""
+
+MalformedKind = Literal[
+    "html", "empty", "cut_json", "null", "wrong_types", "bad_date", "not_utf8", "deep", "nan"
+]
+"""Bodies that a success may carry although no model accepts them, or not the whole of them."""
+
+LateAnswer = Literal["504", "reset", "hang"]
+
+# One draw decides between these, so each share is exact and a request suffers one fault at most.
+SHARES = ("rate_limited", "server_error", "reset", "truncated", "malformed", "late_write", "hang")
+_SUM_TOLERANCE = 1e-9
+
+
+def _range_of_seconds(_: object, attribute: Attribute[Any], value: float | tuple[float, float]) -> None:
+    low, high = value if isinstance(value, tuple) else (value, value)
+    if not 0 <= low <= high:
+        raise ConfigurationError(f"{attribute.name}: seconds must be 0 or more, the lower bound first")
+
+
+def _share(_: object, attribute: Attribute[Any], value: float) -> None:
+    if not 0 <= value <= 1:
+        raise ConfigurationError(f"{attribute.name}: a share lies between 0 and 1")
+
+
+def _some_of(*allowed: object) -> Callable[[object, Attribute[Any], tuple[object, ...]], None]:
+    def check(_: object, attribute: Attribute[Any], value: tuple[object, ...]) -> None:
+        if not value or not set(value) <= set(allowed):
+            choices = (
+                f"{allowed[0]} to {allowed[-1]}"
+                if isinstance(allowed[0], int)
+                else ", ".join(map(str, allowed))
+            )
+            raise ConfigurationError(f"{attribute.name}: choose from {choices}")
+
+    return check
+
+
+@frozen(kw_only=True)
+class Faults:
+    """What goes wrong, and how often.
+
+    A share is the probability, per request, that this fault befalls it; the shares add up to 1 at most. What
+    befalls the n-th request of a method and path (for a POST: and body) follows from ``seed`` alone, whatever
+    else arrives in between, so that concurrency does not change it.
+
+    Attributes:
+        seed: Another seed, other draws.
+        latency_s: Seconds before a request is acted upon: a fixed time, or ``(low, high)`` for a uniform draw.
+            The write is applied afterwards even if the client has gone, as a slow server would.
+        latency_tail: Share of requests that wait ``latency_tail_s`` in addition.
+        latency_tail_s: Bounds of that uniform draw.
+        rate_limited: Share answered 429; nothing is written.
+        retry_after: Literal value of the ``Retry-After`` header of a 429: seconds, a date or garbage; empty
+            leaves the header out.
+        server_error: Share answered with one of ``server_error_statuses``; nothing is written.
+        server_error_statuses: What these answers draw from.
+        reset: Share of connections reset (RST) in place of an answer, half of them before the write
+            (``reset_before``), half after it (``reset_after``).
+        truncated: Share of answers that announce more bytes than come before the connection closes. The write
+            is applied.
+        malformed: Share of 2xx answers to GET and POST whose body is one of ``malformed_kinds``. A POST's
+            device is made.
+        malformed_kinds: What these bodies draw from.
+        late_write: Share of PUTs that are applied only after the client has been told, or left to think,
+            that they failed: a proxy's queue.
+        late_write_by_s: Bounds of the uniform draw of seconds from the request to its late write.
+        late_write_answers: What the client of a late write sees: a 504 at once, a reset, or nothing.
+        hang: Share of requests never answered; half of them before the write (``hang_before``), half after it
+            (``hang_after``). Ends when the client closes the connection or the sandbox stops.
+        operations: The operations that suffer. ``"login"`` is not among them unless asked for.
+
+    Raises:
+        ConfigurationError: A share outside 0 to 1, shares above 1 together, or times that run backwards.
+    """
+
+    seed: int = 0
+    latency_s: float | tuple[float, float] = field(default=0.0, validator=_range_of_seconds)
+    latency_tail: float = field(default=0.0, validator=_share)
+    latency_tail_s: tuple[float, float] = field(default=(0.5, 2.0), validator=_range_of_seconds)
+    rate_limited: float = field(default=0.0, validator=_share)
+    retry_after: str = "1"
+    server_error: float = field(default=0.0, validator=_share)
+    server_error_statuses: tuple[int, ...] = field(default=(503,), validator=_some_of(*range(500, 600)))
+    reset: float = field(default=0.0, validator=_share)
+    truncated: float = field(default=0.0, validator=_share)
+    malformed: float = field(default=0.0, validator=_share)
+    malformed_kinds: tuple[MalformedKind, ...] = field(
+        default=get_args(MalformedKind), validator=_some_of(*get_args(MalformedKind))
+    )
+    late_write: float = field(default=0.0, validator=_share)
+    late_write_by_s: tuple[float, float] = field(default=(0.0, 0.6), validator=_range_of_seconds)
+    late_write_answers: tuple[LateAnswer, ...] = field(
+        default=("504", "reset"), validator=_some_of(*get_args(LateAnswer))
+    )
+    hang: float = field(default=0.0, validator=_share)
+    operations: tuple[Operation, ...] = field(
+        default=("listDevices", "provisionDevice", "updateDeviceStatus"),
+        validator=_some_of(*get_args(Operation)),
+    )
+
+    def __attrs_post_init__(self) -> None:
+        if sum(getattr(self, name) for name in SHARES) > 1 + _SUM_TOLERANCE:
+            raise ConfigurationError(f"the shares of {', '.join(SHARES)} add up to more than 1")
