@@ -22,6 +22,7 @@ app = typer.Typer(
     name="printos",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
     context_settings={"help_option_names": ["--help", "-h"]},
 )
 app.add_typer(_devices.app, name="devices")
@@ -100,5 +101,6 @@ def _explain(error: Exception) -> int:
     context = getattr(error, "ctx", None)
     where = "printos" if context is None else context.command_path
     message = error.format_message() if hasattr(error, "format_message") else str(error)
-    complain(f"{message.rstrip('.')}; see {where} --help")
+    if message:  # none where the help itself was the answer to no arguments
+        complain(f"{message.rstrip('.')}; see {where} --help")
     return EXIT_USAGE

@@ -11,7 +11,7 @@ from ._output import EXIT_FAILED, EXIT_OK, complain, say, say_json
 
 def demo(
     *,
-    devices: Annotated[int, typer.Option(min=1, help="How many devices.")] = 1_000,
+    devices: Annotated[int, typer.Option(min=1, help="How many devices.")] = 200,
     rounds: Annotated[int, typer.Option(min=1, help="How often every device reports.")] = 5,
     faults: Annotated[
         bool,

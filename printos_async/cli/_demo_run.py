@@ -73,16 +73,21 @@ class Demo:
 
     async def run(self) -> DemoReport:
         """Run it and give the account."""
-        report = self._report
         secret = secrets.token_urlsafe(24)
-        async with Sandbox(faults=self._faults, hmac_keys={_KEY: secret}) as sandbox:
-            report.url = sandbox.url
-            async with PrintOSClient(
+        async with (
+            Sandbox(faults=self._faults, hmac_keys={_KEY: secret}) as sandbox,
+            PrintOSClient(
                 sandbox.url, auth=HmacAuth(_KEY, secret), retry=_RETRY, hooks=[self._on_event]
-            ) as client:
-                device_ids = await self._provision(client)
-                await self._push(client, device_ids)
-            self._check(sandbox)
+            ) as client,
+        ):
+            return await self.run_against(sandbox, client)
+
+    async def run_against(self, sandbox: Sandbox, client: PrintOSClient) -> DemoReport:
+        """Run it with a client of this sandbox, and give the account."""
+        report = self._report
+        report.url = sandbox.url
+        await self._push(client, await self._provision(client))
+        self.check(sandbox)
         report.latencies_s = sorted(self._latencies_s)
         return report
 
@@ -151,7 +156,8 @@ class Demo:
             # Requests get under way between two reports, so that some are in flight when the next comes.
             await asyncio.sleep(0)
 
-    def _check(self, sandbox: Sandbox) -> None:
+    def check(self, sandbox: Sandbox) -> None:
+        """Look at what the server has and had, and add what is wrong to the report."""
         report = self._report
         report.requests = sandbox.request_count
         report.faults = dict(

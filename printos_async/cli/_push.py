@@ -63,8 +63,8 @@ def push(
 ) -> None:
     """Send every status in a file, many at once; of each device the newest wins.
 
-    A line is {"deviceId": "dev-1", "status": "DS_ON", "metrics": {"pagesTotal": 12, "inkLevel": 0.4}}, or in
-    CSV the columns deviceId,status,pagesTotal,inkLevel under a header. The file is read as it is sent.
+    A line is `{"deviceId": "dev-1", "status": "DS_ON", "metrics": {"pagesTotal": 12, "inkLevel": 0.4}}`, or in
+    CSV the columns `deviceId,status,pagesTotal,inkLevel` under a header. The file is read as it is sent.
 
     Exit codes: 0 all sent (or replaced by a newer one), 1 some failed or some lines are bad, 2 usage or
     configuration, 130 or 143 stopped by Ctrl-C or SIGTERM.

@@ -158,7 +158,7 @@ class PushJob:
 
         def sample() -> tuple[float, str]:
             rate = tally.sent / max(time.perf_counter() - started_s, 0.001)
-            failed = f" · [{tally.failed:,} failed]" if tally.failed else ""
+            failed = f" · {tally.failed:,} failed" if tally.failed else ""
             stopping = " · stopping" if signals.received is not None else ""
             return lines.bytes_read, f"{tally.sent:,} sent{failed} · {rate:,.0f}/s{stopping}"
 
