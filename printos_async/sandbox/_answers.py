@@ -1,0 +1,78 @@
+"""Answers: the specification's, HP's error envelope, and the ones that no client should believe."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from attrs import frozen
+
+if TYPE_CHECKING:
+    from ._faults import MalformedKind
+
+Headers = tuple[tuple[bytes, bytes], ...]
+
+
+@frozen
+class Answer:
+    """A response: status, body and the headers beyond content-length."""
+
+    status: int
+    body: bytes = b""
+    headers: Headers = ()
+
+
+JSON: Headers = ((b"content-type", b"application/json"),)
+HTML: Headers = ((b"content-type", b"text/html; charset=utf-8"),)
+NO_CONTENT_200 = Answer(200)
+_DEEP = 100_000
+
+
+def json_answer(status: int, value: Any, *, headers: Headers = ()) -> Answer:
+    """Give a JSON answer."""
+    return Answer(status, json.dumps(value, separators=(",", ":")).encode(), JSON + headers)
+
+
+def error(status: int, message: str, *, request_id: int, headers: Headers = ()) -> Answer:
+    """Give HP's error envelope, with the request's number for the logs of both sides."""
+    envelope = {
+        "statusCode": status,
+        "message": message,
+        "moreInfoUrl": "",
+        "developerInfo": message,
+        "subCode": 0,
+        "serviceName": "printos-sandbox",
+    }
+    identified = (*headers, (b"x-request-id", b"sandbox-%d" % request_id))
+    return json_answer(status, {"smsError": envelope}, headers=identified)
+
+
+def malformed(kind: MalformedKind, good: Answer) -> Answer:
+    """Spoil a good answer's body, and leave its status a success."""
+    match kind:
+        case "html":
+            return Answer(good.status, b"<!DOCTYPE html><title>Welcome</title><p>Please sign in", HTML)
+        case "empty":
+            body = b""
+        case "cut_json":
+            body = good.body[: len(good.body) // 2]
+        case "null":
+            body = b"null"
+        case "wrong_types":
+            body = b'{"devices":{"id":1},"id":[],"model":1,"serialNumber":{},"registeredAt":7}'
+        case "bad_date":
+            device = b'{"id":"spoilt","model":"Spoilt","serialNumber":"SN","registeredAt":"the day before yesterday"}'
+            body = b'{"devices":[%b],%b' % (device, device[1:])
+        case "not_utf8":
+            body = b'{"devices":[{"id":"\xff\xfe"}],"id":"\xff\xfe"}'
+        case "deep":
+            body = b'{"devices":' + b"[" * _DEEP + b"]" * _DEEP + b"}"
+        case "nan":
+            body = b'{"devices":NaN,"id":NaN,"registeredAt":Infinity}'
+    return Answer(good.status, body, JSON)
+
+
+def cut_off(good: Answer) -> bytes:
+    """Give the bytes of an HTTP/1.1 response that announces more than it brings."""
+    head = b"HTTP/1.1 %d Cut\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
+    return head % (good.status, len(good.body) + 64) + good.body[: len(good.body) // 2]

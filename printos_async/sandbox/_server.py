@@ -1,0 +1,190 @@
+"""A uvicorn server inside the caller's event loop: its own socket, no signal handlers, no logging settings."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import struct
+import sys
+from typing import TYPE_CHECKING, Any
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from ._app import CONNECTION_EXTENSION
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from starlette.types import ASGIApp
+    from uvicorn.server import ServerState
+
+_GRACE_S = 0.5
+# l_onoff and l_linger are ints everywhere but on Windows.
+_LINGER_0 = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
+
+
+class _Config(uvicorn.Config):
+    """uvicorn's settings, and where its connections report."""
+
+    def __init__(self, app: ASGIApp, *, connections: Connections, **settings: Any) -> None:
+        super().__init__(app, **settings)
+        self.connections = connections
+
+
+class Connections:
+    """How many connections were accepted, and whether all are gone."""
+
+    def __init__(self) -> None:
+        self.accepted = 0
+        self.open = 0
+        self.none_left = asyncio.Event()
+        self.none_left.set()
+
+    def made(self) -> None:
+        """Count a new connection."""
+        self.accepted += 1
+        self.open += 1
+        self.none_left.clear()
+
+    def lost(self) -> None:
+        """Count a connection's end."""
+        self.open -= 1
+        if not self.open:
+            self.none_left.set()
+
+
+class _Protocol(HttpToolsProtocol):
+    """uvicorn's HTTP/1.1 protocol, which lends the application its connection."""
+
+    def __init__(
+        self,
+        config: _Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        # Set here: the setting of uvicorn's Config would change the process's loggers.
+        self.access_log = False
+        self.on_lost: Callable[[], None] | None = None
+        self._watched = config.connections
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._watched.made()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._watched.lost()
+        if self.on_lost is not None:
+            self.on_lost()
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self.scope["extensions"] = {CONNECTION_EXTENSION: self}  # type: ignore[dict-item]
+
+    def is_closing(self) -> bool:
+        return self.transport.is_closing()
+
+    def peer_has_left(self) -> bool:
+        if self.transport.is_closing():
+            return True
+        wrapped = self.transport.get_extra_info("socket")
+        # A second socket object over the same descriptor: asyncio's wrapper does not peek.
+        raw = socket.socket(fileno=wrapped.fileno())
+        try:
+            return raw.recv(1, socket.MSG_PEEK) == b""
+        except (BlockingIOError, InterruptedError):
+            return False
+        except OSError:
+            return True
+        finally:
+            raw.detach()
+
+    def reset(self) -> None:
+        wrapped = self.transport.get_extra_info("socket")
+        wrapped.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_0)
+        self.transport.abort()
+
+    def write_and_close(self, data: bytes) -> None:
+        self.transport.write(data)
+        self.transport.close()
+
+    def finish(self) -> None:
+        """Close politely where nothing is under way, else at once."""
+        if self.cycle is None or self.cycle.response_complete:
+            self.transport.close()
+        else:
+            self.transport.abort()
+
+
+class SandboxServer:
+    """One listening socket and its connections."""
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        host: str,
+        port: int,
+        certfile: Path | None,
+        keyfile: Path | None,
+        keep_alive_s: int,
+    ) -> None:
+        self.connections = Connections()
+        self._host = host
+        self._port = port
+        self._config = _Config(
+            app,
+            connections=self.connections,
+            http=_Protocol,
+            ws="none",
+            lifespan="off",
+            interface="asgi3",
+            log_config=None,
+            proxy_headers=False,
+            timeout_keep_alive=keep_alive_s,
+            ssl_certfile=certfile,
+            ssl_keyfile=keyfile,
+        )
+        self._server = uvicorn.Server(self._config)
+
+    async def start(self) -> int:
+        """Listen, and give the port."""
+        self._config.load()
+        family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
+        # Bound here, so that the port is known and an address in use is the caller's OSError, not an exit.
+        listener = socket.create_server((self._host, self._port), family=family, backlog=self._config.backlog)
+        try:
+            port: int = listener.getsockname()[1]
+            self._server.lifespan = self._config.lifespan_class(self._config)
+            # startup() alone: serve() would install signal handlers and poll ten times a second.
+            await self._server.startup(sockets=[listener])
+        except BaseException:
+            listener.close()
+            raise
+        return port
+
+    async def stop(self) -> None:
+        """Stop listening, close what is idle and break off what is under way; takes a second at most."""
+        for server in self._server.servers:
+            server.close()
+        state = self._server.server_state
+        for protocol in list(state.connections):
+            protocol.finish()  # type: ignore[union-attr]
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_GRACE_S):
+                await self.connections.none_left.wait()
+        # A TLS client need not answer a polite farewell.
+        for protocol in list(state.connections):
+            protocol.transport.abort()
+        await self.connections.none_left.wait()
+        for task in list(state.tasks):
+            task.cancel()
+        while state.tasks:
+            await asyncio.wait(list(state.tasks))
+        for server in self._server.servers:
+            await server.wait_closed()

@@ -1,0 +1,126 @@
+"""How many requests the server saw at once, in all and per device."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Protocol
+
+from ._state import RecordedRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ._faults import Operation
+    from ._state import State
+
+
+class Connection(Protocol):
+    """What a socket can do beyond ASGI; the sandbox's server puts it into the scope."""
+
+    on_lost: Callable[[], None] | None
+
+    def is_closing(self) -> bool:
+        """Tell whether the connection is closed or about to be."""
+
+    def peer_has_left(self) -> bool:
+        """Tell whether the client has closed its side."""
+
+    def reset(self) -> None:
+        """Close with a RST."""
+
+    def write_and_close(self, data: bytes) -> None:
+        """Write bytes as they are, then close."""
+
+
+class Exchange:
+    """One request on its way; in flight until it is answered or its connection is gone."""
+
+    def __init__(self, record: RecordedRequest, connection: Connection | None) -> None:
+        self.record = record
+        self.connection = connection
+
+    def client_has_left(self) -> bool:
+        """Tell whether nobody waits for the answer any more; never true without a socket."""
+        return self.connection is not None and self.connection.is_closing()
+
+
+class Traffic:
+    """The exchanges in flight, and the most that there ever were."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+        self._in_flight: set[Exchange] = set()
+        self._by_device: dict[str, list[Exchange]] = {}
+        self.max_concurrency = 0
+        self.max_in_flight_by_device: dict[str, int] = {}
+
+    @property
+    def in_flight(self) -> int:
+        """Requests in flight now."""
+        return len(self._in_flight)
+
+    @property
+    def in_flight_by_device(self) -> dict[str, int]:
+        """Status updates in flight now, of the devices that have any."""
+        return {device_id: len(exchanges) for device_id, exchanges in self._by_device.items()}
+
+    def arrive(
+        self,
+        method: str,
+        path: str,
+        operation: Operation | None,
+        device_id: str | None,
+        headers: list[tuple[bytes, bytes]],
+        connection: Connection | None,
+    ) -> Exchange:
+        """Count and record a request that has just arrived."""
+        state = self._state
+        state.request_count += 1
+        record = RecordedRequest(
+            state.request_count, method, path, operation, device_id, time.monotonic(), headers=headers
+        )
+        state.requests.append(record)
+        exchange = Exchange(record, connection)
+        if connection is not None:
+            connection.on_lost = lambda: self.depart(exchange)
+        self._in_flight.add(exchange)
+        self.max_concurrency = max(self.max_concurrency, len(self._in_flight))
+        if device_id is not None:
+            self._arrive_at(device_id, exchange)
+        state.changed()
+        return exchange
+
+    def _arrive_at(self, device_id: str, exchange: Exchange) -> None:
+        others = self._by_device.get(device_id)
+        if others is None:
+            self._by_device[device_id] = [exchange]
+            self.max_in_flight_by_device.setdefault(device_id, 1)
+            return
+        # A client that gave up and tried again has one request in flight, although this server may read the
+        # new request before the end of the old connection.
+        for other in list(others):
+            if other.connection is not None and other.connection.peer_has_left():
+                self.depart(other)
+        others = self._by_device.setdefault(device_id, [])
+        others.append(exchange)
+        self.max_in_flight_by_device[device_id] = max(self.max_in_flight_by_device[device_id], len(others))
+
+    def depart(self, exchange: Exchange) -> None:
+        """Take a request out of the count; a second time does nothing."""
+        if exchange not in self._in_flight:
+            return
+        self._in_flight.remove(exchange)
+        if exchange.connection is not None:
+            exchange.connection.on_lost = None
+        device_id = exchange.record.device_id
+        if device_id is not None:
+            exchanges = self._by_device[device_id]
+            exchanges.remove(exchange)
+            if not exchanges:
+                del self._by_device[device_id]
+        self._state.changed()
+
+    def reset(self) -> None:
+        """Forget the maxima."""
+        self.max_concurrency = len(self._in_flight)
+        self.max_in_flight_by_device = self.in_flight_by_device
