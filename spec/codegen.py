@@ -1,0 +1,150 @@
+"""Makes ``generated/printos_device_api`` from the specification; ``codegen.sh`` at the top runs this.
+
+Exit codes: 0 done, or specification and client agree; 1 they do not (``--check``); 2 an error, told in one line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from spec.codegen_tools import CodegenError, assert_tools
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_ROOT = Path(__file__).resolve().parent.parent
+_GENERATED = _ROOT / "generated"
+_SPECIFICATION = _ROOT / "spec" / "hp-printos-device-api-openapi.yml"
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise CodegenError(f"{message}; see ./codegen.sh --help")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run what the arguments ask for and give the exit code."""
+    try:
+        options = _options(arguments)
+        assert_tools()
+        if options.check:
+            return _check()
+        if options.specification is None:
+            return _generate(_SPECIFICATION, _GENERATED)
+        return _generate(options.specification, _prepared_output(options.output))
+    except CodegenError as error:
+        print(f"codegen: {error}", file=sys.stderr)
+    except OSError as error:
+        # A full disk, a folder without permission: the text names the file.
+        print(f"codegen: {error}", file=sys.stderr)
+    except KeyboardInterrupt:
+        print("codegen: interrupted", file=sys.stderr)
+    return 2
+
+
+def _options(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = _Parser(
+        prog="codegen.sh",
+        allow_abbrev=False,
+        description="Make generated/printos_device_api from spec/hp-printos-device-api-openapi.yml and report what "
+        "changed in the public signatures.",
+        epilog="Exit codes: 0 done or in agreement, 1 specification and client disagree (--check), 2 an error.",
+    )
+    parser.add_argument(
+        "specification",
+        nargs="?",
+        type=Path,
+        metavar="SPEC_FILE",
+        help="try another specification; needs --output",
+    )
+    parser.add_argument(
+        "--output", type=Path, metavar="DIR", help="make DIR/printos_device_api; generated/ stays as it is"
+    )
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="change nothing; name the files that the specification would change",
+    )
+    options = parser.parse_args(arguments)
+    if options.check and (options.specification or options.output):
+        parser.error("--check compares the committed client and takes nothing else")
+    if (options.specification is None) != (options.output is None):
+        parser.error("SPEC_FILE and --output DIR go together")
+    return options
+
+
+def _generate(source: Path, folder: Path) -> int:
+    # Here, not at the top: they need the tools that were only just found to be there.
+    from spec.codegen_input import read_specification  # noqa: PLC0415
+    from spec.codegen_package import build, differences  # noqa: PLC0415
+    from spec.codegen_signatures import report, signatures  # noqa: PLC0415
+    from spec.codegen_swap import PACKAGE, locked, recover, replace, staging_folder  # noqa: PLC0415
+
+    specification = read_specification(source)
+    folder.mkdir(parents=True, exist_ok=True)
+    target = folder / PACKAGE
+    with locked(folder) as lock:
+        recover(folder)
+        before = signatures(_GENERATED / PACKAGE)
+        with staging_folder(folder) as staging:
+            made = build(specification, staging, keep_open=(lock,))
+            after = signatures(made)
+            if differences(made, target):
+                replace(staging, target)
+                print(f"{_shown(target)}: made from {source.name}")
+            else:
+                print(f"{_shown(target)}: as before")
+    print(report(before, after))
+    return 0
+
+
+def _check() -> int:
+    from spec.codegen_input import read_specification  # noqa: PLC0415
+    from spec.codegen_package import build, differences  # noqa: PLC0415
+    from spec.codegen_swap import PACKAGE, locked  # noqa: PLC0415
+
+    specification = read_specification(_SPECIFICATION)
+    if not _GENERATED.is_dir():
+        raise CodegenError(f"{_shown(_GENERATED)} is missing; run ./codegen.sh")
+    with tempfile.TemporaryDirectory(prefix="codegen-check-") as folder, locked(_GENERATED, shared=True):
+        made = build(specification, Path(folder).resolve())
+        drifted = differences(made, _GENERATED / PACKAGE)
+    if not drifted:
+        print(f"{_shown(_GENERATED / PACKAGE)} agrees with {_shown(_SPECIFICATION)}")
+        return 0
+    for kind, name in drifted:
+        print(f"{kind:<8} {_shown(_GENERATED / PACKAGE / name)}")
+    print("Specification and generated client disagree: run ./codegen.sh and commit what it makes.")
+    return 1
+
+
+def _prepared_output(output: Path) -> Path:
+    """Give the folder to generate into, or refuse one that holds somebody's files."""
+    from spec.codegen_package import LOCK_FILE  # noqa: PLC0415
+    from spec.codegen_swap import PACKAGE, is_staging  # noqa: PLC0415
+
+    folder = output.resolve()
+    if folder.is_relative_to(_GENERATED):
+        raise CodegenError(f"--output {output}: that is the committed client's folder; choose another")
+    if not folder.exists():
+        return folder
+    if not folder.is_dir():
+        raise CodegenError(f"--output {output}: not a folder")
+    names = {path.name for path in folder.iterdir() if not is_staging(path)}
+    if names and (names != {PACKAGE} or not (folder / PACKAGE / LOCK_FILE).is_file()):
+        raise CodegenError(
+            f"--output {output}: not empty, and not the output of an earlier run; choose another folder"
+        )
+    return folder
+
+
+def _shown(path: Path) -> str:
+    return str(path.relative_to(_ROOT) if path.is_relative_to(_ROOT) else path)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

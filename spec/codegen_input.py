@@ -1,0 +1,254 @@
+"""Reads an OpenAPI document and refuses whatever the generator would lose a piece of without a word."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from email.message import Message
+from typing import TYPE_CHECKING, Any
+
+from attrs import frozen
+from openapi_spec_validator import OpenAPIV30SpecValidator, OpenAPIV31SpecValidator
+from openapi_spec_validator.validation.exceptions import OpenAPIValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+from spec.codegen_tools import CodegenError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+_METHODS = ("get", "put", "post", "delete", "options", "head", "patch", "trace")
+_VALIDATORS = {"3.0": OpenAPIV30SpecValidator, "3.1": OpenAPIV31SpecValidator}
+_BODY_TYPES = {"application/octet-stream", "application/x-www-form-urlencoded", "multipart/form-data"}
+
+
+@frozen
+class Operation:
+    """One operation of a specification."""
+
+    operation_id: str
+    method: str
+    path: str
+
+
+@frozen
+class Specification:
+    """A specification that passed every check.
+
+    Attributes:
+        name: The file's name, without its folder: no machine's path belongs into a lock file.
+        content: The bytes as read once; everything later uses these, whatever happens to the file meanwhile.
+        operations: In the document's order.
+    """
+
+    name: str
+    content: bytes
+    operations: tuple[Operation, ...]
+
+    @property
+    def sha256(self) -> str:
+        """The lock file's fingerprint of the content."""
+        return hashlib.sha256(self.content).hexdigest()
+
+
+def read_specification(path: Path) -> Specification:
+    """Read and check a specification.
+
+    Args:
+        path: An OpenAPI 3.0 or 3.1 document in YAML or JSON.
+
+    Raises:
+        CodegenError: It cannot be read, is not valid, or holds what the generator would leave out.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise CodegenError(f"{path}: {error.strerror}") from error
+    try:
+        document = _parse(content)
+        _check_version(document)
+        _check_known_traps(document)
+        _check_references(document)
+        _validate(document)
+        operations = _checked_operations(document)
+    except RecursionError as error:
+        raise CodegenError(f"{path}: nested too deeply") from error
+    except CodegenError as error:
+        raise CodegenError(f"{path}: {error}") from error
+    return Specification(name=path.name, content=content, operations=operations)
+
+
+def _parse(content: bytes) -> dict[str, Any]:
+    try:
+        # The generator's own loader, so that both read the same; JSON is read by it too.
+        document = YAML(typ="safe", pure=True).load(content.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise CodegenError(f"not UTF-8 at byte {error.start}") from error
+    except MarkedYAMLError as error:
+        mark = error.problem_mark
+        where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        raise CodegenError(
+            f"bad YAML: {where}{_one_line(error.problem or error.context or 'unreadable')}"
+        ) from error
+    except (YAMLError, ValueError) as error:
+        raise CodegenError(f"bad YAML: {_one_line(str(error))}") from error
+    if document is None:
+        raise CodegenError("the file is empty")
+    if not isinstance(document, dict):
+        raise CodegenError("not an OpenAPI document: the top level is not a mapping")
+    return dict(_with_text_keys(document, "#"))
+
+
+def _with_text_keys(node: Any, where: str, seen: frozenset[int] = frozenset()) -> Any:
+    """Turn `200:` into `'200':`, as JSON would have it; the validator trips over the number."""
+    if id(node) in seen:
+        raise CodegenError(f"{where}: the YAML alias contains itself")
+    if isinstance(node, dict):
+        result: dict[str, Any] = {}
+        for key, value in node.items():
+            if not isinstance(key, str) and (not isinstance(key, int) or isinstance(key, bool)):
+                raise CodegenError(f"{where}: the key {key!r} is not text")
+            if str(key) in result:
+                raise CodegenError(f"{where}: the key {key} occurs twice")
+            result[str(key)] = _with_text_keys(value, f"{where}/{key}", seen | {id(node)})
+        return result
+    if isinstance(node, list):
+        return [_with_text_keys(value, f"{where}/{at}", seen | {id(node)}) for at, value in enumerate(node)]
+    return node
+
+
+def _check_version(document: dict[str, Any]) -> None:
+    if "swagger" in document:
+        raise CodegenError(f"OpenAPI {document['swagger']} is not supported; 3.0 or 3.1 is needed")
+    declared = document.get("openapi")
+    if declared is None:
+        raise CodegenError("not an OpenAPI document: it has no 'openapi' version")
+    if not re.fullmatch(r"3\.[01]\.\d+", str(declared)):
+        raise CodegenError(f"OpenAPI {declared} is not supported; 3.0 or 3.1 is needed")
+
+
+def _check_references(document: dict[str, Any]) -> None:
+    for where, node in _walk(document, "#"):
+        reference = node.get("$ref") if isinstance(node, dict) else None
+        # `properties: {$ref: {...}}` names a property, it refers to nothing.
+        if not isinstance(reference, str):
+            continue
+        if not reference.startswith("#/"):
+            raise CodegenError(
+                f"{where}: $ref '{reference}' points outside the file, which the generator cannot follow"
+            )
+        target: Any = document
+        for part in reference[2:].split("/"):
+            name = part.replace("~1", "/").replace("~0", "~")
+            target = target.get(name) if isinstance(target, dict) else None
+        if target is None:
+            raise CodegenError(f"{where}: $ref '{reference}' does not resolve")
+
+
+def _validate(document: dict[str, Any]) -> None:
+    validator = _VALIDATORS[document["openapi"][:3]](document)
+    try:
+        error = next(iter(validator.iter_errors()), None)
+    except (OpenAPIValidationError, KeyError, TypeError, ValueError, AttributeError, LookupError) as crash:
+        # On some invalid documents the validator itself falls over.
+        raise CodegenError(f"not valid OpenAPI: {_one_line(f'{type(crash).__name__}: {crash}')}") from crash
+    if error is not None:
+        where = "/".join(
+            ["#", *(str(part).replace("/", "~1") for part in getattr(error, "absolute_path", ()))]
+        )
+        raise CodegenError(f"not valid OpenAPI: {where}: {_one_line(str(getattr(error, 'message', error)))}")
+
+
+def _operation_nodes(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Give path, method and node of each operation, of a document that need not be valid."""
+    paths = document.get("paths")
+    for path, item in paths.items() if isinstance(paths, dict) else ():
+        for method in _METHODS:
+            node = item.get(method) if isinstance(item, dict) else None
+            if isinstance(node, dict):
+                yield path, method, node
+
+
+def _check_known_traps(document: dict[str, Any]) -> None:
+    """Name the likely mistakes in words that are clearer than the validator's."""
+    if "paths" not in document:
+        raise CodegenError("it has no 'paths'; the generator makes a client of paths alone")
+    seen: dict[str, str] = {}
+    for path, method, node in _operation_nodes(document):
+        where = f"{method.upper()} {path}"
+        operation_id = node.get("operationId")
+        if operation_id is None:
+            raise CodegenError(f"{where}: no operationId; its module's name would follow from the path")
+        if first := seen.get(str(operation_id)):
+            raise CodegenError(f"{where}: duplicate operationId '{operation_id}', first at {first}")
+        seen[str(operation_id)] = where
+        responses = node.get("responses")
+        for code in responses if isinstance(responses, dict) else ():
+            if not re.fullmatch(r"[1-5](\d\d|XX)|default|x-.*", code):
+                raise CodegenError(f"{where}: bad status code '{code}'")
+
+
+def _checked_operations(document: dict[str, Any]) -> tuple[Operation, ...]:
+    operations = []
+    for path, item in document["paths"].items():
+        if "$ref" in item:
+            raise CodegenError(f"#/paths/{path}: a path that is a $ref is left out by the generator")
+        _check_content(path, {}, item.get("parameters", []))
+    for path, method, node in _operation_nodes(document):
+        operations.append(Operation(node["operationId"], method.upper(), path))
+        _check_content(f"{method.upper()} {path}", node, node.get("parameters", []))
+    components = document.get("components", {})
+    for name, parameter in components.get("parameters", {}).items():
+        _check_content(f"#/components/parameters/{name}", {}, [parameter])
+    for name, body in components.get("requestBodies", {}).items():
+        _check_media_types(f"#/components/requestBodies/{name}", body, is_body=True)
+    for name, response in components.get("responses", {}).items():
+        _check_media_types(f"#/components/responses/{name}", response, is_body=False)
+    if not operations:
+        raise CodegenError("it has no operation")
+    return tuple(operations)
+
+
+def _check_content(where: str, operation: dict[str, Any], parameters: list[dict[str, Any]]) -> None:
+    _check_media_types(f"{where}: request body", operation.get("requestBody", {}), is_body=True)
+    for code, response in operation.get("responses", {}).items():
+        if not code.startswith("x-"):
+            _check_media_types(f"{where}: response {code}", response, is_body=False)
+    for parameter in parameters:
+        if "content" in parameter:
+            raise CodegenError(
+                f"{where}: parameter {parameter.get('name')} has 'content', which the generator leaves out"
+            )
+
+
+def _check_media_types(where: str, holder: dict[str, Any], *, is_body: bool) -> None:
+    for name in holder.get("content", {}):
+        message = Message()
+        message.add_header("Content-Type", name)
+        media_type = message.get_content_type()
+        known = media_type == "application/json" or media_type.endswith("+json")
+        if is_body:
+            known = known or media_type in _BODY_TYPES
+        else:
+            known = known or media_type.startswith("text/") or media_type == "application/octet-stream"
+        if not known or not name.startswith(media_type):
+            raise CodegenError(f"{where}: content type '{name}' is left out by the generator")
+
+
+def _walk(node: Any, where: str) -> Iterator[tuple[str, Any]]:
+    yield where, node
+    if isinstance(node, dict):
+        for key, value in node.items():
+            # What stands in an example is data.
+            if key not in {"example", "examples"} or where.endswith("/properties"):
+                yield from _walk(value, f"{where}/{str(key).replace('/', '~1')}")
+    elif isinstance(node, list):
+        for at, value in enumerate(node):
+            yield from _walk(value, f"{where}/{at}")
+
+
+def _one_line(text: str, limit: int = 300) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= limit else f"{line[:limit]} …"

@@ -1,0 +1,181 @@
+"""Runs the generator and checks that what it made is whole; compares packages file by file."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from openapi_python_client.config import ConfigFile
+from ruamel.yaml import YAML
+
+from spec.codegen_signatures import endpoints
+from spec.codegen_swap import PACKAGE
+from spec.codegen_tools import GENERATOR_VERSION, RUFF_VERSION, CodegenError, tool_environment
+
+if TYPE_CHECKING:
+    from spec.codegen_input import Specification
+
+LOCK_FILE = "codegen.lock"
+_CONFIG = Path(__file__).with_name("openapi-python-client.yml")
+_GENERATOR_TIMEOUT_S = 300
+# Imports every module of the package in the folder given, from there and from nowhere else.
+_IMPORT_ALL = f"""
+import importlib, pathlib, pkgutil, sys
+folder = pathlib.Path(sys.argv[1])
+sys.path.insert(0, str(folder))
+package = importlib.import_module("{PACKAGE}")
+assert pathlib.Path(package.__file__).parent.parent == folder, package.__file__
+failed = []
+for module in pkgutil.walk_packages(package.__path__, "{PACKAGE}.", onerror=failed.append):
+    importlib.import_module(module.name)
+assert not failed, failed
+"""
+
+
+def build(specification: Specification, folder: Path, *, keep_open: tuple[int, ...] = ()) -> Path:
+    """Make the package in an empty folder and check it.
+
+    Args:
+        specification: What to make it from.
+        folder: Where to make it; the package becomes ``folder / "printos_device_api"``.
+        keep_open: Descriptors that the generator keeps open, so that a lock outlives this process if it is
+            killed and the generator is not.
+
+    Raises:
+        CodegenError: The generator failed or left something out, or the package cannot be imported.
+    """
+    package = folder / PACKAGE
+    _generate(specification, folder, package, keep_open)
+    # The generator writes neither with `--meta none`. No time and no path in the lock: same input, same bytes.
+    (package / "py.typed").write_bytes(b"")
+    lock = {
+        "specification": {"file": specification.name, "sha256": specification.sha256},
+        "openapi-python-client": GENERATOR_VERSION,
+        "ruff": RUFF_VERSION,
+    }
+    (package / LOCK_FILE).write_text(json.dumps(lock, indent=2) + "\n", encoding="utf-8")
+    _assert_importable(folder)
+    _assert_whole(specification, package)
+    return package
+
+
+def differences(wanted: Path, found: Path) -> list[tuple[str, str]]:
+    """Compare two packages byte by byte.
+
+    Returns:
+        Pairs of ``changed``, ``missing`` or ``extra`` and the file's path inside the package. Python's caches
+        do not count.
+    """
+    ours, theirs = _files(wanted), _files(found)
+    result = []
+    for name in sorted(ours.keys() | theirs.keys()):
+        if name not in theirs:
+            result.append(("missing", name))
+        elif name not in ours:
+            result.append(("extra", name))
+        elif theirs[name].is_symlink() or ours[name].read_bytes() != theirs[name].read_bytes():
+            result.append(("changed", name))
+    return result
+
+
+def _files(package: Path) -> dict[str, Path]:
+    files = {
+        path.relative_to(package): path for path in package.rglob("*") if path.is_symlink() or path.is_file()
+    }
+    return {
+        name.as_posix(): path
+        for name, path in files.items()
+        if "__pycache__" not in name.parts and name.suffix != ".pyc"
+    }
+
+
+def _generate(specification: Specification, folder: Path, package: Path, keep_open: tuple[int, ...]) -> None:
+    _assert_known_keys()
+    # The bytes that were checked, not the file, which may have changed since.
+    source = folder / "specification.yml"
+    source.write_bytes(specification.content)
+    command = [sys.executable, "-P", "-m", "openapi_python_client", "generate"]
+    command += ["--path", str(source), "--output-path", str(package), "--config", str(_CONFIG)]
+    command += ["--meta", "none", "--fail-on-warning"]
+    try:
+        done = subprocess.run(  # noqa: S603  # no part of it comes from a document
+            command,
+            env=tool_environment(),
+            cwd=folder,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=_GENERATOR_TIMEOUT_S,
+            pass_fds=keep_open,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise CodegenError(f"the generator did not end within {_GENERATOR_TIMEOUT_S} s") from error
+    finally:
+        source.unlink(missing_ok=True)
+    if done.returncode != 0:
+        raise CodegenError(f"the generator failed: {_reason(done.stderr)}")
+
+
+def _assert_known_keys() -> None:
+    """Refuse a mistyped key, which the generator would ignore."""
+    configuration = YAML(typ="safe", pure=True).load(_CONFIG)
+    unknown = sorted(set(configuration) - set(ConfigFile.model_fields))
+    if unknown:
+        raise CodegenError(f"{_CONFIG.name}: unknown key {', '.join(unknown)}")
+
+
+def _reason(stderr: str) -> str:
+    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
+    if any(line.startswith("Traceback") for line in lines):
+        return lines[-1]
+    told = [
+        line for line in lines if not line.startswith(("Warning(s) enc", "Error(s) enc", "If you believe"))
+    ]
+    text = " ".join(told) or "it said nothing"
+    return text if len(text) <= 300 else f"{text[:300]} …"
+
+
+def _assert_importable(folder: Path) -> None:
+    done = subprocess.run(  # noqa: S603  # fixed text and our own folder
+        [sys.executable, "-P", "-B", "-c", _IMPORT_ALL, str(folder)],
+        cwd=folder,
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+        check=False,
+    )
+    if done.returncode != 0:
+        raise CodegenError(f"the generated package cannot be imported: {_reason(done.stderr)}")
+
+
+def _assert_whole(specification: Specification, package: Path) -> None:
+    """Match operations and endpoint modules one to one, by method, path and name."""
+    wanted = Counter(
+        _key(operation.method, operation.path, operation.operation_id)
+        for operation in specification.operations
+    )
+    found = Counter(
+        _key(endpoint.method, endpoint.path, endpoint.module.rpartition(".")[2])
+        for endpoint in endpoints(package)
+    )
+    for operation in specification.operations:
+        key = _key(operation.method, operation.path, operation.operation_id)
+        if found[key] != wanted[key]:
+            raise CodegenError(
+                f"operation {operation.operation_id} ({operation.method} {operation.path}) has no endpoint module of"
+                " its own; is its operationId distinct and made of letters, digits and underscores?"
+            )
+    if found != wanted:
+        extra = ", ".join(f"{method} {path}" for method, path, _ in found - wanted)
+        raise CodegenError(f"endpoint modules without an operation: {extra}")
+
+
+def _key(method: str, path: str, name: str) -> tuple[str, str, str]:
+    # The generator turns `{deviceId}` into `{device_id}` and `listDevices` into `list_devices`.
+    return method, re.sub(r"\{[^}]*\}", "{}", path), re.sub(r"[\W_]", "", name).lower()
