@@ -6,8 +6,8 @@ Needs the extra ``sandbox``: ``pip install 'printos-async[sandbox]'``.
 from __future__ import annotations
 
 from ._faults import FaultKind, Faults, MalformedKind, Operation
+from ._records import AppliedStatus, RecordedRequest, SandboxDevice
 from ._sandbox import Sandbox
-from ._state import AppliedStatus, RecordedRequest, SandboxDevice
 
 __all__ = [
     "AppliedStatus",

@@ -21,10 +21,15 @@ class Answer:
     body: bytes = b""
     headers: Headers = ()
 
+    @property
+    def is_success(self) -> bool:
+        """Whether the status is a 2xx."""
+        return self.status < 300
+
 
 JSON: Headers = ((b"content-type", b"application/json"),)
 HTML: Headers = ((b"content-type", b"text/html; charset=utf-8"),)
-NO_CONTENT_200 = Answer(200)
+EMPTY_200 = Answer(200)
 _DEEP = 100_000
 
 

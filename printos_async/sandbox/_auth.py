@@ -48,7 +48,7 @@ class Gatekeeper:
         """Refuse every token handed out so far."""
         self._tokens.clear()
 
-    def refuse(self, method: str, raw_path: bytes, headers: list[tuple[bytes, bytes]]) -> str | None:
+    def refuse(self, method: str, path: str, headers: list[tuple[bytes, bytes]]) -> str | None:
         """Give the reason to answer 401, or None for a welcome request."""
         if self._hmac_keys is None and self._logins is None:
             return None
@@ -60,7 +60,7 @@ class Gatekeeper:
         if signature is not None and self._hmac_keys is not None:
             date = values.get(b"x-hp-hmac-date", b"").decode("latin-1")
             algorithm = values.get(b"x-hp-hmac-algorithm", b"").decode("latin-1")
-            return self._refuse_signature(signature.decode("latin-1"), date, algorithm, method, raw_path)
+            return self._refuse_signature(signature.decode("latin-1"), date, algorithm, method, path)
         return "no credentials"
 
     def _refuse_token(self, token: str) -> str | None:
@@ -74,9 +74,7 @@ class Gatekeeper:
                 self._tokens[token] = left - 1
         return None
 
-    def _refuse_signature(
-        self, value: str, date: str, algorithm: str, method: str, raw_path: bytes
-    ) -> str | None:
+    def _refuse_signature(self, value: str, date: str, algorithm: str, method: str, path: str) -> str | None:
         key, _, signature = value.rpartition(":")
         secret = (self._hmac_keys or {}).get(key)
         if secret is None:
@@ -92,8 +90,8 @@ class Gatekeeper:
         if abs(signed_at_s - self._clock()) > MAX_SKEW_S:
             return "x-hp-hmac-date is more than 15 minutes away from the server's clock"
         # Nothing stands between path and date; neither host nor query nor body is signed.
-        signed = method.encode() + b" " + raw_path + date.encode()
-        expected = hmac.new(secret.encode(), signed, hashlib.sha256).hexdigest()
+        signed = f"{method} {path}{date}"
+        expected = hmac.new(secret.encode(), signed.encode(), hashlib.sha256).hexdigest()
         return None if _same(expected, signature) else "the HMAC signature does not match"
 
 

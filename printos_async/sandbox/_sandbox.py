@@ -13,7 +13,9 @@ from printos_async._errors import ConfigurationError
 
 from ._app import Api
 from ._auth import Gatekeeper
-from ._faults import FaultPlan, Faults
+from ._faults import Faults
+from ._operations import Operations
+from ._plan import FaultPlan
 from ._server import SandboxServer
 from ._state import State
 from ._traffic import Traffic
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from ._faults import FaultKind, Operation
-    from ._state import AppliedStatus, Record, RecordedRequest, SandboxDevice
+    from ._records import AppliedStatus, Record, RecordedRequest, SandboxDevice
 
 
 class Sandbox:
@@ -55,6 +57,7 @@ class Sandbox:
         keep_alive_s: Seconds after which an idle connection is closed.
         record: Whether ``applied`` and ``requests`` are kept; the counts always are.
         record_limit: How many of the newest entries these keep at least; they hold twice as many at most.
+        record_headers: Whether ``requests`` keep their headers, credentials included.
         clock: Seconds since the epoch, against which signatures' dates are checked.
 
     Raises:
@@ -76,6 +79,7 @@ class Sandbox:
         keep_alive_s: int = 75,
         record: bool = True,
         record_limit: int = 100_000,
+        record_headers: bool = False,
         clock: Callable[[], float] = time.time,
     ) -> None:
         if keyfile is not None and certfile is None:
@@ -95,12 +99,13 @@ class Sandbox:
             hmac_keys=hmac_keys, logins=logins, token_lifetime_requests=token_lifetime_requests, clock=clock
         )
         self._plan = FaultPlan(faults or Faults())
+        self._operations = Operations(state=self._state, gatekeeper=self._gatekeeper, login_path=login_path)
         self._api = Api(
             state=self._state,
             traffic=self._traffic,
-            gatekeeper=self._gatekeeper,
+            operations=self._operations,
             plan=self._plan,
-            login_path=login_path,
+            record_headers=record_headers,
         )
         self._server: SandboxServer | None = None
         self._bound_port: int | None = None
@@ -219,7 +224,7 @@ class Sandbox:
     @property
     def logins_count(self) -> int:
         """How many well-formed login requests were served, refused ones included."""
-        return self._api.logins_count
+        return self._operations.logins_count
 
     @property
     def connections_count(self) -> int:
@@ -309,4 +314,4 @@ class Sandbox:
         self._state.reset()
         self._traffic.reset()
         self._plan.restart()
-        self._api.logins_count = 0
+        self._operations.logins_count = 0

@@ -115,7 +115,8 @@ class _Protocol(HttpToolsProtocol):
 
     def finish(self) -> None:
         """Close politely where nothing is under way, else at once."""
-        if self.cycle is None or self.cycle.response_complete:
+        # The cycle is None before the first request, whatever uvicorn's annotation says.
+        if getattr(self.cycle, "response_complete", True):
             self.transport.close()
         else:
             self.transport.abort()

@@ -1,135 +1,20 @@
-"""What the sandbox remembers: devices, the order of writes, requests, and who waits for a change."""
+"""What the sandbox remembers, and who waits for a change of it."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any
 
-from attrs import define, field, frozen
+from ._records import AppliedStatus, Record, RecordedRequest, SandboxDevice
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ._faults import FaultKind, Operation
-
-T = TypeVar("T")
-
-
-@define
-class SandboxDevice:
-    """A device as the sandbox knows it.
-
-    Attributes:
-        id: Identifier in the path of status updates.
-        model: As provisioned; None where the request left it out, like the next two.
-        serial_number: As provisioned.
-        location: As provisioned.
-        registered_at: When it was provisioned, in UTC.
-        status: The body of the newest PUT that was applied, or None.
-        updates: How many PUTs were applied.
-    """
-
-    id: str
-    model: str | None
-    serial_number: str | None
-    location: str | None
-    registered_at: datetime
-    status: dict[str, Any] | None = None
-    updates: int = 0
-
-    def to_json(self) -> dict[str, str]:
-        """Give the specification's ``PrintDevice``; what is unknown is left out."""
-        values = {
-            "id": self.id,
-            "model": self.model,
-            "serialNumber": self.serial_number,
-            "status": (self.status or {}).get("status"),
-            "registeredAt": self.registered_at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
-        }
-        return {name: value for name, value in values.items() if value is not None}
-
-
-@frozen
-class AppliedStatus:
-    """One write, in the order in which writes were applied.
-
-    Attributes:
-        sequence: 1 for the first write since the start or the last ``reset()``.
-        device_id: The device written to.
-        status: The body as received.
-        at_s: When, on ``time.monotonic()``.
-        late: True if the client had been answered, or had gone, before the write.
-    """
-
-    sequence: int
-    device_id: str
-    status: dict[str, Any]
-    at_s: float
-    late: bool
-
-
-@define
-class RecordedRequest:
-    """One request, in the order of arrival.
-
-    Attributes:
-        sequence: 1 for the first request since the start or the last ``reset()``.
-        method: The HTTP method.
-        path: The path as it was sent, without the query.
-        operation: What it asked for, or None where nothing of that path and method exists.
-        device_id: The device of a status update, else None.
-        at_s: When it arrived, on ``time.monotonic()``.
-        status: The status it was answered with; None while, or if ever since, it is unanswered.
-        fault: What befell it, or None.
-        headers: The headers as they came, names in lower case.
-    """
-
-    sequence: int
-    method: str
-    path: str
-    operation: Operation | None
-    device_id: str | None
-    at_s: float
-    status: int | None = None
-    fault: FaultKind | None = None
-    headers: list[tuple[bytes, bytes]] = field(factory=list, repr=False)
-
-
-class Record(Sequence[T]):
-    """The last entries of something: at least ``limit`` of them, at most twice as many."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._entries: list[T] = []
-
-    def append(self, entry: T) -> None:
-        """Add the newest entry; the oldest may go."""
-        self._entries.append(entry)
-        # Halving now and then is cheaper than a deque that cannot be sliced.
-        if len(self._entries) > 2 * self._limit:
-            del self._entries[: -self._limit or None]
-
-    def clear(self) -> None:
-        """Forget all entries."""
-        self._entries.clear()
-
-    def __len__(self) -> int:
-        return len(self._entries)
-
-    @overload
-    def __getitem__(self, index: int) -> T: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[T]: ...
-    def __getitem__(self, index: int | slice) -> T | list[T]:
-        return self._entries[index]
-
-    def __repr__(self) -> str:
-        return f"Record({self._entries!r})"
+    from ._faults import Operation
 
 
 class State:
@@ -219,6 +104,23 @@ class State:
         self.request_counts.clear()
         self.applied_count = self.request_count = 0
         self.changed()
+
+    def new_request(
+        self,
+        method: str,
+        path: str,
+        *,
+        operation: Operation | None,
+        device_id: str | None,
+        headers: list[tuple[bytes, bytes]],
+    ) -> RecordedRequest:
+        """Number and record a request that has just arrived."""
+        self.request_count += 1
+        request = RecordedRequest(
+            self.request_count, method, path, operation, device_id, time.monotonic(), headers=headers
+        )
+        self.requests.append(request)
+        return request
 
     def changed(self) -> None:
         """Wake whoever waits for what is now true."""

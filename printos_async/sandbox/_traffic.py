@@ -2,46 +2,16 @@
 
 from __future__ import annotations
 
-import time
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
-from ._state import RecordedRequest
+from ._exchange import Exchange
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from starlette.types import Receive, Send
 
-    from ._faults import Operation
+    from ._exchange import Connection
+    from ._records import RecordedRequest
     from ._state import State
-
-
-class Connection(Protocol):
-    """What a socket can do beyond ASGI; the sandbox's server puts it into the scope."""
-
-    on_lost: Callable[[], None] | None
-
-    def is_closing(self) -> bool:
-        """Tell whether the connection is closed or about to be."""
-
-    def peer_has_left(self) -> bool:
-        """Tell whether the client has closed its side."""
-
-    def reset(self) -> None:
-        """Close with a RST."""
-
-    def write_and_close(self, data: bytes) -> None:
-        """Write bytes as they are, then close."""
-
-
-class Exchange:
-    """One request on its way; in flight until it is answered or its connection is gone."""
-
-    def __init__(self, record: RecordedRequest, connection: Connection | None) -> None:
-        self.record = record
-        self.connection = connection
-
-    def client_has_left(self) -> bool:
-        """Tell whether nobody waits for the answer any more; never true without a socket."""
-        return self.connection is not None and self.connection.is_closing()
 
 
 class Traffic:
@@ -65,29 +35,17 @@ class Traffic:
         return {device_id: len(exchanges) for device_id, exchanges in self._by_device.items()}
 
     def arrive(
-        self,
-        method: str,
-        path: str,
-        operation: Operation | None,
-        device_id: str | None,
-        headers: list[tuple[bytes, bytes]],
-        connection: Connection | None,
+        self, record: RecordedRequest, *, connection: Connection | None, receive: Receive, send: Send
     ) -> Exchange:
-        """Count and record a request that has just arrived."""
-        state = self._state
-        state.request_count += 1
-        record = RecordedRequest(
-            state.request_count, method, path, operation, device_id, time.monotonic(), headers=headers
-        )
-        state.requests.append(record)
-        exchange = Exchange(record, connection)
+        """Count a request that has just arrived."""
+        exchange = Exchange(record, connection=connection, receive=receive, send=send)
         if connection is not None:
             connection.on_lost = lambda: self.depart(exchange)
         self._in_flight.add(exchange)
         self.max_concurrency = max(self.max_concurrency, len(self._in_flight))
-        if device_id is not None:
-            self._arrive_at(device_id, exchange)
-        state.changed()
+        if record.device_id is not None:
+            self._arrive_at(record.device_id, exchange)
+        self._state.changed()
         return exchange
 
     def _arrive_at(self, device_id: str, exchange: Exchange) -> None:

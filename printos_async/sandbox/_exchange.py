@@ -1,0 +1,98 @@
+"""One request on its way, and the ways in which it can end."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from . import _answers
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from starlette.types import Receive, Send
+
+    from ._answers import Answer
+    from ._records import RecordedRequest
+
+MAX_BODY_BYTES = 1024 * 1024
+
+
+class Connection(Protocol):
+    """What a socket can do beyond ASGI; the sandbox's server puts it into the scope."""
+
+    on_lost: Callable[[], None] | None
+
+    def is_closing(self) -> bool:
+        """Tell whether the connection is closed or about to be."""
+
+    def peer_has_left(self) -> bool:
+        """Tell whether the client has closed its side."""
+
+    def reset(self) -> None:
+        """Close with a RST."""
+
+    def write_and_close(self, data: bytes) -> None:
+        """Write bytes as they are, then close."""
+
+
+class Exchange:
+    """A request and its connection; the connection is None under another server than the sandbox's."""
+
+    def __init__(
+        self, record: RecordedRequest, *, connection: Connection | None, receive: Receive, send: Send
+    ) -> None:
+        self.record = record
+        self.connection = connection
+        self._receive = receive
+        self._send = send
+
+    def client_has_left(self) -> bool:
+        """Tell whether nobody waits for the answer any more; never true without a connection."""
+        return self.connection is not None and self.connection.is_closing()
+
+    async def read(self) -> bytes | None:
+        """Read the body, of a long one enough to see that; None if the client left before its end."""
+        chunks = bytearray()
+        while True:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                return None
+            if len(chunks) <= MAX_BODY_BYTES:
+                chunks += message.get("body", b"")
+            if not message.get("more_body", False):
+                return bytes(chunks)
+
+    async def respond(self, answer: Answer) -> None:
+        """Answer."""
+        if not self.client_has_left():
+            self.record.status = answer.status
+        headers = [*answer.headers, (b"content-length", b"%d" % len(answer.body))]
+        await self._send({"type": "http.response.start", "status": answer.status, "headers": headers})
+        await self._send({"type": "http.response.body", "body": answer.body})
+
+    async def reset(self) -> None:
+        """Reset the connection instead of an answer.
+
+        Raises:
+            ConnectionResetError: There is no connection to reset.
+        """
+        if self.connection is None:
+            raise ConnectionResetError("the sandbox resets this connection")
+        self.connection.reset()
+        await self.hang()
+
+    async def cut_off(self, answer: Answer) -> None:
+        """Announce more bytes than come, and close.
+
+        Raises:
+            ConnectionResetError: There is no connection to close.
+        """
+        if self.connection is None:
+            raise ConnectionResetError("the sandbox cuts this answer off")
+        self.connection.write_and_close(_answers.cut_off(answer))
+        await self.hang()
+
+    async def hang(self) -> None:
+        """Return once the connection is gone."""
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
