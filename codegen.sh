@@ -18,8 +18,8 @@ fail() {
   exit 2
 }
 
-# -P: a stray module in the folder this was called from must not shadow a tool's own.
-has_tools() { PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}" "$1" -P -m spec.codegen_tools >/dev/null 2>&1; }
+# -P: a stray module in the folder this was called from must not shadow a tool. -B: --check writes no cache either.
+has_tools() { PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}" "$1" -P -B -m spec.codegen_tools >/dev/null 2>&1; }
 
 python="${PYTHON:-}"
 if [ -z "$python" ]; then
@@ -36,4 +36,4 @@ command -v -- "$python" >/dev/null 2>&1 || fail "no Python at '$python'; Python 
 "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null ||
   fail "'$python' is not Python 3.11 or later; name one in PYTHON"
 
-PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}" exec "$python" -P -m spec.codegen "$@"
+PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}" exec "$python" -P -B -m spec.codegen "$@"

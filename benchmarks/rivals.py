@@ -143,7 +143,7 @@ async def bare_wire(url: str, in_flight: int) -> AsyncIterator[Push]:
     address = urlsplit(url)
     origin = Origin(address.scheme, address.hostname or "", address.port or 0)
     headers = (("content-type", "application/json"),)
-    wire = Http1Wire(ssl_context=ssl.create_default_context())
+    wire = Http1Wire(make_ssl_context=ssl.create_default_context)
     try:
 
         async def put(number: int) -> int:

@@ -204,6 +204,7 @@ class PrintOSClient:
         Raises:
             ClientClosedError: The client was closed, or lives in another event loop or process.
         """
+        self._exchange.open()
         return await provision_all(self._core, self._operations, self._answers, requests)
 
     async def update_device_status(self, device_id: str, status: DeviceStatusUpdate) -> None:

@@ -52,6 +52,7 @@ class _Slot:
 
     device_id: str
     waiting: _Pending | None
+    error: PrintOSError | None = None  # of the last attempt, if that failed
 
 
 class PushEngine:
@@ -165,6 +166,7 @@ class PushEngine:
         except APIError as error:
             delay_s = self._core.retry_delay_s(call, error, attempt=pending.attempts)
             if delay_s is not None and self._core.budget.capacity >= 1:
+                slot.error = error
                 if slot.waiting is None:
                     slot.waiting = pending
                 else:
@@ -184,6 +186,9 @@ class PushEngine:
         if slot.waiting is not None:
             self._make_ready(slot)
             return
+        self._forget(slot)
+
+    def _forget(self, slot: _Slot) -> None:
         del self._slots[slot.device_id]
         self._notify()
 
@@ -196,11 +201,22 @@ class PushEngine:
         self._timer = None
         now_s = self._loop.time()
         while self._delayed and self._delayed[0][0] <= now_s:
-            if not self._core.budget.take(now_s=time.monotonic()):
+            if self._core.budget.take(now_s=time.monotonic()):
+                self._make_ready(heapq.heappop(self._delayed)[2])
+            elif self._core.seems_down:
+                self._give_up(
+                    heapq.heappop(self._delayed)[2]
+                )  # else an outage would take as long as the fleet is large
+            else:
                 self._timer = self._loop.call_at(now_s + _BUDGET_POLL_S, self._release_due)
                 return
-            self._make_ready(heapq.heappop(self._delayed)[2])
         self._arm()
+
+    def _give_up(self, slot: _Slot) -> None:
+        pending = slot.waiting
+        assert pending is not None  # noqa: S101  # a delayed slot has something waiting
+        self._settle_pending(slot.device_id, "failed", pending, slot.error)
+        self._forget(slot)
 
     def _supersede(self, device_id: str, pending: _Pending) -> None:
         self._settle_pending(device_id, "superseded", pending)
@@ -247,11 +263,15 @@ class PushEngine:
         result = PushResult(device_id, outcome, attempts, self._loop.time() - since_s, error, status)
         if outcome == "failed" and len(report.failures) < MAX_FAILURES_KEPT:
             report.failures.append(result)
-        if self._on_result is not None:
-            self._on_result(result)
+        if self._on_result is not None and self._crash is None:
+            try:
+                self._on_result(result)
+            except Exception as crash:  # noqa: BLE001  # the caller's bug: it ends the push and is raised there
+                self._crash = crash
+                self._notify()
 
     def _worker_ended(self, worker: asyncio.Task[None]) -> None:
-        # A worker only ends by cancellation, or by what on_result raised: a bug of the caller's, to be shown.
+        # A worker only ends by cancellation, unless there is a bug: then the push must not wait for it forever.
         self._workers.discard(worker)
         if not worker.cancelled():
             self._crash = worker.exception()

@@ -16,6 +16,8 @@ from spec.codegen_tools import CodegenError, assert_tools
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from spec.codegen_input import Specification
+
 _ROOT = Path(__file__).resolve().parent.parent
 _GENERATED = _ROOT / "generated"
 _SPECIFICATION = _ROOT / "spec" / "hp-printos-device-api-openapi.yml"
@@ -77,14 +79,20 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     return options
 
 
-def _generate(source: Path, folder: Path) -> int:
-    # Here, not at the top: they need the tools that were only just found to be there.
+def _read(source: Path) -> Specification:
+    # Imported where it is used, like the modules below: they need the tools, which were only just found to be
+    # there, and the generator's own take longer to import than a broken specification takes to be refused.
     from spec.codegen_input import read_specification  # noqa: PLC0415
+
+    return read_specification(source)
+
+
+def _generate(source: Path, folder: Path) -> int:
+    specification = _read(source)
     from spec.codegen_package import build, differences  # noqa: PLC0415
     from spec.codegen_signatures import report, signatures  # noqa: PLC0415
     from spec.codegen_swap import PACKAGE, locked, recover, replace, staging_folder  # noqa: PLC0415
 
-    specification = read_specification(source)
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / PACKAGE
     with locked(folder) as lock:
@@ -103,11 +111,10 @@ def _generate(source: Path, folder: Path) -> int:
 
 
 def _check() -> int:
-    from spec.codegen_input import read_specification  # noqa: PLC0415
+    specification = _read(_SPECIFICATION)
     from spec.codegen_package import build, differences  # noqa: PLC0415
     from spec.codegen_swap import PACKAGE, locked  # noqa: PLC0415
 
-    specification = read_specification(_SPECIFICATION)
     if not _GENERATED.is_dir():
         raise CodegenError(f"{_shown(_GENERATED)} is missing; run ./codegen.sh")
     with tempfile.TemporaryDirectory(prefix="codegen-check-") as folder, locked(_GENERATED, shared=True):

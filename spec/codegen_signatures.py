@@ -56,18 +56,33 @@ def signatures(package: Path) -> dict[str, str]:
 def report(old: dict[str, str], new: dict[str, str]) -> str:
     """Say what was added (+), removed (-) and changed (~) from old to new."""
     lines = []
+    # The methods of a class that comes or goes as a whole go without saying; its fields do not.
+    whole = tuple(f"{name}." for name in old.keys() ^ new.keys() if not name.endswith("()"))
     for name in sorted(old.keys() | new.keys()):
+        if name.startswith(whole) and name.endswith("()"):
+            continue
         if name not in old:
             lines.append(f"+ {name}: {new[name]}")
         elif name not in new:
             lines.append(f"- {name}: {old[name]}")
         elif old[name] != new[name]:
             lines.append(f"~ {name}: {old[name]}  ->  {new[name]}")
+    lines += _reordered(old, new)
     if not lines:
         return "no change in the public signatures"
     kinds = {"+": "added", "-": "removed", "~": "changed"}
     counts = ", ".join(f"{sum(line[0] == sign for line in lines)} {word}" for sign, word in kinds.items())
     return "\n".join([f"public signatures: {counts}", *(f"  {line}" for line in lines)])
+
+
+def _reordered(old: dict[str, str], new: dict[str, str]) -> Iterator[str]:
+    """Name the models whose fields come in another order, which is that of their positional arguments."""
+    for owner in sorted(name for name in old.keys() & new.keys() if new[name].startswith("class(")):
+        fields = [n for n in old if n in new and n.startswith(f"{owner}.") and not n.endswith("()")]
+        moved = [name for name in new if name in fields]
+        if fields != moved:
+            order = [", ".join(name.rpartition(".")[2] for name in names) for names in (fields, moved)]
+            yield f"~ {owner} order: {order[0]}  ->  {order[1]}"
 
 
 def _module_name(package: Path, path: Path) -> str:
@@ -129,9 +144,6 @@ def _module(module: str, tree: ast.Module) -> Iterator[tuple[str, str]]:
         elif isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
             yield f"{module}.{node.name}", f"class({', '.join(ast.unparse(base) for base in node.bases)})"
             yield from _members(f"{module}.{node.name}", node)
-        elif isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
-            # A model that is no longer handed on is gone for those who import it from the package.
-            yield f"{module}.__all__", ", ".join(sorted(_texts(node.value)))
 
 
 def _members(owner: str, node: ast.ClassDef) -> Iterator[tuple[str, str]]:
@@ -143,12 +155,6 @@ def _members(owner: str, node: ast.ClassDef) -> Iterator[tuple[str, str]]:
             yield f"{owner}.{ast.unparse(member.targets[0])}", ast.unparse(member.value)
         elif isinstance(member, _Function) and (not member.name.startswith("_") or member.name == "__init__"):
             yield f"{owner}.{member.name}()", _signature(member)
-
-
-def _texts(node: ast.expr) -> Iterator[str]:
-    for part in ast.walk(node):
-        if isinstance(part, ast.Constant):
-            yield str(part.value)
 
 
 def _signature(function: _Function) -> str:

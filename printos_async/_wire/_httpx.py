@@ -102,7 +102,10 @@ async def _read(response: httpx.Response, deadline: float, max_body_bytes: int) 
     loop = asyncio.get_running_loop()
     chunks: list[bytes] = []
     size = 0
-    async for chunk in response.aiter_raw():
+    # The stream itself, as transferred: aiter_raw refuses the ready-made answers of mocks.
+    stream = response.stream
+    assert isinstance(stream, httpx.AsyncByteStream)  # noqa: S101  # an asynchronous transport gives no other
+    async for chunk in stream:
         chunks.append(chunk)
         size += len(chunk)
         if size > max_body_bytes:

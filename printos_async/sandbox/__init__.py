@@ -7,7 +7,14 @@ from __future__ import annotations
 
 from ._faults import FaultKind, Faults, MalformedKind, Operation
 from ._records import AppliedStatus, RecordedRequest, SandboxDevice
-from ._sandbox import Sandbox
+
+try:
+    from ._sandbox import Sandbox
+except ModuleNotFoundError as error:
+    if (error.name or "").partition(".")[0] not in {"starlette", "uvicorn"}:
+        raise
+    message = "the sandbox needs its extra: pip install 'printos-async[sandbox]'"
+    raise ModuleNotFoundError(message, name=error.name) from error
 
 __all__ = [
     "AppliedStatus",

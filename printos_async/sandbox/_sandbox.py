@@ -22,12 +22,12 @@ from ._traffic import Traffic
 
 if TYPE_CHECKING:
     from collections import Counter
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
     from types import TracebackType
 
     from ._faults import FaultKind, Operation
-    from ._records import AppliedStatus, Record, RecordedRequest, SandboxDevice
+    from ._records import AppliedStatus, RecordedRequest, SandboxDevice
 
 
 class Sandbox:
@@ -126,6 +126,7 @@ class Sandbox:
             certfile=self._certfile,
             keyfile=self._keyfile,
             keep_alive_s=self._keep_alive_s,
+            on_change=self._state.changed,
         )
         self._bound_port = await server.start()
         self._server = server
@@ -170,7 +171,7 @@ class Sandbox:
         return MappingProxyType(self._state.devices)
 
     @property
-    def applied(self) -> Record[AppliedStatus]:
+    def applied(self) -> Sequence[AppliedStatus]:
         """The writes in the order in which they were applied; the newest ``record_limit`` of them at least."""
         return self._state.applied
 
@@ -187,7 +188,7 @@ class Sandbox:
     # What it saw
 
     @property
-    def requests(self) -> Record[RecordedRequest]:
+    def requests(self) -> Sequence[RecordedRequest]:
         """The requests in the order of arrival; the newest ``record_limit`` of them at least."""
         return self._state.requests
 
@@ -294,7 +295,7 @@ class Sandbox:
         self._api.gates.open(device_id)
 
     async def wait_for(self, predicate: Callable[[], object], *, timeout_s: float = 10.0) -> None:
-        """Return once ``predicate()`` is true; it is asked after every arrival, answer and write.
+        """Return once ``predicate()`` is true; it is asked after every arrival, answer, write and connection.
 
         Raises:
             TimeoutError: It did not come true in time.

@@ -35,9 +35,11 @@ class _Config(uvicorn.Config):
 
 
 class Connections:
-    """How many connections were accepted, and whether all are gone."""
+    """How many connections were accepted, whether all are gone, and whether more are welcome."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_change: Callable[[], None]) -> None:
+        self._on_change = on_change
+        self.refused = False
         self.accepted = 0
         self.open = 0
         self.none_left = asyncio.Event()
@@ -48,12 +50,14 @@ class Connections:
         self.accepted += 1
         self.open += 1
         self.none_left.clear()
+        self._on_change()
 
     def lost(self) -> None:
         """Count a connection's end."""
         self.open -= 1
         if not self.open:
             self.none_left.set()
+        self._on_change()
 
 
 class _Protocol(HttpToolsProtocol):
@@ -75,6 +79,9 @@ class _Protocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._watched.made()
+        if self._watched.refused:
+            # Accepted, or in its TLS handshake, just when the server stopped.
+            transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
@@ -134,8 +141,9 @@ class SandboxServer:
         certfile: Path | None,
         keyfile: Path | None,
         keep_alive_s: int,
+        on_change: Callable[[], None],
     ) -> None:
-        self.connections = Connections()
+        self.connections = Connections(on_change)
         self._host = host
         self._port = port
         self._config = _Config(
@@ -156,9 +164,7 @@ class SandboxServer:
     async def start(self) -> int:
         """Listen, and give the port."""
         self._config.load()
-        family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
-        # Bound here, so that the port is known and an address in use is the caller's OSError, not an exit.
-        listener = socket.create_server((self._host, self._port), family=family, backlog=self._config.backlog)
+        listener = _bind(self._host, self._port)
         try:
             port: int = listener.getsockname()[1]
             self._server.lifespan = self._config.lifespan_class(self._config)
@@ -171,6 +177,7 @@ class SandboxServer:
 
     async def stop(self) -> None:
         """Stop listening, close what is idle and break off what is under way; takes a second at most."""
+        self.connections.refused = True
         for server in self._server.servers:
             server.close()
         state = self._server.server_state
@@ -182,10 +189,32 @@ class SandboxServer:
         # A TLS client need not answer a polite farewell.
         for protocol in list(state.connections):
             protocol.transport.abort()
+        if sys.version_info >= (3, 13):
+            for server in self._server.servers:
+                server.abort_clients()
         await self.connections.none_left.wait()
         for task in list(state.tasks):
             task.cancel()
         while state.tasks:
             await asyncio.wait(list(state.tasks))
-        for server in self._server.servers:
-            await server.wait_closed()
+        # From Python 3.12 on this waits for handshakes too, which a silent client can draw out.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_GRACE_S):
+                for server in self._server.servers:
+                    await server.wait_closed()
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    # Bound here, so that the port is known and an address in use is the caller's OSError, not an exit. The
+    # protocol is named, because asyncio sets TCP_NODELAY only where it is; without, an answer with a body
+    # waits for the client's delayed acknowledgement.
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        if sys.platform != "win32":
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+    except BaseException:
+        listener.close()
+        raise
+    return listener

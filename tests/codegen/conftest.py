@@ -1,0 +1,97 @@
+"""A copy of what codegen.sh needs, so that no test touches the repository itself."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from attrs import frozen
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@frozen
+class Repository:
+    """A working copy with the committed specification and client."""
+
+    root: Path
+
+    @property
+    def generated(self) -> Path:
+        return self.root / "generated"
+
+    @property
+    def package(self) -> Path:
+        return self.generated / "printos_device_api"
+
+    @property
+    def specification(self) -> Path:
+        return self.root / "spec" / "hp-printos-device-api-openapi.yml"
+
+    def change(self, old: str, new: str) -> None:
+        """Edit the specification; the text must be there."""
+        text = self.specification.read_text("utf-8")
+        assert old in text
+        self.specification.write_text(text.replace(old, new, 1), "utf-8")
+
+    def run(
+        self, *arguments: str | Path, cwd: Path | None = None, **environment: str | None
+    ) -> subprocess.CompletedProcess[str]:
+        """Run codegen.sh to its end; None takes a variable away."""
+        return subprocess.run(
+            [self.root / "codegen.sh", *arguments],
+            cwd=cwd or self.root,
+            env=self.environment(**environment),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        """Start codegen.sh; it execs Python, so the process is the one that generates."""
+        return subprocess.Popen(
+            [self.root / "codegen.sh", *arguments],
+            cwd=self.root,
+            env=self.environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def environment(self, **changes: str | None) -> dict[str, str]:
+        wanted = {**os.environ, "PYTHON": sys.executable, **changes}
+        return {name: value for name, value in wanted.items() if value is not None}
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Repository:
+    root = tmp_path / "a repository"
+    root.mkdir()
+    ignore = shutil.ignore_patterns("__pycache__", ".printos_device_api.*")
+    shutil.copy2(ROOT / "codegen.sh", root)
+    for name in ("spec", "generated"):
+        shutil.copytree(ROOT / name, root / name, ignore=ignore)
+    return Repository(root)
+
+
+@pytest.fixture
+def snapshot() -> Callable[[Path], dict[str, bytes]]:
+    """Every file below a folder, hidden ones and caches included, with its bytes."""
+
+    def take(folder: Path) -> dict[str, bytes]:
+        return {
+            str(path.relative_to(folder)): path.read_bytes()
+            for path in sorted(folder.rglob("*"))
+            if path.is_file()
+        }
+
+    return take

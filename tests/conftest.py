@@ -1,0 +1,34 @@
+"""What most tests start from: a sandbox on a real socket, and a client of it that tries again quickly."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from printos_async import DeviceStatusUpdate, DeviceStatusUpdateMetrics, HmacAuth, PrintOSClient, RetryPolicy
+from printos_async.sandbox import Sandbox
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+KEY, SECRET = "testkey123", "testsecret456"
+QUICK_RETRY = RetryPolicy(base_delay_s=0.001, max_delay_s=2.0)
+
+
+def status(pages: int = 0, word: str = "DS_PRINTING") -> DeviceStatusUpdate:
+    return DeviceStatusUpdate(status=word, metrics=DeviceStatusUpdateMetrics(pages_total=pages))
+
+
+@pytest.fixture
+async def sandbox() -> AsyncIterator[Sandbox]:
+    async with Sandbox(hmac_keys={KEY: SECRET}) as running:
+        for index in range(10):
+            running.add_device(f"dev-{index}")
+        yield running
+
+
+@pytest.fixture
+async def client(sandbox: Sandbox) -> AsyncIterator[PrintOSClient]:
+    async with PrintOSClient(sandbox.url, auth=HmacAuth(KEY, SECRET), retry=QUICK_RETRY) as running:
+        yield running
