@@ -1,0 +1,94 @@
+"""What ``printos demo`` found out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from attrs import Factory, define
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+@define(kw_only=True)
+class DemoReport:
+    """The account of one demonstration.
+
+    Attributes:
+        seed: The faults' seed.
+        url: Where the server was.
+        devices: How many were registered.
+        statuses: How many were given to ``push_statuses``.
+        sent: How many the server acknowledged.
+        superseded: How many a newer one of their device replaced.
+        failed: How many were given up.
+        retries: Requests that were tried again, provisioning included.
+        pushing_s: Seconds that the rounds took.
+        latencies_s: Of every status sent: seconds from its acceptance to its acknowledgement, sorted.
+        faults: What the server did wrong, by kind.
+        problems: What should not be; empty if all is well.
+    """
+
+    seed: int
+    url: str = ""
+    devices: int = 0
+    statuses: int = 0
+    sent: int = 0
+    superseded: int = 0
+    failed: int = 0
+    retries: int = 0
+    requests: int = 0
+    pushing_s: float = 0.0
+    latencies_s: Sequence[float] = ()
+    faults: dict[str, int] = Factory(dict)
+    problems: list[str] = Factory(list)
+
+    @property
+    def rate_per_s(self) -> float:
+        """Statuses acknowledged in a second."""
+        return self.sent / self.pushing_s if self.pushing_s else 0.0
+
+    def latency_s(self, percent: int) -> float:
+        """Give a percentile of the latencies, by nearest rank."""
+        if not self.latencies_s:
+            return 0.0
+        return self.latencies_s[-(-len(self.latencies_s) * percent // 100) - 1]
+
+    def to_json(self) -> dict[str, Any]:
+        """Give the account for machines."""
+        return {
+            "ok": not self.problems,
+            "problems": self.problems,
+            "seed": self.seed,
+            "devices": self.devices,
+            "statuses": self.statuses,
+            "sent": self.sent,
+            "superseded": self.superseded,
+            "failed": self.failed,
+            "retries": self.retries,
+            "requests": self.requests,
+            "faults": self.faults,
+            "elapsedS": round(self.pushing_s, 6),
+            "ratePerS": round(self.rate_per_s, 1),
+            "latencyS": {f"p{percent}": round(self.latency_s(percent), 6) for percent in (50, 95, 99)},
+        }
+
+    def lines(self) -> list[str]:
+        """Give the account for people."""
+        p50, p95, p99 = (f"{self.latency_s(percent) * 1000:,.1f} ms" for percent in (50, 95, 99))
+        faults = ", ".join(f"{count:,} {kind}" for kind, count in sorted(self.faults.items()))
+        rows = [
+            ("devices", f"{self.devices:,}, registered and signed for at {self.url}"),
+            ("statuses", f"{self.statuses:,} given, {self.sent:,} sent, {self.failed:,} failed"),
+            ("coalesced", f"{self.superseded:,} replaced by a newer one before they were sent"),
+            ("rate", f"{self.rate_per_s:,.0f} statuses/s over {self.pushing_s:.2f} s"),
+            ("latency", f"p50 {p50}, p95 {p95}, p99 {p99}, from acceptance to acknowledgement"),
+            ("faults", faults or "none"),
+            ("retries", f"{self.retries:,} of {self.requests:,} requests"),
+        ]
+        verdict = (
+            "Something is wrong:"
+            if self.problems
+            else "Every device ended with its newest status; never was more than one request per device in flight."
+        )
+        return [*(f"{name:<10} {text}" for name, text in rows), "", verdict]

@@ -1,0 +1,66 @@
+"""What the command says: results on standard output, everything else on standard error."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+EXIT_OK = 0
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+_EXIT_SIGNAL = 128
+
+
+class CommandError(Exception):
+    """What the command line itself has to complain about, in one line that says what to do next."""
+
+    def __init__(self, message: str, *, exit_code: int = EXIT_USAGE) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+def exit_code_of_signal(number: int) -> int:
+    """Give the exit code by which shells name the signal that ended a process."""
+    return _EXIT_SIGNAL + number
+
+
+def printable(text: object) -> str:
+    """Escape what would drive the terminal: servers and files may say anything."""
+    return "".join(
+        character if character.isprintable() else ascii(character)[1:-1] for character in str(text)
+    )
+
+
+def complain(message: object) -> None:
+    """Say something on standard error, in one line."""
+    print(f"printos: {printable(message)}", file=sys.stderr)  # noqa: T201
+
+
+def say(line: object = "") -> None:
+    """Say something for people on standard output."""
+    print(line)  # noqa: T201
+
+
+def say_json(value: dict[str, Any]) -> None:
+    """Write the one JSON object that machines get."""
+    print(json.dumps(value, allow_nan=False))  # noqa: T201
+
+
+def say_rows(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Show a table on a terminal, and tab-separated lines to whatever else reads standard output."""
+    texts = [[printable("" if cell is None else cell) for cell in row] for row in rows]
+    if not sys.stdout.isatty():
+        for row in [list(columns), *texts]:
+            say("\t".join(row))
+        return
+    table = Table(*columns, box=None, pad_edge=False, header_style="bold")
+    for row in texts:
+        table.add_row(*row)
+    Console(markup=False, highlight=False, emoji=False).print(table)

@@ -1,0 +1,60 @@
+"""A live line on a terminal's standard error; nothing anywhere else."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable
+
+_INTERVAL_S = 0.1
+
+
+@asynccontextmanager
+async def live_progress(
+    title: str, *, total: float | None, sample: Callable[[], tuple[float, str]]
+) -> AsyncGenerator[None, None]:
+    """Show progress while the block runs.
+
+    Sampled ten times a second: an update for each status would cost more than the status.
+
+    Args:
+        title: What is going on.
+        total: What ``sample`` counts up to; None where that is not known.
+        sample: Gives how far it is, and a text for the end of the line.
+    """
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        *([TaskProgressColumn()] if total is not None else []),
+        TextColumn("{task.fields[text]}", markup=False),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console, auto_refresh=False) as progress:
+        task = progress.add_task(title, total=total, text="")
+
+        def show() -> None:
+            completed, text = sample()
+            progress.update(task, completed=completed, text=text, refresh=True)
+
+        async def keep_showing() -> None:
+            while True:
+                show()
+                await asyncio.sleep(_INTERVAL_S)
+
+        ticker = asyncio.create_task(keep_showing())
+        try:
+            yield
+        finally:
+            ticker.cancel()
+            await asyncio.wait({ticker})
+            show()

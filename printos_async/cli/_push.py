@@ -1,0 +1,114 @@
+"""``printos push``: its options."""
+
+import asyncio
+import os
+from contextlib import ExitStack
+from pathlib import Path
+from typing import IO, Annotated
+
+import typer
+
+from . import _settings
+from ._failures import FailuresFile
+from ._output import CommandError
+from ._push_job import PushJob, report
+from ._records import Format
+from ._source import Source
+from ._statuses import format_of
+
+
+def push(
+    file: Annotated[
+        str,
+        typer.Argument(metavar="FILE|-", help="JSON lines or CSV; - is standard input.", show_default=False),
+    ],
+    *,
+    file_format: Annotated[
+        Format | None,
+        typer.Option(
+            "--format",
+            help="By default what the name says: .jsonl, .ndjson, .csv; JSON lines on standard input.",
+            show_default=False,
+        ),
+    ] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Check the whole file first; send nothing if a line is bad.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check the file; send nothing. Needs no credentials.")
+    ] = False,
+    failures: Annotated[
+        Path | None,
+        typer.Option(
+            help="Append what was not sent to this file, as JSON lines that can be pushed again.",
+            show_default=False,
+        ),
+    ] = None,
+    bad_lines: Annotated[
+        Path | None,
+        typer.Option(help="Append lines that cannot be read to this file, as they are.", show_default=False),
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Write one JSON object to standard output, and nothing else.")
+    ] = False,
+    base_url: _settings.BaseUrl = None,
+    key: _settings.Key = None,
+    secret_file: _settings.SecretFile = None,
+    login: _settings.Login = None,
+    password_file: _settings.PasswordFile = None,
+    timeout_s: _settings.TimeoutS = _settings.DEFAULT_TIMEOUT_S,
+    max_in_flight: _settings.MaxInFlight = _settings.DEFAULT_MAX_IN_FLIGHT,
+    max_attempts: _settings.MaxAttempts = _settings.DEFAULT_MAX_ATTEMPTS,
+    insecure_http: _settings.InsecureHttp = False,
+) -> None:
+    """Send every status in a file, many at once; of each device the newest wins.
+
+    A line is `{"deviceId": "dev-1", "status": "DS_ON", "metrics": {"pagesTotal": 12, "inkLevel": 0.4}}`, or in
+    CSV the columns `deviceId,status,pagesTotal,inkLevel` under a header. The file is read as it is sent.
+
+    Exit codes: 0 all sent (or replaced by a newer one), 1 some failed or some lines are bad, 2 usage or
+    configuration, 130 or 143 stopped by Ctrl-C or SIGTERM.
+    """
+    chosen_format = format_of(file, file_format)
+    connection = _settings.Connection(
+        base_url=base_url,
+        key=key,
+        secret_file=secret_file,
+        login=login,
+        password_file=password_file,
+        timeout_s=timeout_s,
+        max_in_flight=max_in_flight,
+        max_attempts=max_attempts,
+        insecure_http=insecure_http,
+    )
+    with ExitStack() as stack:
+        source = stack.enter_context(Source(file))
+        kept = rejected = None
+        if failures is not None and not dry_run:
+            kept = stack.enter_context(FailuresFile(failures))
+            _refuse_same_file(source, kept.fileno(), "--failures")
+        if bad_lines is not None:
+            rejected = stack.enter_context(_open_bad_lines(bad_lines))
+            _refuse_same_file(source, rejected.fileno(), "--bad-lines")
+        job = PushJob(
+            source=source, file_format=chosen_format, strict=strict, failures=kept, bad_lines_file=rejected
+        )
+        # The client is made here, outside of the event loop: it may ask for a secret on the terminal.
+        if dry_run:
+            account = asyncio.run(job.check())
+        else:
+            account = asyncio.run(job.push(connection.make_client(hooks=[job.tally.on_event])))
+    report(account, as_json=as_json)
+    raise typer.Exit(account.exit_code)
+
+
+def _open_bad_lines(path: Path) -> IO[bytes]:
+    try:
+        return os.fdopen(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), "ab", buffering=0)
+    except OSError as error:
+        raise CommandError(f"cannot write {path}: {error.strerror}") from error
+
+
+def _refuse_same_file(source: Source, file_descriptor: int, option: str) -> None:
+    if source.is_regular and os.path.sameopenfile(source.file_descriptor, file_descriptor):
+        raise CommandError(f"{option} names the file that is read; give it another one")

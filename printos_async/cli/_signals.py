@@ -1,0 +1,64 @@
+"""Ctrl-C and SIGTERM while statuses are under way: first no more are read, then what is left is given up."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import threading
+from typing import TYPE_CHECKING, Any, Self
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+# Within what container runtimes wait before they kill.
+GRACE_S = 8.0
+
+
+class StopSignals:
+    """Turns signals into two requests: to stop, and to give up.
+
+    Attributes:
+        stopping: Set by the first signal.
+        giving_up: Set by the second one, or when ``GRACE_S`` seconds have passed since the first.
+        received: The first signal.
+    """
+
+    def __init__(self) -> None:
+        self.stopping = asyncio.Event()
+        self.giving_up = asyncio.Event()
+        self.received: signal.Signals | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> Self:
+        self._loop = asyncio.get_running_loop()
+        # Only the main thread may; elsewhere whoever runs it has signals of its own.
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                # signal.signal and not the loop's own way, which Windows lacks.
+                self._before[number] = signal.signal(number, self._on_signal)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _on_signal(self, number: int, _frame: object) -> None:
+        # Runs between any two instructions: leave everything to the loop.
+        if self._loop is not None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed
+                self._loop.call_soon_threadsafe(self._take, self._loop, signal.Signals(number))
+
+    def _take(self, loop: asyncio.AbstractEventLoop, received: signal.Signals) -> None:
+        if self.received is None:
+            self.received = received
+            self.stopping.set()
+            self._timer = loop.call_later(GRACE_S, self.giving_up.set)
+        else:
+            self.giving_up.set()

@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import os
+import pty
+import re
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from printos_async import DeviceStatusUpdate, HmacAuth, PrintOSClient
+from printos_async.cli._demo_report import DemoReport
+from printos_async.cli._demo_run import Demo
+from printos_async.sandbox import Sandbox
+
+if TYPE_CHECKING:
+    from tests.cli.conftest import Cli
+
+
+async def test_the_demo_pushes_a_fleet_and_finds_all_well(cli: Cli) -> None:
+    ended = await cli.run("demo", "--devices", "20", "--rounds", "3", "--json")
+    report = ended.json
+    assert (ended.code, report["ok"], report["problems"]) == (0, True, [])
+    assert (report["devices"], report["statuses"], report["failed"]) == (20, 20 * 3 * 3, 0)
+    assert report["sent"] + report["superseded"] == report["statuses"]
+    assert report["superseded"] > 0
+    assert 0 < report["latencyS"]["p50"] <= report["latencyS"]["p95"] <= report["latencyS"]["p99"]
+
+
+async def test_the_demo_withstands_faults(cli: Cli) -> None:
+    ended = await cli.run("demo", "--devices", "30", "--rounds", "1", "--faults", "--seed", "4", "--json")
+    report = ended.json
+    assert (ended.code, report["problems"]) == (0, [])
+    assert report["retries"] > 0
+    assert sum(report["faults"].values()) > 0
+
+
+async def test_the_demo_without_json_is_for_people(cli: Cli) -> None:
+    ended = await cli.run("demo", "--devices", "2", "--rounds", "1")
+    assert ended.code == 0
+    assert "newest status" in ended.out
+    for word in ("rate", "latency", "p99", "retries", "coalesced"):
+        assert word in ended.out
+
+
+async def test_a_server_that_ends_with_an_older_status_is_found_out() -> None:
+    async with Sandbox(hmac_keys={"demo": "s"}) as sandbox:
+        demo = Demo(devices=3, rounds=2, has_faults=False, seed=0)
+        async with PrintOSClient(sandbox.url, auth=HmacAuth("demo", "s")) as client:
+            report = await demo.run_against(sandbox, client)
+            assert report.problems == []
+            [device_id, *_] = sandbox.devices
+            old = DeviceStatusUpdate.from_dict({"status": "DS_ON", "metrics": {"pagesTotal": 1}})
+            await client.update_device_status(device_id, old)
+        demo.check(sandbox)
+    assert len(report.problems) == 2
+    assert f"1 not at their newest status: {device_id} has report 1, not 6" in report.problems
+    assert f"1 went back to an older status: {device_id}: report 1 after 6" in report.problems
+
+
+def test_percentiles_are_by_nearest_rank() -> None:
+    report = DemoReport(seed=0, latencies_s=[number / 1000 for number in range(1, 101)])
+    assert [report.latency_s(percent) for percent in (50, 95, 99, 100)] == [0.05, 0.095, 0.099, 0.1]
+    assert DemoReport(seed=0).latency_s(50) == 0
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pseudo-terminals")
+def test_progress_is_shown_on_a_terminal() -> None:
+    controller, terminal = pty.openpty()
+    program = "from printos_async.cli import main; raise SystemExit(main())"
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, "demo", "--devices", "5", "--rounds", "1", "--json"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=terminal,
+        env={**os.environ, "TERM": "xterm", "COLUMNS": "100"},
+    )
+    os.close(terminal)
+    seen = b""
+    try:
+        while True:
+            try:
+                chunk = os.read(controller, 4096)
+            except OSError:  # the other side is closed
+                break
+            if not chunk:
+                break
+            seen += chunk
+        out, _ = process.communicate(timeout=20)
+    finally:
+        process.kill()
+        process.wait()
+        os.close(controller)
+    assert process.returncode == 0
+    assert out.startswith(b'{"ok": true')
+    assert re.search(rb"100%.*statuses/s", seen)

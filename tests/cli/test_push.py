@@ -1,0 +1,195 @@
+from __future__ import annotations
+
+import json
+import stat
+from typing import TYPE_CHECKING
+
+import pytest
+
+from printos_async.sandbox import Faults, Sandbox
+
+if TYPE_CHECKING:
+    from tests.cli.conftest import Cli
+
+
+def line(device_id: str, pages_total: int = 1) -> str:
+    return (
+        json.dumps({"deviceId": device_id, "status": "DS_ON", "metrics": {"pagesTotal": pages_total}}) + "\n"
+    )
+
+
+def pages_total(sandbox: Sandbox, device_id: str) -> int | None:
+    status = sandbox.devices[device_id].status
+    return None if status is None else status["metrics"]["pagesTotal"]
+
+
+async def test_every_status_of_a_file_is_sent_and_the_newest_wins(cli: Cli, sandbox: Sandbox) -> None:
+    file = cli.file(
+        "s.jsonl", "\ufeff" + line("dev-1", 1) + "\r\n \n" + line("dev-2", 5) + line("dev-1", 2).strip()
+    )
+    ended = await cli.run("push", file)
+    assert (ended.code, ended.err) == (0, "")
+    assert "replaced" in ended.out
+    assert (pages_total(sandbox, "dev-1"), pages_total(sandbox, "dev-2")) == (2, 5)
+
+
+async def test_csv_is_told_by_the_name_and_json_is_the_only_output(cli: Cli, sandbox: Sandbox) -> None:
+    file = cli.file("s.CSV", "deviceId,status,pagesTotal,inkLevel\r\ndev-3,DS_ON,7,0.5\r\n")
+    ended = await cli.run("push", file, "--json")
+    assert (ended.code, ended.err) == (0, "")
+    assert (ended.json["sent"], ended.json["statuses"], ended.json["exitCode"]) == (1, 1, 0)
+    assert sandbox.devices["dev-3"].status == {
+        "status": "DS_ON",
+        "metrics": {"pagesTotal": 7, "inkLevel": 0.5},
+    }
+
+
+async def test_bad_lines_are_named_and_kept_and_do_not_stop_the_others(cli: Cli, sandbox: Sandbox) -> None:
+    bad = [b'{"deviceId": "dev-1", "status": NaN}', b"\xff\xfe", b'{"deviceId": "a/b", "status": "x"}']
+    good = [line("dev-1").encode().strip(), line("dev-2").encode().strip()]
+    file = cli.file("s.jsonl", b"\n".join([bad[0], good[0], b"", bad[1], bad[2], good[1]]))
+    rejected = cli.folder / "rejected"
+    ended = await cli.run("push", file, "--json", "--bad-lines", rejected)
+    assert ended.code == 1
+    assert (ended.json["sent"], ended.json["badLines"]) == (2, 3)
+    assert [text.split(": ")[1] for text in ended.err.splitlines()] == [
+        f"{file}, line 1",
+        f"{file}, line 4",
+        f"{file}, line 5",
+    ]
+    assert rejected.read_bytes() == b"\n".join([*bad, b""])
+    assert stat.S_IMODE(rejected.stat().st_mode) == 0o600
+
+
+async def test_strict_sends_nothing_if_the_last_line_is_bad(cli: Cli, sandbox: Sandbox) -> None:
+    file = cli.file("s.jsonl", line("dev-1") + "{")
+    ended = await cli.run("push", file, "--strict", "--json")
+    assert (ended.code, ended.json["sent"], ended.json["badLines"]) == (1, 0, 1)
+    assert "line 2" in ended.err
+    assert "nothing was sent" in ended.err
+    assert sandbox.request_count == 0
+
+
+async def test_strict_sends_a_clean_file(cli: Cli, sandbox: Sandbox) -> None:
+    ended = await cli.run("push", cli.file("s.jsonl", line("dev-1", 9)), "--strict", "--json")
+    assert (ended.code, ended.json["sent"], ended.json["statuses"]) == (0, 1, 1)
+    assert pages_total(sandbox, "dev-1") == 9
+
+
+@pytest.mark.parametrize(("tail", "code", "requests"), [("", 0, 2), ("{\n", 1, 0)])
+async def test_strict_checks_standard_input_whole_before_sending(
+    cli: Cli, sandbox: Sandbox, tail: str, code: int, requests: int
+) -> None:
+    process = await cli.start("push", "-", "--strict", "--json")
+    ended = await process.wait((line("dev-1") + line("dev-2") + tail).encode())
+    assert (ended.code, ended.json["sent"]) == (code, requests)
+    assert sandbox.request_count == requests
+
+
+async def test_dry_run_sends_nothing_and_needs_no_credentials(cli: Cli) -> None:
+    good, bad = cli.file("s.jsonl", line("dev-1")), cli.file("t.jsonl", "{\n")
+    ended = await cli.run("push", good, "--dry-run", "--json")
+    assert (ended.code, ended.json["statuses"], ended.json["dryRun"]) == (0, 1, True)
+    ended = await cli.run("push", bad, "--dry-run")
+    assert (ended.code, ended.out) == (1, "0 statuses, 1 bad lines; nothing sent\n")
+
+
+async def test_standard_input_is_sent_while_its_writer_still_writes(cli: Cli, sandbox: Sandbox) -> None:
+    process = await cli.start("push", "-", "--json")
+    await process.write(line("dev-1", 4).encode())
+    await sandbox.wait_for(lambda: pages_total(sandbox, "dev-1") == 4)
+    ended = await process.wait(line("dev-2").strip().encode())  # its last line without an end
+    assert (ended.code, ended.json["sent"]) == (0, 2)
+
+
+async def test_failed_statuses_can_be_pushed_again(cli: Cli, sandbox: Sandbox) -> None:
+    file = cli.file("s.jsonl", line("new-1", 1) + line("dev-1", 2) + line("new-2", 3))
+    failures = cli.folder / "failures.jsonl"
+    ended = await cli.run("push", file, "--failures", failures, "--json")
+    assert ended.code == 1
+    assert (ended.json["sent"], ended.json["failed"], ended.json["errors"]) == (1, 2, {"NotFoundError": 2})
+    assert "new-1: PUT /devices/new-1/status: 404 Not Found" in ended.err
+    assert failures.read_text().count("new-") == 2
+
+    sandbox.add_device("new-1")
+    sandbox.add_device("new-2")
+    ended = await cli.run("push", failures, "--json")
+    assert (ended.code, ended.json["sent"]) == (0, 2)
+    assert (pages_total(sandbox, "new-1"), pages_total(sandbox, "new-2")) == (1, 3)
+
+
+async def test_a_failed_status_is_not_kept_once_a_newer_one_was_sent(cli: Cli, sandbox: Sandbox) -> None:
+    sandbox.inject("server_error", device_id="dev-1")
+    failures = cli.folder / "failures.jsonl"
+    process = await cli.start("push", "-", "--failures", failures, "--max-attempts", "1", "--json")
+    await process.write(line("dev-1", 1).encode())
+    await sandbox.wait_for(lambda: sandbox.request_count == 1 and not sandbox.in_flight)
+    ended = await process.wait(line("dev-1", 2).encode())
+    assert (ended.code, ended.json["sent"]) == (1, 1)
+    assert failures.read_text().strip() == ""
+    assert pages_total(sandbox, "dev-1") == 2
+
+
+async def test_failures_that_cannot_be_written_are_not_lost(cli: Cli, sandbox: Sandbox) -> None:
+    ended = await cli.run("push", cli.file("s.jsonl", line("nobody")), "--failures", "/dev/full", "--json")
+    assert ended.code == 1
+    assert "cannot write /dev/full: No space left on device" in ended.json["problem"]
+    assert '{"deviceId":"nobody"' in ended.err
+
+
+@pytest.mark.parametrize("option", ["--failures", "--bad-lines"])
+async def test_the_file_that_is_read_is_not_written(cli: Cli, sandbox: Sandbox, option: str) -> None:
+    file = cli.file("s.jsonl", line("dev-1"))
+    ended = await cli.run("push", file, option, file)
+    assert ended.code == 2
+    assert file.read_text() == line("dev-1")
+    assert sandbox.request_count == 0
+
+
+async def test_faults_are_tried_again(cli: Cli, sandbox: Sandbox) -> None:
+    sandbox.set_faults(Faults(retry_after="0"))
+    sandbox.inject("rate_limited", device_id="dev-1")
+    sandbox.inject("reset_before", device_id="dev-2")
+    sandbox.inject("reset_after", device_id="dev-3")
+    file = cli.file("s.jsonl", "".join(line(f"dev-{number}", number) for number in (1, 2, 3)))
+    ended = await cli.run("push", file, "--json")
+    assert (ended.code, ended.json["sent"], ended.json["retries"]) == (0, 3, 3)
+    assert [pages_total(sandbox, f"dev-{number}") for number in (1, 2, 3)] == [1, 2, 3]
+
+
+async def test_an_endless_line_costs_bounded_memory_and_is_one_bad_line(cli: Cli, sandbox: Sandbox) -> None:
+    content = b'{"deviceId": "' + b"x" * 3_000_000 + b'"}\n' + line("dev-1", 3).encode()
+    ended = await cli.run("push", cli.file("s.jsonl", content), "--json")
+    assert (ended.code, ended.json["badLines"], ended.json["sent"]) == (1, 1, 1)
+    assert "line 1: is longer than 1048576 bytes" in ended.err
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "complaint"),
+    [
+        ("s.txt", "", "does not tell its format"),
+        ("s.csv", "deviceId;status\ndev-1;DS_ON\n", "line 1: the first line must name columns"),
+        ("s.jsonl", line("dev-1").encode("utf-16"), "is UTF-16"),
+    ],
+)
+async def test_a_file_that_is_no_such_file_is_refused(
+    cli: Cli, sandbox: Sandbox, name: str, content: str | bytes, complaint: str
+) -> None:
+    ended = await cli.run("push", cli.file(name, content))
+    assert (ended.code, ended.out) == (2, "")
+    assert complaint in ended.err
+    assert len(ended.err.splitlines()) == 1
+    assert sandbox.request_count == 0
+
+
+async def test_a_missing_file_and_a_folder_are_refused(cli: Cli, sandbox: Sandbox) -> None:
+    (cli.folder / "folder.jsonl").mkdir()
+    for name in ("missing.jsonl", "folder.jsonl"):
+        ended = await cli.run("push", cli.folder / name)
+        assert ended.code == 2
+        assert ended.err.startswith(f"printos: cannot read {cli.folder / name}: ")
+
+
+async def test_an_empty_file_is_all_sent(cli: Cli, sandbox: Sandbox) -> None:
+    ended = await cli.run("push", cli.file("s.jsonl", ""), "--json")
+    assert (ended.code, ended.json["statuses"]) == (0, 0)

@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from printos_async import DeviceProvisionRequest, DeviceStatusUpdate, StatusPush
+from printos_async.cli._output import CommandError
+from printos_async.cli._records import (
+    BadLineError,
+    columns_of,
+    line_of,
+    make_parser,
+    provision_request_of,
+    status_of,
+)
+
+if TYPE_CHECKING:
+    from printos_async.cli._records import Format
+
+FULL = b'{"deviceId": "dev-1", "status": "DS_ON", "metrics": {"pagesTotal": 12, "inkLevel": 0.4}}'
+HEADER = b"deviceId,status,pagesTotal,inkLevel"
+
+
+def read(lines: list[bytes], file_format: Format = "jsonl") -> list[StatusPush]:
+    parser = make_parser(file_format, DeviceStatusUpdate)
+    records = [parser.parse(line) for line in lines]
+    return [status_of(record) for record in records if record is not None]
+
+
+def body(push: StatusPush) -> dict[str, Any]:
+    return push.status.to_dict()
+
+
+def test_a_json_line_is_the_specifications_words() -> None:
+    [push] = read([FULL + b"\r"])
+    assert push.device_id == "dev-1"
+    assert body(push) == {"status": "DS_ON", "metrics": {"pagesTotal": 12, "inkLevel": 0.4}}
+
+
+def test_a_csv_line_says_the_same() -> None:
+    assert read([HEADER + b"\r", b'dev-1,"DS_ON",12,0.4\r'], "csv") == read([FULL])
+
+
+def test_csv_columns_come_from_the_models() -> None:
+    assert ",".join(columns_of(DeviceStatusUpdate)).encode() == HEADER
+    assert list(columns_of(DeviceProvisionRequest)) == ["model", "serialNumber", "location"]
+
+
+def test_csv_columns_may_be_fewer_and_in_any_order_and_empty_cells_are_left_out() -> None:
+    pushes = read([b"status, inkLevel ,deviceId", b"DS_ON,,a", b",1e-1,b", b"", b"  "], "csv")
+    assert [(push.device_id, body(push)) for push in pushes] == [
+        ("a", {"status": "DS_ON"}),
+        ("b", {"metrics": {"inkLevel": 0.1}}),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("line", "complaint"),
+    [
+        (b'{"deviceId": "a"', "is no JSON"),
+        (b"[" * 200_000, "is nested too deeply"),
+        (b'{"deviceId": "a", "metrics": {"pagesTotal": ' + b"9" * 5_000 + b"}}", "64 bits"),
+        (b'{"deviceId": "a", "metrics": {"pagesTotal": 9223372036854775808}}', "metrics.pagesTotal"),
+        (b'{"deviceId": "a", "metrics": {"inkLevel": NaN}}', "holds NaN"),
+        (b'{"deviceId": "a", "metrics": {"inkLevel": -Infinity}}', "holds -Infinity"),
+        (b'{"deviceId": "a", "metrics": {"inkLevel": 1e999}}', "metrics.inkLevel must be a finite number"),
+        (b'{"deviceId": "a", "metrics": {"inkLevel": true}}', "metrics.inkLevel must be"),
+        (b'{"deviceId": "a", "metrics": {"pagesTotal": 1.5}}', "metrics.pagesTotal must be a whole number"),
+        (b'{"deviceId": "a", "metrics": [["pagesTotal", 1]]}', "metrics must be an object, not list"),
+        (b'{"deviceId": "a", "metrics": null}', "metrics must be an object, not NoneType"),
+        (b'{"deviceId": "a", "metrics": {"pages_total": 1}}', "unknown field 'metrics.pages_total'"),
+        (b'{"deviceId": "a", "state": "DS_ON"}', "unknown field 'state'; known are status, metrics"),
+        (b'{"deviceId": "a", "status": 1}', "status must be a text"),
+        (b'{"deviceId": "a", "status": "\\ud800"}', "surrogate"),
+        (b'{"deviceId": "a"}', "says nothing"),
+        (b'{"status": "DS_ON"}', "deviceId is missing"),
+        (b'{"deviceId": 7, "status": "DS_ON"}', "a device id must be str"),
+        (b'{"deviceId": "..", "status": "DS_ON"}', "would change the request's path"),
+        (b'["deviceId"]', "is not a JSON object but list"),
+        (b'{"deviceId": "\xff"}', "is not UTF-8 at byte 15"),
+    ],
+)
+def test_a_bad_json_line_is_refused_with_what_is_wrong(line: bytes, complaint: str) -> None:
+    with pytest.raises(BadLineError, match=re.escape(complaint)):
+        read([line])
+
+
+@pytest.mark.parametrize(
+    ("line", "complaint"),
+    [
+        (b"a,DS_ON,1", "has 3 values; the header has 4"),
+        (b"a,DS_ON,1,0,4", "has 5 values; the header has 4"),
+        (b"a,DS_ON,1.5,", "metrics.pagesTotal must be a whole number, not '1.5'"),
+        (b"a,DS_ON," + b"9" * 5_000 + b",", "metrics.pagesTotal must be a whole number"),
+        (b"a,DS_ON,9223372036854775808,", "metrics.pagesTotal must fit into 64 bits"),
+        (b'a,DS_ON,,"0,4"', "metrics.inkLevel must be a number, not '0,4'"),
+        (b"a,DS_ON,,nan", "metrics.inkLevel must be a number"),
+        (b"a,DS_ON,,1_0", "metrics.inkLevel must be a number"),
+        (b"a,DS_ON,,1e999", "metrics.inkLevel must be a finite number"),
+        (b'a,"DS_ON,1,', "is no CSV"),
+        (b",DS_ON,1,1", "deviceId is missing"),
+        (b"a,,,", "says nothing"),
+        (b"a,\xe9,,", "is not UTF-8"),
+    ],
+)
+def test_a_bad_csv_line_is_refused_with_what_is_wrong(line: bytes, complaint: str) -> None:
+    with pytest.raises(BadLineError, match=re.escape(complaint)):
+        read([HEADER, line], "csv")
+
+
+@pytest.mark.parametrize("header", [b"deviceId;status", b"dev-1,DS_ON,1,1", b"deviceId,status,status"])
+def test_a_file_without_a_header_is_refused_as_a_whole(header: bytes) -> None:
+    with pytest.raises(CommandError, match="first line"):
+        read([header, b"a,DS_ON"], "csv")
+
+
+@pytest.mark.parametrize("line", [FULL, b'{"deviceId":"d\\u00fc \\"x","status":"\\ud83d\\ude00"}'])
+def test_a_written_line_reads_back_as_the_same_status(line: bytes) -> None:
+    [push] = read([line])
+    written = line_of(push)
+    assert written.endswith(b"\n")
+    assert read([written]) == [push]
+    assert json.loads(written) == json.loads(line)
+
+
+def test_a_provision_request_is_read_and_checked() -> None:
+    parser = make_parser("csv", DeviceProvisionRequest)
+    assert parser.parse(b"serialNumber,model") is None
+    record = parser.parse(b"SN-1,Indigo 12000")
+    assert record is not None
+    assert provision_request_of(record) == DeviceProvisionRequest(model="Indigo 12000", serial_number="SN-1")
+    with pytest.raises(BadLineError, match="serialNumber must be a text"):
+        provision_request_of({"serialNumber": 1})
+    with pytest.raises(BadLineError, match="unknown field 'serial'"):
+        provision_request_of({"serial": "1"})

@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+
+from printos_async.cli import _signals
+from printos_async.cli._signals import StopSignals
+from printos_async.cli._source import MAX_LINE_BYTES, Line, LineReader, Source
+from printos_async.cli._statuses import StatusLines
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+WANTED = b'{"deviceId":"dev-%d","status":"DS_ON"}\n'
+
+
+@pytest.fixture
+def pipe(tmp_path: Path) -> Iterator[tuple[Path, int]]:
+    """A named pipe and the end that is written to."""
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    # Opened for both, so that neither side waits for the other.
+    writer = os.open(path, os.O_RDWR)
+    yield path, writer
+    os.close(writer)
+
+
+async def read_all(path: Path) -> list[Line]:
+    with Source(str(path)) as source:
+        return [line async for batch in LineReader(source, stop=asyncio.Event()).batches() for line in batch]
+
+
+@pytest.mark.parametrize(
+    ("content", "lines"),
+    [
+        (b"", []),
+        (b"\xef\xbb\xbf", []),
+        (b"\xef\xbb\xbfa\n", [b"a"]),
+        (b"a\r\n\nb", [b"a\r", b"", b"b"]),
+        (b"a\n\xef\xbb\xbfb\n", [b"a", b"\xef\xbb\xbfb"]),
+        (b"x" * 200_000 + b"\n" + b"y" * 70_000, [b"x" * 200_000, b"y" * 70_000]),
+    ],
+)
+async def test_lines_are_numbered_and_whole_across_reads(
+    tmp_path: Path, content: bytes, lines: list[bytes]
+) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(content)
+    assert await read_all(path) == [Line(number, data) for number, data in enumerate(lines, 1)]
+
+
+@pytest.mark.parametrize("end", [b"", b"\n"])
+async def test_a_line_that_is_too_long_is_cut(tmp_path: Path, end: bytes) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(
+        b"x" * (MAX_LINE_BYTES + 1) + b"\n" + b"y" * MAX_LINE_BYTES + b"\n" + b"z" * 2_500_000 + end
+    )
+    first, second, third = await read_all(path)
+    assert (len(first.data), first.is_cut) == (MAX_LINE_BYTES, True)
+    assert (len(second.data), second.is_cut) == (MAX_LINE_BYTES, False)
+    assert (len(third.data), third.is_cut, third.number) == (MAX_LINE_BYTES, True, 3)
+
+
+async def test_reading_a_silent_pipe_holds_nobody_up_and_ends_when_asked_to(pipe: tuple[Path, int]) -> None:
+    path, writer = pipe
+    stop = asyncio.Event()
+    source = Source(str(path))
+    os.write(writer, b"a\nhalf")
+    batches = LineReader(source, stop=stop).batches()
+    assert await anext(batches) == [Line(1, b"a")]
+    asyncio.get_running_loop().call_soon(stop.set)
+    assert [batch async for batch in batches] == []
+    os.write(writer, b"\n")  # lets the thread that still reads go
+    source.close()
+
+
+async def test_what_was_read_from_a_pipe_and_not_handed_out_is_not_lost(pipe: tuple[Path, int]) -> None:
+    path, writer = pipe
+    stop = asyncio.Event()
+    source = Source(str(path))
+    os.write(writer, b"".join(WANTED % number for number in range(3)))
+    lines = StatusLines(source, "jsonl", stop=stop, bad_lines_file=None)
+    handed_out = []
+    async for push in lines:
+        handed_out.append(push.device_id)
+        stop.set()
+    assert handed_out == ["dev-0"]
+    assert [push.device_id for push in lines.left_over()] == ["dev-1", "dev-2"]
+
+
+async def test_lines_of_a_file_stay_in_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "file.jsonl"
+    path.write_bytes(b"".join(WANTED % number for number in range(3)))
+    stop = asyncio.Event()
+    with Source(str(path)) as source:
+        lines = StatusLines(source, "jsonl", stop=stop, bad_lines_file=None)
+        async for _ in lines:
+            stop.set()
+        assert lines.left_over() == []
+        assert lines.last_line == 1
+
+
+async def test_reading_leaves_no_thread_behind(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"a\nb\n")
+    before = set(threading.enumerate())
+    await read_all(path)
+    for thread in set(threading.enumerate()) - before:
+        thread.join(timeout=10)
+        assert not thread.is_alive()
+
+
+async def test_the_first_signal_stops_and_time_gives_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(_signals, "GRACE_S", 0.0)
+    with StopSignals() as signals:
+        assert not signals.stopping.is_set()
+        signal.raise_signal(signal.SIGTERM)
+        await signals.stopping.wait()
+        assert signals.received is signal.SIGTERM
+        await signals.giving_up.wait()
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+async def test_the_second_signal_gives_up_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_signals, "GRACE_S", 3600.0)
+    with StopSignals() as signals:
+        signal.raise_signal(signal.SIGINT)
+        await signals.stopping.wait()
+        assert not signals.giving_up.is_set()
+        signal.raise_signal(signal.SIGTERM)
+        await signals.giving_up.wait()
+        assert signals.received is signal.SIGINT
