@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
+import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -46,16 +49,22 @@ def prism_url() -> Iterator[str]:
     if not executable:
         pytest.skip("PRINTOS_PRISM names no Prism; nox -s conformance brings one")
     command = [executable, "mock", "--host", "127.0.0.1", "--port", "0", str(SPECIFICATION)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    # In a group of its own: some distributions of Node.js put a launcher between, which a signal would end alone.
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
+    # Reading waits for as long as it takes; a Prism that says nothing is ended.
+    watchdog = threading.Timer(START_S, os.killpg, (process.pid, signal.SIGKILL))
+    watchdog.start()
     try:
-        yield _prism_url(process)
+        url = _prism_url(process)
+        watchdog.cancel()
+        yield url
     finally:
-        process.terminate()
-        try:
-            process.communicate(timeout=STOP_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.communicate()
+        watchdog.cancel()
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate(timeout=STOP_S)
 
 
 def _prism_url(process: subprocess.Popen[str]) -> str:
