@@ -50,7 +50,7 @@ def codegen(session: nox.Session) -> None:
 def docs(session: nox.Session) -> None:
     """Build the documentation; a broken link or a page outside the navigation fails."""
     session.install(*_requirements("docs"))
-    site = Path(session.create_tmp()) / "site"
+    site = Path(session.create_tmp()).resolve() / "site"
     session.run("mkdocs", "build", "--strict", "--config-file", "docs/mkdocs.yml", "--site-dir", str(site))
 
 
@@ -58,7 +58,7 @@ def docs(session: nox.Session) -> None:
 def package(session: nox.Session) -> None:
     """Build both distributions, install the wheel in clean environments and try it there."""
     session.install("build>=1.2")
-    folder = Path(session.create_tmp())
+    folder = Path(session.create_tmp()).resolve()
     shutil.rmtree(folder, ignore_errors=True)
     session.run("python", "-m", "build", "--outdir", str(folder / "dist"), silent=True)
     [wheel] = (folder / "dist").glob("*.whl")
