@@ -15,7 +15,7 @@ from printos_async._errors import ConfigurationError, PrintOSError
 from . import _demo, _devices, _push, _sandbox
 from ._output import EXIT_FAILED, EXIT_OK, EXIT_USAGE, CommandError, complain, exit_code_of_signal
 
-# Typer has a copy of click since 0.16, and click itself before; this is either's root of wrong options.
+# Typer keeps click to itself; the base of its public error is the root of all wrong options.
 _UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 
 app = typer.Typer(

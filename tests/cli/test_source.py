@@ -75,7 +75,8 @@ async def test_reading_a_silent_pipe_holds_nobody_up_and_ends_when_asked_to(pipe
     batches = LineReader(source, stop=stop).batches()
     assert await anext(batches) == [Line(1, b"a")]
     asyncio.get_running_loop().call_soon(stop.set)
-    assert [batch async for batch in batches] == []
+    async with asyncio.timeout(20):
+        assert [batch async for batch in batches] == []
     os.write(writer, b"\n")  # lets the thread that still reads go
     source.close()
 
