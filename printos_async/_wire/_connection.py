@@ -21,8 +21,7 @@ if TYPE_CHECKING:
 MAX_HEAD_BYTES = 65_536
 # Chunked coding may spend several bytes for each byte of content; past this the sender only wastes time.
 _MAX_BYTES_PER_CONTENT_BYTE = 16
-# llhttp also takes HTTP/0.9, HTTP/2.0 in plain text, RTSP and ICE for answers.
-_VERSIONS = frozenset({"1.0", "1.1"})
+# llhttp also takes RTSP and ICE for answers.
 _STARTS = frozenset(b"H\r\n")
 
 
@@ -184,8 +183,6 @@ class Connection(asyncio.BufferedProtocol):
         """Note that the head is whole."""
         self._head_done = True
         if self._parser is not None:
-            if self._parser.get_http_version() not in _VERSIONS:
-                raise ValueError  # llhttp stops, and its caller is told so
             self._status = self._parser.get_status_code()
 
     def on_body(self, data: bytes) -> None:
