@@ -12,13 +12,17 @@ from typing import TYPE_CHECKING, cast
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 from ._base import WireError, WireResponse
+from ._probe import make_probe
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+# Status line, header, interim answers, trailers.
 MAX_HEAD_BYTES = 65_536
 # Chunked coding may spend several bytes for each byte of content; past this the sender only wastes time.
-_MAX_CODING_OVERHEAD = 16
+_MAX_BYTES_PER_CONTENT_BYTE = 16
+# llhttp also takes RTSP and ICE for answers.
+_STARTS = frozenset(b"H\r\n")
 
 
 class Connection(asyncio.BufferedProtocol):
@@ -38,6 +42,7 @@ class Connection(asyncio.BufferedProtocol):
         self._on_idle = on_idle
         self._on_lost = on_lost
         self._transport: asyncio.Transport | None = None
+        self._has_news: Callable[[], bool] | None = None
         self._parser: HttpResponseParser | None = HttpResponseParser(self)
         self._waiter: asyncio.Future[WireResponse] | None = None
         self._deadline = 0.0
@@ -49,7 +54,8 @@ class Connection(asyncio.BufferedProtocol):
 
     def _begin(self) -> None:
         self._headers: list[tuple[str, str]] = []
-        self._body: list[bytes] = []
+        # Not a list of parts: a peer that sends two bytes at a time would make each cost fifty.
+        self._body = bytearray()
         self._body_bytes = 0
         self._received_bytes = 0
         self._head_done = False
@@ -63,6 +69,15 @@ class Connection(asyncio.BufferedProtocol):
     def usable(self) -> bool:
         """Whether a request can be written now."""
         return self._transport is not None and not self._transport.is_closing() and self._waiter is None
+
+    @property
+    def quiet(self) -> bool:
+        """Whether nothing came since the last answer, not even what the event loop has not seen yet.
+
+        It would be the end of the connection, which loses the next request, or bytes that nobody asked for, which
+        would be taken for its answer.
+        """
+        return self._has_news is None or not self._has_news()
 
     def exchange(self, data: bytes, *, deadline: float, max_body_bytes: int) -> asyncio.Future[WireResponse]:
         """Write one request; the future gives its answer.
@@ -100,6 +115,7 @@ class Connection(asyncio.BufferedProtocol):
         """Take the transport."""
         # uvloop's transports do not derive from asyncio.Transport.
         self._transport = cast("asyncio.Transport", transport)
+        self._has_news = make_probe(transport.get_extra_info("socket").fileno())
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002  # asyncio's signature
         """Lend the buffer to be filled."""
@@ -114,28 +130,31 @@ class Connection(asyncio.BufferedProtocol):
             # Bytes that nobody asked for would be taken for the answer to the next request.
             self.abort()
             return
+        malformed = not self._received_bytes and self._buffer[0] not in _STARTS
         self._received_bytes += nbytes
         try:
-            parser.feed_data(self._buffer[:nbytes])
+            if not malformed:
+                parser.feed_data(self._buffer[:nbytes])
         except (HttpParserError, HttpParserUpgrade):
+            malformed = True
+        if self._complete:
+            # What follows an answer does not spoil it, but nothing more is believed on this connection.
+            self._succeed(keep_alive=self._keep_alive and not self._excess and not malformed)
+        elif malformed:
             # What a parser objects to may quote the answer, and so a token in it: it is not repeated.
             self._fail("the answer is not HTTP/1.1")
-            return
-        if self._complete:
-            self._succeed(keep_alive=self._keep_alive and not self._excess)
         elif self._body_bytes > self._max_body_bytes:
-            self._succeed(keep_alive=False, overflow=True)
-        elif self._received_bytes > MAX_HEAD_BYTES and (
-            not self._head_done
-            or self._received_bytes > MAX_HEAD_BYTES + _MAX_CODING_OVERHEAD * self._max_body_bytes
-        ):
-            self._fail("the answer's header is too large")
+            self._succeed(keep_alive=False)
+        elif self._received_bytes > MAX_HEAD_BYTES + _MAX_BYTES_PER_CONTENT_BYTE * self._body_bytes:
+            self._fail("the answer's header or trailer is too large")
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Settle the exchange in flight and tell the pool."""
         self._transport = None
         if self._waiter is not None:
             if exc is None and self._head_done and self._until_close:
+                # Over TLS the goodbye may be missing, as many servers leave it out: asyncio does not tell. A
+                # body that was cut off is not taken for a whole one, for half of a JSON object is none.
                 self._succeed(keep_alive=False)
             elif self._received_bytes:
                 self._fail("the connection ended in the middle of the answer")
@@ -170,7 +189,7 @@ class Connection(asyncio.BufferedProtocol):
         """Keep the body up to its limit; the exchange ends when the limit is passed."""
         if not self._complete:
             if self._body_bytes <= self._max_body_bytes:
-                self._body.append(data)
+                self._body += data
             self._body_bytes += len(data)
 
     def on_message_complete(self) -> None:
@@ -187,13 +206,12 @@ class Connection(asyncio.BufferedProtocol):
 
     # the end of an exchange
 
-    def _succeed(self, *, keep_alive: bool, overflow: bool = False) -> None:
+    def _succeed(self, *, keep_alive: bool) -> None:
         waiter, self._waiter = self._waiter, None
         assert waiter is not None  # noqa: S101  # callers have checked
-        body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
-        if self._body_bytes > self._max_body_bytes:
-            body, overflow = body[: self._max_body_bytes], True
+        overflow = self._body_bytes > self._max_body_bytes
         if not waiter.done():
+            body = bytes(self._body[: self._max_body_bytes] if overflow else self._body)
             waiter.set_result(WireResponse(self._status, self._headers, body, overflow))
         if keep_alive and self._transport is not None and not self._transport.is_closing():
             self.idle_since = self._loop.time()

@@ -35,6 +35,7 @@ class Http1Wire:
         self._idle: dict[Origin, deque[Connection]] = {}
         self._buffer = memoryview(bytearray(READ_BUFFER_BYTES))
         self._open: set[Connection] = set()
+        self._connecting: set[asyncio.Timeout] = set()
         self._closed = False
         self._all_lost: asyncio.Event | None = None
 
@@ -50,7 +51,10 @@ class Http1Wire:
         """Close every connection; ends within ``CLOSE_GRACE_S`` even if peers do not answer."""
         self._closed = True
         self._idle.clear()
-        if not self._open:
+        for attempt in self._connecting:
+            if not attempt.expired():
+                attempt.reschedule(0.0)
+        if not self._open and not self._connecting:
             return
         self._all_lost = asyncio.Event()
         for connection in tuple(self._open):
@@ -70,14 +74,15 @@ class Http1Wire:
         idle = self._idle.get(request.origin)
         if not idle:
             return None
-        max_idle_s = MAX_IDLE_S if request.method in _REPLAYABLE else MAX_IDLE_UNSAFE_S
-        oldest = asyncio.get_running_loop().time() - max_idle_s
+        now = asyncio.get_running_loop().time()
         # Newest first, so that what a burst opened grows old at the other end and goes.
         while idle:
-            connection = idle.pop()
-            if connection.usable and connection.idle_since >= oldest:
-                return connection
-            connection.close()
+            connection = idle[-1]
+            if connection.usable and connection.idle_since >= now - MAX_IDLE_S and connection.quiet:
+                if request.method not in _REPLAYABLE and connection.idle_since < now - MAX_IDLE_UNSAFE_S:
+                    return None  # left to others
+                return idle.pop()
+            idle.pop().close()
         return None
 
     async def _connect(self, origin: Origin, deadline: float) -> Connection:
@@ -92,30 +97,32 @@ class Http1Wire:
             if idle[0].idle_since < connection.idle_since - MAX_IDLE_S:
                 idle.popleft().close()
 
-        options = self._options(origin, loop)
         failure: WireError
         try:
-            async with asyncio.timeout_at(deadline):
-                _, connection = await loop.create_connection(
-                    lambda: Connection(loop, self._buffer, on_idle, self._forget),
-                    origin.host,
-                    origin.port,
-                    **options,
-                )
+            async with asyncio.timeout_at(deadline) as attempt:
+                self._connecting.add(attempt)
+                try:
+                    _, connection = await loop.create_connection(
+                        lambda: Connection(loop, self._buffer, on_idle, self._forget),
+                        origin.host,
+                        origin.port,
+                        **self._options(origin, loop),
+                    )
+                finally:
+                    self._connecting.discard(attempt)
+                    self._notify()
         except TimeoutError:
-            failure = WireError("no connection in time", may_have_arrived=False, timed_out=True)
-        except (OSError, UnicodeError) as error:
+            failure = WireError("no connection in time", may_have_arrived=False, timed_out=not self._closed)
+        except (OSError, ValueError, OverflowError) as error:  # ValueError: a host that is no name
             # The system's own words: host, port, errno, certificate. No part of the request.
             failure = WireError(f"no connection: {error}", may_have_arrived=False)
         else:
-            self._open.add(connection)
-            if self._closed:
-                connection.abort()
-                raise WireError("the client was closed", may_have_arrived=False)
-            if connection.usable:
+            if connection.usable and not self._closed:
+                self._open.add(connection)
                 return connection
+            connection.abort()
             failure = WireError("the connection was closed as soon as it was made", may_have_arrived=False)
-        raise failure
+        raise WireError("the client was closed", may_have_arrived=False) if self._closed else failure
 
     def _options(self, origin: Origin, loop: asyncio.AbstractEventLoop) -> dict[str, Any]:
         options: dict[str, Any] = {}
@@ -125,13 +132,19 @@ class Http1Wire:
             options.update(
                 ssl=self._ssl_context, server_hostname=origin.host, ssl_shutdown_timeout=CLOSE_GRACE_S
             )
-        if isinstance(loop, asyncio.BaseEventLoop):
-            options.update(happy_eyeballs_delay=0.25)  # RFC 8305; uvloop has no such option
+        is_address = ":" in origin.host or origin.host[-1:].isdigit()
+        # RFC 8305; uvloop has no such option. An address has no alternatives to race against, and asyncio's race
+        # loses the socket of a winner that is cancelled in the same moment.
+        if isinstance(loop, asyncio.BaseEventLoop) and not is_address:
+            options.update(happy_eyeballs_delay=0.25)
         return options
 
     def _forget(self, connection: Connection) -> None:
         self._open.discard(connection)
-        if self._all_lost is not None and not self._open:
+        self._notify()
+
+    def _notify(self) -> None:
+        if self._all_lost is not None and not self._open and not self._connecting:
             self._all_lost.set()
 
 

