@@ -18,6 +18,7 @@ from ._events import Hook, Hooks
 from ._exchange import Exchange
 from ._limits import ConcurrencyLimit
 from ._models import (
+    DeviceId,
     DeviceProvisionRequest,
     DeviceStatusUpdate,
     PrintDevice,
@@ -213,14 +214,15 @@ class PrintOSClient:
         self._exchange.open()
         return await provision_all(self._core, self._operations, self._answers, requests)
 
-    async def update_device_status(self, device_id: str, status: DeviceStatusUpdate) -> None:
+    async def update_device_status(self, device_id: DeviceId, status: DeviceStatusUpdate) -> None:
         """Send one status of one device.
 
         Calls of one device that overlap are not ordered: await them, or use ``push_statuses``. Cancelling
         withdraws a request that was not sent; one that was may still be applied.
 
         Args:
-            device_id: Identifier that PrintOS gave the device; 1 to 256 characters, no path separators.
+            device_id: Identifier that PrintOS gave the device; 1 to 256 characters, no path separators. The
+                specification lets a ``PrintDevice`` come without one; unset, it is refused.
             status: The status; ``pages_total`` is a life count in pages. The specification gives ``ink_level``
                 no unit: it is sent as given.
 

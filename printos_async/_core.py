@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
 
 from ._decode import DecodeError
 from ._errors import APIError, RateLimitError, ResponseDecodeError, ServerError, StatusError, TransportError
@@ -20,12 +20,19 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ._encode import Call
-    from ._engine import Engine
     from ._events import Hooks
     from ._exchange import Exchange
     from ._wire import WireResponse
 
 T = TypeVar("T")
+
+
+class CircuitWatcher(Protocol):
+    """Is told when the circuit opens or closes."""
+
+    def circuit_changed(self) -> None:
+        """Look at the circuit."""
+        ...
 
 
 class Core:
@@ -40,7 +47,7 @@ class Core:
         self.budget = RetryBudget(retry)
         self.health = HostHealth()
         self.max_delay_s = retry.max_delay_s
-        self.engines: set[Engine] = set()  # they are told when the circuit closes
+        self.circuit_watchers: set[CircuitWatcher] = set()
         self._retry = retry
 
     async def run(self, call: Call, decode: Callable[[WireResponse], T]) -> T:
@@ -168,5 +175,5 @@ class Core:
     def _circuit_changed(self, circuit: Circuit) -> None:
         if self.hooks:
             self.hooks.emit(CircuitChanged(circuit))
-        for engine in tuple(self.engines):
-            engine.circuit_changed()
+        for watcher in tuple(self.circuit_watchers):
+            watcher.circuit_changed()

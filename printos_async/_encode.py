@@ -97,15 +97,15 @@ def build_call(
     )
 
 
-def check_device_id(device_id: str) -> None:
-    """Refuse an identifier that would change the request's path.
+def check_device_id(device_id: object) -> str:
+    """Give back an identifier that can be sent, and refuse one that would change the request's path.
 
     Raises:
         InvalidDeviceIdError: It is not 1 to 256 characters of text, or is ``.`` or ``..``, or holds a path
             separator, a control character or half of a surrogate pair.
     """
     if type(device_id) is str and _PLAIN_DEVICE_ID.fullmatch(device_id):
-        return
+        return device_id
     if not isinstance(device_id, str):
         raise InvalidDeviceIdError(f"a device id must be str, not {type(device_id).__name__}")
     if not 1 <= len(device_id) <= MAX_DEVICE_ID_CHARS:
@@ -119,6 +119,7 @@ def check_device_id(device_id: str) -> None:
             raise InvalidDeviceIdError(
                 f"device id {device_id!a} holds {character!a}, which would change the path"
             )
+    return device_id
 
 
 def check_status(status: DeviceStatusUpdate) -> None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from ._answers import Answers
     from ._core import Core
-    from ._models import DeviceStatusUpdate, PushResult
+    from ._models import DeviceId, DeviceStatusUpdate, PushResult
     from ._operations import Operations
     from ._slot import Outcome, Promises
 
@@ -55,12 +55,15 @@ class Engine:
         self.in_flight = 0
         self.requests = 0
         self.crash: BaseException | None = None
-        core.engines.add(self)
+        core.circuit_watchers.add(self)
 
     # Accepting
 
     def accept(
-        self, device_id: str, status: DeviceStatusUpdate, waiter: asyncio.Future[PushResult] | None = None
+        self,
+        given_id: DeviceId,
+        status: DeviceStatusUpdate,
+        waiter: asyncio.Future[PushResult] | None = None,
     ) -> Entry:
         """Take a status; one of the same device that is waiting is superseded.
 
@@ -68,7 +71,8 @@ class Engine:
             InvalidDeviceIdError: The identifier would change the request's path.
             InvalidStatusError: The status cannot be sent as given.
         """
-        call = self._operations.update_device_status(device_id, status)
+        call = self._operations.update_device_status(given_id, status)
+        device_id = call.device_id or ""
         entry = Entry(next(self._seq), device_id, call, self._loop.time(), waiter=waiter)
         slot = self._slots.get(device_id)
         if slot is None:
@@ -91,9 +95,9 @@ class Engine:
         self._schedule(slot)
         return True
 
-    def is_active(self, device_id: str) -> bool:
+    def is_active(self, device_id: DeviceId) -> bool:
         """Whether something is to be done for this device."""
-        slot = self._slots.get(device_id)
+        slot = self._slots.get(device_id) if isinstance(device_id, str) else None
         return slot is not None and slot.active
 
     def unsettled(self) -> list[Entry]:
@@ -128,7 +132,7 @@ class Engine:
 
     async def aclose(self) -> None:
         """End the workers at once. What is in flight ends by itself, at its deadline at the latest."""
-        self._core.engines.discard(self)
+        self._core.circuit_watchers.discard(self)
         for timer in (self._ready, self._delayed, self._deadlines):
             timer.cancel()
         workers = tuple(self._workers)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from attrs import define, field, frozen
 from printos_device_api.models import (
@@ -11,6 +11,7 @@ from printos_device_api.models import (
     DeviceStatusUpdateMetrics,
     PrintDevice,
 )
+from printos_device_api.types import Unset
 
 if TYPE_CHECKING:
     from ._errors import PrintOSError
@@ -25,6 +26,10 @@ __all__ = [
     "PushResult",
     "StatusPush",
 ]
+
+# The specification lets a device come without an identifier, so ``device.id`` is one or unset. Where it is unset it
+# is refused; that it may be given spares every caller a check.
+DeviceId: TypeAlias = str | Unset
 
 MAX_FAILURES_KEPT = 10_000
 

@@ -11,7 +11,7 @@ from printos_device_api.api.devices import list_devices, provision_device, updat
 from ._encode import Call, build_call, check_device_id, check_provision_request, check_status
 
 if TYPE_CHECKING:
-    from ._models import DeviceProvisionRequest, DeviceStatusUpdate
+    from ._models import DeviceId, DeviceProvisionRequest, DeviceStatusUpdate
 
 _USER_AGENT = f"printos-async/{version('printos-async')} Python/{platform.python_version()}"
 
@@ -50,20 +50,20 @@ class Operations:
         kwargs = provision_device._get_kwargs(body=request)  # noqa: SLF001
         return build_call("provisionDevice", kwargs, base_path=self._base_path, headers=self._headers)
 
-    def update_device_status(self, device_id: str, status: DeviceStatusUpdate) -> Call:
+    def update_device_status(self, device_id: DeviceId, status: DeviceStatusUpdate) -> Call:
         """``PUT /devices/{deviceId}/status``.
 
         Raises:
             InvalidDeviceIdError: The identifier would change the path.
             InvalidStatusError: The status cannot be sent as given.
         """
-        check_device_id(device_id)
+        checked_id = check_device_id(device_id)
         check_status(status)
-        kwargs = update_device_status._get_kwargs(device_id, body=status)  # noqa: SLF001
+        kwargs = update_device_status._get_kwargs(checked_id, body=status)  # noqa: SLF001
         return build_call(
             "updateDeviceStatus",
             kwargs,
             base_path=self._base_path,
             headers=self._headers,
-            device_id=device_id,
+            device_id=checked_id,
         )

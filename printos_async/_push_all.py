@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from ._engine import Engine
 from ._errors import InvalidDeviceIdError, InvalidStatusError
-from ._models import MAX_FAILURES_KEPT, DeviceStatusUpdate, PushReport, PushResult, StatusPush
+from ._models import MAX_FAILURES_KEPT, DeviceId, DeviceStatusUpdate, PushReport, PushResult, StatusPush
 from ._settling import emit_outcome, make_result
 from ._slot import Promises
 
@@ -23,8 +23,14 @@ if TYPE_CHECKING:
     from ._operations import Operations
     from ._slot import Entry, Outcome
 
-_Item: TypeAlias = tuple[str, DeviceStatusUpdate] | StatusPush
-Statuses: TypeAlias = Mapping[str, DeviceStatusUpdate] | Iterable[_Item] | AsyncIterable[_Item]
+# A device as the specification has it may come without an identifier; unset, it is a failed result.
+_Item: TypeAlias = tuple[DeviceId, DeviceStatusUpdate] | StatusPush
+Statuses: TypeAlias = (
+    Mapping[str, DeviceStatusUpdate]
+    | Mapping[DeviceId, DeviceStatusUpdate]
+    | Iterable[_Item]
+    | AsyncIterable[_Item]
+)
 
 # Devices that wait at once. More would coalesce more and take more memory.
 MAX_PENDING_DEVICES = 1_024
@@ -52,12 +58,12 @@ class _Push:
             core, operations, answers, Promises(patient=False, ambiguity_s=ambiguity_s), self._settle
         )
 
-    def put(self, device_id: str, status: DeviceStatusUpdate) -> None:
+    def put(self, device_id: DeviceId, status: DeviceStatusUpdate) -> None:
         """Hand one status to the engine; bad input is a failed result."""
         try:
             self.engine.accept(device_id, status)
         except (InvalidDeviceIdError, InvalidStatusError) as error:
-            self._keep(PushResult(device_id, "failed", 0, 0.0, error, status))
+            self._keep(PushResult(device_id or "", "failed", 0, 0.0, error, status))
 
     def _settle(
         self, entry: Entry, outcome: Outcome, error: PrintOSError | None, superseded_by: int | None
@@ -130,7 +136,7 @@ class _SourceError(Exception):
         self.error = error
 
 
-async def _items(statuses: Statuses) -> AsyncGenerator[tuple[str, DeviceStatusUpdate], None]:
+async def _items(statuses: Statuses) -> AsyncGenerator[tuple[DeviceId, DeviceStatusUpdate], None]:
     index = 0
     try:
         if isinstance(statuses, AsyncIterable):
@@ -150,7 +156,7 @@ async def _items(statuses: Statuses) -> AsyncGenerator[tuple[str, DeviceStatusUp
     raise failure
 
 
-def _pair(item: object, index: int) -> tuple[str, DeviceStatusUpdate]:
+def _pair(item: object, index: int) -> tuple[DeviceId, DeviceStatusUpdate]:
     if isinstance(item, StatusPush):
         return item.device_id, item.status
     if isinstance(item, tuple) and len(item) == 2:

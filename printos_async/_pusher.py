@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ._core import Core
     from ._errors import PrintOSError
     from ._health import Circuit
-    from ._models import DeviceStatusUpdate, PushResult
+    from ._models import DeviceId, DeviceStatusUpdate, PushResult
     from ._operations import Operations
     from ._slot import Entry, Outcome, Promises
 
@@ -97,7 +97,7 @@ class StatusPusher:
         finally:
             await self.aclose()
 
-    async def put(self, device_id: str, status: DeviceStatusUpdate) -> None:
+    async def put(self, device_id: DeviceId, status: DeviceStatusUpdate) -> None:
         """Accept the newest status of one device.
 
         A status of the same device that is still waiting is superseded and never sent. Where
@@ -118,7 +118,7 @@ class StatusPusher:
         """
         await self._accept(device_id, status, None)
 
-    async def push(self, device_id: str, status: DeviceStatusUpdate) -> PushResult:
+    async def push(self, device_id: DeviceId, status: DeviceStatusUpdate) -> PushResult:
         """Accept a status like ``put``, and wait for what becomes of it.
 
         Cancelling withdraws the status if it is still waiting, and detaches from it if it is in flight.
@@ -191,7 +191,7 @@ class StatusPusher:
         )
 
     async def _accept(
-        self, device_id: str, status: DeviceStatusUpdate, waiter: asyncio.Future[PushResult] | None
+        self, device_id: DeviceId, status: DeviceStatusUpdate, waiter: asyncio.Future[PushResult] | None
     ) -> Entry:
         self._require_open()
         if self._engine.active_devices >= self._max_pending_devices and not self._engine.is_active(device_id):
@@ -204,7 +204,7 @@ class StatusPusher:
         entry = self._engine.accept(device_id, status, waiter)
         self._accepted += 1
         if self._core.hooks:
-            self._core.hooks.emit(StatusAccepted(device_id, entry.seq))
+            self._core.hooks.emit(StatusAccepted(entry.device_id, entry.seq))
         return entry
 
     def _require_open(self) -> None:

@@ -49,7 +49,12 @@ STATUS = DeviceStatusUpdate(status="DS_ON", metrics=DeviceStatusUpdateMetrics(pa
 
 def make(context: ssl.SSLContext, transport: httpx.AsyncBaseTransport) -> list[PrintOSClient]:
     def hook(event: Event) -> None:
-        assert_type(event, AttemptFinished | RetryScheduled | StatusSuperseded | FieldUnreadable)
+        if isinstance(event, AttemptFinished | RetryScheduled):
+            assert_type(event.attempt, int)
+        elif isinstance(event, StatusSuperseded):
+            assert_type(event.superseded_by, int)
+        elif isinstance(event, FieldUnreadable):
+            assert_type(event.raw, object)
 
     with_function: Hook = hook
     collected: list[Event] = []
@@ -89,6 +94,10 @@ async def operations(client: PrintOSClient) -> None:
         assert_type(results[0].outcome, Literal["provisioned", "found", "failed"])
         assert_type(results[0].device, PrintDevice | None)
         await printos.update_device_status("dev-1", STATUS)
+        for device in await printos.list_devices():
+            await printos.update_device_status(device.id, STATUS)
+        await printos.push_statuses({device.id: STATUS for device in await printos.list_devices()})
+        await printos.push_statuses((device.id, STATUS) for device in await printos.list_devices())
         await printos.update_device_status("dev-1", {"status": "DS_ON"})  # type: ignore[arg-type]
     await client.aclose()
 
