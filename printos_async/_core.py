@@ -11,7 +11,7 @@ from ._decode import DecodeError
 from ._errors import APIError, ResponseDecodeError, StatusError
 from ._events import AttemptFinished, RetryScheduled
 from ._exchange import may_repeat
-from ._limits import ConcurrencyLimit, Limiter
+from ._limits import ConcurrencyLimit, Limiter, is_overload
 from ._mapping import decode_error
 from ._retry import RetryBudget, RetryPolicy, is_transient
 
@@ -65,27 +65,36 @@ class Core:
             await asyncio.sleep(delay_s)
 
     async def attempt(self, call: Call, decode: Callable[[WireResponse], T], *, attempt: int) -> T:
-        """Make one attempt and report it to the hooks; the caller holds a slot.
+        """Make one attempt, and report it to the limiter and the hooks; the caller holds a slot.
 
         Raises:
             APIError: Of the class that fits.
         """
-        if not self.hooks:
-            return await self._attempt(call, decode)
-        started = time.perf_counter()
+        started_s = time.perf_counter()
         try:
             result = await self._attempt(call, decode)
         except APIError as error:
-            status = error.status if isinstance(error, (StatusError, ResponseDecodeError)) else None
-            latency_s = time.perf_counter() - started
-            outcome: Literal["error", "transport"] = "transport" if status is None else "error"
-            self.hooks.emit(
-                AttemptFinished(call.operation, call.device_id, attempt, latency_s, status, outcome)
+            now_s = time.perf_counter()
+            # A failure may come early or late for any reason: its time says nothing about the server's load.
+            self.limiter.record(
+                started_s=started_s, now_s=now_s, latency_s=None, overloaded=is_overload(error)
             )
+            if self.hooks:
+                self._emit_failure(call, error, attempt=attempt, latency_s=now_s - started_s)
             raise
-        latency_s = time.perf_counter() - started
-        self.hooks.emit(AttemptFinished(call.operation, call.device_id, attempt, latency_s, None, "ok"))
+        now_s = time.perf_counter()
+        latency_s = now_s - started_s
+        # The time of a list is that of its length.
+        load_s = None if call.method == "GET" else latency_s
+        self.limiter.record(started_s=started_s, now_s=now_s, latency_s=load_s, overloaded=False)
+        if self.hooks:
+            self.hooks.emit(AttemptFinished(call.operation, call.device_id, attempt, latency_s, None, "ok"))
         return result
+
+    def _emit_failure(self, call: Call, error: APIError, *, attempt: int, latency_s: float) -> None:
+        status = error.status if isinstance(error, (StatusError, ResponseDecodeError)) else None
+        outcome: Literal["error", "transport"] = "transport" if status is None else "error"
+        self.hooks.emit(AttemptFinished(call.operation, call.device_id, attempt, latency_s, status, outcome))
 
     @property
     def seems_down(self) -> bool:
