@@ -15,8 +15,8 @@ Reason: TypeAlias = Literal["steady", "latency", "overload"]
 DECREASE_RATIO = 0.9
 EWMA_ALPHA = 0.4
 DEVIATION_SCALE = 2.5
-# Real latencies are never the same twice. Without these two, 10 % of jitter alone keeps the limit near 60, for
-# half of all round-trips are above the average, and one in ten is above a deviation that is itself a guess.
+# Real latencies are never the same twice. Without these two, 10 % of jitter alone keeps the limit near 70 on a
+# server that would take any number, for half of all round-trips are above the average.
 STEADY_TOLERANCE = 0.02
 RISE_TOLERANCE = 0.1
 # One more request in flight slows a saturated server by 1/limit, which is less than the noise once the limit is

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,16 +12,25 @@ from printos_async._aimd import Aimd
 
 from .server_simulation import Server, Simulation
 
-SEEDS = range(5)
-# Parameters and accepted ranges of tests/data/adaptive-concurrency/*.yaml in vectordotdev/vector: its figure
-# "stats in_flight" is "served" here, its "controller concurrency_limit" is "limit". Left out are the limit's
-# mean where it is taken from the first change on, and "rate", which follows from the others.
-SCENARIOS: dict[str, tuple[Server, int, float, dict[str, tuple[float, float]]]] = {
+SEEDS = range(10)
+# Every range for requests in flight and for the limit in tests/data/adaptive-concurrency/*.yaml of
+# vectordotdev/vector, in its own order and unchanged: its "stats in_flight" is "served" here, its "controller
+# in_flight" is "in_flight". The files have changed over Vector's versions, and with them the ranges. Not taken
+# over are the request rate and the round-trip times, which the simulated server dictates.
+Ranges: TypeAlias = dict[str, tuple[float, float]]
+SCENARIOS: dict[str, tuple[Server, int, float, Ranges]] = {
     "constant-link": (
         Server(),
         500,
         0.0,
-        {"served max": (30, 31), "served mean": (15, 16), "limit max": (22, 32)},
+        {
+            "served max": (30, 31),
+            "served mean": (15, 16),
+            "in_flight max": (30, 31),
+            "in_flight mean": (15, 16),
+            "limit max": (22, 32),
+            "limit mean": (16, 18),
+        },
     ),
     "defers-at-high-concurrency": (
         Server(max_in_flight=5),
@@ -29,6 +40,9 @@ SCENARIOS: dict[str, tuple[Server, int, float, dict[str, tuple[float, float]]]] 
             "served max": (5, 13),
             "served mode": (0, 5),
             "served mean": (2.4, 5),
+            "in_flight max": (5, 18),
+            "in_flight mode": (4, 13),
+            "in_flight mean": (3.5, 12),
             "limit max": (6, 18),
             "limit mode": (2, 13),
             "limit mean": (4, 12),
@@ -38,7 +52,14 @@ SCENARIOS: dict[str, tuple[Server, int, float, dict[str, tuple[float, float]]]] 
         Server(max_rate=100),
         1_000,
         0.0,
-        {"served max": (16, 24), "served mean": (6, 9), "limit max": (16, 24), "limit mean": (8, 18.5)},
+        {
+            "served max": (16, 24),
+            "served mean": (6, 9),
+            "in_flight max": (16, 24),
+            "in_flight mean": (8, 19),
+            "limit max": (16, 24),
+            "limit mean": (8, 18.5),
+        },
     ),
     "drops-at-high-concurrency": (
         Server(max_in_flight=5, action="drop"),
@@ -46,32 +67,58 @@ SCENARIOS: dict[str, tuple[Server, int, float, dict[str, tuple[float, float]]]] 
         0.0,
         {
             "served max": (4, 5),
+            "served mean": (1.8, 4),
             "served mode": (1, 5),
-            "served mean": (1.8, 4.0),
             "in_flight max": (13, 15),
             "in_flight mean": (7, 8),
             "in_flight mode": (3, 11),
             "limit max": (10, 15),
             "limit mean": (7, 8),
+            "limit mode": (8, 12),
         },
     ),
     "jittery-link-small": (
         Server(jitter=0.1),
         1_000,
         0.0,
-        {"served max": (20, 40), "served mean": (8, 20), "limit max": (20, 40), "limit mean": (9, 20)},
+        {
+            "served max": (20, 40),
+            "served mean": (8, 20),
+            "in_flight max": (20, 40),
+            "in_flight mean": (8, 20),
+            "limit max": (20, 40),
+            "limit mean": (9, 20),
+        },
     ),
     "medium-send": (
         Server(),
         500,
         0.025,
-        {"served max": (8, 8), "served mode": (4, 5), "served mean": (4.0, 4.5), "limit max": (9, 9)},
+        {
+            "served max": (8, 8),
+            "served mode": (4, 5),
+            "served mean": (4, 4.5),
+            "in_flight max": (8, 8),
+            "in_flight mode": (4, 5),
+            "in_flight mean": (4, 4.5),
+            "limit max": (9, 9),
+        },
     ),
     "shallow-knee": (
         Server(knee_start=10, knee_exp=1.1),
         1_000,
         0.0,
-        {"served max": (12, 12), "served mean": (9, 11), "limit max": (12, 12), "limit mean": (10, 12)},
+        {
+            "served max": (12, 12),
+            "served mean": (9, 11),
+            "served mode": (9, 12),
+            "limit max": (12, 12),
+            "limit mean": (10, 12),
+            "limit mode": (9, 12),
+            "in_flight max": (12, 12),
+            "in_flight mean": (9, 11),
+            "in_flight mode": (9, 12),
+        },
     ),
     "slow-link": (
         Server(scale=1.0),
@@ -80,9 +127,12 @@ SCENARIOS: dict[str, tuple[Server, int, float, dict[str, tuple[float, float]]]] 
         {
             "served max": (2, 7),
             "served mode": (2, 5),
-            "served mean": (1.5, 5.0),
+            "served mean": (1.5, 5),
+            "in_flight max": (2, 7),
+            "in_flight mode": (2, 5),
+            "in_flight mean": (1.5, 5),
             "limit mode": (2, 5),
-            "limit mean": (1.7, 5.0),
+            "limit mean": (1.7, 5),
         },
     ),
     "slow-send-1": (
@@ -93,37 +143,70 @@ SCENARIOS: dict[str, tuple[Server, int, float, dict[str, tuple[float, float]]]] 
             "served max": (1, 1),
             "served mode": (1, 1),
             "served mean": (0.5, 0.55),
+            "in_flight max": (1, 1),
+            "in_flight mode": (1, 1),
+            "in_flight mean": (0.5, 0.55),
             "limit mode": (1, 2),
-            "limit mean": (1.0, 2.0),
+            "limit mean": (1, 2),
         },
     ),
     "slow-send-2": (
         Server(delay_s=0.05),
         100,
         0.05,
-        {"served max": (1, 2), "served mode": (1, 1), "served mean": (1.0, 1.2), "limit mode": (2, 3)},
+        {
+            "served max": (1, 2),
+            "served mode": (1, 1),
+            "served mean": (1, 1.2),
+            "in_flight max": (2, 3),
+            "in_flight mode": (1, 1),
+            "in_flight mean": (1, 2),
+            "limit mode": (2, 3),
+            "limit mean": (2, 2.5),
+        },
     ),
 }
-# Where ours leaves Vector's ranges, and why.
-DEVIATIONS: dict[str, dict[str, tuple[float, float]]] = {
-    # The draw of the clock's tick differs from run to run; Vector's one run is inside.
-    "constant-link": {"served mean": (14, 16)},
-    "defers-at-high-rate": {"served max": (15, 24), "limit max": (15, 24)},
+# What 20 seeds gave where that leaves Vector's ranges. Vector has one run, on timers of a whole millisecond.
+DEVIATIONS: dict[str, Ranges] = {
+    # These owe more to the simulation than to the rule: with the tolerances and the baseline switched off, which
+    # is Vector's rule, it leaves the same ranges, or leaves them further.
+    "constant-link": {"served mean": (14, 16), "in_flight mean": (14, 16), "limit mean": (14, 18)},
+    "defers-at-high-rate": {
+        "served max": (15, 24),
+        "in_flight max": (15, 24),
+        "in_flight mean": (7.4, 19),
+        "limit max": (15, 24),
+    },
     "drops-at-high-concurrency": {
         "served mean": (1.8, 4.1),
-        "in_flight mean": (6.5, 8),
-        "limit mean": (7, 8.5),
+        "in_flight mean": (6.6, 8),
+        "limit mean": (7, 8.3),
+        "limit mode": (5, 12),
     },
-    "medium-send": {"served max": (8, 9), "served mean": (3.9, 4.5), "limit max": (9, 10)},
-    # Jitter holds growth back less, see STEADY_TOLERANCE.
-    "jittery-link-small": {"served max": (20, 43), "limit max": (20, 43)},
-    # A rise of a tenth for each further request is a rise of less than 2 % of the moving average for a while.
-    # The limit goes past the knee until it has cost as much as QUEUEING_FACTOR allows, not to the maximum.
+    "medium-send": {
+        "served max": (8, 9),
+        "served mean": (3.9, 4.5),
+        "in_flight max": (8, 9),
+        "in_flight mean": (3.9, 4.5),
+        "limit max": (9, 10),
+    },
+    "slow-send-2": {"limit mean": (2, 3)},
+    # The rest is ours. Two seeds of twenty spend a while with nothing but delayed retries.
+    "defers-at-high-concurrency": {"in_flight mode": (0, 13), "in_flight mean": (3, 12)},
+    # Jitter holds growth back less: STEADY_TOLERANCE.
+    "jittery-link-small": {"served max": (20, 42), "in_flight max": (20, 42), "limit max": (20, 42)},
+    # The same tolerance carries the limit past a knee where each further request costs a tenth at first. It
+    # ends where the wait has doubled, QUEUEING_FACTOR, or a rise stands out; Vector's rule gives 13 to 16 here.
     "shallow-knee": {
-        "served max": (12, 20),
-        "served mean": (9, 14.5),
-        "limit max": (12, 20),
-        "limit mean": (10, 14.5),
+        "served max": (12, 19),
+        "served mean": (9, 13.7),
+        "served mode": (9, 15),
+        "limit max": (12, 19),
+        "limit mean": (10, 13.8),
+        "limit mode": (9, 15),
+        "in_flight max": (12, 19),
+        "in_flight mean": (9, 13.7),
+        "in_flight mode": (9, 15),
     },
 }
 
@@ -163,18 +246,18 @@ def test_dropped_requests_hold_the_limit_down_although_their_timeouts_come_late(
 
 @pytest.mark.parametrize("jitter", [0.1, 0.3])
 def test_jitter_alone_does_not_keep_the_limit_from_its_maximum(jitter: float) -> None:
-    simulation = Simulation(Aimd(minimum=1, maximum=256, initial=64), Server(jitter=jitter), 60_000).run()
+    simulation = Simulation(Aimd(minimum=1, maximum=256, initial=64), Server(jitter=jitter), 40_000).run()
     assert simulation.figures()["limit max"] == 256
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.1, 0.3])
 def test_a_saturated_server_gets_a_queue_that_does_not_grow_without_end(noise: float) -> None:
     server = Server(delay_s=0.05, workers=20, jitter=noise)
-    simulation = Simulation(Aimd(minimum=1, maximum=256, initial=8), server, 40_000).run()
+    simulation = Simulation(Aimd(minimum=1, maximum=256, initial=8), server, 30_000).run()
     figures = simulation.figures()
     assert figures["limit max"] <= 110
     assert figures["limit mean"] <= 70
-    busy_s = 40_000 * 0.05 * (1 + noise) / 20
+    busy_s = 30_000 * 0.05 * (1 + noise) / 20
     assert simulation.now_s <= 1.15 * busy_s  # and all workers had work nearly all the time
 
 
@@ -190,7 +273,7 @@ def test_the_limit_comes_back_after_an_overload() -> None:
 def test_a_server_that_becomes_slower_for_good_keeps_most_of_its_concurrency() -> None:
     policy = Aimd(minimum=1, maximum=256, initial=64)
     changes = ((5.0, Server(delay_s=0.3, jitter=0.1)),)
-    simulation = Simulation(policy, Server(delay_s=0.1, jitter=0.1), 60_000, server_changes=changes).run()
+    simulation = Simulation(policy, Server(delay_s=0.1, jitter=0.1), 40_000, server_changes=changes).run()
     before = simulation.limit.summary(4.0, 5.0)["mean"]
     assert policy.limit >= before / 2
     assert simulation.limit.summary(5.0, 7.0)["max"] <= before + 10  # it noticed
