@@ -12,7 +12,7 @@ from ._errors import APIError, RateLimitError, ResponseDecodeError, ServerError,
 from ._events import AttemptFinished, CircuitChanged, RetryScheduled
 from ._exchange import may_repeat
 from ._health import Circuit, HostHealth
-from ._limits import ConcurrencyLimit, Limiter
+from ._limits import ConcurrencyLimit, Limiter, is_overload
 from ._mapping import decode_error, pause_error
 from ._retry import RetryBudget, RetryPolicy
 
@@ -94,26 +94,30 @@ class Core:
         return self.budget.take(now_s=asyncio.get_running_loop().time())
 
     async def attempt(self, call: Call, decode: Callable[[WireResponse], T], *, attempt: int) -> T:
-        """Make one attempt and report it to the hooks; the caller holds a slot.
+        """Make one attempt, and report it to the limiter and the hooks; the caller holds a slot.
 
         Raises:
             APIError: Of the class that fits.
         """
-        if not self.hooks:
-            return await self._attempt(call, decode)
-        started = time.perf_counter()
+        started_s = time.perf_counter()
         try:
             result = await self._attempt(call, decode)
         except APIError as error:
-            status = error.status if isinstance(error, (StatusError, ResponseDecodeError)) else None
-            latency_s = time.perf_counter() - started
-            outcome: Literal["error", "transport"] = "transport" if status is None else "error"
-            self.hooks.emit(
-                AttemptFinished(call.operation, call.device_id, attempt, latency_s, status, outcome)
+            now_s = time.perf_counter()
+            # A failure may come early or late for any reason: its time says nothing about the server's load.
+            self.limiter.record(
+                started_s=started_s, now_s=now_s, latency_s=None, overloaded=is_overload(error)
             )
+            if self.hooks:
+                self._emit_failure(call, error, attempt=attempt, latency_s=now_s - started_s)
             raise
-        latency_s = time.perf_counter() - started
-        self.hooks.emit(AttemptFinished(call.operation, call.device_id, attempt, latency_s, None, "ok"))
+        now_s = time.perf_counter()
+        latency_s = now_s - started_s
+        # The time of a list is that of its length.
+        load_s = None if call.method == "GET" else latency_s
+        self.limiter.record(started_s=started_s, now_s=now_s, latency_s=load_s, overloaded=False)
+        if self.hooks:
+            self.hooks.emit(AttemptFinished(call.operation, call.device_id, attempt, latency_s, None, "ok"))
         return result
 
     def admit(self, *, now_s: float, patient: bool) -> float:
@@ -122,6 +126,11 @@ class Core:
         Who is not ``patient`` is held by ``Retry-After`` only, and does not wait for an open circuit.
         """
         return self.health.admit(now_s=now_s) if patient else max(now_s, self.health.held_until_s)
+
+    def _emit_failure(self, call: Call, error: APIError, *, attempt: int, latency_s: float) -> None:
+        status = error.status if isinstance(error, (StatusError, ResponseDecodeError)) else None
+        outcome: Literal["error", "transport"] = "transport" if status is None else "error"
+        self.hooks.emit(AttemptFinished(call.operation, call.device_id, attempt, latency_s, status, outcome))
 
     def retry_delay_s(
         self, call: Call, error: APIError, *, attempt: int, repeat: bool = False, patient: bool = False

@@ -3,31 +3,44 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from typing import TYPE_CHECKING
+from collections import OrderedDict
+from typing import TYPE_CHECKING, TypeAlias
 
 from attrs import field, frozen
 
+from ._aimd import Aimd, Reason
 from ._checks import at_least
-from ._errors import ConfigurationError
+from ._errors import APIError, ConfigurationError, RequestTimeoutError, StatusError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
+
+# 504 is a timeout too, only a gateway's.
+_OVERLOAD_STATUSES = frozenset({429, 503, 504})
 
 
 @frozen(kw_only=True)
 class ConcurrencyLimit:
     """Bounds on the requests that one client has in flight.
 
-    Attributes:
-        minimum: Never fewer than this are allowed.
-        maximum: Never more than this are allowed.
-        initial: How many are allowed at the start; by default 64, moved into the bounds.
+    Within the bounds the limit moves by itself: up by one per round-trip while it is reached and latency is
+    steady, down by a tenth when the server answers 429, 503 or 504, does not answer in time, or slows down.
+    With ``minimum`` equal to ``maximum`` it is fixed.
 
-    This version keeps the limit at ``initial``; a later one moves it within the bounds.
+    Attributes:
+        minimum: Never fewer than this are allowed. By default 1: a server in trouble gets one request at a time.
+        maximum: Never more than this are allowed. By default 256: at 100 ms these are 2,560 statuses a second,
+            one and a half times what 100,000 devices send at one a minute, and a common limit of open files is
+            1,024.
+        initial: How many are allowed at the start; by default 64, moved into the bounds. That sends a whole
+            print shop (up to 50 devices) in one round-trip, and is less than the 100 concurrent streams that
+            RFC 9113 asks every HTTP/2 server to allow.
 
     Raises:
         ConfigurationError: The bounds contradict each other.
+
+    Source: the rule is Vector's Adaptive Request Concurrency; see ``docs/tuning.md``.
     """
 
     minimum: int = field(default=1, validator=at_least(1))
@@ -45,26 +58,51 @@ class ConcurrencyLimit:
             )
 
 
-class Limiter:
-    """Slots for requests in flight, handed out in the order of asking; ``async with`` takes one."""
+# Old limit, new limit, why.
+OnChange: TypeAlias = "Callable[[int, int, Reason], object]"
 
-    def __init__(self, limit: ConcurrencyLimit) -> None:
+
+class Limiter:
+    """Slots for requests in flight, handed out in the order of asking; ``async with`` takes one.
+
+    Cancelling while waiting gives up the place, and a slot that was handed over in the same moment.
+
+    Attributes:
+        limit: How many slots there are now; only this class sets it.
+        in_flight: How many are taken. More than ``limit`` for a while after it has shrunk.
+        minimum: The lowest that ``limit`` becomes.
+        maximum: The highest that ``limit`` becomes.
+        on_change: Called after each change of ``limit`` with the old one, the new one and the reason. Must not
+            raise: what it raises comes out of the attempt that moved the limit.
+    """
+
+    def __init__(self, limit: ConcurrencyLimit, *, on_change: OnChange | None = None) -> None:
         self.limit = limit.initial
         self.in_flight = 0
-        self._waiters: deque[asyncio.Future[None]] = deque()
+        self.minimum = limit.minimum
+        self.maximum = limit.maximum
+        self.on_change = on_change
+        self._aimd: Aimd | None = None
+        if limit.minimum < limit.maximum:
+            self._aimd = Aimd(minimum=limit.minimum, maximum=limit.maximum, initial=limit.initial)
+        # In the order of asking. A dict, so that one who gives up leaves nothing behind: with a server that
+        # hangs, nobody else would clear it away.
+        self._waiters: OrderedDict[asyncio.Future[None], None] = OrderedDict()
 
     async def __aenter__(self) -> None:
-        # A slot that is given back goes to a waiter at once, so a free one means that nobody waits.
+        # Somebody waits only while in_flight >= limit: a freed slot and a grown limit go to waiters at once.
         if self.in_flight < self.limit:
             self.in_flight += 1
             return
         waiter = asyncio.get_running_loop().create_future()
-        self._waiters.append(waiter)
+        self._waiters[waiter] = None
         try:
             await waiter
-        except asyncio.CancelledError:
-            if not waiter.cancelled():
+        except BaseException:  # a coroutine that is thrown away gets GeneratorExit
+            if waiter.done() and not waiter.cancelled():
                 self._release()  # the slot was handed over in the same moment
+            else:
+                self._waiters.pop(waiter, None)
             raise
 
     async def __aexit__(
@@ -72,10 +110,53 @@ class Limiter:
     ) -> None:
         self._release()
 
+    def record(self, *, started_s: float, now_s: float, latency_s: float | None, overloaded: bool) -> None:
+        """Take what an attempt told that still holds its slot; see ``Aimd.record``."""
+        aimd = self._aimd
+        if aimd is None:
+            return
+        old = self.limit
+        new = aimd.record(
+            started_s=started_s,
+            now_s=now_s,
+            latency_s=latency_s,
+            overloaded=overloaded,
+            at_limit=self.in_flight >= old,
+        )
+        if new == old:
+            return
+        self.limit = new
+        while self._waiters and self.in_flight < new:
+            self.in_flight += 1
+            self._hand_over()
+        if self.on_change is not None:
+            self.on_change(old, new, aimd.reason)
+
     def _release(self) -> None:
-        while self._waiters:
-            waiter = self._waiters.popleft()
-            if not waiter.done():
-                waiter.set_result(None)  # the slot changes hands, so nobody can come between
+        # Above a limit that has shrunk, a slot goes out of use instead of changing hands.
+        if self._waiters and self.in_flight <= self.limit:
+            self._hand_over()
+        else:
+            self.in_flight -= 1
+
+    def _hand_over(self) -> None:
+        """Give a taken slot to the first who waits, so that nobody can come between; free it if nobody does."""
+        waiters = self._waiters
+        while waiters:
+            waiter, _ = waiters.popitem(last=False)
+            if not waiter.done():  # else cancelled, but not yet woken to leave the queue
+                waiter.set_result(None)
                 return
         self.in_flight -= 1
+
+
+def is_overload(error: APIError) -> bool:
+    """Tell whether a failure says that the server has more to do than it can.
+
+    Timeouts do, that of connecting included: a full backlog drops the packets. A refused or reset connection
+    does not: nobody is there, or somebody restarts, and fewer requests would not bring them back. Other
+    statuses do not either, 500 and 502 included: they are faults, and would come one at a time as well.
+    """
+    if isinstance(error, StatusError):
+        return error.status in _OVERLOAD_STATUSES
+    return isinstance(error, RequestTimeoutError)

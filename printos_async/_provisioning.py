@@ -39,7 +39,7 @@ async def provision_all(
         for index, request in todo:
             results[index] = await provisioner.provision(request)
 
-    workers = [asyncio.create_task(work()) for _ in range(min(core.limiter.limit, len(requests)))]
+    workers = [asyncio.create_task(work()) for _ in range(min(core.limiter.maximum, len(requests)))]
     try:
         await asyncio.gather(*workers)
     finally:

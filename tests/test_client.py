@@ -57,7 +57,7 @@ async def test_unknown_device_is_not_found_and_the_error_says_where(client: Prin
 async def test_a_thousand_calls_at_once_all_succeed(client: PrintOSClient, sandbox: Sandbox) -> None:
     await asyncio.gather(*(client.update_device_status(f"dev-{n % 10}", status(n)) for n in range(1000)))
     assert sandbox.applied_count == 1000
-    assert sandbox.max_concurrency <= ConcurrencyLimit().initial
+    assert sandbox.max_concurrency <= ConcurrencyLimit().maximum
 
 
 async def test_a_path_in_the_base_url_goes_in_front_and_is_signed() -> None:
