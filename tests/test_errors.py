@@ -92,11 +92,11 @@ async def bench(via: Via) -> AsyncIterator[MakeBench]:
     made: list[Bench] = []
     transport = httpx.AsyncHTTPTransport() if via == "httpx" else None
 
-    async def make(handler: Handler, **settings: Any) -> Bench:
+    async def make(handler: Handler, **given: Any) -> Bench:
         new = Bench()
         new.server = ScriptedServer(handler)
         await new.server.__aenter__()
-        settings = {"retry": RetryPolicy(max_attempts=1), "timeout_s": 5.0} | settings
+        settings: dict[str, Any] = {"retry": RetryPolicy(max_attempts=1), "timeout_s": 5.0} | given
         new.client = PrintOSClient(
             str(new.server.origin),
             auth=HmacAuth("key", "secret"),
