@@ -109,6 +109,7 @@ class _Muffled(httpx.AsyncBaseTransport):
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         response = await self._transport.handle_async_request(request)
         response.extensions.pop("reason_phrase", None)  # the server's own words, logged at INFO
+        response.headers.encoding = "latin-1"  # for good, whatever the bytes look like
         # A redirect is looked into even though it is not followed, and an odd address becomes an exception.
         if (location := response.headers.pop("location", None)) is not None:
             response.extensions[_LOCATION] = location
@@ -141,7 +142,7 @@ def _build(request: WireRequest, timeout_s: float) -> httpx.Request:
 
 async def _read(response: httpx.Response, deadline: float, max_body_bytes: int) -> WireResponse:
     loop = asyncio.get_running_loop()
-    headers = [(key.lower(), value) for key, value in response.headers.multi_items()]
+    headers = [(k.decode("latin-1").lower(), v.decode("latin-1")) for k, v in response.headers.raw]
     if (location := response.extensions.get(_LOCATION)) is not None:
         headers.append(("location", location))
     framings = {name for name, _ in headers} & {"content-length", "transfer-encoding"}
