@@ -12,4 +12,4 @@ async def test_uvloop_is_among_the_loops(request: pytest.FixtureRequest) -> None
         "uvloop", reason="uvloop is not installed: the wires were tested on asyncio only"
     )
     is_uvloop = isinstance(asyncio.get_running_loop(), uvloop.Loop)
-    assert is_uvloop == ("uvloop" in request.node.name)
+    assert is_uvloop == ("[uvloop" in request.node.name)
