@@ -34,7 +34,7 @@ class Answers:
 
     def acknowledgement(self, response: WireResponse) -> None:
         """Look at the answer of ``updateDeviceStatus``, to which the specification gives no body."""
-        if not response.body:
+        if not response.body and not response.overflow:
             return
         body = self._content(response)
         # A page with status 200 comes from something between, such as a captive portal: the status is not there.

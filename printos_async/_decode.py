@@ -44,7 +44,8 @@ def content(response: WireResponse, *, max_bytes: int) -> bytes:
     """
     if response.overflow:
         raise DecodeError(f"the body is larger than max_body_bytes ({max_bytes})")
-    coding = (response.header("content-encoding") or "identity").strip().lower()
+    codings = [value.strip().lower() for name, value in response.headers if name == "content-encoding"]
+    coding = ", ".join(codings)
     if coding in {"identity", ""} or not response.body:
         return response.body
     if coding in {"gzip", "x-gzip"}:

@@ -158,7 +158,12 @@ class Exchange:
             body = content(response, max_bytes=self._max_body_bytes)
         except DecodeError:
             body = b""
-        headers = [(k, v) for k, v in response.headers if k not in {"content-encoding", *_HOP_HEADERS}]
+        # As bytes: httpx takes a header that is text for ASCII only.
+        headers = [
+            (k.encode("latin-1"), v.encode("latin-1"))
+            for k, v in response.headers
+            if k not in {"content-encoding", *_HOP_HEADERS}
+        ]
         return httpx.Response(response.status, headers=headers, content=body, request=request)
 
 

@@ -15,7 +15,7 @@ from ._errors import (
     TransportError,
     status_error_class,
 )
-from ._redact import excerpt
+from ._redact import excerpt, redact
 from ._retry import parse_retry_after
 from ._signing import ALGORITHM_HEADER, DATE_HEADER
 
@@ -63,7 +63,9 @@ def status_error(call: Call, response: WireResponse, secrets: Iterable[str]) -> 
     try:
         body = content(response, max_bytes=_MAX_ERROR_BODY_BYTES)
     except DecodeError:
-        body = b"" if response.header("content-encoding") else response.body[:_MAX_ERROR_BODY_BYTES]
+        body = b"" if response.header("content-encoding") else response.body
+    cut = response.overflow or len(body) > _MAX_ERROR_BODY_BYTES
+    body = body[:_MAX_ERROR_BODY_BYTES]
     status = response.status
     parts = [_phrase(status), _envelope_message(body, secrets) or _HINTS.get(status, "")]
     if 300 <= status <= 399:
@@ -74,7 +76,7 @@ def status_error(call: Call, response: WireResponse, secrets: Iterable[str]) -> 
         method=call.method,
         path=call.path,
         status=status,
-        body=excerpt(body.decode("utf-8", "replace"), secrets, limit=MAX_BODY_CHARS),
+        body=excerpt(body.decode("utf-8", "replace"), secrets, limit=MAX_BODY_CHARS, cut=cut),
         request_id=None if request_id is None else excerpt(request_id, secrets, limit=_MAX_MESSAGE_CHARS),
         retry_after_s=parse_retry_after(response.header("retry-after"), now_s=time.time()),
     )
@@ -116,6 +118,7 @@ def _envelope_message(body: bytes, secrets: Iterable[str]) -> str:
     message = envelope.get("message") if isinstance(envelope, dict) else None
     if not isinstance(message, str):
         return ""
-    line = " ".join(excerpt(message, secrets, limit=_MAX_MESSAGE_CHARS).split())
+    # Twice: a secret may hold the white space that goes, and one may appear where it went.
+    line = excerpt(" ".join(redact(message, secrets).split()), secrets, limit=_MAX_MESSAGE_CHARS)
     # Half of a surrogate pair could not be printed or logged.
     return line.encode("utf-8", "replace").decode()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import html
 import json
+import re
 from typing import TYPE_CHECKING
-from urllib.parse import quote
+from urllib.parse import quote, quote_plus
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -13,27 +15,46 @@ MASK = "[redacted]"
 
 
 def redact(text: str, secrets: Iterable[str]) -> str:
-    """Replace every secret in a text, also where it was escaped for JSON or a URL."""
-    for secret in sorted(secrets, key=len, reverse=True):
-        forms = (
-            secret,
-            json.dumps(secret)[1:-1],
-            json.dumps(secret, ensure_ascii=False)[1:-1],
-            quote(secret, safe=""),
-        )
-        for form in forms:
-            if form:
-                text = text.replace(form, MASK)
+    """Replace every secret in a text, also where it was escaped."""
+    return _replace(text, _forms(secrets))
+
+
+def excerpt(text: str, secrets: Iterable[str], *, limit: int, cut: bool = False) -> str:
+    """Give the redacted start of a text, at most ``limit`` characters; ``cut`` says that its end is missing."""
+    forms = _forms(secrets)
+    # A secret that is cut in two is no longer recognisable: leave the longest one's length out at the end.
+    longest = max(map(len, forms), default=0)
+    window = text[: limit + longest]
+    redacted = _replace(window, forms)
+    if longest and (cut or len(window) < len(text)):
+        redacted = redacted[: max(len(redacted) - longest, 0)]
+    return redacted[:limit]
+
+
+def _replace(text: str, forms: Iterable[str]) -> str:
+    for form in forms:
+        text = text.replace(form, MASK)
     return text
 
 
-def excerpt(text: str, secrets: Iterable[str], *, limit: int) -> str:
-    """Give the redacted start of a text, at most ``limit`` characters."""
-    secrets = tuple(secrets)
-    # A secret that the first cut splits is longer than nothing and no longer recognisable: leave its length out.
-    longest = max((6 * len(secret) for secret in secrets), default=0)
-    window = text if len(text) <= limit + longest else text[: limit + longest]
-    redacted = redact(window, secrets)
-    if window is not text and longest:
-        redacted = redacted[: max(len(redacted) - longest, 0)]
-    return redacted[:limit]
+def _forms(secrets: Iterable[str]) -> list[str]:
+    """Give the secrets as JSON, URLs, HTML, Python and a misread encoding would write them, longest first."""
+    forms: set[str] = set()
+    for secret in secrets:
+        utf_8 = secret.encode("utf-8", "surrogatepass")
+        ascii_json = json.dumps(secret)[1:-1]
+        plain = {secret, ascii_json, json.dumps(secret, ensure_ascii=False)[1:-1]}
+        plain |= {_upper_escapes(ascii_json), repr(secret)[1:-1], repr(utf_8)[2:-1], utf_8.decode("latin-1")}
+        plain |= {html.escape(secret), html.escape(secret).replace("&#x27;", "&#39;")}
+        for url in (quote(utf_8, safe=""), quote(utf_8), quote_plus(utf_8)):
+            plain |= {url, _lower_escapes(url)}
+        forms |= plain | {form.replace("/", "\\/") for form in plain}  # as PHP writes JSON
+    return sorted(forms - {""}, key=len, reverse=True)
+
+
+def _upper_escapes(text: str) -> str:
+    return re.sub(r"\\u[0-9a-f]{4}", lambda match: "\\u" + match[0][2:].upper(), text)
+
+
+def _lower_escapes(text: str) -> str:
+    return re.sub("%[0-9A-F]{2}", lambda match: match[0].lower(), text)

@@ -72,11 +72,8 @@ class Connection(asyncio.BufferedProtocol):
 
     @property
     def quiet(self) -> bool:
-        """Whether nothing came since the last answer, not even what the event loop has not seen yet.
-
-        It would be the end of the connection, which loses the next request, or bytes that nobody asked for, which
-        would be taken for its answer.
-        """
+        """Whether nothing came since the last answer, not even what the event loop has not seen yet."""
+        # It would be the end, which loses the next request, or stray bytes, which would pass for its answer.
         return self._has_news is None or not self._has_news()
 
     def exchange(self, data: bytes, *, deadline: float, max_body_bytes: int) -> asyncio.Future[WireResponse]:

@@ -49,6 +49,7 @@ class Serve(Protocol):
 
 @define
 class Tls:
+    authority: trustme.CA
     server: ssl.SSLContext
     client: ssl.SSLContext
 
@@ -85,7 +86,7 @@ def tls() -> Tls:
     authority.issue_cert("127.0.0.1", "::1", "localhost").configure_cert(server)
     client = ssl.create_default_context()
     authority.configure_trust(client)
-    return Tls(server, client)
+    return Tls(authority, server, client)
 
 
 @pytest.fixture(params=["tcp", "tls"])
