@@ -90,8 +90,20 @@ def auth_from_env(env: Mapping[str, str]) -> HmacAuth | SessionTokenAuth:
 
 
 def make_ssl_context(verify: bool | ssl.SSLContext) -> ssl.SSLContext:  # noqa: FBT001  # httpx's word and type
-    """Give the context for TLS; certificates are checked unless ``verify`` is False."""
-    return verify if isinstance(verify, ssl.SSLContext) else httpx.create_ssl_context(verify=verify)
+    """Give the context for TLS; certificates are checked unless ``verify`` is False.
+
+    Raises:
+        ConfigurationError: The certificates to check against cannot be loaded.
+    """
+    if isinstance(verify, ssl.SSLContext):
+        return verify
+    try:
+        return httpx.create_ssl_context(verify=verify)
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+    raise ConfigurationError(
+        f"the certificates to check servers against cannot be loaded ({reason}); look at SSL_CERT_FILE and SSL_CERT_DIR"
+    )
 
 
 def _is_loopback(host: str) -> bool:

@@ -20,7 +20,7 @@
     ├─ PusherClosedError
     └─ PusherFullError
 
-No text of an error holds a key, a secret, a password or a token, and neither does its cause chain.
+No text of an error holds a key's secret, a password or a token, and neither does its cause chain.
 """
 
 from __future__ import annotations

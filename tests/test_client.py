@@ -31,6 +31,8 @@ from printos_async._limits import Limiter
 from .conftest import KEY, SECRET, status
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from printos_async import Event
     from printos_async.sandbox import Sandbox
 
@@ -143,6 +145,15 @@ def test_a_setting_that_is_wrong_is_refused_by_name(settings: dict[str, Any], na
 def test_bounds_that_contradict_each_other_are_refused(bounds: dict[str, int], problem: str) -> None:
     with pytest.raises(ConfigurationError, match=problem):
         ConcurrencyLimit(**bounds)
+
+
+async def test_certificates_that_cannot_be_loaded_are_a_configuration_error(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "missing.pem"))
+    async with PrintOSClient("https://localhost:1", auth=None) as client:
+        with pytest.raises(ConfigurationError, match="SSL_CERT_FILE"):
+            await client.list_devices()
 
 
 # The environment

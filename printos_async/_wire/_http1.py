@@ -97,6 +97,7 @@ class Http1Wire:
             if idle[0].idle_since < connection.idle_since - MAX_IDLE_S:
                 idle.popleft().close()
 
+        options = self._options(origin, loop)
         failure: WireError
         try:
             async with asyncio.timeout_at(deadline) as attempt:
@@ -106,7 +107,7 @@ class Http1Wire:
                         lambda: Connection(loop, self._buffer, on_idle, self._forget),
                         origin.host,
                         origin.port,
-                        **self._options(origin, loop),
+                        **options,
                     )
                 finally:
                     self._connecting.discard(attempt)

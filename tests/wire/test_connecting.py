@@ -116,17 +116,6 @@ async def test_plain_server_behind_https_carried_nothing(tls: Tls, kind: str) ->
         await wire.aclose()
 
 
-async def test_context_that_cannot_be_made_is_an_error() -> None:
-    def no_certificates() -> ssl.SSLContext:
-        raise FileNotFoundError(2, "No such file or directory", "certificates.pem")
-
-    wire = Http1Wire(make_ssl_context=no_certificates)
-    request = WireRequest(Origin("https", "127.0.0.1", 1), "PUT", "/", (), b"")
-    with pytest.raises(WireError, match=r"certificates\.pem") as caught:
-        await wire.send(request, deadline=asyncio.get_running_loop().time() + 5, max_body_bytes=0)
-    assert not caught.value.may_have_arrived
-
-
 async def test_ipv6_loopback_works(serve: Serve, carrier: Carrier) -> None:
     try:
         with socket.socket(socket.AF_INET6) as probe:
