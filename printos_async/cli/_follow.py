@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from collections import deque
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +10,7 @@ from attrs import frozen
 from printos_async._events import CircuitChanged
 
 from ._output import complain
+from ._pusher_line import PusherLine
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping
@@ -22,8 +21,6 @@ if TYPE_CHECKING:
     from printos_async._pusher import StatusPusher
 
     from ._tally import Tally
-
-_RATE_SPAN_S = 5.0
 
 
 @frozen
@@ -56,7 +53,7 @@ class Follow:
         self._tally = tally
         self._pusher: StatusPusher | None = None
         self._waiting_for_room = 0
-        self._rates: deque[tuple[float, int]] = deque()
+        self._line = PusherLine()
         self.unconfirmed = 0
 
     def on_event(self, event: Event) -> None:
@@ -87,22 +84,4 @@ class Follow:
         """Describe this moment in one line."""
         if self._pusher is None:
             return ""
-        stats = self._pusher.stats()
-        now_s = time.monotonic()
-        self._rates.append((now_s, stats.sent))
-        while now_s - self._rates[0][0] > _RATE_SPAN_S:
-            self._rates.popleft()
-        then_s, sent_then = self._rates[0]
-        rate = (stats.sent - sent_then) / max(now_s - then_s, 0.001)
-        parts = [
-            f"{stats.sent:,} sent",
-            f"{rate:,.0f}/s",
-            f"{stats.in_flight} of {stats.limit} in flight",
-            f"{stats.pending:,} pending",
-            f"{self._tally.retries:,} retries",
-        ]
-        if stats.failed:
-            parts.append(f"{stats.failed:,} failed")
-        if stats.circuit == "open":
-            parts.append("server down")
-        return " · ".join(parts)
+        return self._line.describe(self._pusher.stats(), retries=self._tally.retries)
