@@ -7,8 +7,6 @@ import time
 from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING
 
-from attrs import evolve
-
 from printos_async._events import AttemptFinished, CircuitChanged, StatusFailed, StatusReasserted, StatusSent
 from printos_async.sandbox import Faults
 
@@ -28,7 +26,7 @@ if TYPE_CHECKING:
 _LATE_WRITE_BY_S = (0.05, 0.4)
 _AMBIGUITY_S = 0.6  # longer than any write is late
 _DRAIN_TIMEOUT_S = 30.0
-_OUTAGE_AT_MOST_S = 5.0
+_CIRCUIT_AT_MOST_S = 5.0
 
 
 class FaultyDemo(Demo):
@@ -53,10 +51,12 @@ class FaultyDemo(Demo):
         super().__init__(devices=devices, rounds=rounds, faults=faults)
         self._engine = self._report.engine = EngineReport()
         self._pusher: StatusPusher | None = None
-        self._circuit_opened = asyncio.Event()
+        self._opened = asyncio.Event()
+        self._closed = asyncio.Event()
 
-    def _on_event(self, event: Event) -> None:
-        super()._on_event(event)
+    def on_event(self, event: Event) -> None:
+        """Count what the pusher does; a hook of the client that is used."""
+        super().on_event(event)
         match event:
             case StatusSent():
                 self._latencies_s.append(event.latency_s)
@@ -66,7 +66,9 @@ class FaultyDemo(Demo):
                 self._engine.reasserted += 1
             case CircuitChanged(circuit="open"):
                 self._engine.circuit_opened += 1
-                self._circuit_opened.set()
+                self._opened.set()
+            case CircuitChanged():
+                self._closed.set()
             case AttemptFinished() if self._pusher is not None:
                 self._engine.see_limit(self._pusher.stats().limit)
 
@@ -109,12 +111,12 @@ class FaultyDemo(Demo):
         self, sandbox: Sandbox, pusher: StatusPusher, device_ids: list[str], number: int
     ) -> None:
         """Push one round while the server fails altogether, until the circuit opens; back, it asks for a pause."""
-        sandbox.set_faults(evolve(self._faults, late_write=0.0, reset=0.0, truncated=0.0, server_error=1.0))
+        sandbox.set_faults(Faults(server_error=1.0))
         async with asyncio.TaskGroup() as group:
             group.create_task(self._push_round(pusher, device_ids, number))
-            with suppress(TimeoutError):
-                async with asyncio.timeout(_OUTAGE_AT_MOST_S):
-                    await self._circuit_opened.wait()
+            await _wait(self._opened)
+            sandbox.set_faults(Faults())  # or a probe might fail too, and each costs a second
+            await _wait(self._closed)
             sandbox.set_faults(self._faults)
             sandbox.inject("rate_limited", operation="updateDeviceStatus")
 
@@ -124,3 +126,10 @@ class FaultyDemo(Demo):
         self._engine.late_writes = sum(write.late for write in sandbox.applied)
         self._engine.overwritten = sum(write.late for write, _ in steps)
         self._problem("went back to an older status", [case for write, case in steps if not write.late])
+
+
+async def _wait(event: asyncio.Event) -> None:
+    # What has not come by then does not come; the report says how often it did.
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_CIRCUIT_AT_MOST_S):
+            await event.wait()

@@ -66,7 +66,7 @@ class Demo:
         async with (
             Sandbox(faults=self._faults, hmac_keys={_KEY: secret}) as sandbox,
             PrintOSClient(
-                sandbox.url, auth=HmacAuth(_KEY, secret), retry=_RETRY, hooks=[self._on_event]
+                sandbox.url, auth=HmacAuth(_KEY, secret), retry=_RETRY, hooks=[self.on_event]
             ) as client,
         ):
             return await self.run_against(sandbox, client)
@@ -80,7 +80,8 @@ class Demo:
         report.latencies_s = sorted(self._latencies_s)
         return report
 
-    def _on_event(self, event: Event) -> None:
+    def on_event(self, event: Event) -> None:
+        """Count; a hook of the client that is used."""
         if isinstance(event, RetryScheduled):
             self._report.retries += 1
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from printos_async import DeviceStatusUpdate, HmacAuth, PrintOSClient
+from printos_async import DeviceStatusUpdate, HmacAuth, PrintOSClient, RetryPolicy
 from printos_async.cli._demo_faulty import FaultyDemo
 from printos_async.cli._demo_report import DemoReport
 from printos_async.cli._demo_run import Demo
@@ -51,10 +51,12 @@ async def test_the_demo_shows_older_writes_that_landed_late_and_how_the_devices_
 async def test_an_older_status_that_stays_is_found_out_under_faults_too() -> None:
     async with Sandbox(hmac_keys={"demo": "s"}) as sandbox:
         demo = FaultyDemo(devices=12, rounds=1, seed=0)
-        client = PrintOSClient(sandbox.url, auth=HmacAuth("demo", "s"))
-        async with client:
+        retry = RetryPolicy(base_delay_s=0.01, max_delay_s=2.0)
+        auth = HmacAuth("demo", "s")
+        async with PrintOSClient(sandbox.url, auth=auth, retry=retry, hooks=[demo.on_event]) as client:
             report = await demo.run_against(sandbox, client)
             assert report.problems == []
+            assert (report.engine and report.engine.circuit_opened) == 1
             [device_id, *_] = sandbox.devices
             old = DeviceStatusUpdate.from_dict({"status": "DS_ON", "metrics": {"pagesTotal": 1}})
             sandbox.set_faults(Faults())
