@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import pty
@@ -134,6 +135,34 @@ async def test_a_file_that_is_cut_is_read_from_its_beginning(cli: Cli, sandbox: 
 
 
 @posix_only
+async def test_a_file_that_cannot_be_read_on_ends_it_and_what_came_before_is_sent(
+    cli: Cli, sandbox: Sandbox
+) -> None:
+    file = cli.file("s.jsonl", line("dev-1", 1))
+    process = await cli.start("push", "--follow", file, "--json")
+    await has(sandbox, 1)
+    file.unlink()
+    file.mkdir()
+    ended = await process.wait()
+    assert (ended.code, ended.json["sent"]) == (1, 1)
+    assert ended.json["problem"] == f"cannot read {file} after line 1: Is a directory"
+
+
+@posix_only
+async def test_a_named_pipe_is_followed_to_its_end(cli: Cli, sandbox: Sandbox) -> None:
+    path = cli.folder / "pipe"
+    os.mkfifo(path)
+    process = await cli.start("push", "--follow", path, "--format", "jsonl", "--json")
+    with await asyncio.to_thread(path.open, "wb", buffering=0) as pipe:
+        pipe.write(line("dev-1", 1))
+        await has(sandbox, 1)
+        pipe.write(line("dev-1", 2).strip())
+    ended = await process.wait()
+    assert (ended.code, ended.json["sent"]) == (0, 2)
+    assert pages_total(sandbox) == 2
+
+
+@posix_only
 async def test_sigterm_drains_what_is_pending(cli: Cli, sandbox: Sandbox) -> None:
     await sandbox.block()
     file = cli.file("s.jsonl", line("dev-1", 1) + line("dev-2", 2) + line("dev-3", 3))
@@ -163,6 +192,7 @@ async def test_draining_is_bounded_and_what_was_not_delivered_is_kept(cli: Cli, 
     assert ended.code == 143
     counts = (ended.json["sent"], ended.json["superseded"], ended.json["unsent"])
     assert counts == (0, 1, 3)
+    assert ended.json["unconfirmed"] == 0
     assert kept(failures) == {"dev-1": 4, "dev-2": 3}
     await sandbox.release()
 
@@ -189,7 +219,7 @@ async def test_reading_waits_while_too_many_devices_wait(cli: Cli, sandbox: Sand
     process.send_signal(signal.SIGTERM)
     process.send_signal(signal.SIGINT)
     ended = await process.wait()
-    assert (ended.json["lastLine"], ended.json["unsent"]) == (3, 3)
+    assert (ended.json["lastLine"], ended.json["unsent"], ended.json["unconfirmed"]) == (3, 3, 0)
     await sandbox.release()
 
 
