@@ -38,7 +38,7 @@ async def live_progress(
         *([BarColumn()] if has_bar else []),
         *([TaskProgressColumn()] if total is not None else []),
         TextColumn("{task.fields[text]}", markup=False),
-        TimeElapsedColumn(),
+        *([TimeElapsedColumn()] if has_bar else []),
     )
     with Progress(*columns, console=console, auto_refresh=False) as progress:
         task = progress.add_task(title, total=total, text="")

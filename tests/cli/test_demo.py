@@ -56,7 +56,8 @@ async def test_an_older_status_that_stays_is_found_out_under_faults_too() -> Non
         async with PrintOSClient(sandbox.url, auth=auth, retry=retry, hooks=[demo.on_event]) as client:
             report = await demo.run_against(sandbox, client)
             assert report.problems == []
-            assert (report.engine and report.engine.circuit_opened) == 1
+            assert report.engine is not None
+            assert report.engine.circuit_opened >= 1
             [device_id, *_] = sandbox.devices
             old = DeviceStatusUpdate.from_dict({"status": "DS_ON", "metrics": {"pagesTotal": 1}})
             sandbox.set_faults(Faults())
