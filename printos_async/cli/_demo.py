@@ -17,7 +17,7 @@ def demo(
         bool,
         typer.Option(
             "--faults",
-            help="Let the server answer 503 and 429, reset connections, cut answers off and be slow.",
+            help="Let the server answer 503 and 429, reset connections, cut answers off, write late, and go away.",
         ),
     ] = False,
     seed: Annotated[int, typer.Option(help="Another seed, other faults.")] = 0,
@@ -29,13 +29,20 @@ def demo(
 
     Starts a sandbox that checks signatures, registers the devices, sends several rounds of statuses over real
     HTTP, and checks that every device ended with its newest status and was never written to twice at once.
+    With --faults a long-lived pusher sends them.
 
     Exit codes: 0 all is well, 1 something is wrong, 2 usage or configuration.
     """
     require_sandbox()
-    from ._demo_run import Demo  # noqa: PLC0415  # needs the extra
+    from printos_async.sandbox import Faults  # noqa: PLC0415  # needs the extra
 
-    run = Demo(devices=devices, rounds=rounds, has_faults=faults, seed=seed)
+    from ._demo_faulty import FaultyDemo  # noqa: PLC0415
+    from ._demo_run import Demo  # noqa: PLC0415
+
+    if faults:
+        run: Demo = FaultyDemo(devices=devices, rounds=rounds, seed=seed)
+    else:
+        run = Demo(devices=devices, rounds=rounds, faults=Faults(seed=seed))
     report = asyncio.run(run.run())
     if as_json:
         say_json(report.to_json())

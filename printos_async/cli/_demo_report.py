@@ -10,6 +10,71 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
+@define
+class EngineReport:
+    """What a long-lived pusher had to do.
+
+    Attributes:
+        late_writes: Writes that the server applied after it had denied or lost the answer.
+        overwritten: Of these, those that landed on a newer status.
+        reasserted: Newest statuses that were sent once more because of that danger.
+        circuit_opened: How often the server was taken for down.
+        limits: Requests allowed in flight: at first, the fewest, the most.
+        limit_changes: How often that was seen to change.
+    """
+
+    late_writes: int = 0
+    overwritten: int = 0
+    reasserted: int = 0
+    circuit_opened: int = 0
+    limits: tuple[int, int, int] = (0, 0, 0)
+    limit_changes: int = 0
+    _limit: int = 0
+
+    def see_limit(self, limit: int) -> None:
+        """Take note of how many requests are allowed in flight now."""
+        if not self._limit:
+            self.limits = (limit, limit, limit)
+        elif limit != self._limit:
+            first, fewest, most = self.limits
+            self.limits = (first, min(fewest, limit), max(most, limit))
+            self.limit_changes += 1
+        self._limit = limit
+
+    def to_json(self) -> dict[str, Any]:
+        """Give the account for machines."""
+        first, fewest, most = self.limits
+        return {
+            "lateWrites": self.late_writes,
+            "overwritten": self.overwritten,
+            "reasserted": self.reasserted,
+            "circuitOpened": self.circuit_opened,
+            "limit": {"first": first, "fewest": fewest, "most": most, "changes": self.limit_changes},
+        }
+
+    def rows(self) -> list[tuple[str, str]]:
+        """Give the account for people."""
+        first, fewest, most = self.limits
+        changes = (
+            f", then {fewest:,} to {most:,} in {self.limit_changes:,} changes" if self.limit_changes else ""
+        )
+        times = {0: "never opened", 1: "opened once"}.get(
+            self.circuit_opened, f"opened {self.circuit_opened:,} times"
+        )
+        return [
+            ("too late", f"{self.late_writes:,} writes, {self.overwritten:,} of them over a newer status"),
+            (
+                "reasserted",
+                f"{self.reasserted:,} newest statuses were sent once more, so that no device stays wrong",
+            ),
+            ("limit", f"{first:,} requests in flight{changes}"),
+            (
+                "circuit",
+                f"{times}: open, the server counts as down and is asked once a second",
+            ),
+        ]
+
+
 @define(kw_only=True)
 class DemoReport:
     """The account of one demonstration.
@@ -18,7 +83,7 @@ class DemoReport:
         seed: The faults' seed.
         url: Where the server was.
         devices: How many were registered.
-        statuses: How many were given to ``push_statuses``.
+        statuses: How many were given.
         sent: How many the server acknowledged.
         superseded: How many a newer one of their device replaced.
         failed: How many were given up.
@@ -27,6 +92,7 @@ class DemoReport:
         latencies_s: Of every status sent: seconds from its acceptance to its acknowledgement, sorted.
         faults: What the server did wrong, by kind.
         problems: What should not be; empty if all is well.
+        engine: What a long-lived pusher had to do, if there was one.
     """
 
     seed: int
@@ -42,6 +108,7 @@ class DemoReport:
     latencies_s: Sequence[float] = ()
     faults: dict[str, int] = Factory(dict)
     problems: list[str] = Factory(list)
+    engine: EngineReport | None = None
 
     @property
     def rate_per_s(self) -> float:
@@ -68,6 +135,7 @@ class DemoReport:
             "retries": self.retries,
             "requests": self.requests,
             "faults": self.faults,
+            **({} if self.engine is None else {"engine": self.engine.to_json()}),
             "elapsedS": round(self.pushing_s, 6),
             "ratePerS": round(self.rate_per_s, 1),
             "latencyS": {f"p{percent}": round(self.latency_s(percent), 6) for percent in (50, 95, 99)},
@@ -85,6 +153,7 @@ class DemoReport:
             ("latency", f"p50 {p50}, p95 {p95}, p99 {p99}, from acceptance to acknowledgement"),
             ("faults", faults or "none"),
             ("retries", f"{self.retries:,} of {self.requests:,} requests"),
+            *([] if self.engine is None else self.engine.rows()),
         ]
         verdict = (
             "Something is wrong:"

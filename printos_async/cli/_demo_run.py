@@ -19,7 +19,7 @@ from printos_async._models import (
     StatusPush,
 )
 from printos_async._retry import RetryPolicy
-from printos_async.sandbox import Faults, Sandbox
+from printos_async.sandbox import Sandbox
 
 from ._demo_report import DemoReport
 from ._output import complain
@@ -30,26 +30,13 @@ if TYPE_CHECKING:
 
     from printos_async._events import Event
     from printos_async._models import PushResult
+    from printos_async.sandbox import AppliedStatus, Faults
 
 _KEY = "demo"
-# In one round every device reports this often in a row, faster than it can be sent: what is coalesced.
-_REPORTS_PER_ROUND = 3
 _STATUS_WORDS = ("DS_ON", "DS_RIPPING", "DS_PRINTING", "DS_STANDBY")
 # Short delays, for the faults are short; as many attempts as make 1 in 10 failing harmless.
 _RETRY = RetryPolicy(max_attempts=12, base_delay_s=0.02, max_delay_s=2.0)
 _MAX_PROBLEMS_NAMED = 5
-
-
-def _faults(seed: int) -> Faults:
-    return Faults(
-        seed=seed,
-        latency_s=(0.0, 0.02),
-        rate_limited=0.02,
-        retry_after="1",
-        server_error=0.05,
-        reset=0.03,
-        truncated=0.02,
-    )
 
 
 class Demo:
@@ -58,15 +45,17 @@ class Demo:
     Args:
         devices: How many.
         rounds: How often every device reports.
-        has_faults: Whether the server misbehaves.
-        seed: How.
+        faults: How the server misbehaves.
     """
 
-    def __init__(self, *, devices: int, rounds: int, has_faults: bool, seed: int) -> None:
+    # In one round every device reports this often in a row, faster than it can be sent: what is coalesced.
+    REPORTS_PER_ROUND = 3
+
+    def __init__(self, *, devices: int, rounds: int, faults: Faults) -> None:
         self._devices = devices
         self._rounds = rounds
-        self._faults = _faults(seed) if has_faults else Faults(seed=seed)
-        self._report = DemoReport(seed=seed)
+        self._faults = faults
+        self._report = DemoReport(seed=faults.seed)
         self._latencies_s = array("d")
         self._newest: dict[str, int] = {}
         self._settled = 0
@@ -77,7 +66,7 @@ class Demo:
         async with (
             Sandbox(faults=self._faults, hmac_keys={_KEY: secret}) as sandbox,
             PrintOSClient(
-                sandbox.url, auth=HmacAuth(_KEY, secret), retry=_RETRY, hooks=[self._on_event]
+                sandbox.url, auth=HmacAuth(_KEY, secret), retry=_RETRY, hooks=[self.on_event]
             ) as client,
         ):
             return await self.run_against(sandbox, client)
@@ -86,12 +75,13 @@ class Demo:
         """Run it with a client of this sandbox, and give the account."""
         report = self._report
         report.url = sandbox.url
-        await self._push(client, await self._provision(client))
+        await self._push(sandbox, client, await self._provision(client))
         self.check(sandbox)
         report.latencies_s = sorted(self._latencies_s)
         return report
 
-    def _on_event(self, event: Event) -> None:
+    def on_event(self, event: Event) -> None:
+        """Count; a hook of the client that is used."""
         if isinstance(event, RetryScheduled):
             self._report.retries += 1
 
@@ -120,9 +110,9 @@ class Demo:
         )
         return device_ids
 
-    async def _push(self, client: PrintOSClient, device_ids: list[str]) -> None:
+    async def _push(self, sandbox: Sandbox, client: PrintOSClient, device_ids: list[str]) -> None:  # noqa: ARG002  # for demonstrations that look at the server meanwhile
         report = self._report
-        per_round = len(device_ids) * _REPORTS_PER_ROUND
+        per_round = len(device_ids) * self.REPORTS_PER_ROUND
 
         def sample() -> tuple[float, str]:
             rate = len(self._latencies_s) / max(time.perf_counter() - started_s, 0.001)
@@ -142,9 +132,9 @@ class Demo:
         report.pushing_s = time.perf_counter() - started_s
 
     async def _round(self, device_ids: list[str], number: int) -> AsyncGenerator[StatusPush, None]:
-        for repeat in range(_REPORTS_PER_ROUND):
+        for repeat in range(self.REPORTS_PER_ROUND):
             # A life count that only grows tells at the server which status is newer.
-            pages_total = number * _REPORTS_PER_ROUND + repeat + 1
+            pages_total = number * self.REPORTS_PER_ROUND + repeat + 1
             for index, device_id in enumerate(device_ids):
                 self._newest[device_id] = pages_total
                 self._report.statuses += 1
@@ -176,11 +166,27 @@ class Demo:
             "written to twice at once",
             [f"{device_id}: {most} requests" for device_id, most in overlaps.items() if most > 1],
         )
-        self._problem("went back to an older status", _steps_back(sandbox))
+        self._check_order(sandbox)
         if report.sent + report.superseded + report.failed != report.statuses:
             report.problems.append("the counts of the report do not add up to the statuses given")
         if len(sandbox.devices) != self._devices:
             report.problems.append(f"the server has {len(sandbox.devices)} devices, not {self._devices}")
+
+    def _check_order(self, sandbox: Sandbox) -> None:
+        steps = self._steps_back(sandbox)
+        self._problem("went back to an older status", [case for _, case in steps])
+
+    def _steps_back(self, sandbox: Sandbox) -> list[tuple[AppliedStatus, str]]:
+        """Give the writes, of those on record, that came after a newer one of their device, and describe them."""
+        highest: dict[str, int] = {}
+        steps = []
+        for write in sandbox.applied:
+            pages_total = write.status["metrics"]["pagesTotal"]
+            before = highest.get(write.device_id, 0)
+            if pages_total < before:
+                steps.append((write, f"{write.device_id}: report {pages_total} after {before}"))
+            highest[write.device_id] = max(before, pages_total)
+        return steps
 
     def _problem(self, what: str, cases: list[str]) -> None:
         if cases:
@@ -188,16 +194,3 @@ class Demo:
             self._report.problems.append(
                 f"{len(cases):,} {what}: {', '.join(cases[:_MAX_PROBLEMS_NAMED])}{more}"
             )
-
-
-def _steps_back(sandbox: Sandbox) -> list[str]:
-    """Name the writes, of those on record, that came after a newer one of their device."""
-    highest: dict[str, int] = {}
-    steps = []
-    for write in sandbox.applied:
-        pages_total = write.status["metrics"]["pagesTotal"]
-        before = highest.get(write.device_id, 0)
-        if pages_total < before:
-            steps.append(f"{write.device_id}: report {pages_total} after {before}")
-        highest[write.device_id] = max(before, pages_total)
-    return steps

@@ -17,7 +17,7 @@ _INTERVAL_S = 0.1
 
 @asynccontextmanager
 async def live_progress(
-    title: str, *, total: float | None, sample: Callable[[], tuple[float, str]]
+    title: str, *, total: float | None, sample: Callable[[], tuple[float, str]], has_bar: bool = True
 ) -> AsyncGenerator[None, None]:
     """Show progress while the block runs.
 
@@ -27,6 +27,7 @@ async def live_progress(
         title: What is going on.
         total: What ``sample`` counts up to; None where that is not known.
         sample: Gives how far it is, and a text for the end of the line.
+        has_bar: Whether there is an end to come closer to.
     """
     console = Console(stderr=True)
     if not console.is_terminal:
@@ -34,10 +35,10 @@ async def live_progress(
         return
     columns = (
         TextColumn("{task.description}"),
-        BarColumn(),
+        *([BarColumn()] if has_bar else []),
         *([TaskProgressColumn()] if total is not None else []),
         TextColumn("{task.fields[text]}", markup=False),
-        TimeElapsedColumn(),
+        *([TimeElapsedColumn()] if has_bar else []),
     )
     with Progress(*columns, console=console, auto_refresh=False) as progress:
         task = progress.add_task(title, total=total, text="")

@@ -8,12 +8,14 @@ from typing import IO, Annotated
 
 import typer
 
-from . import _settings
+from . import _follow_options, _settings
+from ._account import report
 from ._failures import FailuresFile
+from ._followed import FollowedSource
 from ._output import CommandError
-from ._push_job import PushJob, report
+from ._push_job import PushJob
 from ._records import Format
-from ._source import Source
+from ._source import STANDARD_INPUT, Source
 from ._statuses import format_of
 
 
@@ -37,6 +39,13 @@ def push(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check the file; send nothing. Needs no credentials.")
     ] = False,
+    follow: Annotated[
+        bool,
+        typer.Option(
+            "--follow",
+            help="Push lines as they come, until a pipe's end or a signal; a file from its start, and on as it grows.",
+        ),
+    ] = False,
     failures: Annotated[
         Path | None,
         typer.Option(
@@ -51,6 +60,13 @@ def push(
     as_json: Annotated[
         bool, typer.Option("--json", help="Write one JSON object to standard output, and nothing else.")
     ] = False,
+    consistency: _follow_options.Consistency = None,
+    ambiguity_s: _follow_options.AmbiguityS = None,
+    min_interval_s: _follow_options.MinIntervalS = None,
+    skip_unchanged: _follow_options.SkipUnchanged = False,
+    deadline_s: _follow_options.DeadlineS = None,
+    max_pending_devices: _follow_options.MaxPendingDevices = None,
+    drain_timeout_s: _follow_options.DrainTimeoutS = None,
     base_url: _settings.BaseUrl = None,
     key: _settings.Key = None,
     secret_file: _settings.SecretFile = None,
@@ -65,10 +81,25 @@ def push(
 
     A line is `{"deviceId": "dev-1", "status": "DS_ON", "metrics": {"pagesTotal": 12, "inkLevel": 0.4}}`, or in
     CSV the columns `deviceId,status,pagesTotal,inkLevel` under a header. The file is read as it is sent.
+    With `--follow` it outlasts outages, and goes on until told to stop.
 
     Exit codes: 0 all sent (or replaced by a newer one), 1 some failed or some lines are bad, 2 usage or
     configuration, 130 or 143 stopped by Ctrl-C or SIGTERM.
     """
+    settings = _follow_options.follow_settings(
+        is_wanted=follow,
+        drain_timeout_s=drain_timeout_s,
+        skip_unchanged=skip_unchanged,
+        consistency=consistency,
+        ambiguity_s=ambiguity_s,
+        min_interval_s=min_interval_s,
+        deadline_s=deadline_s,
+        max_pending_devices=max_pending_devices,
+    )
+    if follow and (strict or dry_run):
+        raise CommandError(
+            f"--follow never comes to an end; leave {'--strict' if strict else '--dry-run'} out"
+        )
     chosen_format = format_of(file, file_format)
     connection = _settings.Connection(
         base_url=base_url,
@@ -82,7 +113,8 @@ def push(
         insecure_http=insecure_http,
     )
     with ExitStack() as stack:
-        source = stack.enter_context(Source(file))
+        is_followed = follow and file != STANDARD_INPUT
+        source = stack.enter_context(FollowedSource(file) if is_followed else Source(file))
         kept = rejected = None
         if failures is not None and not dry_run:
             kept = stack.enter_context(FailuresFile(failures))
@@ -91,13 +123,18 @@ def push(
             rejected = stack.enter_context(_open_bad_lines(bad_lines))
             _refuse_same_file(source, rejected.fileno(), "--bad-lines")
         job = PushJob(
-            source=source, file_format=chosen_format, strict=strict, failures=kept, bad_lines_file=rejected
+            source=source,
+            file_format=chosen_format,
+            strict=strict,
+            failures=kept,
+            bad_lines_file=rejected,
+            follow=settings,
         )
         # The client is made here, outside of the event loop: it may ask for a secret on the terminal.
         if dry_run:
             account = asyncio.run(job.check())
         else:
-            account = asyncio.run(job.push(connection.make_client(hooks=[job.tally.on_event])))
+            account = asyncio.run(job.push(connection.make_client(hooks=job.hooks)))
     report(account, as_json=as_json)
     raise typer.Exit(account.exit_code)
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING
 
-from attrs import frozen
-
-from ._output import EXIT_FAILED, EXIT_OK, complain, exit_code_of_signal, say, say_json
+from ._account import Account
+from ._follow import Follow
+from ._follow_options import DEFAULT_DRAIN_TIMEOUT_S
+from ._log import LibraryWarnings
 from ._progress import live_progress
-from ._signals import StopSignals
+from ._signals import GRACE_S, StopSignals
 from ._statuses import StatusLines
 from ._tally import Tally
 
@@ -18,48 +19,13 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
     from printos_async._client import PrintOSClient
+    from printos_async._events import Hook
     from printos_async._models import StatusPush
 
     from ._failures import FailuresFile
+    from ._follow import FollowSettings
     from ._records import Format
     from ._source import Source
-
-
-@frozen(kw_only=True)
-class Account:
-    """What one ``printos push`` did."""
-
-    lines: StatusLines
-    tally: Tally
-    signals: StopSignals
-    source: Source
-    sent_anything: bool
-    is_dry_run: bool
-    elapsed_s: float
-
-    @property
-    def exit_code(self) -> int:
-        """The exit code of the command."""
-        if self.signals.received is not None:
-            return exit_code_of_signal(self.signals.received)
-        tally = self.tally
-        if tally.failed or tally.unsent or tally.problem is not None or self.lines.bad_lines:
-            return EXIT_FAILED
-        return EXIT_OK
-
-    def to_json(self) -> dict[str, Any]:
-        """Give the account for machines."""
-        return {
-            "statuses": self.lines.statuses,
-            "badLines": self.lines.bad_lines,
-            "lastLine": self.lines.last_line,
-            "dryRun": self.is_dry_run,
-            "stoppedBy": None if self.signals.received is None else self.signals.received.name,
-            "problem": self.tally.problem,
-            "elapsedS": round(self.elapsed_s, 6),
-            "exitCode": self.exit_code,
-            **self.tally.to_json(),
-        }
 
 
 class PushJob:
@@ -71,6 +37,7 @@ class PushJob:
         strict: Send nothing if a line is bad.
         failures: Where statuses that were not sent are kept.
         bad_lines_file: Where bad lines are kept.
+        follow: How to push what comes as it comes; None to push what is there, as fast as it goes.
     """
 
     def __init__(
@@ -81,15 +48,22 @@ class PushJob:
         strict: bool,
         failures: FailuresFile | None,
         bad_lines_file: IO[bytes] | None,
+        follow: FollowSettings | None = None,
     ) -> None:
         self._source = source
         self._format = file_format
         self._strict = strict
         self._bad_lines_file = bad_lines_file
-        self._signals = StopSignals()
+        self._signals = StopSignals(grace_s=_grace_s(follow))
         self._lines = self._from_the_start()
         self._started_s = time.perf_counter()
-        self.tally = Tally(failures=failures, stop=self._signals.stopping)
+        self._tally = Tally(failures=failures, stop=self._signals.stopping)
+        self._follow = None if follow is None else Follow(follow, self._tally)
+
+    @property
+    def hooks(self) -> list[Hook]:
+        """What the client that is used has to call."""
+        return [self._tally.on_event, *([] if self._follow is None else [self._follow.on_event])]
 
     async def check(self) -> Account:
         """Read every line and send nothing."""
@@ -105,7 +79,7 @@ class PushJob:
                     await self._source.spool(stop=self._signals.stopping)
                     self._lines = self._from_the_start()
                     await self._check()
-                    if self._lines.bad_lines or self._signals.stopping.is_set() or self.tally.problem:
+                    if self._lines.bad_lines or self._signals.stopping.is_set() or self._tally.problem:
                         return self._account(sent_anything=False)
                     self._source.rewind()
                     self._lines = self._from_the_start()
@@ -123,9 +97,10 @@ class PushJob:
     def _account(self, *, sent_anything: bool, is_dry_run: bool = False) -> Account:
         return Account(
             lines=self._lines,
-            tally=self.tally,
+            tally=self._tally,
             signals=self._signals,
             source=self._source,
+            follow=self._follow,
             sent_anything=sent_anything,
             is_dry_run=is_dry_run,
             elapsed_s=time.perf_counter() - self._started_s,
@@ -145,7 +120,7 @@ class PushJob:
                 self._on_read_error(error)
 
     async def _send(self, client: PrintOSClient) -> None:
-        lines, tally, signals = self._lines, self.tally, self._signals
+        lines, tally, signals, follow = self._lines, self._tally, self._signals, self._follow
         started_s = time.perf_counter()
 
         async def statuses() -> AsyncGenerator[StatusPush, None]:
@@ -157,13 +132,24 @@ class PushJob:
                 self._on_read_error(error)
 
         def sample() -> tuple[float, str]:
+            stopping = " · stopping" if signals.received is not None else ""
+            if follow is not None:
+                return 0, follow.sample() + stopping
             rate = tally.sent / max(time.perf_counter() - started_s, 0.001)
             failed = f" · {tally.failed:,} failed" if tally.failed else ""
-            stopping = " · stopping" if signals.received is not None else ""
             return lines.bytes_read, f"{tally.sent:,} sent{failed} · {rate:,.0f}/s{stopping}"
 
-        async with live_progress("Pushing", total=self._source.size_bytes, sample=sample):
-            pushing = asyncio.create_task(client.push_statuses(statuses(), on_result=tally.on_result))
+        async def push_all() -> None:
+            if follow is None:
+                await client.push_statuses(statuses(), on_result=tally.on_result)
+            else:
+                with LibraryWarnings():
+                    await follow.run(client, statuses())
+
+        async with live_progress(
+            "Pushing", total=self._source.size_bytes, sample=sample, has_bar=follow is None
+        ):
+            pushing = asyncio.create_task(push_all())
             giving_up = asyncio.create_task(signals.giving_up.wait())
             await asyncio.wait({pushing, giving_up}, return_when=asyncio.FIRST_COMPLETED)
             giving_up.cancel()
@@ -174,37 +160,12 @@ class PushJob:
             pushing.result()  # raises what went wrong
 
     def _on_read_error(self, error: OSError) -> None:
-        self.tally.problem = (
+        self._tally.problem = (
             f"cannot read {self._source.name} after line {self._lines.last_line}: {error.strerror}"
         )
 
 
-def report(account: Account, *, as_json: bool) -> None:
-    """Say what was done."""
-    tally, lines, source = account.tally, account.lines, account.source
-    tally.complain_of_failures()
-    if tally.problem is not None:
-        complain(tally.problem)
-    received = account.signals.received
-    if received is not None:
-        where = f"after line {lines.last_line} of {source.name}"
-        complain(f"stopped by {received.name} {where}; no line after it was sent")
-    if not account.sent_anything and lines.bad_lines and not account.is_dry_run:
-        complain(f"nothing was sent: correct {lines.bad_lines} bad lines, or leave --strict out")
-    if as_json:
-        say_json(account.to_json())
-        return
-    if not account.sent_anything:
-        say(f"{lines.statuses:,} statuses, {lines.bad_lines:,} bad lines; nothing sent")
-        return
-    rate = tally.sent / account.elapsed_s if account.elapsed_s else 0.0
-    counts = [
-        f"{tally.sent:,} sent",
-        f"{tally.superseded:,} replaced by newer ones",
-        f"{tally.failed:,} failed",
-    ]
-    if tally.unsent:
-        counts.append(f"{tally.unsent:,} not sent")
-    if lines.bad_lines:
-        counts.append(f"{lines.bad_lines:,} bad lines")
-    say(f"{', '.join(counts)} in {account.elapsed_s:.2f} s ({rate:,.0f}/s, {tally.retries:,} retries)")
+def _grace_s(follow: FollowSettings | None) -> float:
+    if follow is None:
+        return GRACE_S
+    return DEFAULT_DRAIN_TIMEOUT_S if follow.drain_timeout_s is None else follow.drain_timeout_s

@@ -18,13 +18,17 @@ GRACE_S = 8.0
 class StopSignals:
     """Turns signals into two requests: to stop, and to give up.
 
+    Args:
+        grace_s: Seconds from the first signal to giving up.
+
     Attributes:
         stopping: Set by the first signal.
-        giving_up: Set by the second one, or when ``GRACE_S`` seconds have passed since the first.
+        giving_up: Set by the second one, or ``grace_s`` seconds after the first.
         received: The first signal.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, grace_s: float = GRACE_S) -> None:
+        self._grace_s = grace_s
         self.stopping = asyncio.Event()
         self.giving_up = asyncio.Event()
         self.received: signal.Signals | None = None
@@ -59,6 +63,6 @@ class StopSignals:
         if self.received is None:
             self.received = received
             self.stopping.set()
-            self._timer = loop.call_later(GRACE_S, self.giving_up.set)
+            self._timer = loop.call_later(self._grace_s, self.giving_up.set)
         else:
             self.giving_up.set()

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
-import queue
 import stat
 import sys
 import tempfile
-import threading
 from typing import TYPE_CHECKING, Self
 
 from attrs import frozen
 
+from ._chunks import ChunkThread
 from ._output import CommandError
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import AsyncGenerator
     from types import TracebackType
 
@@ -44,6 +43,13 @@ class Line:
 class Source:
     """An open file of lines.
 
+    Attributes:
+        name: What people call it.
+        file_descriptor: Where it is read.
+        is_regular: It can be read twice; a pipe cannot.
+        size_bytes: How long it is; None where that is not known.
+        goes_on: After an end comes another beginning.
+
     Args:
         path: The file, or ``-`` for standard input.
 
@@ -51,12 +57,14 @@ class Source:
         CommandError: It cannot be opened.
     """
 
+    goes_on = False
+
     def __init__(self, path: str) -> None:
         self.name = "standard input" if path == STANDARD_INPUT else path
         self._is_ours = path != STANDARD_INPUT
         try:
             if self._is_ours:
-                self.file_descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+                self.file_descriptor = open_file(path)
             else:
                 self.file_descriptor = sys.stdin.fileno()
             status = os.fstat(self.file_descriptor)
@@ -83,6 +91,14 @@ class Source:
         if self._is_ours and getattr(self, "is_regular", True):
             os.close(self.file_descriptor)
 
+    def read(self) -> bytes:
+        """Give the next bytes; none at the end. Takes as long as a pipe's writer likes.
+
+        Raises:
+            OSError: Reading failed.
+        """
+        return os.read(self.file_descriptor, _CHUNK_BYTES)
+
     def rewind(self) -> None:
         """Start from the first line again; of regular files only."""
         os.lseek(self.file_descriptor, 0, os.SEEK_SET)
@@ -94,10 +110,13 @@ class Source:
         """
         if self.is_regular:
             return
-        chunks = _ChunkThread(self.file_descriptor, stop=stop)
+        chunks = ChunkThread(self.read, stop=stop)
         with tempfile.TemporaryFile(buffering=0) as spool:
-            while chunk := await chunks.read():
-                spool.write(chunk)
+            try:
+                while chunk := await chunks.read():
+                    spool.write(chunk)
+            finally:
+                chunks.close()
             self.file_descriptor = os.dup(spool.fileno())
         self.is_regular = self._is_ours = True
         self.size_bytes = os.fstat(self.file_descriptor).st_size
@@ -112,8 +131,8 @@ class LineReader:
     """
 
     def __init__(self, source: Source, *, stop: asyncio.Event) -> None:
-        self._name = source.name
-        self._chunks = _ChunkThread(source.file_descriptor, stop=stop)
+        self._source = source
+        self._chunks = ChunkThread(source.read, stop=stop)
         self._number = 0
         self._tail = b""
         self._is_cut = False
@@ -122,22 +141,36 @@ class LineReader:
     async def batches(self) -> AsyncGenerator[list[Line], None]:
         """Give the lines; a batch is what one read brought, so that a slow writer's lines come at once.
 
+        Lines are numbered from 1 again where a source that goes on begins anew.
+
         Raises:
             CommandError: The file is UTF-16.
             OSError: It cannot be read on.
         """
-        while chunk := await self._chunks.read():
-            if not self.bytes_read:
-                if chunk.startswith(_UTF16_BOMS):
-                    raise CommandError(f"{self._name} is UTF-16; convert it to UTF-8")
-                self.bytes_read, chunk = len(chunk), chunk.removeprefix(_UTF8_BOM)
-            else:
-                self.bytes_read += len(chunk)
-            if batch := self._split(chunk):
-                yield batch
-        # What came without a line end is complete only if this was the end of the file.
-        if not self._chunks.is_stopped and (self._tail or self._is_cut):
-            yield [self._line(self._tail)]
+        try:
+            goes_on = True
+            while goes_on:
+                while chunk := await self._chunks.read():
+                    if batch := self._split(self._without_mark(chunk)):
+                        yield batch
+                # What came without a line end is complete only if this was the end of the file.
+                if self._chunks.is_stopped:
+                    return
+                if self._tail or self._is_cut:
+                    yield [self._line(self._tail)]
+                self._number, self._tail, self.bytes_read = 0, b"", 0
+                goes_on = self._source.goes_on
+        finally:
+            self._chunks.close()
+
+    def _without_mark(self, chunk: bytes) -> bytes:
+        is_first = not self.bytes_read
+        self.bytes_read += len(chunk)
+        if not is_first:
+            return chunk
+        if chunk.startswith(_UTF16_BOMS):
+            raise CommandError(f"{self._source.name} is UTF-16; convert it to UTF-8")
+        return chunk.removeprefix(_UTF8_BOM)
 
     def _split(self, chunk: bytes) -> list[Line]:
         *ended, tail = chunk.split(b"\n")
@@ -158,68 +191,6 @@ class LineReader:
         return line
 
 
-class _ChunkThread:
-    """Reads in a thread: a read of a pipe takes as long as its writer likes, and cannot be broken off.
-
-    A daemon, for the process must end although its writer says nothing more. It reads only when asked to.
-    """
-
-    def __init__(self, file_descriptor: int, *, stop: asyncio.Event) -> None:
-        self._file_descriptor = file_descriptor
-        self._stop = stop
-        self._requests: queue.SimpleQueue[asyncio.Future[bytes] | None] = queue.SimpleQueue()
-        self._is_started = False
-
-    @property
-    def is_stopped(self) -> bool:
-        """Whether reading was asked to stop."""
-        return self._stop.is_set()
-
-    async def read(self) -> bytes:
-        """Give the next bytes; none at the end of the file, or once asked to stop.
-
-        Raises:
-            OSError: Reading failed.
-        """
-        if self._stop.is_set():
-            self._requests.put(None)
-            return b""
-        loop = asyncio.get_running_loop()
-        if not self._is_started:
-            self._is_started = True
-            threading.Thread(target=self._run, args=(loop,), name="printos-read", daemon=True).start()
-        read = loop.create_future()
-        self._requests.put(read)
-        stopped = loop.create_task(self._stop.wait())
-        try:
-            await asyncio.wait({read, stopped}, return_when=asyncio.FIRST_COMPLETED)
-            chunk = read.result() if read.done() else b""
-        except BaseException:
-            self._requests.put(None)
-            raise
-        finally:
-            stopped.cancel()
-        if not chunk:
-            self._requests.put(None)
-        return chunk
-
-    def _run(self, loop: asyncio.AbstractEventLoop) -> None:
-        while (read := self._requests.get()) is not None:
-            result: bytes | OSError
-            try:
-                result = os.read(self._file_descriptor, _CHUNK_BYTES)
-            except OSError as error:
-                result = error
-            try:
-                loop.call_soon_threadsafe(_settle, read, result)
-            except RuntimeError:  # the loop is closed: nobody waits any more
-                return
-
-
-def _settle(read: asyncio.Future[bytes], result: bytes | OSError) -> None:
-    if read.done():
-        return
-    if isinstance(result, OSError):
-        read.set_exception(result)
-    else:
-        read.set_result(result)
+def open_file(path: str) -> int:
+    """Open a file to read its bytes as they are, and give its descriptor."""
+    return os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))

@@ -47,7 +47,7 @@ class StatusLines:
     Attributes:
         statuses: How many have been read.
         bad_lines: How many lines could not be.
-        last_line: The number of the last line that was taken.
+        last_line: The number of the last line that was taken, in the file that is read now.
         bytes_read: How far the file is read.
     """
 
@@ -55,6 +55,7 @@ class StatusLines:
         self, source: Source, file_format: Format, *, stop: asyncio.Event, bad_lines_file: IO[bytes] | None
     ) -> None:
         self._source = source
+        self._format = file_format
         self._parser = make_parser(file_format, DeviceStatusUpdate)
         self._reader = LineReader(source, stop=stop)
         self._stop = stop
@@ -92,6 +93,10 @@ class StatusLines:
 
     def _take(self, line: Line) -> StatusPush | None:
         self.last_line = line.number
+        if line.number == 1:
+            self._parser = make_parser(
+                self._format, DeviceStatusUpdate
+            )  # a file that follows has its own header
         try:
             record = self._parser.parse(line.data, is_cut=line.is_cut)
             if record is None:

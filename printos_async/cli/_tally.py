@@ -6,8 +6,15 @@ import sys
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from printos_async._events import RetryScheduled
-from printos_async._models import StatusPush
+from attrs import frozen
+
+from printos_async._events import (
+    RetryScheduled,
+    StatusFailed,
+    StatusReasserted,
+    StatusSent,
+    StatusSuperseded,
+)
 
 from ._output import complain
 from ._records import line_of
@@ -16,12 +23,31 @@ if TYPE_CHECKING:
     import asyncio
 
     from printos_async._events import Event
-    from printos_async._models import DeviceStatusUpdate, PushResult
+    from printos_async._models import PushResult, StatusPush
 
     from ._failures import FailuresFile
 
 MAX_FAILURES_SHOWN = 10
 _MAX_FAILURES_KEPT = 100
+
+
+@frozen
+class Failure:
+    """One status that was given up."""
+
+    device_id: str
+    error: str
+    message: str
+    attempts: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Give it for machines."""
+        return {
+            "deviceId": self.device_id,
+            "error": self.error,
+            "message": self.message,
+            "attempts": self.attempts,
+        }
 
 
 class Tally:
@@ -37,6 +63,7 @@ class Tally:
         failed: Statuses given up by the client.
         unsent: Statuses given up by this command, because it was told to end.
         retries: Requests that were tried again.
+        reasserted: Statuses sent once more, because an older one may have landed on them.
         errors: Failures by the name of their error.
         shown: The first failures.
         problem: What kept the command from doing its work, or None.
@@ -45,53 +72,59 @@ class Tally:
     def __init__(self, *, failures: FailuresFile | None, stop: asyncio.Event) -> None:
         self._failures = failures
         self._stop = stop
-        # Those that were handed to the client and are not settled; as many devices as the client holds, at most.
-        self._open: dict[str, tuple[int, DeviceStatusUpdate]] = {}
+        # Those that were handed over and are not settled: how many of each device, and the newest of them.
+        self._open: dict[str, tuple[int, StatusPush]] = {}
         self.sent = 0
         self.superseded = 0
         self.failed = 0
         self.unsent = 0
         self.retries = 0
+        self.reasserted = 0
         self.errors: Counter[str] = Counter()
-        self.shown: list[PushResult] = []
+        self.shown: list[Failure] = []
         self.problem: str | None = None
+
+    @property
+    def open_devices(self) -> int:
+        """Devices with a status that is not settled."""
+        return len(self._open)
 
     def on_event(self, event: Event) -> None:
         """Count retries; a hook."""
         if isinstance(event, RetryScheduled):
             self.retries += 1
+        elif isinstance(event, StatusReasserted):
+            self.reasserted += 1
+
+    def on_outcome(self, event: Event) -> None:
+        """Count what became of a status; a hook, where no results are given back."""
+        if isinstance(event, StatusSent):
+            self._on_sent(event.device_id)
+        elif isinstance(event, StatusSuperseded):
+            self._on_superseded(event.device_id)
+        elif isinstance(event, StatusFailed):
+            self._on_failed(Failure(event.device_id, event.cause, event.cause, event.attempts))
 
     def on_handed_over(self, push: StatusPush) -> None:
         """Take note that a status goes to the client."""
         count, _ = self._open.get(push.device_id, (0, None))
-        self._open[push.device_id] = (count + 1, push.status)
+        self._open[push.device_id] = (count + 1, push)
 
     def on_result(self, result: PushResult) -> None:
         """Count a result."""
-        count, newest = self._open[result.device_id]
-        if count > 1:
-            self._open[result.device_id] = (count - 1, newest)
-        else:
-            del self._open[result.device_id]
         if result.outcome == "sent":
-            self.sent += 1
-            self._drop(result.device_id)
+            self._on_sent(result.device_id)
         elif result.outcome == "superseded":
-            self.superseded += 1
+            self._on_superseded(result.device_id)
         else:
-            self.failed += 1
-            self.errors[type(result.error).__name__] += 1
-            if len(self.shown) < _MAX_FAILURES_KEPT:
-                self.shown.append(result)
-            if result.status is not None:
-                self._keep(StatusPush(result.device_id, result.status))
+            error = result.error
+            self._on_failed(Failure(result.device_id, type(error).__name__, str(error), result.attempts))
 
     def give_up(self, pushes: list[StatusPush]) -> None:
         """Count what is open, and what was never handed over, as not sent."""
-        # Results of one device come in the order of its statuses, so what is open is its newest.
-        for device_id, (count, newest) in self._open.items():
+        for count, newest in self._open.values():
             self.unsent += count
-            self._keep(StatusPush(device_id, newest))
+            self._keep(newest)
         self._open.clear()
         for push in pushes:
             self.unsent += 1
@@ -105,32 +138,50 @@ class Tally:
             "failed": self.failed,
             "unsent": self.unsent,
             "retries": self.retries,
+            "reasserted": self.reasserted,
             "errors": dict(self.errors),
-            "failures": [
-                {
-                    "deviceId": result.device_id,
-                    "error": type(result.error).__name__,
-                    "message": str(result.error),
-                    "attempts": result.attempts,
-                }
-                for result in self.shown
-            ],
+            "failures": [failure.to_json() for failure in self.shown],
         }
 
     def complain_of_failures(self) -> None:
         """Name the first failures on standard error."""
-        for result in self.shown[:MAX_FAILURES_SHOWN]:
-            complain(f"{result.device_id}: {result.error}")
+        for failure in self.shown[:MAX_FAILURES_SHOWN]:
+            complain(f"{failure.device_id}: {failure.message}")
         if self.failed > MAX_FAILURES_SHOWN:
             kinds = ", ".join(f"{count} {name}" for name, count in self.errors.most_common())
             complain(f"{self.failed} statuses failed, the first {MAX_FAILURES_SHOWN} are above: {kinds}")
 
-    def _drop(self, device_id: str) -> None:
+    def _on_sent(self, device_id: str) -> None:
+        self._settle(device_id)
+        self.sent += 1
         if self._failures is not None:
             try:
                 self._failures.drop(device_id)
             except OSError as error:
                 self._on_write_error(error)
+
+    def _on_superseded(self, device_id: str) -> None:
+        self._settle(device_id)
+        self.superseded += 1
+
+    def _on_failed(self, failure: Failure) -> None:
+        newest = self._settle(failure.device_id)
+        self.failed += 1
+        self.errors[failure.error] += 1
+        if len(self.shown) < _MAX_FAILURES_KEPT:
+            self.shown.append(failure)
+        if newest is not None:
+            self._keep(newest)
+
+    def _settle(self, device_id: str) -> StatusPush | None:
+        """Take out a status; give it if it was its device's newest, for only that one is worth keeping."""
+        # Results of one device come in the order of its statuses, so what is open is its newest.
+        count, newest = self._open[device_id]
+        if count > 1:
+            self._open[device_id] = (count - 1, newest)
+            return None
+        del self._open[device_id]
+        return newest
 
     def _keep(self, push: StatusPush) -> None:
         if self._failures is None:

@@ -53,7 +53,7 @@ class Running:
         async with asyncio.timeout(30):
             out, err = await self.process.communicate(data)
         assert self.process.returncode is not None
-        return Ended(self.process.returncode, out.decode(), err.decode())
+        return Ended(self.process.returncode, out.decode(), (err or b"").decode())
 
     async def wait_without_closing_input(self) -> Ended:
         assert self.process.stdout is not None
@@ -80,10 +80,10 @@ class Cli:
         captured = self._capsys.readouterr()
         return Ended(code, captured.out, captured.err)
 
-    async def start(self, *args: object, **env: str) -> Running:
+    async def start(self, *args: object, stderr: int = asyncio.subprocess.PIPE, **env: str) -> Running:
         pipe = asyncio.subprocess.PIPE
         process = await asyncio.create_subprocess_exec(
-            *_PROGRAM, *map(str, args), stdin=pipe, stdout=pipe, stderr=pipe, env={**os.environ, **env}
+            *_PROGRAM, *map(str, args), stdin=pipe, stdout=pipe, stderr=stderr, env={**os.environ, **env}
         )
         self._started.append(process)
         return Running(process)

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from printos_async import DeviceStatusUpdate, HmacAuth, PrintOSClient
+from printos_async import DeviceStatusUpdate, HmacAuth, PrintOSClient, RetryPolicy
+from printos_async.cli._demo_faulty import FaultyDemo
 from printos_async.cli._demo_report import DemoReport
 from printos_async.cli._demo_run import Demo
-from printos_async.sandbox import Sandbox
+from printos_async.sandbox import Faults, Sandbox
 
 if TYPE_CHECKING:
     from tests.cli.conftest import Cli
@@ -33,7 +34,37 @@ async def test_the_demo_withstands_faults(cli: Cli) -> None:
     report = ended.json
     assert (ended.code, report["problems"]) == (0, [])
     assert report["retries"] > 0
-    assert sum(report["faults"].values()) > 0
+    assert (report["sent"] + report["superseded"], report["failed"]) == (report["statuses"], 0)
+    assert {"server_error", "rate_limited"} <= set(report["faults"])
+    assert report["engine"]["lateWrites"] == report["faults"].get("late_write", 0)
+    assert report["engine"]["circuitOpened"] >= 1
+    assert report["engine"]["limit"]["fewest"] >= 1
+
+
+async def test_the_demo_shows_older_writes_that_landed_late_and_how_the_devices_came_right(cli: Cli) -> None:
+    ended = await cli.run("demo", "--devices", "60", "--rounds", "3", "--faults", "--json")
+    assert (ended.code, ended.json["problems"]) == (0, [])
+    assert ended.json["engine"]["overwritten"] > 0
+    assert ended.json["engine"]["reasserted"] > 0
+
+
+async def test_an_older_status_that_stays_is_found_out_under_faults_too() -> None:
+    async with Sandbox(hmac_keys={"demo": "s"}) as sandbox:
+        demo = FaultyDemo(devices=12, rounds=1, seed=0)
+        retry = RetryPolicy(base_delay_s=0.01, max_delay_s=2.0)
+        auth = HmacAuth("demo", "s")
+        async with PrintOSClient(sandbox.url, auth=auth, retry=retry, hooks=[demo.on_event]) as client:
+            report = await demo.run_against(sandbox, client)
+            assert report.problems == []
+            assert report.engine is not None
+            assert report.engine.circuit_opened >= 1
+            [device_id, *_] = sandbox.devices
+            old = DeviceStatusUpdate.from_dict({"status": "DS_ON", "metrics": {"pagesTotal": 1}})
+            sandbox.set_faults(Faults())
+            await client.update_device_status(device_id, old)
+        demo.check(sandbox)
+    assert f"1 not at their newest status: {device_id} has report 1, not 3" in report.problems
+    assert f"1 went back to an older status: {device_id}: report 1 after 3" in report.problems
 
 
 async def test_the_demo_without_json_is_for_people(cli: Cli) -> None:
@@ -42,11 +73,27 @@ async def test_the_demo_without_json_is_for_people(cli: Cli) -> None:
     assert "newest status" in ended.out
     for word in ("rate", "latency", "p99", "retries", "coalesced"):
         assert word in ended.out
+    assert "reasserted" not in ended.out
+
+
+async def test_the_demo_with_faults_tells_people_what_the_pusher_did(cli: Cli) -> None:
+    ended = await cli.run("demo", "--devices", "20", "--rounds", "1", "--faults")
+    assert ended.code == 0
+    for word in (
+        "newest status",
+        "too late",
+        "reasserted",
+        "limit",
+        "circuit    opened",
+        "coalesced",
+        "retries",
+    ):
+        assert word in ended.out
 
 
 async def test_a_server_that_ends_with_an_older_status_is_found_out() -> None:
     async with Sandbox(hmac_keys={"demo": "s"}) as sandbox:
-        demo = Demo(devices=3, rounds=2, has_faults=False, seed=0)
+        demo = Demo(devices=3, rounds=2, faults=Faults())
         async with PrintOSClient(sandbox.url, auth=HmacAuth("demo", "s")) as client:
             report = await demo.run_against(sandbox, client)
             assert report.problems == []

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from printos_async.cli import _signals
 from printos_async.cli._signals import StopSignals
 from printos_async.cli._source import MAX_LINE_BYTES, Line, LineReader, Source
 from printos_async.cli._statuses import StatusLines
@@ -117,10 +116,9 @@ async def test_reading_leaves_no_thread_behind(tmp_path: Path) -> None:
         assert not thread.is_alive()
 
 
-async def test_the_first_signal_stops_and_time_gives_up(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_first_signal_stops_and_time_gives_up() -> None:
     before = signal.getsignal(signal.SIGTERM)
-    monkeypatch.setattr(_signals, "GRACE_S", 0.0)
-    with StopSignals() as signals:
+    with StopSignals(grace_s=0.0) as signals:
         assert not signals.stopping.is_set()
         signal.raise_signal(signal.SIGTERM)
         await signals.stopping.wait()
@@ -129,9 +127,8 @@ async def test_the_first_signal_stops_and_time_gives_up(monkeypatch: pytest.Monk
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-async def test_the_second_signal_gives_up_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_signals, "GRACE_S", 3600.0)
-    with StopSignals() as signals:
+async def test_the_second_signal_gives_up_at_once() -> None:
+    with StopSignals(grace_s=3600.0) as signals:
         signal.raise_signal(signal.SIGINT)
         await signals.stopping.wait()
         assert not signals.giving_up.is_set()
