@@ -39,7 +39,6 @@ _PLAIN_DEVICE_ID = re.compile(r"[A-Za-z0-9_-]{1,256}")
 _SCALARS = frozenset({str, int, float, bool})
 _UNDERSCORE = re.compile(r"_(.)")
 _KNOWN_KWARGS = frozenset({"method", "url", "headers", "json", "params"})
-_JSON_CONTENT_TYPE = (("content-type", "application/json"),)
 # What is encoded has been checked, and a cycle is nested too deeply for that.
 _to_json = json.JSONEncoder(allow_nan=False, check_circular=False, separators=(",", ":")).encode
 
@@ -89,7 +88,7 @@ def build_call(
     body = b""
     if "json" in kwargs:
         body = _to_json(kwargs["json"]).encode("ascii")
-        headers += _JSON_CONTENT_TYPE
+        headers = _with_json(headers)
     for name, value in kwargs.get("headers", {}).items():
         if name != "Content-Type":
             headers = (*headers, (name.lower(), str(value)))
@@ -139,6 +138,12 @@ def check_provision_request(request: DeviceProvisionRequest) -> None:
         InvalidProvisionRequestError: Names the field, in the specification's words, and what it must be.
     """
     _check("provision request", request, DeviceProvisionRequest, InvalidProvisionRequestError)
+
+
+@cache
+def _with_json(headers: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
+    # Shared, because many calls wait at once, and the garbage collector looks at each tuple.
+    return (*headers, ("content-type", "application/json"))
 
 
 @cache
