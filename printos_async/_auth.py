@@ -24,7 +24,7 @@ from ._errors import (
     status_error_class,
 )
 from ._retry import parse_retry_after
-from ._signing import format_timestamp, signed_headers
+from ._signing import format_timestamp, keyed, signed_headers
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Generator, Iterable
@@ -75,7 +75,7 @@ class HmacAuth(ReadyAuth):
         self._key = _visible("key", key)
         _check_secret("secret", secret)
         self._secret = secret
-        self._secret_bytes = secret.encode()
+        self._keyed_hmac = keyed(secret.encode())
         self._clock = clock
         self._millisecond = -1
         self._timestamp = ""
@@ -89,7 +89,7 @@ class HmacAuth(ReadyAuth):
         millisecond = int(now * 1000)
         if millisecond != self._millisecond:  # many attempts share one; formatting costs as much as signing
             self._millisecond, self._timestamp = millisecond, format_timestamp(now)
-        return signed_headers(self._key, self._secret_bytes, method, path, self._timestamp)
+        return signed_headers(self._key, self._keyed_hmac, method, path, self._timestamp)
 
     def refused(self, headers: Headers) -> bool:  # noqa: ARG002
         """Say that no other headers can be had: a key does not expire."""

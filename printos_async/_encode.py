@@ -39,7 +39,8 @@ _PLAIN_DEVICE_ID = re.compile(r"[A-Za-z0-9_-]{1,256}")
 _SCALARS = frozenset({str, int, float, bool})
 _UNDERSCORE = re.compile(r"_(.)")
 _KNOWN_KWARGS = frozenset({"method", "url", "headers", "json", "params"})
-_to_json = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
+# What is encoded has been checked, and a cycle is nested too deeply for that.
+_to_json = json.JSONEncoder(allow_nan=False, check_circular=False, separators=(",", ":")).encode
 
 
 @define(eq=False)
@@ -87,7 +88,7 @@ def build_call(
     body = b""
     if "json" in kwargs:
         body = _to_json(kwargs["json"]).encode("ascii")
-        headers = (*headers, ("content-type", "application/json"))
+        headers = _with_json(headers)
     for name, value in kwargs.get("headers", {}).items():
         if name != "Content-Type":
             headers = (*headers, (name.lower(), str(value)))
@@ -141,6 +142,12 @@ def check_provision_request(request: DeviceProvisionRequest) -> None:
 
 
 @cache
+def _with_json(headers: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
+    # Shared, because many calls wait at once, and the garbage collector looks at each tuple.
+    return (*headers, ("content-type", "application/json"))
+
+
+@cache
 def json_name(attribute: str) -> str:
     """Give the specification's name of a generated model's attribute: ``pages_total`` is ``pagesTotal``."""
     return _UNDERSCORE.sub(lambda match: match[1].upper(), attribute)
@@ -161,6 +168,11 @@ def _classes(hint: Any) -> frozenset[type]:
     return frozenset({typing.get_origin(hint) or hint})
 
 
+@cache
+def _is_model(kind: type) -> bool:
+    return attrs.has(kind)
+
+
 def _check(what: str, value: Any, model: type, error: type[PrintOSError]) -> None:
     if not isinstance(value, model):
         raise error(f"a {what} must be a {model.__name__}, not {type(value).__name__}")
@@ -175,12 +187,12 @@ def _check(what: str, value: Any, model: type, error: type[PrintOSError]) -> Non
 def _model_problem(value: Any, model: type, prefix: str) -> str | None:
     for name, allowed in field_types(model):
         part = getattr(value, name)
-        kind = type(part)
-        if kind is Unset:
+        kind: type = type(part)
+        if kind is Unset or (kind in allowed and _is_plain(part, kind)):
             continue
         path = prefix + json_name(name)
         if kind in allowed or (kind is int and float in allowed):
-            nested = kind not in _SCALARS and attrs.has(kind)
+            nested = kind not in _SCALARS and _is_model(kind)
         else:
             # A subclass, such as an enumeration of strings, will do; but a bool is no number.
             nested = False
@@ -191,6 +203,15 @@ def _model_problem(value: Any, model: type, prefix: str) -> str | None:
             return problem
     extra = value.additional_properties
     return _value_problem(extra, prefix[:-1] or "additional properties") if extra else None
+
+
+def _is_plain(value: Any, kind: type) -> bool:
+    """Give a quick yes to what nearly every value is; a no only means that it takes a closer look."""
+    if kind is str:
+        return bool(value.isascii())
+    if kind is int:
+        return bool(-_MAX_INTEGER <= value <= _MAX_INTEGER)
+    return kind is float and math.isfinite(value)
 
 
 def _value_problem(value: Any, path: str) -> str | None:

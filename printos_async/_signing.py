@@ -21,25 +21,31 @@ def format_timestamp(time_s: float) -> str:
     return datetime.fromtimestamp(time_s, UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
 
 
-def sign(secret: bytes, method: str, path: str, timestamp: str) -> str:
+def keyed(secret: bytes) -> hmac.HMAC:
+    """Give the HMAC that the secret, as UTF-8, is already in: copying it costs half of keying it anew."""
+    return hmac.new(secret, digestmod=hashlib.sha256)
+
+
+def sign(keyed_hmac: hmac.HMAC, method: str, path: str, timestamp: str) -> str:
     """Give the signature in lower-case hex.
 
     Args:
-        secret: The secret as UTF-8.
+        keyed_hmac: From ``keyed``; it is copied, not changed.
         method: In capitals.
         path: The request's path as sent, percent-encoded, without the query.
         timestamp: As in the date header.
     """
-    message = f"{method} {path}{timestamp}".encode()
-    return hmac.digest(secret, message, hashlib.sha256).hex()
+    signature = keyed_hmac.copy()
+    signature.update(f"{method} {path}{timestamp}".encode())
+    return signature.hexdigest()
 
 
 def signed_headers(
-    key: str, secret: bytes, method: str, path: str, timestamp: str
+    key: str, keyed_hmac: hmac.HMAC, method: str, path: str, timestamp: str
 ) -> tuple[tuple[str, str], ...]:
     """Give the three headers that authenticate one request."""
     return (
-        (AUTHENTICATION_HEADER, f"{key}:{sign(secret, method, path, timestamp)}"),
+        (AUTHENTICATION_HEADER, f"{key}:{sign(keyed_hmac, method, path, timestamp)}"),
         (DATE_HEADER, timestamp),
         (ALGORITHM_HEADER, ALGORITHM),
     )

@@ -17,7 +17,7 @@ from printos_async import (
     TransportError,
 )
 from printos_async._auth import TOKEN_HEADER
-from printos_async._signing import format_timestamp, sign
+from printos_async._signing import format_timestamp, keyed, sign
 from printos_async.sandbox import Faults, Sandbox
 
 from .conftest import KEY, QUICK_RETRY, SECRET, status
@@ -42,7 +42,7 @@ NO_RETRY = RetryPolicy(max_attempts=1)
     ],
 )
 def test_signature_matches_the_published_vectors(method: str, path: str, signature: str) -> None:
-    assert sign(SECRET.encode(), method, path, "2024-01-15T12:34:56.789Z") == signature
+    assert sign(keyed(SECRET.encode()), method, path, "2024-01-15T12:34:56.789Z") == signature
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import defaultdict, deque
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +32,7 @@ class Http1Wire:
         self._ssl_context: ssl.SSLContext | None = (
             None  # loading the certificates takes a while: only if needed
         )
-        self._idle: dict[Origin, deque[Connection]] = {}
+        self._idle: defaultdict[Origin, deque[Connection]] = defaultdict(deque)
         self._buffer = memoryview(bytearray(READ_BUFFER_BYTES))
         self._open: set[Connection] = set()
         self._connecting: set[asyncio.Timeout] = set()
@@ -71,7 +71,7 @@ class Http1Wire:
     def _take_idle(self, request: WireRequest) -> Connection | None:
         if self._closed:
             raise WireError("the client was closed", may_have_arrived=False)
-        idle = self._idle.get(request.origin)
+        idle = self._idle[request.origin]
         if not idle:
             return None
         now = asyncio.get_running_loop().time()
@@ -92,7 +92,7 @@ class Http1Wire:
             if self._closed:
                 connection.close()
                 return
-            idle = self._idle.setdefault(origin, deque())
+            idle = self._idle[origin]
             idle.append(connection)
             if idle[0].idle_since < connection.idle_since - MAX_IDLE_S:
                 idle.popleft().close()
