@@ -8,6 +8,7 @@ import time
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 from ._decode import DecodeError
+from ._endpoints import make_endpoint
 from ._errors import APIError, RateLimitError, ResponseDecodeError, ServerError, StatusError, TransportError
 from ._events import AttemptFinished, CircuitChanged, RetryScheduled
 from ._exchange import may_repeat
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from ._encode import Call
     from ._engine import Engine
-    from ._events import Hooks
+    from ._events import Endpoint, Hooks
     from ._exchange import Exchange
     from ._wire import WireResponse
 
@@ -42,6 +43,7 @@ class Core:
         self.max_delay_s = retry.max_delay_s
         self.engines: set[Engine] = set()  # they are told when the circuit closes
         self._retry = retry
+        self._endpoints: dict[str, Endpoint] = {}
 
     async def run(self, call: Call, decode: Callable[[WireResponse], T]) -> T:
         """Make a call, with retries, each attempt in a slot of its own.
@@ -74,20 +76,15 @@ class Core:
             APIError: Of the class that fits.
         """
         if not self.hooks:
-            return await self._attempt(call, decode)
-        started = time.perf_counter()
+            return _decoded(call, await self._answer(call), decode)
+        started_s = time.perf_counter()
         try:
-            result = await self._attempt(call, decode)
+            response = await self._answer(call)
+            result = _decoded(call, response, decode)
         except APIError as error:
-            status = error.status if isinstance(error, (StatusError, ResponseDecodeError)) else None
-            latency_s = time.perf_counter() - started
-            outcome: Literal["error", "transport"] = "transport" if status is None else "error"
-            self.hooks.emit(
-                AttemptFinished(call.operation, call.device_id, attempt, latency_s, status, outcome)
-            )
+            self._emit_attempt(call, attempt, time.perf_counter() - started_s, error)
             raise
-        latency_s = time.perf_counter() - started
-        self.hooks.emit(AttemptFinished(call.operation, call.device_id, attempt, latency_s, None, "ok"))
+        self._emit_attempt(call, attempt, time.perf_counter() - started_s, response.status)
         return result
 
     def admit(self, *, now_s: float, patient: bool) -> float:
@@ -117,7 +114,7 @@ class Core:
             self.hooks.emit(RetryScheduled(call.operation, call.device_id, attempt, delay_s, cause))
         return delay_s
 
-    async def _attempt(self, call: Call, decode: Callable[[WireResponse], T]) -> T:
+    async def _answer(self, call: Call) -> WireResponse:
         try:
             response = await self.exchange.attempt(call)
         except APIError as error:
@@ -126,11 +123,25 @@ class Core:
         if self.health.succeeded(now_s=asyncio.get_running_loop().time()):
             self.budget.refill()
             self._circuit_changed("closed")
-        try:
-            return decode(response)
-        except DecodeError as error:
-            failure = decode_error(call, response, error)
-        raise failure
+        return response
+
+    def _emit_attempt(self, call: Call, attempt: int, latency_s: float, end: int | APIError) -> None:
+        endpoint = self._endpoints.get(call.operation)
+        if endpoint is None:
+            endpoint = self._endpoints[call.operation] = make_endpoint(call, self.exchange._origin)  # noqa: SLF001
+        status: int | None
+        outcome: Literal["ok", "error", "transport"]
+        if isinstance(end, int):
+            status, outcome, error = end, "ok", None
+        elif isinstance(end, (StatusError, ResponseDecodeError)):
+            status, outcome, error = end.status, "error", type(end).__name__
+        else:
+            status, outcome, error = None, "transport", type(end).__name__
+        self.hooks.emit(
+            AttemptFinished(
+                call.operation, call.device_id, attempt, latency_s, status, outcome, error, endpoint
+            )
+        )
 
     async def _wait_for_gate(self, call: Call, loop: asyncio.AbstractEventLoop) -> None:
         pause_s = self.health.held_until_s - loop.time()
@@ -154,7 +165,14 @@ class Core:
             self._circuit_changed("open")
 
     def _circuit_changed(self, circuit: Circuit) -> None:
-        if self.hooks:
-            self.hooks.emit(CircuitChanged(circuit))
+        self.hooks.emit(CircuitChanged(circuit))  # logged even if nobody watches
         for engine in tuple(self.engines):
             engine.circuit_changed()
+
+
+def _decoded(call: Call, response: WireResponse, decode: Callable[[WireResponse], T]) -> T:
+    try:
+        return decode(response)
+    except DecodeError as error:
+        failure = decode_error(call, response, error)
+    raise failure
