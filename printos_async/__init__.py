@@ -32,15 +32,18 @@ from ._errors import (
 from ._events import (
     AttemptFinished,
     CircuitChanged,
+    Endpoint,
     Event,
     FieldUnreadable,
     Hook,
+    LimitChanged,
     RetryScheduled,
     StatusAccepted,
     StatusFailed,
     StatusReasserted,
     StatusSent,
     StatusSuperseded,
+    StatusWithdrawn,
 )
 from ._limits import ConcurrencyLimit
 from ._models import (
@@ -69,6 +72,7 @@ __all__ = [
     "DeviceProvisionRequest",
     "DeviceStatusUpdate",
     "DeviceStatusUpdateMetrics",
+    "Endpoint",
     "Event",
     "FieldUnreadable",
     "HmacAuth",
@@ -76,6 +80,7 @@ __all__ = [
     "InvalidDeviceIdError",
     "InvalidProvisionRequestError",
     "InvalidStatusError",
+    "LimitChanged",
     "NotFoundError",
     "OutboxCorruptError",
     "OutboxError",
@@ -104,5 +109,6 @@ __all__ = [
     "StatusReasserted",
     "StatusSent",
     "StatusSuperseded",
+    "StatusWithdrawn",
     "TransportError",
 ]

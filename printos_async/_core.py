@@ -8,8 +8,9 @@ import time
 from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
 
 from ._decode import DecodeError
+from ._endpoints import make_endpoint
 from ._errors import APIError, RateLimitError, ResponseDecodeError, ServerError, StatusError, TransportError
-from ._events import AttemptFinished, CircuitChanged, RetryScheduled
+from ._events import AttemptFinished, CircuitChanged, LimitChanged, RetryScheduled
 from ._exchange import may_repeat
 from ._health import Circuit, HostHealth
 from ._limits import ConcurrencyLimit, Limiter, is_overload
@@ -19,8 +20,9 @@ from ._retry import RetryBudget, RetryPolicy
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ._aimd import Reason
     from ._encode import Call
-    from ._events import Hooks
+    from ._events import Endpoint, Hooks
     from ._exchange import Exchange
     from ._wire import WireResponse
 
@@ -42,13 +44,14 @@ class Core:
         self, exchange: Exchange, *, retry: RetryPolicy, limit: ConcurrencyLimit, hooks: Hooks
     ) -> None:
         self.exchange = exchange
-        self.limiter = Limiter(limit)
+        self.limiter = Limiter(limit, on_change=self._limit_changed)
         self.hooks = hooks
         self.budget = RetryBudget(retry)
         self.health = HostHealth()
         self.max_delay_s = retry.max_delay_s
         self.circuit_watchers: set[CircuitWatcher] = set()
         self._retry = retry
+        self._endpoints: dict[str, Endpoint] = {}
 
     async def run(self, call: Call, decode: Callable[[WireResponse], T]) -> T:
         """Make a call, with retries, each attempt in a slot of its own.
@@ -101,7 +104,8 @@ class Core:
         """
         started_s = time.perf_counter()
         try:
-            result = await self._attempt(call, decode)
+            response = await self._answer(call)
+            result = _decoded(call, response, decode)
         except APIError as error:
             now_s = time.perf_counter()
             # A failure may come early or late for any reason: its time says nothing about the server's load.
@@ -109,7 +113,7 @@ class Core:
                 started_s=started_s, now_s=now_s, latency_s=None, overloaded=is_overload(error)
             )
             if self.hooks:
-                self._emit_failure(call, error, attempt=attempt, latency_s=now_s - started_s)
+                self._emit_attempt(call, attempt, now_s - started_s, error)
             raise
         now_s = time.perf_counter()
         latency_s = now_s - started_s
@@ -117,7 +121,7 @@ class Core:
         load_s = None if call.method == "GET" else latency_s
         self.limiter.record(started_s=started_s, now_s=now_s, latency_s=load_s, overloaded=False)
         if self.hooks:
-            self.hooks.emit(AttemptFinished(call.operation, call.device_id, attempt, latency_s, None, "ok"))
+            self._emit_attempt(call, attempt, latency_s, response.status)
         return result
 
     def admit(self, *, now_s: float, patient: bool) -> float:
@@ -126,11 +130,6 @@ class Core:
         Who is not ``patient`` is held by ``Retry-After`` only, and does not wait for an open circuit.
         """
         return self.health.admit(now_s=now_s) if patient else max(now_s, self.health.held_until_s)
-
-    def _emit_failure(self, call: Call, error: APIError, *, attempt: int, latency_s: float) -> None:
-        status = error.status if isinstance(error, (StatusError, ResponseDecodeError)) else None
-        outcome: Literal["error", "transport"] = "transport" if status is None else "error"
-        self.hooks.emit(AttemptFinished(call.operation, call.device_id, attempt, latency_s, status, outcome))
 
     def retry_delay_s(
         self, call: Call, error: APIError, *, attempt: int, repeat: bool = False, patient: bool = False
@@ -152,7 +151,7 @@ class Core:
             self.hooks.emit(RetryScheduled(call.operation, call.device_id, attempt, delay_s, cause))
         return delay_s
 
-    async def _attempt(self, call: Call, decode: Callable[[WireResponse], T]) -> T:
+    async def _answer(self, call: Call) -> WireResponse:
         try:
             response = await self.exchange.attempt(call)
         except APIError as error:
@@ -161,11 +160,25 @@ class Core:
         if self.health.succeeded(now_s=asyncio.get_running_loop().time()):
             self.budget.refill()
             self._circuit_changed("closed")
-        try:
-            return decode(response)
-        except DecodeError as error:
-            failure = decode_error(call, response, error)
-        raise failure
+        return response
+
+    def _emit_attempt(self, call: Call, attempt: int, latency_s: float, end: int | APIError) -> None:
+        endpoint = self._endpoints.get(call.operation)
+        if endpoint is None:
+            endpoint = self._endpoints[call.operation] = make_endpoint(call, self.exchange.origin)
+        status: int | None
+        outcome: Literal["ok", "error", "transport"]
+        if isinstance(end, int):
+            status, outcome, error = end, "ok", None
+        elif isinstance(end, (StatusError, ResponseDecodeError)):
+            status, outcome, error = end.status, "error", type(end).__name__
+        else:
+            status, outcome, error = None, "transport", type(end).__name__
+        self.hooks.emit(
+            AttemptFinished(
+                call.operation, call.device_id, attempt, latency_s, status, outcome, error, endpoint
+            )
+        )
 
     def _note_failure(self, error: APIError) -> None:
         match error:
@@ -181,8 +194,19 @@ class Core:
         if self.health.failed(now_s=now_s, retry_after_s=retry_after_s):
             self._circuit_changed("open")
 
-    def _circuit_changed(self, circuit: Circuit) -> None:
+    def _limit_changed(self, old: int, new: int, reason: Reason) -> None:
         if self.hooks:
-            self.hooks.emit(CircuitChanged(circuit))
+            self.hooks.emit(LimitChanged(old, new, reason))
+
+    def _circuit_changed(self, circuit: Circuit) -> None:
+        self.hooks.emit(CircuitChanged(circuit))  # logged even if nobody watches
         for watcher in tuple(self.circuit_watchers):
             watcher.circuit_changed()
+
+
+def _decoded(call: Call, response: WireResponse, decode: Callable[[WireResponse], T]) -> T:
+    try:
+        return decode(response)
+    except DecodeError as error:
+        failure = decode_error(call, response, error)
+    raise failure

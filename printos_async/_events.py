@@ -7,15 +7,39 @@ from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 from attrs import frozen
 
+from ._logging import events_log, log_event
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _log = logging.getLogger("printos_async")
 
 
+@frozen(cache_hash=True)
+class Endpoint:
+    """Where the requests of one operation go; a client makes one object for each and uses it again.
+
+    Attributes:
+        method: The HTTP method, in capitals.
+        route: The specification's path, such as ``/devices/{deviceId}/status``, with the base URL's own path in
+            front. The same for all devices.
+        scheme: ``http`` or ``https``.
+        host: The server's name or address; IPv6 without brackets.
+        port: The server's port.
+    """
+
+    method: str
+    route: str
+    scheme: str
+    host: str
+    port: int
+
+
 @frozen
 class AttemptFinished:
     """One request ended.
+
+    An attempt that its caller cancelled is not reported: its request goes on, and nobody waits for its outcome.
 
     Attributes:
         operation: The specification's ``operationId``.
@@ -24,6 +48,8 @@ class AttemptFinished:
         latency_s: Seconds from the start of the attempt, signing and a login included.
         status: The answer's status code; None where no complete answer came.
         outcome: ``"ok"``, ``"error"`` for an answer, ``"transport"`` where none came.
+        error: The error's class, by name; None for ``"ok"``.
+        endpoint: Where the request went; every event of a client has it.
     """
 
     operation: str
@@ -32,6 +58,8 @@ class AttemptFinished:
     latency_s: float
     status: int | None
     outcome: Literal["ok", "error", "transport"]
+    error: str | None = None
+    endpoint: Endpoint | None = None
 
 
 @frozen
@@ -107,12 +135,14 @@ class StatusFailed:
         seq: Its sequence number; 0 if it was refused before it got one.
         attempts: Requests made for it.
         cause: The error's class, by name.
+        detail: The error's text, of any length; it holds no secret of the client.
     """
 
     device_id: str
     seq: int
     attempts: int
     cause: str
+    detail: str = ""
 
 
 @frozen
@@ -126,6 +156,35 @@ class StatusReasserted:
 
     device_id: str
     seq: int
+
+
+@frozen
+class StatusWithdrawn:
+    """A status has no outcome: its caller was cancelled while it waited, or the pusher was closed before.
+
+    Attributes:
+        device_id: The device.
+        seq: The sequence number of the status.
+    """
+
+    device_id: str
+    seq: int
+
+
+@frozen
+class LimitChanged:
+    """The number of requests that the client allows in flight has changed.
+
+    Attributes:
+        old: The limit before.
+        new: The limit from now on.
+        reason: ``"steady"``: latency is steady and the limit was reached; ``"latency"``: answers come later than
+            before; ``"overload"``: the server said that it is too much, or did not answer in time.
+    """
+
+    old: int
+    new: int
+    reason: Literal["steady", "latency", "overload"]
 
 
 @frozen
@@ -160,6 +219,8 @@ Event: TypeAlias = (
     | StatusSent
     | StatusFailed
     | StatusReasserted
+    | StatusWithdrawn
+    | LimitChanged
     | CircuitChanged
     | FieldUnreadable
 )
@@ -177,19 +238,25 @@ class Hook(Protocol):
 
 
 class Hooks:
-    """The hooks of one client."""
+    """The hooks of one client, and the log.
 
-    __slots__ = ("_hooks", "_reported")
+    True where somebody wants every event: the frequent ones need not be made otherwise. Those that are logged as
+    a warning are to be emitted in any case.
+    """
+
+    __slots__ = ("_hooks", "_reported", "_wanted")
 
     def __init__(self, hooks: Iterable[Hook]) -> None:
-        self._hooks = tuple(hooks)
+        hooks = tuple(hooks)
+        self._hooks: tuple[Hook, ...] = (log_event, *hooks)
+        self._wanted = bool(hooks)
         self._reported: set[int] = set()
 
     def __bool__(self) -> bool:
-        return bool(self._hooks)
+        return self._wanted or events_log.isEnabledFor(logging.DEBUG)
 
     def emit(self, event: Event) -> None:
-        """Hand an event to every hook."""
+        """Log an event and hand it to every hook."""
         for hook in self._hooks:
             try:
                 hook(event)
@@ -197,4 +264,7 @@ class Hooks:
                 if id(hook) not in self._reported:
                     self._reported.add(id(hook))
                     # By name only: a hook's text may hold whatever its author put there.
-                    _log.warning("hook failed, further failures are not logged: %s", type(error).__name__)
+                    name = type(error).__name__
+                    _log.warning(
+                        "hook failed, further failures are not logged: %s", name, extra={"error": name}
+                    )

@@ -36,7 +36,7 @@ class Exchange:
         max_body_bytes: int,
         allow_insecure_http: bool,
     ) -> None:
-        self._origin = origin
+        self.origin = origin
         self._auth = auth
         self._ready = auth if isinstance(auth, ReadyAuth) else None
         self._make_wire = make_wire
@@ -62,7 +62,7 @@ class Exchange:
             headers = self._ready.headers(call.method, call.path)
         if headers is not None:
             target = f"{call.path}?{call.query}" if call.query else call.path
-            request = WireRequest(self._origin, call.method, target, call.headers + headers, call.body)
+            request = WireRequest(self.origin, call.method, target, call.headers + headers, call.body)
             response = await self._send(wire, call, request)
             if response.status != 401 or self._ready is None or not self._ready.refused(headers):
                 return self._successful(call, request, response)
@@ -109,7 +109,7 @@ class Exchange:
         query = f"?{call.query}" if call.query else ""
         own = httpx.Request(
             call.method,
-            f"{self._origin}{call.path}{query}",
+            f"{self.origin}{call.path}{query}",
             headers=dict(call.headers),
             content=call.body,
             extensions={REPLAY_EXTENSION: replay},

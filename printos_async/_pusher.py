@@ -10,10 +10,11 @@ from attrs import frozen
 
 from ._engine import Engine
 from ._errors import PusherClosedError, PusherFullError
-from ._events import StatusAccepted
+from ._events import StatusAccepted, StatusWithdrawn
 from ._settling import emit_outcome, make_result
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from types import TracebackType
 
     from ._answers import Answers
@@ -84,6 +85,7 @@ class StatusPusher:
         self._accepted = 0
         self._outcomes: dict[Outcome, int] = {"sent": 0, "superseded": 0, "failed": 0}
         self._closed = False
+        self._ended = False
 
     async def __aenter__(self) -> Self:
         return self
@@ -139,6 +141,7 @@ class StatusPusher:
         except asyncio.CancelledError:
             if self._engine.withdraw(entry):
                 self._accepted -= 1
+                self._emit_withdrawn([entry])
             raise
 
     async def drain(self, timeout_s: float | None = None) -> PusherStats:
@@ -157,7 +160,8 @@ class StatusPusher:
             async with asyncio.timeout(timeout_s):
                 await self._engine.wait_until_below(1)
         except TimeoutError:
-            _log.warning("%d statuses were not settled within %s s", self.stats().pending, timeout_s)
+            fields = {"pending": self.stats().pending, "timeout_s": timeout_s}
+            _log.warning("%(pending)d statuses were not settled within %(timeout_s)s s", fields, extra=fields)
         return self.stats()
 
     async def aclose(self) -> None:
@@ -166,7 +170,9 @@ class StatusPusher:
         Those who wait in ``push`` get a ``PusherClosedError``. The second time does nothing.
         """
         self._closed = True
-        unsettled = self._engine.unsettled()
+        unsettled = [] if self._ended else self._engine.unsettled()
+        self._ended = True
+        self._emit_withdrawn(unsettled)
         await self._engine.aclose()
         for entry in unsettled:
             if entry.waiter is not None and not entry.waiter.done():
@@ -207,6 +213,11 @@ class StatusPusher:
             self._core.hooks.emit(StatusAccepted(entry.device_id, entry.seq))
         return entry
 
+    def _emit_withdrawn(self, entries: Iterable[Entry]) -> None:
+        if self._core.hooks:
+            for entry in entries:
+                self._core.hooks.emit(StatusWithdrawn(entry.device_id, entry.seq))
+
     def _require_open(self) -> None:
         if self._closed:
             raise PusherClosedError("the pusher is draining or closed and accepts no more")
@@ -218,10 +229,8 @@ class StatusPusher:
     ) -> None:
         self._outcomes[outcome] += 1
         now_s = self._loop.time()
-        if self._core.hooks:
+        if outcome == "failed" or self._core.hooks:  # a failure is logged even if nobody watches
             emit_outcome(self._core.hooks, entry, outcome, error, superseded_by, now_s=now_s)
-        if outcome == "failed":
-            _log.warning("status given up: device %s, %s", entry.device_id, error)
         waiter = entry.waiter
         if waiter is not None and not waiter.done():
             waiter.set_result(make_result(entry, outcome, error, superseded_by, now_s=now_s))

@@ -41,4 +41,4 @@ def emit_outcome(
     elif outcome == "superseded":
         hooks.emit(StatusSuperseded(device_id, entry.seq, superseded_by or 0))
     else:
-        hooks.emit(StatusFailed(device_id, entry.seq, entry.attempts, type(error).__name__))
+        hooks.emit(StatusFailed(device_id, entry.seq, entry.attempts, type(error).__name__, str(error or "")))

@@ -27,6 +27,7 @@ PUBLIC = [
     "DeviceProvisionRequest",
     "DeviceStatusUpdate",
     "DeviceStatusUpdateMetrics",
+    "Endpoint",
     "Event",
     "FieldUnreadable",
     "HmacAuth",
@@ -34,6 +35,7 @@ PUBLIC = [
     "InvalidDeviceIdError",
     "InvalidProvisionRequestError",
     "InvalidStatusError",
+    "LimitChanged",
     "NotFoundError",
     "OutboxCorruptError",
     "OutboxError",
@@ -62,6 +64,7 @@ PUBLIC = [
     "StatusReasserted",
     "StatusSent",
     "StatusSuperseded",
+    "StatusWithdrawn",
     "TransportError",
 ]
 MODULES = ["printos_async", "printos_async.sandbox"]

@@ -225,24 +225,28 @@ async def test_an_unchanged_status_is_sent_again_when_the_last_one_is_old(
 
 async def test_what_cannot_be_delivered_in_time_fails_with_the_last_cause(unused_tcp_port: int) -> None:
     url = f"http://127.0.0.1:{unused_tcp_port}"
-    async with PrintOSClient(url, auth=None, retry=QUICK_RETRY) as client:
-        async with client.status_pusher(deadline_s=0.2) as pusher:
-            result = await pusher.push("dev-1", status())
-        assert result.outcome == "failed"
-        assert "no connection" in str(result.error)
+    async with (
+        PrintOSClient(url, auth=None, retry=QUICK_RETRY) as client,
+        client.status_pusher(deadline_s=0.2) as pusher,
+    ):
+        result = await pusher.push("dev-1", status())
+    assert result.outcome == "failed"
+    assert "no connection" in str(result.error)
 
 
 async def test_what_was_never_sent_in_time_says_so(sandbox: Sandbox) -> None:
     await sandbox.block()
     limit = ConcurrencyLimit(minimum=1, maximum=1)
-    async with PrintOSClient(sandbox.url, auth=HmacAuth(KEY, SECRET), limit=limit) as client:
-        async with client.status_pusher(deadline_s=0.1) as pusher:
-            await pusher.put("dev-1", status())
-            await sandbox.wait_for(lambda: sandbox.in_flight == 1)
-            result = await pusher.push("dev-2", status())
-            assert isinstance(result.error, RequestTimeoutError)
-            assert (result.error.attempts, result.error.may_have_arrived) == (0, False)
-            await sandbox.release()
+    async with (
+        PrintOSClient(sandbox.url, auth=HmacAuth(KEY, SECRET), limit=limit) as client,
+        client.status_pusher(deadline_s=0.1) as pusher,
+    ):
+        await pusher.put("dev-1", status())
+        await sandbox.wait_for(lambda: sandbox.in_flight == 1)
+        result = await pusher.push("dev-2", status())
+        assert isinstance(result.error, RequestTimeoutError)
+        assert (result.error.attempts, result.error.may_have_arrived) == (0, False)
+        await sandbox.release()
 
 
 async def test_a_full_pusher_raises_or_waits_but_takes_newer_statuses(

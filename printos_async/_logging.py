@@ -1,0 +1,61 @@
+"""Events as log records, whose fields a structured formatter finds as attributes of the record.
+
+The library sets no level and adds no handler: that is the application's.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+import attrs
+
+if TYPE_CHECKING:
+    from attrs import AttrsInstance
+
+events_log = logging.getLogger("printos_async.events")
+
+# What comes with every status, or may come in thousands, is for debugging only.
+_LINES = {
+    "AttemptFinished": (
+        logging.DEBUG,
+        "%(operation)s, device %(device_id)s, attempt %(attempt)d: %(outcome)s, status %(status)s, %(latency_s).3f s",
+    ),
+    "RetryScheduled": (
+        logging.DEBUG,
+        "%(operation)s, device %(device_id)s: again in %(delay_s).3f s after attempt %(attempt)d, %(cause)s",
+    ),
+    "StatusAccepted": (logging.DEBUG, "status %(seq)d accepted: device %(device_id)s"),
+    "StatusSuperseded": (
+        logging.DEBUG,
+        "status %(seq)d superseded by %(superseded_by)d: device %(device_id)s",
+    ),
+    "StatusSent": (
+        logging.DEBUG,
+        "status %(seq)d sent: device %(device_id)s, %(attempts)d attempts, %(latency_s).3f s",
+    ),
+    "StatusFailed": (logging.WARNING, "status %(seq)d given up: device %(device_id)s, %(cause)s: %(detail)s"),
+    "StatusReasserted": (logging.DEBUG, "status %(seq)d sent again: device %(device_id)s"),
+    "StatusWithdrawn": (logging.DEBUG, "status %(seq)d withdrawn: device %(device_id)s"),
+    "LimitChanged": (logging.DEBUG, "%(new)d requests may be in flight, %(old)d before: %(reason)s"),
+    "CircuitChanged": (logging.WARNING, "the circuit is %(circuit)s"),
+    "FieldUnreadable": (
+        logging.DEBUG,
+        "%(operation)s, device %(device_id)s: %(field)s cannot be read and stays unset",
+    ),
+}
+# What the server sent in place of a date may be anything; the endpoint is no plain value.
+_WITHHELD = frozenset({"raw", "endpoint"})
+
+
+def log_event(event: AttrsInstance) -> None:
+    """Log an event if its level is enabled; the record has ``event``, the class's name, and the event's fields."""
+    kind = type(event).__name__
+    level, text = _LINES[kind]
+    if kind == "CircuitChanged" and getattr(event, "circuit", None) == "closed":
+        level = logging.INFO
+    if events_log.isEnabledFor(level):
+        fields = attrs.asdict(
+            event, recurse=False, filter=lambda attribute, _: attribute.name not in _WITHHELD
+        )
+        events_log.log(level, text, fields, extra={"event": kind, **fields})

@@ -1,0 +1,249 @@
+"""Events as OpenTelemetry metrics and spans.
+
+Needs the extra ``otel``: ``pip install 'printos-async[otel]'``. The extra brings the API only; the application
+chooses the SDK and the exporters.
+"""
+
+from __future__ import annotations
+
+import time
+import weakref
+from functools import partial
+from importlib.metadata import version
+from typing import TYPE_CHECKING, TypeAlias
+
+from ._endpoints import device_path
+from ._events import (
+    AttemptFinished,
+    CircuitChanged,
+    FieldUnreadable,
+    LimitChanged,
+    RetryScheduled,
+    StatusAccepted,
+    StatusFailed,
+    StatusReasserted,
+    StatusSent,
+    StatusSuperseded,
+    StatusWithdrawn,
+)
+
+try:
+    from opentelemetry.metrics import Observation, get_meter
+    from opentelemetry.trace import NoOpTracer, SpanKind, Status, StatusCode, get_tracer
+except ModuleNotFoundError as failure:
+    if (failure.name or "").partition(".")[0] != "opentelemetry":
+        raise
+    message = "printos_async.otel needs its extra: pip install 'printos-async[otel]'"
+    raise ModuleNotFoundError(message, name=failure.name) from failure
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from opentelemetry.metrics import CallbackOptions, Meter, MeterProvider
+    from opentelemetry.trace import TracerProvider
+
+    from ._events import Endpoint, Event
+    from ._pusher import PusherStats, StatusPusher
+
+__all__ = ["OpenTelemetryHook"]
+
+_Attributes: TypeAlias = "dict[str, str | int]"
+
+_NAME = "printos_async"
+_SCHEMA_URL = "https://opentelemetry.io/schemas/1.44.0"
+# Source: OpenTelemetry semantic conventions, http.client.request.duration.
+_REQUEST_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
+# A status may wait for an outage to end.
+_DELIVERY_BUCKETS_S = (*_REQUEST_BUCKETS_S, 30, 60, 120, 300, 600, 1800, 3600)
+_DEFAULT_PORTS = {("http", 80), ("https", 443)}
+
+
+class OpenTelemetryHook:
+    """Turns the events of any number of clients into metrics and spans: ``PrintOSClient(..., hooks=[hook])``.
+
+    Names and attributes of the requests are those of the semantic conventions for HTTP clients; what they have no
+    name for begins with ``printos.``. A device's identifier stands in spans only: as a metric's attribute it would
+    make a time series for every device. Nothing of headers, bodies and error texts is recorded.
+
+    Make one for each meter provider. An attempt's span is made when the attempt has ended, with the times that it
+    had, and is a child of the span that is current then.
+
+    Args:
+        meter_provider: Takes the metrics; by default the global one.
+        tracer_provider: Takes the spans; by default the global one. ``NoOpTracerProvider()`` turns them off.
+
+    Source: OpenTelemetry semantic conventions 1.44, HTTP.
+    """
+
+    def __init__(
+        self, *, meter_provider: MeterProvider | None = None, tracer_provider: TracerProvider | None = None
+    ) -> None:
+        package_version = version("printos-async")
+        self._tracer = get_tracer(_NAME, package_version, tracer_provider, _SCHEMA_URL)
+        self._tracing = not isinstance(self._tracer, NoOpTracer)
+        meter = get_meter(_NAME, package_version, meter_provider, _SCHEMA_URL)
+        gauge, histogram, counter = meter.create_gauge, meter.create_histogram, partial(_Counter, meter)
+        self._request_duration = histogram(
+            "http.client.request.duration",
+            "s",
+            "Duration of HTTP client requests.",
+            explicit_bucket_boundaries_advisory=_REQUEST_BUCKETS_S,
+        )
+        self._delivery_duration = histogram(
+            "printos.status.delivery.duration",
+            "s",
+            "Time from a status's acceptance to the server's acknowledgement.",
+            explicit_bucket_boundaries_advisory=_DELIVERY_BUCKETS_S,
+        )
+        self._sent = counter("printos.status.sent", "{status}", "Statuses acknowledged, or unchanged.")
+        self._failed = counter("printos.status.failed", "{status}", "Statuses given up.")
+        self._counters: dict[type[Event], _Counter] = {
+            StatusAccepted: counter("printos.status.accepted", "{status}", "Statuses accepted."),
+            StatusSuperseded: counter(
+                "printos.status.superseded", "{status}", "Statuses replaced by newer ones."
+            ),
+            StatusWithdrawn: counter("printos.status.withdrawn", "{status}", "Statuses without an outcome."),
+            StatusReasserted: counter("printos.status.reasserted", "{status}", "Statuses sent once more."),
+        }
+        self._retries = counter("printos.request.retries", "{retry}", "Retries scheduled.")
+        self._limit = gauge("printos.concurrency.limit", "{request}", "Requests allowed in flight.")
+        self._limit_changes = counter("printos.concurrency.changes", "{change}", "Changes of the limit.")
+        self._circuit_open = gauge("printos.circuit.open", "1", "1 while the circuit is open, 0 otherwise.")
+        self._circuit_changes = counter("printos.circuit.changes", "{change}", "Changes of the circuit.")
+        self._unreadable = counter("printos.field.unreadable", "{field}", "Fields of answers left unset.")
+        self._pushers: tuple[weakref.ref[StatusPusher], ...] = ()
+        for name, unit, description, read in (
+            ("printos.status.pending", "{status}", "Statuses waiting or in flight.", _pending),
+            ("printos.device.active", "{device}", "Devices with something to be done.", _active_devices),
+            ("printos.request.in_flight", "{request}", "Requests in flight.", _in_flight),
+        ):
+            meter.create_observable_up_down_counter(name, [self._observer(read)], unit, description)
+        self._endpoints: dict[Endpoint, tuple[str, _Attributes]] = {}
+        self._ends: dict[tuple[Endpoint, int | None, str | None], _Attributes] = {}
+
+    def observe(self, pusher: StatusPusher) -> None:
+        """Add a pusher to what is pending, active and in flight; it is read at each collection while it exists."""
+        # A new tuple each time: the thread that collects may be going through the old one.
+        self._pushers = (*(ref for ref in self._pushers if ref() is not None), weakref.ref(pusher))
+        stats = pusher.stats()
+        self._limit.set(stats.limit)
+        self._circuit_open.set(int(stats.circuit == "open"))
+
+    def __call__(self, event: Event, /) -> None:
+        """Record one event."""
+        if (counter := self._counters.get(type(event))) is not None:
+            counter.add()
+            return
+        match event:
+            case AttemptFinished():
+                self._attempt_finished(event)
+            case StatusSent():
+                self._status_sent(event)
+            case StatusFailed(cause=cause):
+                self._failed.add(("error.type", cause))
+            case RetryScheduled(operation=operation, cause=cause):
+                self._retries.add(("printos.operation", operation), ("error.type", cause))
+            case LimitChanged(new=limit, reason=reason):
+                self._limit.set(limit)
+                self._limit_changes.add(("printos.reason", reason))
+            case CircuitChanged(circuit=circuit):
+                self._circuit_open.set(int(circuit == "open"))
+                self._circuit_changes.add(("printos.circuit", circuit))
+            case FieldUnreadable(operation=operation, field=field):
+                self._unreadable.add(("printos.operation", operation), ("printos.field", field))
+
+    def _status_sent(self, event: StatusSent) -> None:
+        self._sent.add(("printos.unchanged", not event.attempts))
+        if event.attempts:
+            self._delivery_duration.record(event.latency_s)
+
+    def _attempt_finished(self, event: AttemptFinished) -> None:
+        endpoint = event.endpoint
+        if endpoint is None:
+            return  # an event that was made by hand: its request has no name
+        end_ns = time.time_ns()
+        end = endpoint, event.status, event.error
+        attributes = self._ends.get(end)
+        if attributes is None:
+            attributes = self._ends[end] = self._describe_end(endpoint, event)
+        self._request_duration.record(event.latency_s, attributes)
+        if self._tracing:
+            self._make_span(endpoint, event, attributes, end_ns)
+
+    def _make_span(
+        self, endpoint: Endpoint, event: AttemptFinished, attributes: _Attributes, end_ns: int
+    ) -> None:
+        span_attributes = {
+            **attributes,
+            "url.template": endpoint.route,
+            "url.full": _url(endpoint, event.device_id),
+            "printos.operation": event.operation,
+        }
+        if event.device_id is not None:
+            span_attributes["printos.device.id"] = event.device_id
+        if event.attempt > 1:
+            span_attributes["http.request.resend_count"] = event.attempt - 1
+        span = self._tracer.start_span(
+            f"{endpoint.method} {endpoint.route}",
+            kind=SpanKind.CLIENT,
+            attributes=span_attributes,
+            start_time=end_ns - int(event.latency_s * 1e9),
+        )
+        if event.error is not None:
+            span.set_status(Status(StatusCode.ERROR))
+        span.end(end_ns)
+
+    def _describe_end(self, endpoint: Endpoint, event: AttemptFinished) -> _Attributes:
+        attributes: _Attributes = {
+            "http.request.method": endpoint.method,
+            "server.address": endpoint.host,
+            "server.port": endpoint.port,
+        }
+        if event.status is not None:
+            attributes["http.response.status_code"] = event.status
+        if event.error is not None:
+            refused = event.status is not None and not 200 <= event.status <= 299
+            attributes["error.type"] = str(event.status) if refused else event.error
+        return attributes
+
+    def _observer(
+        self, read: Callable[[PusherStats], int]
+    ) -> Callable[[CallbackOptions], Iterable[Observation]]:
+        def observe(_: CallbackOptions) -> Iterable[Observation]:
+            pushers = [pusher for ref in self._pushers if (pusher := ref()) is not None]
+            return [Observation(sum(read(pusher.stats()) for pusher in pushers))] if pushers else []
+
+        return observe
+
+
+class _Counter:
+    """Counts by itself and tells the SDK when it collects: each addition to the SDK's own takes microseconds."""
+
+    def __init__(self, meter: Meter, name: str, unit: str, description: str) -> None:
+        self._totals: dict[tuple[tuple[str, str | bool], ...], int] = {}
+        meter.create_observable_counter(name, [self._observe], unit, description)
+
+    def add(self, *attributes: tuple[str, str | bool]) -> None:
+        self._totals[attributes] = self._totals.get(attributes, 0) + 1
+
+    def _observe(self, _: CallbackOptions) -> Iterable[Observation]:
+        # A copy: the thread that collects is another one than the event loop's.
+        return [Observation(total, dict(attributes)) for attributes, total in list(self._totals.items())]
+
+
+def _pending(stats: PusherStats) -> int:
+    return stats.pending
+
+
+def _active_devices(stats: PusherStats) -> int:
+    return stats.active_devices
+
+
+def _in_flight(stats: PusherStats) -> int:
+    return stats.in_flight
+
+
+def _url(endpoint: Endpoint, device_id: str | None) -> str:
+    host = f"[{endpoint.host}]" if ":" in endpoint.host else endpoint.host
+    port = "" if (endpoint.scheme, endpoint.port) in _DEFAULT_PORTS else f":{endpoint.port}"
+    return f"{endpoint.scheme}://{host}{port}{device_path(endpoint.route, device_id)}"
