@@ -55,6 +55,7 @@ class Engine:
         self.in_flight = 0
         self.requests = 0
         self.crash: BaseException | None = None
+        self._closed = False
         core.circuit_watchers.add(self)
 
     # Accepting
@@ -110,12 +111,12 @@ class Engine:
         ]
 
     async def wait_until_below(self, devices: int) -> None:
-        """Wait until fewer than this many devices have something to be done.
+        """Wait until fewer than this many devices have something to be done, or the engine is closed.
 
         Raises:
             BaseException: What ended the engine: a bug of a callback.
         """
-        while self.active_devices >= devices and self.crash is None:
+        while self.active_devices >= devices and self.crash is None and not self._closed:
             watcher = (devices, self._loop.create_future())
             self._watchers.append(watcher)
             try:
@@ -126,26 +127,39 @@ class Engine:
             raise self.crash
 
     def fail(self, crash: BaseException) -> None:
-        """End the work because of a bug, which ``wait_until_below`` raises."""
+        """End the work because of a bug, which ``wait_until_below`` and those who wait for a result raise."""
         self.crash = self.crash or crash
+        self._tell_waiters(crash)
         self._notify()
 
-    async def aclose(self) -> None:
-        """End the workers at once. What is in flight ends by itself, at its deadline at the latest."""
+    async def aclose(self, reason: PrintOSError | None = None) -> None:
+        """End the workers at once. What is in flight ends by itself, at its deadline at the latest.
+
+        Those who wait for a result get the reason. Cancelling leaves nothing undone but the waiting.
+        """
+        self._closed = True
         self._core.circuit_watchers.discard(self)
         for timer in (self._ready, self._delayed, self._deadlines):
             timer.cancel()
         workers = tuple(self._workers)
         for worker in workers:
             worker.cancel()
+        if reason is not None:
+            self._tell_waiters(reason)
+        self._notify()
         await asyncio.gather(*workers, return_exceptions=True)
+
+    def _tell_waiters(self, error: BaseException) -> None:
+        for entry in self.unsettled():
+            if entry.waiter is not None and not entry.waiter.done():
+                entry.waiter.set_exception(error)
 
     # Scheduling
 
     def _schedule(self, slot: Slot) -> None:
         """Put a slot where it belongs now, unless a worker holds it or is about to take it."""
         self._count(slot)
-        if slot.queued or slot.in_flight is not None:
+        if slot.queued or slot.in_flight is not None or self._closed:
             return
         now_s = self._loop.time()
         due_s = slot.due_s(self._promises)
@@ -227,7 +241,9 @@ class Engine:
 
     def _notify(self) -> None:
         for devices, watcher in self._watchers:
-            if not watcher.done() and (self.active_devices < devices or self.crash is not None):
+            if watcher.done():
+                continue
+            if self.active_devices < devices or self.crash is not None or self._closed:
                 watcher.set_result(None)
 
     # Sending
@@ -268,7 +284,7 @@ class Engine:
                         await self._send(slot, entry)
                     finally:
                         self.in_flight -= 1
-                        slot.in_flight = None
+                    slot.in_flight = None  # a worker that was ended leaves it: the entry has no outcome
                 self._schedule(slot)
 
     async def _next(self) -> Slot:

@@ -166,13 +166,7 @@ class StatusPusher:
         Those who wait in ``push`` get a ``PusherClosedError``. The second time does nothing.
         """
         self._closed = True
-        unsettled = self._engine.unsettled()
-        await self._engine.aclose()
-        for entry in unsettled:
-            if entry.waiter is not None and not entry.waiter.done():
-                entry.waiter.set_exception(
-                    PusherClosedError("the pusher was closed before this status was settled")
-                )
+        await self._engine.aclose(PusherClosedError("the pusher was closed before this status was settled"))
 
     def stats(self) -> PusherStats:
         """Give the account of this moment."""
