@@ -52,11 +52,15 @@ class FakeClockLoop(asyncio.SelectorEventLoop):
 def run(program: Coroutine[Any, Any, T]) -> T:
     """Run a program on a fake clock; no task may be left at its end."""
 
+    failures: list[dict[str, Any]] = []
+
     async def main() -> T:
+        fake_loop().set_exception_handler(lambda _, context: failures.append(context))
         result = await program
         await fake_loop().settle()
         left = asyncio.all_tasks() - {asyncio.current_task()}
         assert not left, f"left behind: {left}"
+        assert not failures, f"failed in a callback: {failures}"
         return result
 
     with asyncio.Runner(loop_factory=FakeClockLoop) as runner:

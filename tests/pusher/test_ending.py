@@ -108,7 +108,9 @@ def test_closing_tells_everybody_who_waits() -> None:
         host = Host(reply=lambda _: SILENT)
         async with client_of(host) as client:
             pusher = client.status_pusher(max_pending_devices=1)
-            waiting: list[asyncio.Task[Any]] = [asyncio.create_task(pusher.push("dev-1", status(1)))]  # in flight
+            waiting: list[asyncio.Task[Any]] = [
+                asyncio.create_task(pusher.push("dev-1", status(1)))
+            ]  # in flight
             await fake_loop().settle()
             waiting += [
                 asyncio.create_task(pusher.push("dev-1", status(2))),  # behind it
