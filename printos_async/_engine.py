@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
 from itertools import count
 from typing import TYPE_CHECKING
 
@@ -48,6 +49,8 @@ class Engine:
         self._seq = count(1)
         self._ready = ReadyQueue()
         self._delayed = TimeHeap(self._release_due)
+        self._tokenless: OrderedDict[Slot, None] = OrderedDict()  # retries that wait for the retry budget
+        self._token_timer: asyncio.TimerHandle | None = None
         self._deadlines = TimeHeap(self._expire)
         self._workers: set[asyncio.Task[None]] = set()
         self._watchers: list[tuple[int, asyncio.Future[None]]] = []
@@ -55,6 +58,7 @@ class Engine:
         self.in_flight = 0
         self.requests = 0
         self.crash: BaseException | None = None
+        self._closed = False
         core.circuit_watchers.add(self)
 
     # Accepting
@@ -110,12 +114,12 @@ class Engine:
         ]
 
     async def wait_until_below(self, devices: int) -> None:
-        """Wait until fewer than this many devices have something to be done.
+        """Wait until fewer than this many devices have something to be done, or the engine is closed.
 
         Raises:
             BaseException: What ended the engine: a bug of a callback.
         """
-        while self.active_devices >= devices and self.crash is None:
+        while self.active_devices >= devices and self.crash is None and not self._closed:
             watcher = (devices, self._loop.create_future())
             self._watchers.append(watcher)
             try:
@@ -126,58 +130,86 @@ class Engine:
             raise self.crash
 
     def fail(self, crash: BaseException) -> None:
-        """End the work because of a bug, which ``wait_until_below`` raises."""
+        """End the work because of a bug, which ``wait_until_below`` and those who wait for a result raise."""
         self.crash = self.crash or crash
+        self._tell_waiters(crash)
         self._notify()
 
-    async def aclose(self) -> None:
-        """End the workers at once. What is in flight ends by itself, at its deadline at the latest."""
+    async def aclose(self, reason: PrintOSError | None = None) -> None:
+        """End the workers at once. What is in flight ends by itself, at its deadline at the latest.
+
+        Those who wait for a result get the reason. Cancelling leaves nothing undone but the waiting.
+        """
+        self._closed = True
         self._core.circuit_watchers.discard(self)
-        for timer in (self._ready, self._delayed, self._deadlines):
-            timer.cancel()
+        for timer in (self._ready, self._delayed, self._deadlines, self._token_timer):
+            if timer is not None:
+                timer.cancel()
         workers = tuple(self._workers)
         for worker in workers:
             worker.cancel()
+        if reason is not None:
+            self._tell_waiters(reason)
+        self._notify()
         await asyncio.gather(*workers, return_exceptions=True)
+
+    def _tell_waiters(self, error: BaseException) -> None:
+        for entry in self.unsettled():
+            if entry.waiter is not None and not entry.waiter.done():
+                entry.waiter.set_exception(error)
 
     # Scheduling
 
     def _schedule(self, slot: Slot) -> None:
         """Put a slot where it belongs now, unless a worker holds it or is about to take it."""
         self._count(slot)
-        if slot.queued or slot.in_flight is not None:
+        if slot.queued or slot.in_flight is not None or self._closed:
             return
         now_s = self._loop.time()
         due_s = slot.due_s(self._promises)
         slot.retrying = slot.retrying and slot.active
+        self._tokenless.pop(slot, None)
+        if slot.place is not None:
+            self._delayed.give_up(slot.place)
+            slot.place = None
         if due_s > now_s or slot.retrying:
-            slot.ticket = self._delayed.push(due_s, slot)
-        elif slot.active:
-            self._make_ready(slot)
-        else:
-            del self._slots[slot.device_id]
-
-    def _make_ready(self, slot: Slot) -> None:
-        slot.ticket = 0
-        if not self._ready.append(slot):
+            slot.place = self._delayed.push(due_s, slot)
+        elif not slot.active:
+            self._forget(slot)
+        elif not self._ready.append(slot):
             self._start_worker()
+
+    def _forget(self, slot: Slot) -> None:
+        del self._slots[slot.device_id]
+        if slot.deadline is not None:
+            self._deadlines.give_up(slot.deadline)
 
     def _release_due(self) -> None:
         now_s = self._loop.time()
-        while (due := self._delayed.pop_due(now_s)) is not None:
-            ticket, slot = due
-            if ticket != slot.ticket:
-                continue  # its place is another one by now
-            if slot.retrying and not self._core.budget.take(now_s=now_s):
-                if self._promises.patient or not self._core.health.seems_down:
-                    slot.ticket = self._delayed.push(now_s, slot)
-                    self._delayed.wake_at(now_s + _BUDGET_POLL_S)
-                    return
-                self._give_up(slot)  # an outage would otherwise take as long as the fleet is large
-                continue
+        while (slot := self._delayed.pop_due(now_s)) is not None:
+            slot.place = None
+            if slot.retrying:
+                self._tokenless[slot] = None
+            else:
+                self._schedule(slot)
+        self._delayed.rearm()
+        self._release_tokenless()
+
+    def _release_tokenless(self) -> None:
+        """Let retries go for which the budget has a token, in the order in which they came."""
+        now_s = self._loop.time()
+        while self._tokenless and self._core.budget.take(now_s=now_s):
+            slot, _ = self._tokenless.popitem(last=False)
             slot.retrying = False
             self._schedule(slot)
-        self._delayed.rearm()
+        if not self._promises.patient and self._core.health.seems_down:
+            while self._tokenless:  # an outage would otherwise take as long as the fleet is large
+                self._give_up(self._tokenless.popitem(last=False)[0])
+        if self._token_timer is not None:
+            self._token_timer.cancel()
+            self._token_timer = None
+        if self._tokenless:
+            self._token_timer = self._loop.call_at(now_s + _BUDGET_POLL_S, self._release_tokenless)
 
     def _give_up(self, slot: Slot) -> None:
         entry, slot.waiting = slot.waiting, None
@@ -188,15 +220,13 @@ class Engine:
         self._schedule(slot)
 
     def _arm_deadline(self, slot: Slot, entry: Entry) -> None:
-        if self._promises.deadline_s is not None and not slot.deadline_armed:
-            slot.deadline_armed = True
-            self._deadlines.push(entry.accepted_s + self._promises.deadline_s, slot)
+        if self._promises.deadline_s is not None and slot.deadline is None:
+            slot.deadline = self._deadlines.push(entry.accepted_s + self._promises.deadline_s, slot)
 
     def _expire(self) -> None:
         now_s = self._loop.time()
-        while (due := self._deadlines.pop_due(now_s)) is not None:
-            slot = due[1]
-            slot.deadline_armed = False
+        while (slot := self._deadlines.pop_due(now_s)) is not None:
+            slot.deadline = None
             entry = slot.waiting
             if entry is not None and not self._is_late(entry, now_s):
                 self._arm_deadline(slot, entry)  # a newer status has replaced the one that armed it
@@ -227,7 +257,9 @@ class Engine:
 
     def _notify(self) -> None:
         for devices, watcher in self._watchers:
-            if not watcher.done() and (self.active_devices < devices or self.crash is not None):
+            if watcher.done():
+                continue
+            if self.active_devices < devices or self.crash is not None or self._closed:
                 watcher.set_result(None)
 
     # Sending
@@ -268,7 +300,7 @@ class Engine:
                         await self._send(slot, entry)
                     finally:
                         self.in_flight -= 1
-                        slot.in_flight = None
+                    slot.in_flight = None  # a worker that was ended leaves it: the entry has no outcome
                 self._schedule(slot)
 
     async def _next(self) -> Slot:

@@ -94,7 +94,7 @@ class StatusPusher:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         try:
-            if kind is None:
+            if kind is None and not self._closed:  # who has drained already has waited as long as they wanted
                 await self.drain(timeout_s=EXIT_DRAIN_S)
         finally:
             await self.aclose()
@@ -173,12 +173,7 @@ class StatusPusher:
         unsettled = [] if self._ended else self._engine.unsettled()
         self._ended = True
         self._emit_withdrawn(unsettled)
-        await self._engine.aclose()
-        for entry in unsettled:
-            if entry.waiter is not None and not entry.waiter.done():
-                entry.waiter.set_exception(
-                    PusherClosedError("the pusher was closed before this status was settled")
-                )
+        await self._engine.aclose(PusherClosedError("the pusher was closed before this status was settled"))
 
     def stats(self) -> PusherStats:
         """Give the account of this moment."""

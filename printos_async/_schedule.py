@@ -18,46 +18,71 @@ if TYPE_CHECKING:
     from ._slot import Slot
 
 
+# So few are not worth the building of a new heap.
+_MIN_GIVEN_UP = 64
+
+
+class Place:
+    """A slot's place in a heap; without its slot once it was given up."""
+
+    __slots__ = ("slot",)
+
+    def __init__(self, slot: Slot) -> None:
+        self.slot: Slot | None = slot
+
+
 class TimeHeap:
     """Slots that wait for a time, with one timer for the earliest."""
 
     def __init__(self, on_due: Callable[[], None]) -> None:
         self._loop = asyncio.get_running_loop()
-        self._heap: list[tuple[float, int, Slot]] = []
-        self._ticket = count(1)
+        self._heap: list[tuple[float, int, Place]] = []
+        self._order = count()
+        self._given_up = 0
         self._on_due = on_due
         self._timer: asyncio.TimerHandle | None = None
 
-    def push(self, when_s: float, slot: Slot) -> int:
-        """Add a slot; the ticket given back tells this place from others that it may have left behind."""
-        ticket = next(self._ticket)
-        heapq.heappush(self._heap, (when_s, ticket, slot))
-        if self._heap[0][1] == ticket:
-            self.wake_at(when_s)
-        return ticket
+    def push(self, when_s: float, slot: Slot) -> Place:
+        """Add a slot."""
+        place = Place(slot)
+        heapq.heappush(self._heap, (when_s, next(self._order), place))
+        if self._heap[0][2] is place:
+            self._wake_at(when_s)
+        return place
 
-    def pop_due(self, now_s: float) -> tuple[int, Slot] | None:
-        """Take out the first slot whose time has come, with its ticket; None if there is none yet."""
-        if self._heap and self._heap[0][0] <= now_s:
-            _, ticket, slot = heapq.heappop(self._heap)
-            return ticket, slot
+    def give_up(self, place: Place) -> None:
+        """Take a slot out before its time."""
+        place.slot = None
+        self._given_up += 1
+        # They would stay until their time, and there may be one for each status of an hour.
+        if self._given_up > _MIN_GIVEN_UP and 2 * self._given_up > len(self._heap):
+            self._heap = [entry for entry in self._heap if entry[2].slot is not None]
+            heapq.heapify(self._heap)
+            self._given_up = 0
+
+    def pop_due(self, now_s: float) -> Slot | None:
+        """Take out the first slot whose time has come; None if there is none yet."""
+        while self._heap and self._heap[0][0] <= now_s:
+            slot = heapq.heappop(self._heap)[2].slot
+            if slot is not None:
+                return slot
+            self._given_up -= 1
         return None
 
     def rearm(self) -> None:
         """Wake up when the first one is due."""
         if self._heap:
-            self.wake_at(self._heap[0][0])
-
-    def wake_at(self, when_s: float) -> None:
-        """Wake up then, whatever the heap says."""
-        self.cancel()
-        self._timer = self._loop.call_at(when_s, self._on_due)
+            self._wake_at(self._heap[0][0])
 
     def cancel(self) -> None:
         """Stop waking up."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+    def _wake_at(self, when_s: float) -> None:
+        self.cancel()
+        self._timer = self._loop.call_at(when_s, self._on_due)
 
 
 class ReadyQueue:

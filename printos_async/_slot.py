@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from ._encode import Call
     from ._errors import PrintOSError
     from ._models import PushResult
+    from ._schedule import Place
 
 Outcome: TypeAlias = Literal["sent", "superseded", "failed"]
 
@@ -61,7 +62,8 @@ class Slot:
         retrying: The next request is a retry, which takes a token of the retry budget.
         error: The last attempt's, if that failed.
         queued: It is in the ready queue.
-        ticket: Marks its valid place in the heap of delayed slots.
+        place: Its place in the heap of delayed slots, if it is there.
+        deadline: Its place in the heap of deadlines, if it is there.
         counted: It is among the engine's active devices.
     """
 
@@ -75,8 +77,8 @@ class Slot:
     retrying: bool = False
     error: PrintOSError | None = None
     queued: bool = False
-    ticket: int = 0
-    deadline_armed: bool = False
+    place: Place | None = None
+    deadline: Place | None = None
     counted: bool = False
     _suspect_seq: int = _NO_ONE  # whose write may still land
     _suspect_until_s: float = 0.0
