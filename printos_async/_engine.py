@@ -8,7 +8,7 @@ from itertools import count
 from typing import TYPE_CHECKING
 
 from ._errors import APIError, PrintOSError, RequestTimeoutError
-from ._events import StatusReasserted
+from ._events import ReassertionFailed, StatusReasserted
 from ._mapping import pause_error
 from ._retry import is_ambiguous
 from ._schedule import ReadyQueue, TimeHeap
@@ -343,6 +343,7 @@ class Engine:
                 self._settle(entry, "sent", None, None)
             elif self._core.hooks:
                 self._core.hooks.emit(StatusReasserted(slot.device_id, entry.seq))
+            entry.attempts, entry.first_failure_s = 0, None  # should it be sent once more, that counts anew
 
     def _failed(self, slot: Slot, entry: Entry, error: APIError) -> None:
         now_s = self._loop.time()
@@ -350,7 +351,8 @@ class Engine:
         if is_ambiguous(error):
             slot.suspect(entry, self._promises, now_s=now_s)
         delay_s = self._retry_delay_s(entry, error, now_s)
-        if delay_s is None or self._core.budget.capacity < 1 or self._is_late(entry, now_s):
+        late = entry is not slot.sent and self._is_late(entry, now_s)  # what was sent was in time
+        if delay_s is None or self._core.budget.capacity < 1 or late:
             self._refused(slot, entry, error)
             return
         slot.error = error
@@ -367,7 +369,8 @@ class Engine:
 
     def _refused(self, slot: Slot, entry: Entry, error: PrintOSError) -> None:
         if entry is slot.sent:
-            slot.must_reassert = False  # nothing more can be done
+            slot.must_reassert = False
+            self._core.hooks.emit(ReassertionFailed(slot.device_id, entry.seq, type(error).__name__))
         else:
             self._settle(entry, "failed", error, None)
 

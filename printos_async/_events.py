@@ -159,6 +159,21 @@ class StatusReasserted:
 
 
 @frozen
+class ReassertionFailed:
+    """The newest status could not be sent again: the device may be left with an older one, until its next status.
+
+    Attributes:
+        device_id: The device.
+        seq: The sequence number of the status that was to be sent again.
+        cause: The last error's class, by name.
+    """
+
+    device_id: str
+    seq: int
+    cause: str
+
+
+@frozen
 class StatusWithdrawn:
     """A status has no outcome: its caller was cancelled while it waited, or the pusher was closed before.
 
@@ -219,6 +234,7 @@ Event: TypeAlias = (
     | StatusSent
     | StatusFailed
     | StatusReasserted
+    | ReassertionFailed
     | StatusWithdrawn
     | LimitChanged
     | CircuitChanged

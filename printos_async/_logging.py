@@ -36,6 +36,10 @@ _LINES = {
     ),
     "StatusFailed": (logging.WARNING, "status %(seq)d given up: device %(device_id)s, %(cause)s: %(detail)s"),
     "StatusReasserted": (logging.DEBUG, "status %(seq)d sent again: device %(device_id)s"),
+    "ReassertionFailed": (
+        logging.WARNING,
+        "status %(seq)d could not be sent again, device %(device_id)s may have an older one: %(cause)s",
+    ),
     "StatusWithdrawn": (logging.DEBUG, "status %(seq)d withdrawn: device %(device_id)s"),
     "LimitChanged": (logging.DEBUG, "%(new)d requests may be in flight, %(old)d before: %(reason)s"),
     "CircuitChanged": (logging.WARNING, "the circuit is %(circuit)s"),

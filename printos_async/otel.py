@@ -18,6 +18,7 @@ from ._events import (
     CircuitChanged,
     FieldUnreadable,
     LimitChanged,
+    ReassertionFailed,
     RetryScheduled,
     StatusAccepted,
     StatusFailed,
@@ -104,6 +105,11 @@ class OpenTelemetryHook:
             ),
             StatusWithdrawn: counter("printos.status.withdrawn", "{status}", "Statuses without an outcome."),
             StatusReasserted: counter("printos.status.reasserted", "{status}", "Statuses sent once more."),
+            ReassertionFailed: counter(
+                "printos.status.reassertion_failures",
+                "{status}",
+                "Statuses that could not be sent once more.",
+            ),
         }
         self._retries = counter("printos.request.retries", "{retry}", "Retries scheduled.")
         self._limit = gauge("printos.concurrency.limit", "{request}", "Requests allowed in flight.")

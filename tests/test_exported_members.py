@@ -50,6 +50,7 @@ PUBLIC = [
     "PusherFullError",
     "PusherStats",
     "RateLimitError",
+    "ReassertionFailed",
     "RequestTimeoutError",
     "ResponseDecodeError",
     "RetryPolicy",

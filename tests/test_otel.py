@@ -25,6 +25,7 @@ from printos_async import (
     LimitChanged,
     PrintOSClient,
     PusherClosedError,
+    ReassertionFailed,
     ResponseDecodeError,
     RetryPolicy,
     StatusReasserted,
@@ -325,6 +326,10 @@ async def test_an_outage_opens_the_circuit_and_its_end_closes_it(
             },
         ),
         (StatusReasserted("dev-1", 3), {"printos.status.reasserted": [({}, 1)]}),
+        (
+            ReassertionFailed("dev-1", 3, "NotFoundError"),
+            {"printos.status.reassertion_failures": [({}, 1)]},
+        ),
         (
             CircuitChanged("open"),
             {

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+import httpx
 import pytest
 
 from printos_async import (
@@ -15,6 +16,7 @@ from printos_async import (
     PrintOSClient,
     PusherClosedError,
     PusherFullError,
+    ReassertionFailed,
     RequestTimeoutError,
     RetryPolicy,
     StatusPusher,
@@ -142,6 +144,45 @@ async def test_what_may_have_landed_late_is_overwritten_once_more(sandbox: Sandb
         await pusher.drain()
     assert pages(sandbox, "dev-1") == 2
     assert [event.seq for event in events if isinstance(event, StatusReasserted)] == [2]
+
+
+@pytest.mark.parametrize("max_attempts", [2, 5])
+async def test_sending_once_more_counts_its_own_attempts(sandbox: Sandbox, max_attempts: int) -> None:
+    sandbox.set_faults(Faults(late_write_by_s=(60.0, 60.0), late_write_answers=("504",)))
+    sandbox.inject("late_write")
+    sandbox.inject("server_error")
+    retry = RetryPolicy(max_attempts=max_attempts, base_delay_s=0.001)
+    async with (
+        PrintOSClient(sandbox.url, auth=HmacAuth(KEY, SECRET), retry=retry) as client,
+        client.status_pusher(ambiguity_s=0.2, deadline_s=0.1) as pusher,
+    ):
+        await pusher.put("dev-1", status(1))
+        await sandbox.wait_for(lambda: sandbox.pending_late_writes == 1)
+        result = await pusher.push("dev-1", status(2))
+        assert (result.outcome, result.attempts) == ("sent", 2)
+        sandbox.apply_late_writes()
+        sandbox.inject("server_error")  # befalls the reassertion
+        await pusher.drain()
+    assert pages(sandbox, "dev-1") == 2
+
+
+async def test_a_reassertion_that_is_refused_is_told(sandbox: Sandbox) -> None:
+    events: list[Event] = []
+    answers = iter([504, 200, 404])
+    transport = httpx.MockTransport(lambda _: httpx.Response(next(answers)))
+    async with (
+        PrintOSClient(
+            sandbox.url, auth=None, transport=transport, retry=QUICK_RETRY, hooks=[events.append]
+        ) as client,
+        client.status_pusher(ambiguity_s=0.1) as pusher,
+    ):
+        await pusher.put("dev-1", status(1))
+        while pusher.stats().requests < 1:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        assert (await pusher.push("dev-1", status(2))).outcome == "sent"
+        stats = await pusher.drain()
+    assert (stats.active_devices, stats.failed) == (0, 0)
+    assert [event.cause for event in events if isinstance(event, ReassertionFailed)] == ["NotFoundError"]
 
 
 async def test_a_retry_after_holds_the_whole_host(sandbox: Sandbox) -> None:
