@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from collections import OrderedDict
 from itertools import count
 from typing import TYPE_CHECKING
@@ -45,6 +46,8 @@ class Engine:
         self._promises = promises
         self._settle = settle
         self._loop = asyncio.get_running_loop()
+        # Not that of whoever happens to be first to put: a worker outlives it.
+        self._context = contextvars.copy_context()
         self._slots: dict[str, Slot] = {}
         self._seq = count(1)
         self._ready = ReadyQueue()
@@ -266,7 +269,7 @@ class Engine:
 
     def _start_worker(self) -> None:
         if len(self._workers) < self._core.limiter.limit:
-            worker = self._loop.create_task(self._work())
+            worker = self._loop.create_task(self._work(), context=self._context.copy())
             self._workers.add(worker)
             worker.add_done_callback(self._worker_ended)
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from ._engine import Engine
 from ._errors import InvalidDeviceIdError, InvalidStatusError
+from ._events import StatusAccepted, StatusWithdrawn
 from ._models import MAX_FAILURES_KEPT, DeviceId, DeviceStatusUpdate, PushReport, PushResult, StatusPush
 from ._settling import emit_outcome, make_result
 from ._slot import Promises
@@ -61,9 +62,19 @@ class _Push:
     def put(self, device_id: DeviceId, status: DeviceStatusUpdate) -> None:
         """Hand one status to the engine; bad input is a failed result."""
         try:
-            self.engine.accept(device_id, status)
+            entry = self.engine.accept(device_id, status)
         except (InvalidDeviceIdError, InvalidStatusError) as error:
             self._keep(PushResult(device_id or "", "failed", 0, 0.0, error, status))
+        else:
+            if self._hooks:
+                self._hooks.emit(StatusAccepted(entry.device_id, entry.seq))
+
+    async def aclose(self) -> None:
+        """End the engine; what has no outcome by now gets none."""
+        if self._hooks:
+            for entry in self.engine.unsettled():
+                self._hooks.emit(StatusWithdrawn(entry.device_id, entry.seq))
+        await self.engine.aclose()
 
     def _settle(
         self, entry: Entry, outcome: Outcome, error: PrintOSError | None, superseded_by: int | None
@@ -118,7 +129,7 @@ async def push_all(
             source_failure = failure.error
         await engine.wait_until_below(1)
     finally:
-        await engine.aclose()
+        await push.aclose()
     report.elapsed_s = time.perf_counter() - started
     if source_failure is not None:
         source_failure.add_note(

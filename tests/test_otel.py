@@ -178,6 +178,20 @@ async def test_a_span_belongs_to_the_callers(watched: PrintOSClient, telemetry: 
     assert [span.parent for span in requests] == 2 * [outer.get_span_context()]
 
 
+async def test_a_pushers_requests_belong_to_who_made_it_and_not_to_who_put_first(
+    watched: PrintOSClient, telemetry: Telemetry
+) -> None:
+    tracer = telemetry.tracers.get_tracer("service")
+    with tracer.start_as_current_span("service") as outer:
+        pusher = watched.status_pusher()
+    for name in ("first", "second"):
+        with tracer.start_as_current_span(name):
+            await pusher.push("dev-1", status())
+    await pusher.aclose()
+    requests = [span for span in telemetry.spans() if span.kind is SpanKind.CLIENT]
+    assert [span.parent for span in requests] == 2 * [outer.get_span_context()]
+
+
 async def test_a_success_that_cannot_be_read_is_an_error_of_its_own(
     watched: PrintOSClient, sandbox: Sandbox, telemetry: Telemetry
 ) -> None:
@@ -274,6 +288,35 @@ async def test_the_counters_account_for_every_status(
     assert after["printos.status.failed"] == [({"error.type": "NotFoundError"}, 1)]
     assert after["printos.status.delivery.duration"] == [({}, 2)]
     assert after["printos.status.pending"] == [({}, 0)]
+
+
+async def test_the_counters_account_for_push_statuses_too(
+    watched: PrintOSClient, sandbox: Sandbox, telemetry: Telemetry
+) -> None:
+    await watched.push_statuses([("dev-1", status(1)), ("dev-1", status(2)), ("nobody", status())])
+    await sandbox.block()
+    push = asyncio.create_task(watched.push_statuses({"dev-2": status(), "dev-3": status()}))
+    await sandbox.wait_for(lambda: sandbox.in_flight == 2)
+    push.cancel()
+    await asyncio.gather(push, return_exceptions=True)
+    metrics = telemetry.metrics()
+    names = ("accepted", "sent", "superseded", "failed", "withdrawn")
+    counts = {name: metrics[f"printos.status.{name}"][0][1] for name in names}
+    assert counts == {"accepted": 5, "sent": 1, "superseded": 1, "failed": 1, "withdrawn": 2}
+
+
+async def test_a_limit_that_moves_is_told(
+    watched: PrintOSClient, sandbox: Sandbox, telemetry: Telemetry
+) -> None:
+    sandbox.inject("rate_limited", times=3)
+    async with watched.status_pusher() as pusher:
+        for n in range(10):
+            await pusher.put(f"dev-{n}", status(n))
+        limit = (await pusher.drain(timeout_s=10)).limit
+    metrics = telemetry.metrics()
+    assert metrics["printos.concurrency.limit"] == [({}, limit)]
+    reasons = [attributes["printos.reason"] for attributes, _ in metrics["printos.concurrency.changes"]]
+    assert "overload" in reasons
 
 
 async def test_retries_and_withdrawn_statuses_are_counted(
