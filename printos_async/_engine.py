@@ -88,15 +88,16 @@ class Engine:
         if self._promises.deadline_s is not None:
             self._arm_deadline(slot, entry)
         if replaced is not None:
+            entry.has_replaced = True
             self._settle(replaced, "superseded", None, entry.seq)
         elif slot.in_flight is None:
             self._schedule(slot)
         return entry
 
     def withdraw(self, entry: Entry) -> bool:
-        """Take back a status that is still waiting; False if it is not, or not any more."""
+        """Take back a status that is still waiting; False if it is not, or if another one made way for it."""
         slot = self._slots.get(entry.device_id)
-        if slot is None or slot.waiting is not entry:
+        if slot is None or slot.waiting is not entry or entry.has_replaced:
             return False
         slot.waiting = None
         self._schedule(slot)
@@ -351,6 +352,7 @@ class Engine:
     def _failed(self, slot: Slot, entry: Entry, error: APIError) -> None:
         now_s = self._loop.time()
         error.attempts = entry.attempts
+        slot.failed(entry)
         if is_ambiguous(error):
             slot.suspect(entry, self._promises, now_s=now_s)
         delay_s = self._retry_delay_s(entry, error, now_s)
@@ -368,6 +370,7 @@ class Engine:
             self._arm_deadline(slot, entry)
         else:
             # A retry sends the newest, never the one that failed.
+            slot.waiting.has_replaced = True
             self._settle(entry, "superseded", None, slot.waiting.seq)
 
     def _refused(self, slot: Slot, entry: Entry, error: PrintOSError) -> None:

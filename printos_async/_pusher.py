@@ -123,7 +123,8 @@ class StatusPusher:
     async def push(self, device_id: DeviceId, status: DeviceStatusUpdate) -> PushResult:
         """Accept a status like ``put``, and wait for what becomes of it.
 
-        Cancelling withdraws the status if it is still waiting, and detaches from it if it is in flight.
+        Cancelling withdraws the status if it is still waiting, and detaches from it if it is in flight or if
+        it has superseded another one: else the device would get neither.
 
         Returns:
             The result; where the status was superseded, ``superseded_by`` is the newer one's sequence number.

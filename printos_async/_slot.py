@@ -47,6 +47,7 @@ class Entry:
     attempts: int = 0
     first_failure_s: float | None = None
     waiter: asyncio.Future[PushResult] | None = None
+    has_replaced: bool = False  # another one made way for it: now this one has to be sent
 
 
 @define(eq=False)
@@ -57,6 +58,7 @@ class Slot:
         waiting: The newest status that is not in flight.
         in_flight: What a worker is sending; it may be ``sent``, once more.
         sent: What was acknowledged last, and when its request started.
+        sent_stands: Nothing has been tried since that may have changed it on the server.
         must_reassert: ``sent`` was acknowledged while another write could still land on it.
         not_before_s: Nothing is sent earlier: backoff, minimum interval, or the hold of strict consistency.
         retrying: The next request is a retry, which takes a token of the retry budget.
@@ -72,6 +74,7 @@ class Slot:
     in_flight: Entry | None = None
     sent: Entry | None = None
     sent_s: float = 0.0
+    sent_stands: bool = False
     must_reassert: bool = False
     not_before_s: float = 0.0
     retrying: bool = False
@@ -103,7 +106,7 @@ class Slot:
 
     def is_unchanged(self, entry: Entry, promises: Promises, *, now_s: float) -> bool:
         """Whether the server has this status already and nothing can have changed it since."""
-        if self.sent is None or self.must_reassert or entry is self.sent:
+        if self.sent is None or not self.sent_stands or self.must_reassert or entry is self.sent:
             return False
         return now_s < self.sent_s + promises.unchanged_max_age_s and entry.call.body == self.sent.call.body
 
@@ -119,7 +122,12 @@ class Slot:
             self._suspect_seq, self.must_reassert = _NO_ONE, False
         elif self._suspect_seq != entry.seq:
             self.must_reassert = True  # what may still land is another status than this
-        self.sent, self.sent_s = entry, started_s
+        self.sent, self.sent_s, self.sent_stands = entry, started_s, True
+
+    def failed(self, entry: Entry) -> None:
+        """Note that an attempt failed, of which nobody knows whether the server wrote it all the same."""
+        if entry is not self.sent:
+            self.sent_stands = False
 
     def suspect(self, entry: Entry, promises: Promises, *, now_s: float) -> None:
         """Note that this write may still land, until the ambiguity has passed."""
