@@ -9,18 +9,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .loops import available_loops
+from .plot import write_plot
 from .report import check_thresholds, to_json, to_markdown, write_between_markers
-from .rivals import RIVALS
+from .rivals import HTTP2_RIVALS, RIVALS
 from .runner import MeasurementError, run
-from .scenarios import MANY_IN_FLIGHT, NO_LATENCY, WITH_LATENCY, allow_descriptors
+from .scenarios import SCENARIOS, allow_descriptors
 
 if TYPE_CHECKING:
     from .runner import Row
 
 _PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
 _CEILING = "benchmarks.ceiling:unpipelined"
-_QUICK_ROUNDS, _QUICK_DURATION_S = 2, 0.3
-_ROUNDS, _DURATION_S = 5, 1.5
+_PLOT = _PAGE.with_name("benchmarks.svg")
+_QUICK_SCENARIOS, _QUICK_ROUNDS, _QUICK_DURATION_S = 2, 2, 0.3
+_ROUNDS, _DURATION_S = 5, 1.0
 
 
 def _parse() -> argparse.Namespace:
@@ -28,12 +30,14 @@ def _parse() -> argparse.Namespace:
     parser.add_argument(
         "--quick", action="store_true", help="a rough idea in under a minute; nothing to publish"
     )
-    parser.add_argument("--many", action="store_true", help="also 1,000 in flight with 50 ms latency")
-    parser.add_argument("--rivals", nargs="+", metavar="NAME", default=[_CEILING, *RIVALS])
+    parser.add_argument(
+        "--scenarios", nargs="+", choices=SCENARIOS, help="all by default, the first two with --quick"
+    )
+    parser.add_argument("--rivals", nargs="+", metavar="NAME", default=[_CEILING, *RIVALS, *HTTP2_RIVALS])
     parser.add_argument("--loops", nargs="+", choices=available_loops(), default=available_loops())
     parser.add_argument("--rounds", type=int, help=f"measurements of each (default {_ROUNDS})")
     parser.add_argument("--duration-s", type=float, help=f"length of each (default {_DURATION_S})")
-    parser.add_argument("--write", action="store_true", help="write the tables into docs/benchmarks.md")
+    parser.add_argument("--write", action="store_true", help="write the tables and the plot into docs/")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every single measurement to a file")
     parser.add_argument(
         "--assert", dest="check", action="store_true", help="exit with 1 if a threshold is not met"
@@ -47,7 +51,7 @@ def _parse() -> argparse.Namespace:
 def _show(row: Row) -> None:
     sample = row.samples[-1]
     print(
-        f"{row.scenario.title:32} {row.loop:8} {row.rival:32} {sample.rate:>10,.0f}/s {sample.cpu_us:>9,.1f} µs",
+        f"{row.scenario.title:46} {row.loop:8} {row.rival:32} {sample.rate:>10,.0f}/s {sample.cpu_us:>9,.1f} µs",
         file=sys.stderr,
         flush=True,
     )
@@ -56,7 +60,8 @@ def _show(row: Row) -> None:
 def main() -> int:
     """Measure, print, and write and check what was asked for; return the exit code."""
     arguments = _parse()
-    scenarios = [NO_LATENCY, WITH_LATENCY, *([MANY_IN_FLIGHT] if arguments.many else [])]
+    names = arguments.scenarios or list(SCENARIOS)[: _QUICK_SCENARIOS if arguments.quick else None]
+    scenarios = [SCENARIOS[name] for name in names]
     for scenario in scenarios:
         if not allow_descriptors(scenario):
             print(f"{scenario.title}: the limit of open files (ulimit -n) is too low", file=sys.stderr)
@@ -78,7 +83,9 @@ def main() -> int:
     markdown = to_markdown(rows, command=f"python -m benchmarks {' '.join(sys.argv[1:])}".rstrip())
     print(markdown)
     if arguments.write:
-        write_between_markers(_PAGE, markdown)
+        write_plot(rows, _PLOT)
+        picture = f"![Statuses per second of each client, and share of the ideal]({_PLOT.name})"
+        write_between_markers(_PAGE, f"{picture}\n\n{markdown}")
     if arguments.json:
         arguments.json.write_text(json.dumps(to_json(rows), indent=1), encoding="utf-8")
     if arguments.check:

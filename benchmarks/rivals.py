@@ -13,6 +13,7 @@ import importlib
 import json
 import ssl
 from contextlib import asynccontextmanager
+from functools import partial
 from itertools import count, islice
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
@@ -76,12 +77,12 @@ def _status(pages_total: int) -> DeviceStatusUpdate:
 
 
 @asynccontextmanager
-async def generated(url: str, in_flight: int) -> AsyncIterator[Push]:
+async def generated(url: str, in_flight: int, *, http2: bool = False) -> AsyncIterator[Push]:
     """The generated client under a semaphore, which is what a user of it writes first."""
     from printos_device_api import Client  # noqa: PLC0415 - the other rivals do without
     from printos_device_api.api.devices import update_device_status  # noqa: PLC0415
 
-    httpx_args = {"limits": _httpx_limits(in_flight)}
+    httpx_args = {"limits": _httpx_limits(in_flight), "http2": http2}
     semaphore = asyncio.Semaphore(in_flight)
     numbers = count()
     async with Client(base_url=url, timeout=httpx.Timeout(_TIMEOUT_S), httpx_args=httpx_args) as client:
@@ -100,10 +101,10 @@ async def generated(url: str, in_flight: int) -> AsyncIterator[Push]:
 
 
 @asynccontextmanager
-async def bare_httpx(url: str, in_flight: int) -> AsyncIterator[Push]:
+async def bare_httpx(url: str, in_flight: int, *, http2: bool = False) -> AsyncIterator[Push]:
     """Bare httpx in a worker pool: never more requests than connections, so that none queues in its pool."""
     limits = _httpx_limits(in_flight)
-    async with httpx.AsyncClient(base_url=url, timeout=_TIMEOUT_S, limits=limits) as client:
+    async with httpx.AsyncClient(base_url=url, timeout=_TIMEOUT_S, limits=limits, http2=http2) as client:
 
         async def put(number: int) -> int:
             return (await client.put(f"/devices/dev-{number}/status", json=_body(number))).status_code
@@ -160,14 +161,16 @@ async def bare_wire(url: str, in_flight: int) -> AsyncIterator[Push]:
 
 
 @asynccontextmanager
-async def push_statuses(url: str, in_flight: int) -> AsyncIterator[Push]:
+async def push_statuses(
+    url: str, in_flight: int, *, transport: httpx.AsyncBaseTransport | None = None
+) -> AsyncIterator[Push]:
     """`PrintOSClient.push_statuses` with all that it does: signing, ordering, retry, events, report."""
     from printos_async import ConcurrencyLimit, HmacAuth, PrintOSClient  # noqa: PLC0415 - likewise
 
     numbers = count()
     limit = ConcurrencyLimit(minimum=in_flight, maximum=in_flight, initial=in_flight)
     async with PrintOSClient(
-        url, auth=HmacAuth("key", "secret"), limit=limit, timeout_s=_TIMEOUT_S
+        url, auth=HmacAuth("key", "secret"), limit=limit, timeout_s=_TIMEOUT_S, transport=transport
     ) as client:
 
         async def push(statuses: int) -> int:
@@ -176,6 +179,16 @@ async def push_statuses(url: str, in_flight: int) -> AsyncIterator[Push]:
             )
             return int(report.sent)
 
+        yield push
+
+
+@asynccontextmanager
+async def push_statuses_http2(url: str, in_flight: int) -> AsyncIterator[Push]:
+    """`push_statuses` over httpx's transport, which is how it speaks HTTP/2."""
+    async with (
+        httpx.AsyncHTTPTransport(http2=True, limits=_httpx_limits(in_flight)) as transport,
+        push_statuses(url, in_flight, transport=transport) as push,
+    ):
         yield push
 
 
@@ -188,15 +201,22 @@ RIVALS: dict[str, Rival] = {
 }
 
 
+HTTP2_RIVALS: dict[str, Rival] = {
+    "generated_http2": partial(generated, http2=True),
+    "httpx_http2": partial(bare_httpx, http2=True),
+    "push_statuses_http2": push_statuses_http2,
+}
+
+
 def find_rival(name: str) -> Rival:
     """Return a rival by its name, or by ``module:function``, so that others can be tried in the same harness.
 
     Raises:
         LookupError: There is no such rival.
     """
-    if name in RIVALS:
-        return RIVALS[name]
+    if rival := (RIVALS | HTTP2_RIVALS).get(name):
+        return rival
     module, separator, function = name.partition(":")
     if not separator:
-        raise LookupError(f"no rival {name!r}: {', '.join(RIVALS)}, or module:function")
+        raise LookupError(f"no rival {name!r}: {', '.join(RIVALS | HTTP2_RIVALS)}, or module:function")
     return cast("Rival", getattr(importlib.import_module(module), function))

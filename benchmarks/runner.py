@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import json
+import os
 import statistics
 import subprocess
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, cast
 
+from .certificate import made_certificate
 from .loops import pick_cores
+from .rivals import HTTP2_RIVALS, RIVALS
+from .scenarios import NO_LATENCY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from .certificate import Certificate
     from .loops import Loop
     from .scenarios import Scenario
 
 # Long enough for the slowest rival's two rounds at 1,000 in flight.
 _MEASUREMENT_TIMEOUT_S = 180.0
 _SERVER_STOP_TIMEOUT_S = 10.0
+_CEILING = "benchmarks.ceiling:"
 
 
 class MeasurementError(Exception):
@@ -80,15 +86,23 @@ class ServerHandle:
 
 
 @contextmanager
-def running_server(*, latency_ms: float, core: int | None) -> Iterator[ServerHandle]:
+def running_server(
+    *, latency_ms: float, core: int | None, certificate: Certificate | None = None, http2: bool = False
+) -> Iterator[ServerHandle]:
     """Run the target server while the block does."""
-    command = [sys.executable, "-m", "benchmarks.server", "--latency-ms", str(latency_ms)]
+    module = "benchmarks.server_http2" if http2 else "benchmarks.server"
+    command = [sys.executable, "-m", module]
+    if not http2:
+        command += ["--latency-ms", str(latency_ms)]
+    if certificate is not None:
+        command += ["--certificate", str(certificate.server)]
     if core is not None:
         command += ["--core", str(core)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         stdin, stdout = cast("IO[str]", process.stdin), cast("IO[str]", process.stdout)
         try:
-            handle = ServerHandle(f"http://127.0.0.1:{int(stdout.readline())}")
+            scheme = "http" if certificate is None else "https"
+            handle = ServerHandle(f"{scheme}://127.0.0.1:{int(stdout.readline())}")
             yield handle
             stdin.close()
             handle.answered = int(stdout.readline())
@@ -107,9 +121,18 @@ def measure_command(
     return command if core is None else [*command, "--core", str(core)]
 
 
-def _measure(row: Row, *, duration_s: float, cores: tuple[int | None, int | None]) -> Sample:
+def _measure(
+    row: Row, *, duration_s: float, cores: tuple[int | None, int | None], certificate: Certificate | None
+) -> Sample:
     server_core, client_core = cores
-    with running_server(latency_ms=row.scenario.latency_ms, core=server_core) as server:
+    # OpenSSL and httpx both look there, so that every client trusts the server without being told how.
+    trust = {} if certificate is None else {"SSL_CERT_FILE": str(certificate.authority)}
+    with running_server(
+        latency_ms=row.scenario.latency_ms,
+        core=server_core,
+        certificate=certificate if row.scenario.has_tls else None,
+        http2=row.scenario.is_http2,
+    ) as server:
         command = measure_command(
             rival=row.rival,
             url=server.url,
@@ -119,7 +142,12 @@ def _measure(row: Row, *, duration_s: float, cores: tuple[int | None, int | None
             extra=("--duration-s", str(duration_s)),
         )
         done = subprocess.run(
-            command, capture_output=True, check=False, text=True, timeout=_MEASUREMENT_TIMEOUT_S
+            command,
+            capture_output=True,
+            check=False,
+            env={**os.environ, **trust},
+            text=True,
+            timeout=_MEASUREMENT_TIMEOUT_S,
         )
     # A client that aborts after its measurement has still measured: its exit code is reported beside the figures.
     if not done.stdout.strip():
@@ -130,6 +158,13 @@ def _measure(row: Row, *, duration_s: float, cores: tuple[int | None, int | None
             f"{row.rival} counted {result['pushed']} statuses, the server answered {server.answered}"
         )
     return Sample(rate=result["rate"], cpu_us=result["cpu_us"], exit_code=done.returncode)
+
+
+def _takes_part(rival: str, scenario: Scenario) -> bool:
+    """Whether a rival speaks the scenario's protocol; those of other modules have to."""
+    if rival.startswith(_CEILING):  # it speaks no TLS, and where the server waits it has nothing to show
+        return scenario == NO_LATENCY
+    return scenario.is_http2 if rival in HTTP2_RIVALS else not (scenario.is_http2 and rival in RIVALS)
 
 
 def run(
@@ -147,9 +182,17 @@ def run(
         MeasurementError: A measurement failed; the others would be of no use without it.
     """
     cores = pick_cores()
-    rows = [Row(scenario, loop, rival) for scenario in scenarios for loop in loops for rival in rivals]
-    for _ in range(rounds):
-        for row in rows:
-            row.samples.append(_measure(row, duration_s=duration_s, cores=cores))
-            on_sample(row)
+    rows = [
+        Row(scenario, loop, rival)
+        for scenario in scenarios
+        for loop in loops
+        for rival in rivals
+        if _takes_part(rival, scenario)
+    ]
+    needs_certificate = any(scenario.has_tls for scenario in scenarios)
+    with made_certificate() if needs_certificate else nullcontext() as certificate:
+        for _ in range(rounds):
+            for row in rows:
+                row.samples.append(_measure(row, duration_s=duration_s, cores=cores, certificate=certificate))
+                on_sample(row)
     return rows

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from .loops import Loop
 
 # The interpreter's own descriptors, the event loop's and the standard streams.
 _OTHER_DESCRIPTORS = 64
@@ -11,16 +15,28 @@ _OTHER_DESCRIPTORS = 64
 
 @dataclass(frozen=True)
 class Scenario:
-    """So many statuses in flight against a server that takes so long."""
+    """So many statuses in flight against a server that takes so long and speaks this protocol."""
 
     in_flight: int
     latency_ms: float = 0.0
+    protocol: Literal["HTTP/1.1", "HTTP/1.1 over TLS", "HTTP/2 over TLS"] = "HTTP/1.1"
 
     @property
     def title(self) -> str:
         """What a table says above it."""
         latency = f"{self.latency_ms:g} ms latency" if self.latency_ms else "no latency"
-        return f"{self.in_flight:,} in flight, {latency}"
+        protocol = f", {self.protocol}" if self.has_tls else ""
+        return f"{self.in_flight:,} in flight, {latency}{protocol}"
+
+    @property
+    def has_tls(self) -> bool:
+        """Whether the server has a certificate, which every client checks."""
+        return self.protocol != "HTTP/1.1"
+
+    @property
+    def is_http2(self) -> bool:
+        """Whether only clients that speak HTTP/2 take part."""
+        return self.protocol == "HTTP/2 over TLS"
 
     @property
     def ideal_rate(self) -> float | None:
@@ -31,21 +47,45 @@ class Scenario:
 NO_LATENCY = Scenario(64)
 WITH_LATENCY = Scenario(256, 50.0)
 MANY_IN_FLIGHT = Scenario(1000, 50.0)
+TLS = Scenario(64, protocol="HTTP/1.1 over TLS")
+HTTP2 = Scenario(64, protocol="HTTP/2 over TLS")
+SCENARIOS = {
+    "no-latency": NO_LATENCY,
+    "latency": WITH_LATENCY,
+    "many": MANY_IN_FLIGHT,
+    "tls": TLS,
+    "http2": HTTP2,
+}
 
 
 @dataclass(frozen=True)
 class Threshold:
-    """The least that a rival's rate must be, as a multiple of another rival's or of the ``ideal``."""
+    """What a rival has to reach, compared with another rival or with the ``ideal``.
+
+    Attributes:
+        scenario: Where.
+        rival: Who.
+        relative_to: Another rival, or ``ideal``.
+        at_least: The least that its rate must be, as a multiple of the other's.
+        cpu_us_more: The most CPU time that it may take beyond the other's for each status, in microseconds.
+        loop: The event loop that it is for; all if None.
+    """
 
     scenario: Scenario
     rival: str
-    minimum: float
     relative_to: str
+    at_least: float | None = None
+    cpu_us_more: float | None = None
+    loop: Loop | None = None
 
 
 THRESHOLDS = (
-    Threshold(NO_LATENCY, "push_statuses", 8.0, "generated"),
-    Threshold(WITH_LATENCY, "push_statuses", 0.8, "ideal"),
+    Threshold(NO_LATENCY, "push_statuses", "generated", at_least=40.0),
+    Threshold(NO_LATENCY, "push_statuses", "aiohttp", at_least=2.0, loop="uvloop"),
+    Threshold(NO_LATENCY, "push_statuses", "aiohttp", at_least=1.5, loop="asyncio"),
+    Threshold(NO_LATENCY, "push_statuses", "wire", cpu_us_more=15.0),
+    Threshold(WITH_LATENCY, "push_statuses", "ideal", at_least=0.9),
+    Threshold(MANY_IN_FLIGHT, "push_statuses", "ideal", at_least=0.9),
 )
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import gc
+import ssl
 import sys
 import time
 from collections import deque
@@ -111,11 +112,25 @@ class _Connection(asyncio.BufferedProtocol):
             self._target.answer(self._transport, requests)
 
 
-async def _serve(latency_s: float) -> None:
+def _ssl_context(certificate: str | None) -> ssl.SSLContext | None:
+    if certificate is None:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    return context
+
+
+async def _serve(latency_s: float, certificate: str | None) -> None:
     loop = asyncio.get_running_loop()
     target = _Target(loop, latency_s)
     buffer = memoryview(bytearray(_BUFFER_BYTES))
-    server = await loop.create_server(lambda: _Connection(target, buffer), "127.0.0.1", 0, backlog=_BACKLOG)
+    server = await loop.create_server(
+        lambda: _Connection(target, buffer),
+        "127.0.0.1",
+        0,
+        backlog=_BACKLOG,
+        ssl=_ssl_context(certificate),
+    )
     async with server:
         print(server.sockets[0].getsockname()[1], flush=True)
         await asyncio.to_thread(sys.stdin.buffer.read)
@@ -126,13 +141,14 @@ def main() -> None:
     """Run the server until standard input closes."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.server", description=__doc__)
     parser.add_argument("--latency-ms", type=float, default=0.0, help="wait before each answer")
+    parser.add_argument("--certificate", metavar="PEM", help="key and chain; turns TLS on")
     parser.add_argument("--core", type=int, help="the core to stay on")
     arguments = parser.parse_args()
     pin_to(arguments.core)
     # Nothing here makes cycles by the request, and a collection's pause would be measured as the client's.
     gc.disable()
     with asyncio.Runner(loop_factory=loop_factory(fastest_loop())) as runner:
-        runner.run(_serve(arguments.latency_ms / 1000))
+        runner.run(_serve(arguments.latency_ms / 1000, arguments.certificate))
 
 
 if __name__ == "__main__":
