@@ -75,7 +75,7 @@ async def test_a_snippet_of_the_documentation_runs(
 
 
 def test_the_readme_example_is_twelve_lines_and_pushes_a_status(tmp_path: Path) -> None:
-    [code] = blocks(README, "python")
+    code = blocks(README, "python")[0]
     assert len([line for line in code.splitlines() if line]) == 12
     ended = run_program(code, tmp_path)
     assert (ended.stdout, ended.stderr) == ("1 {'status': 'DS_PRINTING'}\n", "")
