@@ -114,6 +114,12 @@ def bench(session: nox.Session) -> None:
     _dev(session, "benchmarks", *session.posargs)
 
 
+@nox.session(venv_backend="none", default=False)
+def soak(session: nox.Session) -> None:
+    """Push through mixed faults for ten minutes; ``-- --seconds 20`` for less, ``-- --million`` for many statuses."""
+    _dev(session, "benchmarks.soak", *session.posargs)
+
+
 def _dev(session: nox.Session, module: str, *arguments: str) -> None:
     python = _dev_environment(session) / BIN / "python"
     session.run(str(python), "-m", module, *arguments, external=True)
