@@ -96,8 +96,13 @@ class Core:
         """Take a token of the retry budget; False where there is none."""
         return self.budget.take(now_s=asyncio.get_running_loop().time())
 
-    async def attempt(self, call: Call, decode: Callable[[WireResponse], T], *, attempt: int) -> T:
+    async def attempt(
+        self, call: Call, decode: Callable[[WireResponse], T], *, attempt: int, is_probe: bool = False
+    ) -> T:
         """Make one attempt, and report it to the limiter and the hooks; the caller holds a slot.
+
+        A failed probe leaves the limit alone: one request a second is no load, and an outage must not end with
+        a limit of one, behind which hanging probes hold up all others.
 
         Raises:
             APIError: Of the class that fits.
@@ -109,9 +114,10 @@ class Core:
         except APIError as error:
             now_s = time.perf_counter()
             # A failure may come early or late for any reason: its time says nothing about the server's load.
-            self.limiter.record(
-                started_s=started_s, now_s=now_s, latency_s=None, overloaded=is_overload(error)
-            )
+            if not is_probe:
+                self.limiter.record(
+                    started_s=started_s, now_s=now_s, latency_s=None, overloaded=is_overload(error)
+                )
             if self.hooks:
                 self._emit_attempt(call, attempt, now_s - started_s, error)
             raise
@@ -157,9 +163,7 @@ class Core:
         except APIError as error:
             self._note_failure(error)
             raise
-        if self.health.succeeded(now_s=asyncio.get_running_loop().time()):
-            self.budget.refill()
-            self._circuit_changed("closed")
+        self._note_answer()
         return response
 
     def _emit_attempt(self, call: Call, attempt: int, latency_s: float, end: int | APIError) -> None:
@@ -180,6 +184,11 @@ class Core:
             )
         )
 
+    def _note_answer(self) -> None:
+        if self.health.succeeded(now_s=asyncio.get_running_loop().time()):
+            self.budget.refill()
+            self._circuit_changed("closed")
+
     def _note_failure(self, error: APIError) -> None:
         match error:
             case ServerError() | RateLimitError():
@@ -188,6 +197,9 @@ class Core:
                     return  # the host is there, and says no more than that it is too much
             case TransportError():
                 retry_after_s = None
+            case StatusError() if 400 <= error.status <= 499 and error.status != 408:
+                self._note_answer()  # the host works; it does not want this request, such as of a device that is gone
+                return
             case _:
                 return
         now_s = asyncio.get_running_loop().time()

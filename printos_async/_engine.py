@@ -333,8 +333,11 @@ class Engine:
         entry.attempts += 1
         self.requests += 1
         started_s = self._loop.time()
+        is_probe = self._promises.patient and self._core.health.circuit == "open"
         try:
-            await self._core.attempt(entry.call, self._answers.acknowledgement, attempt=entry.attempts)
+            await self._core.attempt(
+                entry.call, self._answers.acknowledgement, attempt=entry.attempts, is_probe=is_probe
+            )
         except APIError as error:
             self._failed(slot, entry, error)
         except PrintOSError as error:  # the client was closed, or its configuration forbids the request

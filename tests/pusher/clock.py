@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import selectors
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, TypeVar
+from unittest import mock
+
+from printos_async import _core
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -25,7 +30,8 @@ class _JumpingSelector(selectors.DefaultSelector):
             return events
         if timeout is None:
             raise AssertionError("nothing is scheduled: the program would wait for ever")
-        self.now_s += max(timeout, 0.0)
+        # A bit past it: asyncio asks for more than equality, and its resolution is nothing to a clock of years.
+        self.now_s = math.nextafter(self.now_s + max(timeout, 0.0), math.inf)
         return events
 
 
@@ -64,7 +70,10 @@ def run(program: Coroutine[Any, Any, T]) -> T:
         return result
 
     with asyncio.Runner(loop_factory=FakeClockLoop) as runner:
-        return runner.run(main())
+        # Latencies, from which the concurrency limit follows, are measured on another clock than the loop's.
+        clock = SimpleNamespace(perf_counter=runner.get_loop().time)
+        with mock.patch.object(_core, "time", clock):
+            return runner.run(main())
 
 
 def fake_loop() -> FakeClockLoop:
