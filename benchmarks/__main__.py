@@ -22,7 +22,7 @@ _PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
 _CEILING = "benchmarks.ceiling:unpipelined"
 _PLOT = _PAGE.with_name("benchmarks.svg")
 _QUICK_SCENARIOS, _QUICK_ROUNDS, _QUICK_DURATION_S = 2, 2, 0.3
-_ROUNDS, _DURATION_S = 5, 1.0
+_ROUNDS, _DURATION_S = 5, 0.8
 
 
 def _parse() -> argparse.Namespace:
@@ -36,7 +36,11 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--rivals", nargs="+", metavar="NAME", default=[_CEILING, *RIVALS, *HTTP2_RIVALS])
     parser.add_argument("--loops", nargs="+", choices=available_loops(), default=available_loops())
     parser.add_argument("--rounds", type=int, help=f"measurements of each (default {_ROUNDS})")
-    parser.add_argument("--duration-s", type=float, help=f"length of each (default {_DURATION_S})")
+    parser.add_argument(
+        "--duration-s",
+        type=float,
+        help=f"length of each, twice that where the server waits (default {_DURATION_S})",
+    )
     parser.add_argument("--write", action="store_true", help="write the tables and the plot into docs/")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every single measurement to a file")
     parser.add_argument(

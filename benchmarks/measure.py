@@ -17,6 +17,8 @@ from .rivals import find_rival
 if TYPE_CHECKING:
     from .rivals import Push, Rival
 
+_FEWEST_ROUNDS = 2
+
 
 def _cpu_s() -> float:
     if sys.platform == "win32":
@@ -31,10 +33,13 @@ def _cpu_s() -> float:
 async def _calibrate(push: Push, *, in_flight: int, duration_s: float) -> tuple[int, int]:
     """Warm up until the rate is known; return the statuses to push for ``duration_s``, and those pushed.
 
-    The first batch opens the connections, so its rate says nothing.
+    The first batch opens the connections, so its rate says nothing, except that the least will be enough.
     """
     pushed = batch = in_flight
+    started = time.perf_counter()
     await push(batch)
+    if time.perf_counter() - started >= duration_s * _FEWEST_ROUNDS:
+        return _FEWEST_ROUNDS * in_flight, pushed
     while True:
         started = time.perf_counter()
         await push(batch)
@@ -44,7 +49,7 @@ async def _calibrate(push: Push, *, in_flight: int, duration_s: float) -> tuple[
             break
         batch *= 2
     # Whole rounds, and several, for in the last one the slots run empty.
-    rounds = max(2, math.ceil(batch / elapsed_s * duration_s / in_flight))
+    rounds = max(_FEWEST_ROUNDS, math.ceil(batch / elapsed_s * duration_s / in_flight))
     return rounds * in_flight, pushed
 
 

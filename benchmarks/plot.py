@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from .report import NAMES, cpu_model, find_row
+from .rivals import CEILING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,7 +55,6 @@ def _draw(axes: Axes, rows: Sequence[Row], scenario: Scenario) -> None:
     axes.set_xlabel(f"% of the ideal {ideal:,.0f} statuses/s" if ideal else "statuses/s", fontsize=8)
     axes.tick_params(labelsize=8)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(fontsize=7, loc="lower right", frameon=False)
 
 
 def write_plot(rows: Sequence[Row], path: Path) -> None:
@@ -62,9 +62,10 @@ def write_plot(rows: Sequence[Row], path: Path) -> None:
     import matplotlib as mpl  # noqa: PLC0415 - only --write draws
 
     mpl.use("svg")
-    mpl.rcParams["svg.hashsalt"] = _SVG_SALT
+    mpl.rcParams.update({"svg.hashsalt": _SVG_SALT, "svg.fonttype": "none"})  # text stays text
     from matplotlib import pyplot as plt  # noqa: PLC0415 - after its back end is chosen
 
+    rows = [row for row in rows if not row.rival.startswith(CEILING)]  # no client, and far beyond them
     scenarios = list(dict.fromkeys(row.scenario for row in rows))
     clients = [len({row.rival for row in rows if row.scenario == scenario}) for scenario in scenarios]
     figure, axes = plt.subplots(
@@ -76,6 +77,8 @@ def write_plot(rows: Sequence[Row], path: Path) -> None:
     )
     for one, scenario in zip(axes[:, 0], scenarios, strict=True):
         _draw(one, rows, scenario)
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, fontsize=8, loc="outside lower right", ncols=len(labels), frameon=False)
     figure.suptitle(f"push_statuses and other clients, on one core of {cpu_model()}", fontsize=11)
     figure.savefig(path, format="svg", metadata={"Date": None})
     plt.close(figure)

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     Push = Callable[[int], Awaitable[int]]
     Rival = Callable[[str, int], AbstractAsyncContextManager[Push]]
 
+# Not a rival: how much the server can serve.
+CEILING = "benchmarks.ceiling:"
 _TIMEOUT_S = 60.0
 _OK = 200
 _MAX_BODY_BYTES = 1_000_000
