@@ -12,6 +12,8 @@ from collections import deque
 from itertools import count
 from typing import TYPE_CHECKING
 
+from ._slot import Place
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -20,15 +22,6 @@ if TYPE_CHECKING:
 
 # So few are not worth the building of a new heap.
 _MIN_GIVEN_UP = 64
-
-
-class Place:
-    """A slot's place in a heap; without its slot once it was given up."""
-
-    __slots__ = ("slot",)
-
-    def __init__(self, slot: Slot) -> None:
-        self.slot: Slot | None = slot
 
 
 class TimeHeap:

@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from ._encode import Call
     from ._errors import PrintOSError
     from ._models import PushResult
-    from ._schedule import Place
 
 Outcome: TypeAlias = Literal["sent", "superseded", "failed"]
 
@@ -48,6 +47,15 @@ class Entry:
     first_failure_s: float | None = None
     waiter: asyncio.Future[PushResult] | None = None
     has_replaced: bool = False  # another one made way for it: now this one has to be sent
+
+
+class Place:
+    """A slot's place in a heap; without its slot once it was given up."""
+
+    __slots__ = ("slot",)
+
+    def __init__(self, slot: Slot) -> None:
+        self.slot: Slot | None = slot
 
 
 @define(eq=False)
