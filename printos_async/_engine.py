@@ -166,19 +166,23 @@ class Engine:
 
     def _schedule(self, slot: Slot) -> None:
         """Put a slot where it belongs now, unless a worker holds it or is about to take it."""
-        self._count(slot)
+        active = slot.active
+        if active is not slot.counted:
+            self._count(slot, active=active)
         if slot.queued or slot.in_flight is not None or self._closed:
             return
         now_s = self._loop.time()
         due_s = slot.due_s(self._promises)
-        slot.retrying = slot.retrying and slot.active
-        self._tokenless.pop(slot, None)
+        if slot.retrying:
+            slot.retrying = active
+        if self._tokenless:
+            self._tokenless.pop(slot, None)
         if slot.place is not None:
             self._delayed.give_up(slot.place)
             slot.place = None
         if due_s > now_s or slot.retrying:
             slot.place = self._delayed.push(due_s, slot)
-        elif not slot.active:
+        elif not active:
             self._forget(slot)
         elif not self._ready.append(slot):
             self._start_worker()
@@ -251,13 +255,11 @@ class Engine:
                 self._schedule(slot)
         self._ready.wake_all()
 
-    def _count(self, slot: Slot) -> None:
-        active = slot.active
-        if active is not slot.counted:
-            slot.counted = active
-            self.active_devices += 1 if active else -1
-            if not active:
-                self._notify()
+    def _count(self, slot: Slot, *, active: bool) -> None:
+        slot.counted = active
+        self.active_devices += 1 if active else -1
+        if not active and self._watchers:
+            self._notify()
 
     def _notify(self) -> None:
         for devices, watcher in self._watchers:
@@ -284,11 +286,14 @@ class Engine:
         limiter, health = self._core.limiter, self._core.health
         while True:
             slot = await self._next()
-            closings = health.closings
-            async with limiter:
+            if not limiter.try_acquire():
+                closings = health.closings
+                await limiter.acquire()
                 if health.closings != closings:
+                    limiter.release()
                     self._ready.appendleft(slot)  # while it waited for its turn, the host asked for a pause
                     continue
+            try:
                 slot.queued = False
                 # Taken only now: a newer status may have come while this one waited for its turn.
                 entry = slot.next_entry
@@ -306,6 +311,8 @@ class Engine:
                         self.in_flight -= 1
                     slot.in_flight = None  # a worker that was ended leaves it: the entry has no outcome
                 self._schedule(slot)
+            finally:
+                limiter.release()
 
     async def _next(self) -> Slot:
         while True:

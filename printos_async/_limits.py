@@ -89,18 +89,28 @@ class Limiter:
         # hangs, nobody else would clear it away.
         self._waiters: OrderedDict[asyncio.Future[None], None] = OrderedDict()
 
-    async def __aenter__(self) -> None:
+    def try_acquire(self) -> bool:
+        """Take a slot if one is free; give it back with ``release``."""
         # Somebody waits only while in_flight >= limit: a freed slot and a grown limit go to waiters at once.
         if self.in_flight < self.limit:
             self.in_flight += 1
+            return True
+        return False
+
+    async def __aenter__(self) -> None:
+        if self.try_acquire():
             return
+        await self.acquire()
+
+    async def acquire(self) -> None:
+        """Wait for a slot; give it back with ``release``. Asks after ``try_acquire`` has found none."""
         waiter = asyncio.get_running_loop().create_future()
         self._waiters[waiter] = None
         try:
             await waiter
         except BaseException:  # a coroutine that is thrown away gets GeneratorExit
             if waiter.done() and not waiter.cancelled():
-                self._release()  # the slot was handed over in the same moment
+                self.release()  # the slot was handed over in the same moment
             else:
                 self._waiters.pop(waiter, None)
             raise
@@ -108,7 +118,7 @@ class Limiter:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._release()
+        self.release()
 
     def record(self, *, started_s: float, now_s: float, latency_s: float | None, overloaded: bool) -> None:
         """Take what an attempt told that still holds its slot; see ``Aimd.record``."""
@@ -132,7 +142,8 @@ class Limiter:
         if self.on_change is not None:
             self.on_change(old, new, aimd.reason)
 
-    def _release(self) -> None:
+    def release(self) -> None:
+        """Give a slot back: to the first who waits, if there is one."""
         # Above a limit that has shrunk, a slot goes out of use instead of changing hands.
         if self._waiters and self.in_flight <= self.limit:
             self._hand_over()

@@ -33,7 +33,7 @@ Statuses: TypeAlias = (
     | AsyncIterable[_Item]
 )
 
-# Devices that wait at once. More would coalesce more and take more memory.
+# Devices that have something waiting or in flight at once, at least. More would coalesce more and take more memory.
 MAX_PENDING_DEVICES = 1_024
 # A long run of an iterable is interrupted this often, so that other tasks of the loop get their turn.
 _ITEMS_PER_TURN = 512
@@ -115,6 +115,8 @@ async def push_all(
     """Push every status and give the account; see ``PrintOSClient.push_statuses``."""
     push = _Push(core, operations, answers, on_result, ambiguity_s=ambiguity_s)
     engine, report = push.engine, push.report
+    # Half of it must still be more than can be in flight, or slots would run empty.
+    pending = max(MAX_PENDING_DEVICES, 4 * core.limiter.maximum)
     started = time.perf_counter()
     source_failure: Exception | None = None
     try:
@@ -122,9 +124,9 @@ async def push_all(
             async with aclosing(_items(statuses)) as items:
                 async for device_id, status in items:
                     push.put(device_id, status)
-                    if engine.active_devices >= MAX_PENDING_DEVICES:
+                    if engine.active_devices >= pending:
                         # Down to a half, not by one: a handover for each status costs more than the queue.
-                        await engine.wait_until_below(MAX_PENDING_DEVICES // 2)
+                        await engine.wait_until_below(pending // 2)
         except _SourceError as failure:
             source_failure = failure.error
         await engine.wait_until_below(1)

@@ -39,14 +39,23 @@ class LibraryWarnings(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Say one warning, or count it."""
+        if getattr(record, "event", None) == "CircuitChanged":
+            return  # said in the command's own words, and when it closes too
         now_s = time.monotonic()
         if now_s - self._since_s > _SPAN_S:
             self._say_what_was_left_out()
             self._since_s, self._lines = now_s, 0
         self._lines += 1
         if self._lines <= _LINES_AT_ONCE:
-            complain(record.getMessage())
+            complain(_line(record))
 
     def _say_what_was_left_out(self) -> None:
         if self._lines > _LINES_AT_ONCE:
             complain(f"and {self._lines - _LINES_AT_ONCE:,} more warnings like these")
+
+
+def _line(record: logging.LogRecord) -> str:
+    if getattr(record, "event", None) == "StatusFailed":
+        fields = vars(record)
+        return f"device {fields['device_id']}, {fields['detail']}"
+    return record.getMessage()
