@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from ._answers import Answers
     from ._core import Core
+    from ._encode import Call
     from ._models import DeviceId, DeviceStatusUpdate, PushResult
     from ._operations import Operations
     from ._slot import Outcome, Promises
@@ -66,19 +67,17 @@ class Engine:
 
     # Accepting
 
-    def accept(
-        self,
-        given_id: DeviceId,
-        status: DeviceStatusUpdate,
-        waiter: asyncio.Future[PushResult] | None = None,
-    ) -> Entry:
-        """Take a status; one of the same device that is waiting is superseded.
+    def encode(self, device_id: DeviceId, status: DeviceStatusUpdate) -> Call:
+        """Make the request of a status, which later changes of the model do not reach.
 
         Raises:
             InvalidDeviceIdError: The identifier would change the request's path.
             InvalidStatusError: The status cannot be sent as given.
         """
-        call = self._operations.update_device_status(given_id, status)
+        return self._operations.update_device_status(device_id, status)
+
+    def accept(self, call: Call, waiter: asyncio.Future[PushResult] | None = None) -> Entry:
+        """Take an encoded status; one of the same device that is waiting is superseded."""
         device_id = call.device_id or ""
         entry = Entry(next(self._seq), device_id, call, self._loop.time(), waiter=waiter)
         slot = self._slots.get(device_id)
@@ -103,9 +102,9 @@ class Engine:
         self._schedule(slot)
         return True
 
-    def is_active(self, device_id: DeviceId) -> bool:
+    def is_active(self, device_id: str) -> bool:
         """Whether something is to be done for this device."""
-        slot = self._slots.get(device_id) if isinstance(device_id, str) else None
+        slot = self._slots.get(device_id)
         return slot is not None and slot.active
 
     def unsettled(self) -> list[Entry]:

@@ -62,7 +62,7 @@ class _Push:
     def put(self, device_id: DeviceId, status: DeviceStatusUpdate) -> None:
         """Hand one status to the engine; bad input is a failed result."""
         try:
-            entry = self.engine.accept(device_id, status)
+            entry = self.engine.accept(self.engine.encode(device_id, status))
         except (InvalidDeviceIdError, InvalidStatusError) as error:
             self._keep(PushResult(device_id or "", "failed", 0, 0.0, error, status))
         else:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from ._answers import Answers
     from ._core import Core
+    from ._encode import Call
     from ._errors import PrintOSError
     from ._health import Circuit
     from ._models import DeviceId, DeviceStatusUpdate, PushResult
@@ -86,6 +87,8 @@ class StatusPusher:
         self._outcomes: dict[Outcome, int] = {"sent": 0, "superseded": 0, "failed": 0}
         self._closed = False
         self._ended = False
+        self._head_of_line = asyncio.Lock()
+        self._in_line: dict[str, int] = {}  # devices whose statuses wait for room
 
     async def __aenter__(self) -> Self:
         return self
@@ -196,15 +199,36 @@ class StatusPusher:
         self, device_id: DeviceId, status: DeviceStatusUpdate, waiter: asyncio.Future[PushResult] | None
     ) -> Entry:
         self._require_open()
-        if self._engine.active_devices >= self._max_pending_devices and not self._engine.is_active(device_id):
-            if self._on_full == "raise":
-                raise PusherFullError(
-                    f"{self._max_pending_devices} devices have something waiting; try again later"
-                )
-            # Down a little, not by one: a handover for each status costs more than the queue.
-            await self._engine.wait_until_below(self._max_pending_devices - self._max_pending_devices // 8)
-            self._require_open()
-        entry = self._engine.accept(device_id, status, waiter)
+        call = self._engine.encode(device_id, status)
+        device_id = call.device_id or ""
+        if self._engine.active_devices < self._max_pending_devices and not self._in_line:
+            return self._take(call, waiter)
+        # A status of a device that has one waiting needs no room, but must not overtake an older one in the line.
+        if self._engine.is_active(device_id) and device_id not in self._in_line:
+            return self._take(call, waiter)
+        if self._on_full == "raise":
+            raise PusherFullError(
+                f"{self._max_pending_devices} devices have something waiting; try again later"
+            )
+        self._in_line[device_id] = self._in_line.get(device_id, 0) + 1
+        try:
+            async with (
+                self._head_of_line
+            ):  # in the order of coming; only the first is woken when there is room
+                full = self._engine.active_devices >= self._max_pending_devices
+                if full and not self._engine.is_active(device_id):
+                    # Down a little, not by one: a handover for each status costs more than the queue.
+                    room = self._max_pending_devices // 8
+                    await self._engine.wait_until_below(self._max_pending_devices - room)
+                self._require_open()
+                return self._take(call, waiter)
+        finally:
+            self._in_line[device_id] -= 1
+            if not self._in_line[device_id]:
+                del self._in_line[device_id]
+
+    def _take(self, call: Call, waiter: asyncio.Future[PushResult] | None) -> Entry:
+        entry = self._engine.accept(call, waiter)
         self._accepted += 1
         if self._core.hooks:
             self._core.hooks.emit(StatusAccepted(entry.device_id, entry.seq))

@@ -40,7 +40,12 @@ class FakeClockLoop(asyncio.SelectorEventLoop):
 
     def __init__(self) -> None:
         self._jumping = _JumpingSelector()
+        self.steps = 0  # callbacks so far, and steps of tasks
         super().__init__(self._jumping)
+
+    def call_soon(self, *args: Any, **settings: Any) -> asyncio.Handle:  # type: ignore[override]
+        self.steps += 1
+        return super().call_soon(*args, **settings)
 
     def time(self) -> float:
         return self._jumping.now_s
