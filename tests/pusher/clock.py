@@ -26,12 +26,10 @@ class _JumpingSelector(selectors.DefaultSelector):
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         events = super().select(0)
-        if events or timeout == 0:
-            return events
-        if timeout is None:
+        if timeout is None and not events:
             raise AssertionError("nothing is scheduled: the program would wait for ever")
-        # A bit past it: asyncio asks for more than equality, and its resolution is nothing to a clock of years.
-        self.now_s = math.nextafter(self.now_s + max(timeout, 0.0), math.inf)
+        # A little in every round, like a real clock: asyncio asks for more than equality.
+        self.now_s = math.nextafter(self.now_s + (0.0 if events else max(timeout or 0.0, 0.0)), math.inf)
         return events
 
 
@@ -42,6 +40,8 @@ class FakeClockLoop(asyncio.SelectorEventLoop):
         self._jumping = _JumpingSelector()
         self.steps = 0  # callbacks so far, and steps of tasks
         super().__init__(self._jumping)
+        # No timer comes a nanosecond early: on a clock that hardly moves, asking again would take for ever.
+        self._clock_resolution = 0.0
 
     def call_soon(self, *args: Any, **settings: Any) -> asyncio.Handle:  # type: ignore[override]
         self.steps += 1

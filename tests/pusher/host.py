@@ -132,12 +132,12 @@ def pages_of(host: Host, device_id: str) -> list[int]:
 async def client_of(host: Host, **settings: Any) -> AsyncIterator[PrintOSClient]:
     settings.setdefault("retry", RetryPolicy(base_delay_s=0.01, max_delay_s=2.0))
     settings.setdefault("auth", None)
-    async with _over(host, **settings) as client:
+    async with client_over(host, **settings) as client:
         yield client
         assert client._core.limiter.in_flight == 0 or sum(host.in_flight.values()) > 0
 
 
-def _over(host: Host, **settings: Any) -> PrintOSClient:
+def client_over(host: Host, **settings: Any) -> PrintOSClient:
     client = PrintOSClient(BASE_URL, **settings)
     client._exchange._make_wire = lambda: host
     return client

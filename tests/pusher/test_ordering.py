@@ -178,7 +178,7 @@ def test_a_device_in_backoff_holds_neither_a_slot_nor_a_task() -> None:
                 len(asyncio.all_tasks()) - tasks <= 64
             )  # workers, of which there are as many as slots at the start
             result = await pusher.push("good", status(1))
-            assert result.latency_s == 0.0
+            assert result.latency_s < 1e-6
             await pusher.aclose()
 
     run(program())
