@@ -63,7 +63,6 @@ class Timetable:
                 self._occupancy.decrease()
         if slot.queued or slot.in_flight is not None or self._closed:
             return
-        now_s = self._loop.time()
         due_s = slot.due_s(self._promises)
         if slot.retrying:
             slot.retrying = active
@@ -72,7 +71,7 @@ class Timetable:
         if slot.place is not None:
             self._delayed.give_up(slot.place)
             slot.place = None
-        if due_s > now_s or slot.retrying:
+        if slot.retrying or (due_s and due_s > self._loop.time()):
             slot.place = self._delayed.push(due_s, slot)
         elif not active:
             self._forget(slot)
