@@ -6,11 +6,10 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
-from attrs import evolve
-
 from ._errors import APIError, InvalidDeviceIdError, OutboxError
 from ._events import LeaseLost
 from ._lease import Lease
+from ._ledger import Ledger
 from ._settling import claimed_entry, doubt_until_s, release_of
 from ._slot import Entry
 from .outbox._base import Draft, Finish
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     from ._models import PushResult
     from ._operations import Operations
     from ._slot import Outcome, Promises, Slot
-    from .outbox import Claim, Kept, Outbox
+    from .outbox import Claim, Kept, Outbox, Progress
 
     Waiter = asyncio.Future[PushResult] | None
     Settle = Callable[[Entry, Outcome, PrintOSError | None, int | None], None]
@@ -38,7 +37,7 @@ POLL_S = 0.5
 _RETRY_S = 0.2
 _CLAIMED_AT_ONCE = 500
 _LOOKED_UP_AT_ONCE = 1_000
-# Nothing may take longer at the end: a database that hangs finds out by the lease.
+# Nothing may take longer at the end: of a database that hangs, the lease's end does the rest.
 _LEAVING_S = 0.4
 
 
@@ -74,18 +73,12 @@ class Delivery:
         self._loop = asyncio.get_running_loop()
         self._lease = Lease(outbox, on_kept=self._lease_kept, on_lost=self._lease_lost)
         self._puts: Grouping[tuple[Call, Waiter], None] = Grouping(self._keep)
-        self._held: dict[str, int] = {}  # owned devices, with the newest number that the engine knows
-        self._elsewhere: dict[str, Entry] = {}  # put here, and for others to send or for later
-        self._outcomes: dict[
-            str, tuple[int, int, str | None]
-        ] = {}  # of held devices: number, attempts, error
-        self._finished: dict[str, Finish] = {}  # to be noted in the outbox
-        self._kept: dict[str, Finish] = {}  # finished, and owned for what is remembered
+        self._ledger = Ledger()
         self._noting = False
         self._news = asyncio.Event()
-        self._done = asyncio.Event()
+        self._progress = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
-        self.draining = False
+        self._draining = False
 
     async def start(self) -> None:
         """Become a worker of the outbox.
@@ -110,35 +103,40 @@ class Delivery:
 
     async def drained(self) -> None:
         """Wait until everything put here has an outcome, and everything sent here is noted in the outbox."""
-        self.draining = True
-        while self._elsewhere or self._finished or self._noting or self._engine.occupancy.devices:
-            self._done.clear()
-            await self._done.wait()
+        self._draining = True
+        ledger, occupancy = self._ledger, self._engine.occupancy
+        while ledger.elsewhere or ledger.finished or self._noting or occupancy.devices:
+            self._progress.clear()
+            await self._progress.wait()
 
     def left_to_others(self) -> list[Entry]:
         """Give what was put here, and is for others to send or for later."""
-        return list(self._elsewhere.values())
+        return list(self._ledger.elsewhere.values())
 
     async def aclose(self) -> None:
         """Give back everything that is not sent; within half a second, or else the lease's end does it."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        owner = self._lease.owner
         try:
             async with asyncio.timeout(_LEAVING_S):
                 await self._puts.settle()
-                if owner is not None:
-                    await self._outbox.finish(owner, list(self._finished.values()))
-                    now_s = self._loop.time()
-                    released = [
-                        release_of(slot, now_s=now_s, timeout_s=self._timeout_s) for slot in self._left()
-                    ]
-                    await self._outbox.release(owner, released)
-                    await self._outbox.leave(owner)
+                await self._leave()
         except (OutboxError, TimeoutError) as error:
             name = type(error).__name__
             _log.warning("what was not sent is free when the lease ends: %s", name, extra={"error": name})
+
+    async def _leave(self) -> None:
+        owner, now_s = self._lease.owner, self._loop.time()
+        if owner is None:
+            return
+        await self._outbox.finish(owner, self._ledger.take_finished())
+        held = [
+            slot for slot in self._engine.timetable.slots.values() if self._ledger.held_seq(slot.device_id)
+        ]
+        released = [release_of(slot, now_s=now_s, timeout_s=self._timeout_s) for slot in held]
+        await self._outbox.release(owner, released)
+        await self._outbox.leave(owner)
 
     # What the engine tells
 
@@ -146,29 +144,20 @@ class Delivery:
         """Take note of what became of a status that the engine had."""
         # A client that was closed, or may not send at all, says nothing about a status: it stays in the outbox.
         if outcome != "superseded" and (error is None or isinstance(error, APIError)):
-            reason = None if error is None else str(error)
-            self._outcomes[entry.device_id] = (entry.seq, entry.attempts, reason)
+            self._ledger.settle(entry, None if error is None else str(error))
 
     def rested(self, slot: Slot) -> None:
         """Note in the outbox what became of a device's newest status."""
-        device_id = slot.device_id
-        outcome = self._outcomes.pop(device_id, None)
-        if outcome is not None and device_id in self._held:
-            seq, attempts, error = outcome
-            now_s = self._loop.time()
-            hold_s = max(0.0, slot.not_before_s - now_s)
-            keep = slot.remembers(self._promises, now_s=now_s)
-            self._finished[device_id] = finish = Finish(device_id, seq, hold_s, attempts, error, keep)
-            if keep:
-                self._kept[device_id] = finish
+        now_s = self._loop.time()
+        hold_s = max(0.0, slot.not_before_s - now_s)
+        keep = slot.remembers(self._promises, now_s=now_s)
+        if self._ledger.rest(slot.device_id, hold_s=hold_s, keep=keep):
             self._news.set()
-        self._done.set()
+        self._progress.set()
 
     def forgotten(self, slot: Slot) -> None:
         """Give a device back that was only owned for what was remembered."""
-        finish = self._kept.pop(slot.device_id, None)
-        if finish is not None:
-            self._finished[slot.device_id] = evolve(finish, hold_s=0.0, keep=False)
+        if self._ledger.forget(slot.device_id):
             self._news.set()
 
     # What the outbox tells
@@ -176,16 +165,15 @@ class Delivery:
     async def _keep(self, _: object, puts: list[tuple[Call, Waiter]]) -> list[None]:
         room = self._engine.occupancy.devices + len(puts) <= self._max_devices
         owner = self._lease.owner if room else None
-        kept = await self._outbox.put(
-            [Draft(call.device_id or "", call.body) for call, _ in puts], owner=owner
-        )
+        drafts = [Draft(call.device_id or "", call.body) for call, _ in puts]
+        kept = await self._outbox.put(drafts, owner=owner)
         now_s = self._loop.time()
         for (call, waiter), one in zip(puts, kept, strict=True):
             self._take_kept(Entry(one.seq, call.device_id or "", call, now_s, waiter=waiter), one, owner)
         return [None] * len(puts)
 
     def _take_kept(self, entry: Entry, kept: Kept, owner: int | None) -> None:
-        known = self._held.get(entry.device_id, 0)
+        known = self._ledger.held_seq(entry.device_id)
         if known == entry.seq and self._engine.adopt(entry):
             return  # it came by another way in the same moment
         self._accepted(entry)
@@ -196,12 +184,13 @@ class Delivery:
         else:
             self._leave_to_others(entry)
 
-    def _take_claims(self, claims: Iterable[Claim]) -> None:
+    def _take_claims(self, claims: Iterable[Claim], owner: int) -> None:
+        if owner != self._lease.owner:
+            return  # the lease was lost on the way
         for claim in claims:
-            device_id = claim.device_id
-            if claim.seq <= self._held.get(device_id, 0):
+            if claim.seq <= self._ledger.held_seq(claim.device_id):
                 continue
-            entry = self._elsewhere.pop(device_id, None)
+            entry = self._ledger.elsewhere.pop(claim.device_id, None)
             if entry is not None and entry.seq != claim.seq:
                 self._settle(entry, "superseded", None, claim.seq)
                 entry = None
@@ -209,23 +198,37 @@ class Delivery:
                 try:
                     entry = claimed_entry(claim, self._operations, now_s=self._loop.time())
                 except InvalidDeviceIdError as error:  # put by something else than this package
-                    self._finished[device_id] = Finish(device_id, claim.seq, error=str(error))
+                    self._ledger.put_back([Finish(claim.device_id, claim.seq, error=str(error))])
                     self._news.set()
                     continue
                 self._accepted(entry)
             self._hand_over(entry, claim)
 
     def _hand_over(self, entry: Entry, claim: Claim | Kept) -> None:
-        self._held[entry.device_id] = entry.seq
-        self._kept.pop(entry.device_id, None)
+        self._ledger.hold(entry)
         until_s = doubt_until_s(claim, self._promises, now_s=self._loop.time())
         self._engine.take(entry, doubt_until_s=until_s)
 
     def _leave_to_others(self, entry: Entry) -> None:
-        older = self._elsewhere.get(entry.device_id)
+        older = self._ledger.elsewhere.pop(entry.device_id, None)
         if older is not None:
             self._settle(older, "superseded", None, entry.seq)
-        self._elsewhere[entry.device_id] = entry
+        self._ledger.elsewhere[entry.device_id] = entry
+
+    def _settle_by(self, progress: Progress) -> None:
+        entry = self._ledger.elsewhere.pop(progress.device_id, None)
+        if entry is None:
+            return
+        if progress.done_seq < entry.seq:
+            self._ledger.elsewhere[progress.device_id] = entry  # as the last one: the next look sees others
+            return
+        entry.attempts = progress.attempts
+        if progress.done_seq > entry.seq:
+            self._settle(entry, "superseded", None, progress.done_seq)
+        elif progress.error is None:
+            self._settle(entry, "sent", None, None)
+        else:
+            self._settle(entry, "failed", OutboxError(f"given up by another worker: {progress.error}"), None)
 
     # The lease
 
@@ -234,11 +237,7 @@ class Delivery:
         self._engine.timetable.open_until(ends_s - self._timeout_s)
 
     def _lease_lost(self) -> None:
-        devices = len(self._held)
-        self._held.clear()
-        self._outcomes.clear()
-        self._finished.clear()
-        self._kept.clear()
+        devices = self._ledger.lose()
         for entry in self._engine.drop():
             self._leave_to_others(entry)
         self._hooks.emit(LeaseLost(devices))  # logged even if nobody watches
@@ -250,82 +249,54 @@ class Delivery:
         enough = self._max_devices - max(1, min(_CLAIMED_AT_ONCE, self._max_devices // 2) // 2)
         while True:
             room = min(self._max_devices - occupancy.devices, _CLAIMED_AT_ONCE)
-            owner = self._lease.owner
-            claimed = 0
+            owner, claims = self._lease.owner, []
             try:
-                if owner is not None and room > 0 and (self._elsewhere or not self.draining):
+                if owner is not None and room > 0 and (self._ledger.elsewhere or not self._draining):
                     claims = await self._outbox.claim(owner, room)
-                    claimed = len(claims)
-                    if owner == self._lease.owner:
-                        self._take_claims(claims)
-                if claimed < room:
-                    await self._look_around()
+                    self._take_claims(claims, owner)
+                if owner is not None and len(claims) < room:
+                    await self._look_around(owner)
             except OutboxError as error:
                 self._report("not claimed", error)
-            if claimed >= room:  # there may be more
+            if len(claims) >= room:  # there may be more
                 await occupancy.wait_until_below(enough)
             else:
                 await asyncio.sleep(POLL_S)
 
-    async def _look_around(self) -> None:
+    async def _look_around(self, owner: int) -> None:
         """See what others have put for devices that wait here, and what became of those that were left to others."""
-        owner = self._lease.owner
-        waiting = {
-            slot.device_id: self._held.get(slot.device_id, 0) for slot in self._engine.timetable.delayed()
-        }
-        if owner is not None and waiting:
-            newer = await self._outbox.newer(owner, waiting)
-            if owner == self._lease.owner:
-                self._take_claims(newer)
-        if not self._elsewhere:
-            return
-        for progress in await self._outbox.progress(list(self._elsewhere)[:_LOOKED_UP_AT_ONCE]):
-            entry = self._elsewhere.get(progress.device_id)
-            if entry is None or progress.done_seq < entry.seq:
-                if entry is not None:  # last in the next look
-                    self._elsewhere[progress.device_id] = self._elsewhere.pop(progress.device_id)
-                continue
-            del self._elsewhere[progress.device_id]
-            entry.attempts = progress.attempts
-            if progress.done_seq > entry.seq:
-                self._settle(entry, "superseded", None, progress.done_seq)
-            elif progress.error is None:
-                self._settle(entry, "sent", None, None)
-            else:
-                self._settle(entry, "failed", OutboxError(f"given up elsewhere: {progress.error}"), None)
-        self._done.set()
+        delayed = self._engine.timetable.delayed()
+        if delayed:
+            known = {slot.device_id: self._ledger.held_seq(slot.device_id) for slot in delayed}
+            self._take_claims(await self._outbox.newer(owner, known), owner)
+        if self._ledger.elsewhere:
+            for progress in await self._outbox.progress(list(self._ledger.elsewhere)[:_LOOKED_UP_AT_ONCE]):
+                self._settle_by(progress)
+            self._progress.set()
 
     async def _note(self) -> None:
         while True:
             await self._news.wait()
             self._news.clear()
-            finished, self._finished = self._finished, {}
-            owner = self._lease.owner
+            owner, finished = self._lease.owner, self._ledger.take_finished()
             if owner is None or not finished:
                 continue
             self._noting = True
             try:
-                newer = await self._outbox.finish(owner, list(finished.values()))
+                newer = await self._outbox.finish(owner, finished)
             except OutboxError as error:
                 self._report("not noted", error)
                 if owner == self._lease.owner:
-                    self._finished = finished | self._finished
+                    self._ledger.put_back(finished)
                     self._news.set()
                 await asyncio.sleep(_RETRY_S)
             else:
                 if owner == self._lease.owner:
-                    for finish in finished.values():
-                        if not finish.keep and self._held.get(finish.device_id) == finish.seq:
-                            del self._held[finish.device_id]
-                    self._take_claims(newer)
+                    self._ledger.told(finished)
+                self._take_claims(newer, owner)
             finally:
                 self._noting = False
-                self._done.set()
-
-    # The end
-
-    def _left(self) -> list[Slot]:
-        return [slot for slot in self._engine.timetable.slots.values() if slot.device_id in self._held]
+                self._progress.set()
 
     def _report(self, what: str, error: OutboxError) -> None:
         _log.warning("%s: %s", what, error, extra={"error": type(error).__name__})
