@@ -265,10 +265,11 @@ class Delivery:
 
     async def _look_around(self, owner: int) -> None:
         """See what others have put for devices that wait here, and what became of those that were left to others."""
-        delayed = self._engine.timetable.delayed()
-        if delayed:
-            known = {slot.device_id: self._ledger.held_seq(slot.device_id) for slot in delayed}
-            self._take_claims(await self._outbox.newer(owner, known), owner)
+        known = {
+            slot.device_id: self._ledger.held_seq(slot.device_id) for slot in self._engine.timetable.delayed()
+        }
+        # Asked even where nothing is known: the answer to a claim may have been lost.
+        self._take_claims(await self._outbox.newer(owner, known), owner)
         if self._ledger.elsewhere:
             for progress in await self._outbox.progress(list(self._ledger.elsewhere)[:_LOOKED_UP_AT_ONCE]):
                 self._settle_by(progress)
