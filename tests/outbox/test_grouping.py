@@ -55,7 +55,7 @@ async def test_what_comes_while_a_statement_runs_shares_the_next(statements: Sta
 async def test_what_comes_in_one_turn_of_the_loop_shares_a_statement(statements: Statements) -> None:
     statements.gate.set()
     grouping: Grouping[str, str] = Grouping(statements.run)
-    assert await asyncio.gather(grouping.submit(["a"]), grouping.submit(["b"])) == [["A"], ["B"]]
+    assert await asyncio.gather(*(grouping.submit([item]) for item in "ab")) == [["A"], ["B"]]
     assert statements.asked == [(None, ["a", "b"])]
 
 
