@@ -46,6 +46,14 @@ def push(
             help="Push lines as they come, until a pipe's end or a signal; a file from its start, and on as it grows.",
         ),
     ] = False,
+    processes: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            max=64,
+            help="Send from several processes, to use several processor cores; each device's statuses from one.",
+        ),
+    ] = 1,
     failures: Annotated[
         Path | None,
         typer.Option(
@@ -100,6 +108,8 @@ def push(
         raise CommandError(
             f"--follow never comes to an end; leave {'--strict' if strict else '--dry-run'} out"
         )
+    if follow and processes > 1:
+        raise CommandError("--follow sends from one process; leave --processes out")
     chosen_format = format_of(file, file_format)
     connection = _settings.Connection(
         base_url=base_url,
@@ -122,6 +132,8 @@ def push(
         if bad_lines is not None:
             rejected = stack.enter_context(_open_bad_lines(bad_lines))
             _refuse_same_file(source, rejected.fileno(), "--bad-lines")
+        # Made here, outside of the event loop: it may ask for a secret on the terminal.
+        client_settings = None if dry_run else connection.resolve()
         job = PushJob(
             source=source,
             file_format=chosen_format,
@@ -129,12 +141,12 @@ def push(
             failures=kept,
             bad_lines_file=rejected,
             follow=settings,
+            parts=client_settings.parts(processes) if client_settings is not None and processes > 1 else (),
         )
-        # The client is made here, outside of the event loop: it may ask for a secret on the terminal.
-        if dry_run:
+        if client_settings is None:
             account = asyncio.run(job.check())
         else:
-            account = asyncio.run(job.push(connection.make_client(hooks=job.hooks)))
+            account = asyncio.run(job.push(client_settings.make_client(hooks=job.hooks)))
     report(account, as_json=as_json)
     raise typer.Exit(account.exit_code)
 

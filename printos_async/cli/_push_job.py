@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
+from contextlib import aclosing
 from typing import IO, TYPE_CHECKING
 
 from ._account import Account
@@ -11,17 +11,19 @@ from ._follow import Follow
 from ._follow_options import DEFAULT_DRAIN_TIMEOUT_S
 from ._log import LibraryWarnings
 from ._progress import live_progress
+from ._senders import Senders
 from ._signals import GRACE_S, StopSignals
 from ._statuses import StatusLines
 from ._tally import Tally
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Sequence
 
     from printos_async._client import PrintOSClient
     from printos_async._events import Hook
     from printos_async._models import StatusPush
 
+    from ._client_settings import ClientSettings
     from ._failures import FailuresFile
     from ._follow import FollowSettings
     from ._records import Format
@@ -38,6 +40,7 @@ class PushJob:
         failures: Where statuses that were not sent are kept.
         bad_lines_file: Where bad lines are kept.
         follow: How to push what comes as it comes; None to push what is there, as fast as it goes.
+        parts: The clients of the processes that send; none to send from this one.
     """
 
     def __init__(
@@ -49,10 +52,12 @@ class PushJob:
         failures: FailuresFile | None,
         bad_lines_file: IO[bytes] | None,
         follow: FollowSettings | None = None,
+        parts: Sequence[ClientSettings] = (),
     ) -> None:
         self._source = source
         self._format = file_format
         self._strict = strict
+        self._parts = parts
         self._bad_lines_file = bad_lines_file
         self._signals = StopSignals(grace_s=_grace_s(follow))
         self._lines = self._from_the_start()
@@ -123,14 +128,6 @@ class PushJob:
         lines, tally, signals, follow = self._lines, self._tally, self._signals, self._follow
         started_s = time.perf_counter()
 
-        async def statuses() -> AsyncGenerator[StatusPush, None]:
-            try:
-                async for push in lines:
-                    tally.on_handed_over(push)
-                    yield push
-            except OSError as error:  # a disk that fails; what came before is sent
-                self._on_read_error(error)
-
         def sample() -> tuple[float, str]:
             stopping = " · stopping" if signals.received is not None else ""
             if follow is not None:
@@ -139,25 +136,40 @@ class PushJob:
             failed = f" · {tally.failed:,} failed" if tally.failed else ""
             return lines.bytes_read, f"{tally.sent:,} sent{failed} · {rate:,.0f}/s{stopping}"
 
-        async def push_all() -> None:
-            if follow is None:
-                await client.push_statuses(statuses(), on_result=tally.on_result)
-            else:
-                with LibraryWarnings():
-                    await follow.run(client, statuses())
-
         async with live_progress(
             "Pushing", total=self._source.size_bytes, sample=sample, has_bar=follow is None
         ):
-            pushing = asyncio.create_task(push_all())
-            giving_up = asyncio.create_task(signals.giving_up.wait())
-            await asyncio.wait({pushing, giving_up}, return_when=asyncio.FIRST_COMPLETED)
-            giving_up.cancel()
-            pushing.cancel()  # has no effect on one that is done
-            await asyncio.wait({pushing})
-        tally.give_up(lines.left_over())
-        if not pushing.cancelled():
-            pushing.result()  # raises what went wrong
+            try:
+                await signals.run_until_giving_up(self._push_all(client))
+            finally:
+                tally.give_up(lines.left_over())
+
+    async def _push_all(self, client: PrintOSClient) -> None:
+        if self._parts:
+            await Senders(self._parts, self._tally, on_death=self._on_death).run(self._json_lines())
+        elif self._follow is None:
+            await client.push_statuses(self._statuses(), on_result=self._tally.on_result)
+        else:
+            with LibraryWarnings():
+                await self._follow.run(client, self._statuses())
+
+    async def _statuses(self) -> AsyncGenerator[StatusPush, None]:
+        try:
+            async for push in self._lines:
+                self._tally.on_handed_over(push)
+                yield push
+        except OSError as error:  # a disk that fails; what came before is sent
+            self._on_read_error(error)
+
+    async def _json_lines(self) -> AsyncGenerator[tuple[str, bytes], None]:
+        async with aclosing(self._statuses()) as statuses:
+            async for push in statuses:
+                yield push.device_id, self._lines.as_json(push)
+
+    def _on_death(self, problem: str) -> None:
+        # What it had is not sent, and reading on would only lose more: the line says from where to go on.
+        self._tally.problem = self._tally.problem or problem
+        self._signals.stopping.set()
 
     def _on_read_error(self, error: OSError) -> None:
         self._tally.problem = (

@@ -9,6 +9,7 @@ import threading
 from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine
     from types import TracebackType
 
 # Within what container runtimes wait before they kill.
@@ -52,6 +53,17 @@ class StopSignals:
             signal.signal(number, handler)
         if self._timer is not None:
             self._timer.cancel()
+
+    async def run_until_giving_up(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run ``work``, and cancel it when it is time to give up; raises what it raises."""
+        working = asyncio.create_task(work)
+        giving_up = asyncio.create_task(self.giving_up.wait())
+        await asyncio.wait({working, giving_up}, return_when=asyncio.FIRST_COMPLETED)
+        giving_up.cancel()
+        working.cancel()  # has no effect on one that is done
+        await asyncio.wait({working})
+        if not working.cancelled():
+            working.result()
 
     def _on_signal(self, number: int, _frame: object) -> None:
         # Runs between any two instructions: leave everything to the loop.

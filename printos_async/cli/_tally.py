@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from attrs import frozen
 
@@ -21,6 +21,7 @@ from ._records import line_of
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Mapping
 
     from printos_async._events import Event
     from printos_async._models import PushResult, StatusPush
@@ -48,6 +49,17 @@ class Failure:
             "message": self.message,
             "attempts": self.attempts,
         }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Self:
+        """Read what ``to_json`` gave."""
+        return cls(value["deviceId"], value["error"], value["message"], value["attempts"])
+
+    @classmethod
+    def of(cls, result: PushResult) -> Self:
+        """Give what a failed result says."""
+        error = result.error
+        return cls(result.device_id, type(error).__name__, str(error), result.attempts)
 
 
 class Tally:
@@ -89,6 +101,10 @@ class Tally:
         """Devices with a status that is not settled."""
         return len(self._open)
 
+    def open_device_ids(self) -> list[str]:
+        """Give the devices with a status that is not settled."""
+        return list(self._open)
+
     def on_event(self, event: Event) -> None:
         """Count retries; a hook."""
         if isinstance(event, RetryScheduled):
@@ -99,11 +115,11 @@ class Tally:
     def on_outcome(self, event: Event) -> None:
         """Count what became of a status; a hook, where no results are given back."""
         if isinstance(event, StatusSent):
-            self._on_sent(event.device_id)
+            self.on_sent(event.device_id)
         elif isinstance(event, StatusSuperseded):
-            self._on_superseded(event.device_id)
+            self.on_superseded(event.device_id)
         elif isinstance(event, StatusFailed):
-            self._on_failed(Failure(event.device_id, event.cause, event.cause, event.attempts))
+            self.on_failed(Failure(event.device_id, event.cause, event.cause, event.attempts))
 
     def on_handed_over(self, push: StatusPush) -> None:
         """Take note that a status goes to the client."""
@@ -113,12 +129,36 @@ class Tally:
     def on_result(self, result: PushResult) -> None:
         """Count a result."""
         if result.outcome == "sent":
-            self._on_sent(result.device_id)
+            self.on_sent(result.device_id)
         elif result.outcome == "superseded":
-            self._on_superseded(result.device_id)
+            self.on_superseded(result.device_id)
         else:
-            error = result.error
-            self._on_failed(Failure(result.device_id, type(error).__name__, str(error), result.attempts))
+            self.on_failed(Failure.of(result))
+
+    def on_sent(self, device_id: str) -> None:
+        """Count a status of a device that was acknowledged."""
+        self._settle(device_id)
+        self.sent += 1
+        if self._failures is not None:
+            try:
+                self._failures.drop(device_id)
+            except OSError as error:
+                self._on_write_error(error)
+
+    def on_superseded(self, device_id: str) -> None:
+        """Count a status of a device that was replaced."""
+        self._settle(device_id)
+        self.superseded += 1
+
+    def on_failed(self, failure: Failure) -> None:
+        """Count a status that was given up, and keep it if it was its device's newest."""
+        newest = self._settle(failure.device_id)
+        self.failed += 1
+        self.errors[failure.error] += 1
+        if len(self.shown) < _MAX_FAILURES_KEPT:
+            self.shown.append(failure)
+        if newest is not None:
+            self._keep(newest)
 
     def give_up(self, pushes: list[StatusPush]) -> None:
         """Count what is open, and what was never handed over, as not sent."""
@@ -150,28 +190,6 @@ class Tally:
         if self.failed > MAX_FAILURES_SHOWN:
             kinds = ", ".join(f"{count} {name}" for name, count in self.errors.most_common())
             complain(f"{self.failed} statuses failed, the first {MAX_FAILURES_SHOWN} are above: {kinds}")
-
-    def _on_sent(self, device_id: str) -> None:
-        self._settle(device_id)
-        self.sent += 1
-        if self._failures is not None:
-            try:
-                self._failures.drop(device_id)
-            except OSError as error:
-                self._on_write_error(error)
-
-    def _on_superseded(self, device_id: str) -> None:
-        self._settle(device_id)
-        self.superseded += 1
-
-    def _on_failed(self, failure: Failure) -> None:
-        newest = self._settle(failure.device_id)
-        self.failed += 1
-        self.errors[failure.error] += 1
-        if len(self.shown) < _MAX_FAILURES_KEPT:
-            self.shown.append(failure)
-        if newest is not None:
-            self._keep(newest)
 
     def _settle(self, device_id: str) -> StatusPush | None:
         """Take out a status; give it if it was its device's newest, for only that one is worth keeping."""
