@@ -58,7 +58,7 @@ class Senders:
                 async for device_id, line in statuses:
                     sender = senders[self._part_of(device_id)]
                     if sender.take(line):
-                        await sender.child.room()
+                        await sender.room()
             for sender in senders:
                 sender.finish()
             await asyncio.gather(*deaths)
@@ -94,19 +94,23 @@ class _Sender:
         self._loop = asyncio.get_running_loop()
         self._lines: list[bytes] = []
         self._size_bytes = 0
-        self._is_finished = self._is_killed = False
+        self._is_written = self._is_finished = self._is_killed = False
         self.listening = self._loop.create_task(self._listen())
 
     def take(self, line: bytes) -> bool:
-        """Take a status; True where there is so much that it is time to wait for room."""
+        """Take a status; True where some were handed over since it last had room."""
         if not self._lines:
             self._loop.call_soon(self._flush)
         self._lines.append(line)
         self._size_bytes += len(line)
-        if self._size_bytes < _BUFFER_BYTES:
-            return False
-        self._flush()
-        return True
+        if self._size_bytes >= _BUFFER_BYTES:
+            self._flush()
+        return self._is_written
+
+    async def room(self) -> None:
+        """Wait until the process has taken most of what was handed over, so that reading is no faster."""
+        self._is_written = False
+        await self.child.room()
 
     def finish(self) -> None:
         """Hand over the rest; the process ends when it has sent it."""
@@ -122,6 +126,7 @@ class _Sender:
     def _flush(self) -> None:
         if self._lines and not self._is_finished:
             self.child.write(b"\n".join([*self._lines, b""]))
+            self._is_written = True
         self._lines.clear()
         self._size_bytes = 0
 

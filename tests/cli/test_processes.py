@@ -12,9 +12,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from printos_async import DeviceStatusUpdate, StatusPush
+from printos_async.cli._client_settings import ClientSettings
+from printos_async.cli._records import line_of
+from printos_async.cli._senders import Senders
+from printos_async.cli._tally import Tally
 from printos_async.sandbox import Faults, Sandbox
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
     from tests.cli.conftest import Cli, Running
 
 SECRET = "cli-secret-5f1e"
@@ -131,6 +138,36 @@ async def test_following_is_refused(cli: Cli, sandbox: Sandbox) -> None:
     ended = await cli.run("push", "--follow", "-", "--processes", "2")
     assert (ended.code, ended.out) == (2, "")
     assert "leave --processes out" in ended.err
+
+
+async def test_reading_is_not_ahead_of_sending(sandbox: Sandbox) -> None:
+    settings = ClientSettings(
+        base_url=sandbox.url,
+        credentials={"PRINTOS_KEY": "cli-key", "PRINTOS_SECRET": SECRET},
+        timeout_s=10,
+        max_in_flight=64,
+        max_attempts=1,
+        insecure_http=False,
+    )
+    tally = Tally(failures=None, stop=asyncio.Event())
+    ahead = 0
+    status = DeviceStatusUpdate(status="x" * 2_000)
+
+    async def lines() -> AsyncGenerator[tuple[str, bytes], None]:
+        nonlocal ahead
+        for number in range(6_000):
+            push = StatusPush(f"nobody-{number}", status)
+            tally.on_handed_over(push)
+            ahead = max(ahead, tally.open_devices)
+            yield push.device_id, line_of(push).rstrip()
+            if number % 8 == 7:  # about as much as one read brings for one process
+                await asyncio.sleep(0)
+
+    problems: list[str] = []
+    await Senders(settings.parts(2), tally, on_death=problems.append).run(lines())
+    assert (problems, tally.failed, tally.open_devices) == ([], 6_000, 0)
+    # In each process 1,024, and some hundred kilobytes in pipes and buffers.
+    assert ahead < 4_500
 
 
 @linux_only
