@@ -7,11 +7,12 @@ import json
 import signal
 import sys
 from contextlib import contextmanager, suppress
-from typing import IO, TYPE_CHECKING, Any, Self, cast
+from typing import TYPE_CHECKING, Any, Self, cast
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Generator, Mapping
 
+_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # More than a child says in one line, which is some hundred outcomes.
 _MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 
@@ -113,20 +114,3 @@ def _signals_held() -> Generator[None, None, None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
-
-
-def ignore_signals() -> None:
-    """Ignore what asks to stop, in a child: whoever started it passes that on."""
-    for number in _STOP_SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
-    if hasattr(signal, "pthread_sigmask"):
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP_SIGNALS)
-
-
-def tell(stream: IO[bytes], message: Mapping[str, Any]) -> None:
-    """Tell whoever started this process something, in a child."""
-    stream.write(json.dumps(message, separators=(",", ":")).encode() + b"\n")
-    stream.flush()

@@ -70,6 +70,7 @@ class Tally:
         stop: Set when they cannot be kept: reading on would lose more.
 
     Attributes:
+        accepted: Statuses that an outbox has kept.
         sent: Statuses that the server acknowledged.
         superseded: Statuses that a newer one of their device replaced.
         failed: Statuses given up by the client.
@@ -86,6 +87,7 @@ class Tally:
         self._stop = stop
         # Those that were handed over and are not settled: how many of each device, and the newest of them.
         self._open: dict[str, tuple[int, StatusPush]] = {}
+        self.accepted = 0
         self.sent = 0
         self.superseded = 0
         self.failed = 0
@@ -139,11 +141,13 @@ class Tally:
         """Count a status of a device that was acknowledged."""
         self._settle(device_id)
         self.sent += 1
-        if self._failures is not None:
-            try:
-                self._failures.drop(device_id)
-            except OSError as error:
-                self._on_write_error(error)
+        self._drop(device_id)
+
+    def on_accepted(self, device_id: str) -> None:
+        """Count a status of a device that an outbox has kept: sending it is not this command's any more."""
+        self._settle(device_id)
+        self.accepted += 1
+        self._drop(device_id)
 
     def on_superseded(self, device_id: str) -> None:
         """Count a status of a device that was replaced."""
@@ -200,6 +204,13 @@ class Tally:
             return None
         del self._open[device_id]
         return newest
+
+    def _drop(self, device_id: str) -> None:
+        if self._failures is not None:
+            try:
+                self._failures.drop(device_id)
+            except OSError as error:
+                self._on_write_error(error)
 
     def _keep(self, push: StatusPush) -> None:
         if self._failures is None:
