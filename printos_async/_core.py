@@ -109,10 +109,12 @@ class Core:
         """
         started_s = time.perf_counter()
         try:
-            response = await self._answer(call)
+            response = await self.exchange.attempt(call)
+            self._note_answer()
             result = _decoded(call, response, decode)
         except APIError as error:
             now_s = time.perf_counter()
+            self._note_failure(error)
             # A failure may come early or late for any reason: its time says nothing about the server's load.
             if not is_probe:
                 self.limiter.record(
@@ -156,15 +158,6 @@ class Core:
             cause = type(error).__name__
             self.hooks.emit(RetryScheduled(call.operation, call.device_id, attempt, delay_s, cause))
         return delay_s
-
-    async def _answer(self, call: Call) -> WireResponse:
-        try:
-            response = await self.exchange.attempt(call)
-        except APIError as error:
-            self._note_failure(error)
-            raise
-        self._note_answer()
-        return response
 
     def _emit_attempt(self, call: Call, attempt: int, latency_s: float, end: int | APIError) -> None:
         endpoint = self._endpoints.get(call.operation)

@@ -80,7 +80,7 @@ def build_call(
     device_id: str | None = None,
 ) -> Call:
     """Turn a generated endpoint's request arguments into a ``Call``."""
-    if not kwargs.keys() <= _KNOWN_KWARGS:
+    if not _KNOWN_KWARGS.issuperset(kwargs):
         unknown = ", ".join(sorted(kwargs.keys() - _KNOWN_KWARGS))
         raise ConfigurationError(
             f"the generated client sends {operation} with {unknown}, which _encode does not know"

@@ -63,10 +63,19 @@ class Exchange:
         if headers is not None:
             target = f"{call.path}?{call.query}" if call.query else call.path
             request = WireRequest(self.origin, call.method, target, call.headers + headers, call.body)
-            response = await self._send(wire, call, request)
-            if response.status != 401 or self._ready is None or not self._ready.refused(headers):
-                return self._successful(call, request, response)
-        return await self._flow(wire, call, replay=headers is not None and self._auth is not None)
+            failure: APIError
+            try:
+                response = await wire.send(
+                    request, deadline=self._deadline_s(), max_body_bytes=self._max_body_bytes
+                )
+            except WireError as error:
+                failure = transport_error(call, error, self._secrets(call, request))
+            else:
+                if response.status != 401 or self._ready is None or not self._ready.refused(headers):
+                    return self._successful(call, request, response)
+                return await self._flow(wire, call, replay=True)
+            raise failure  # outside the handler, so that the wire's own words are not chained to it
+        return await self._flow(wire, call, replay=False)
 
     def open(self) -> Wire:
         """Give the wire; the first call binds the client to the running event loop and process."""
@@ -87,13 +96,8 @@ class Exchange:
         if wire is not None and self._loop is asyncio.get_running_loop() and self._pid == os.getpid():
             await wire.aclose()
 
-    async def _send(self, wire: Wire, call: Call, request: WireRequest) -> WireResponse:
-        deadline = asyncio.get_running_loop().time() + self._timeout_s
-        try:
-            return await wire.send(request, deadline=deadline, max_body_bytes=self._max_body_bytes)
-        except WireError as error:
-            failure = transport_error(call, error, self._secrets(call, request))
-        raise failure  # outside the handler, so that the wire's own words are not chained to it
+    def _deadline_s(self) -> float:
+        return asyncio.get_running_loop().time() + self._timeout_s
 
     def _successful(self, call: Call, request: WireRequest, response: WireResponse) -> WireResponse:
         if 200 <= response.status <= 299:
@@ -131,13 +135,13 @@ class Exchange:
         self, wire: Wire, call: Call, request: WireRequest, *, is_own: bool
     ) -> WireResponse:
         try:
-            return await self._send(wire, call, request)
-        except TransportError as error:
-            if is_own:
-                raise
+            return await wire.send(request, deadline=self._deadline_s(), max_body_bytes=self._max_body_bytes)
+        except WireError as error:
+            failure = transport_error(call, error, self._secrets(call, request))
+        if not is_own:
             # Login and the like: what failed is not the call, which was not sent or was refused with a 401.
-            failure = type(error)(
-                f"authentication failed: {error.args[0]}",
+            failure = type(failure)(
+                f"authentication failed: {failure.args[0]}",
                 method=call.method,
                 path=call.path,
                 may_have_arrived=False,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterable, Iterable, Mapping
-from contextlib import aclosing
 from typing import TYPE_CHECKING, TypeAlias
 
 from ._engine import Engine
@@ -16,7 +15,7 @@ from ._settling import emit_outcome, make_result
 from ._slot import Promises
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable
+    from collections.abc import Callable
 
     from ._answers import Answers
     from ._core import Core
@@ -96,7 +95,7 @@ class _Push:
             report.failed += 1
             if len(report.failures) < MAX_FAILURES_KEPT:
                 report.failures.append(result)
-        if self._on_result is not None and self.engine.crash is None:
+        if self._on_result is not None and self.engine.occupancy.crash is None:
             try:
                 self._on_result(result)
             except Exception as crash:  # noqa: BLE001  # the caller's bug: it ends the push and is raised there
@@ -114,22 +113,15 @@ async def push_all(
 ) -> PushReport:
     """Push every status and give the account; see ``PrintOSClient.push_statuses``."""
     push = _Push(core, operations, answers, on_result, ambiguity_s=ambiguity_s)
-    engine, report = push.engine, push.report
-    # Half of it must still be more than can be in flight, or slots would run empty.
-    pending = max(MAX_PENDING_DEVICES, 4 * core.limiter.maximum)
+    occupancy, report = push.engine.occupancy, push.report
     started = time.perf_counter()
     source_failure: Exception | None = None
     try:
         try:
-            async with aclosing(_items(statuses)) as items:
-                async for device_id, status in items:
-                    push.put(device_id, status)
-                    if engine.active_devices >= pending:
-                        # Down to a half, not by one: a handover for each status costs more than the queue.
-                        await engine.wait_until_below(pending // 2)
-        except _SourceError as failure:
-            source_failure = failure.error
-        await engine.wait_until_below(1)
+            await _feed(push, statuses, pending=max(MAX_PENDING_DEVICES, 4 * core.limiter.maximum))
+        except Exception as error:  # noqa: BLE001  # whatever it is, what was accepted goes out before it is raised
+            source_failure = error
+        await occupancy.wait_until_below(1)
     finally:
         await push.aclose()
     report.elapsed_s = time.perf_counter() - started
@@ -141,32 +133,26 @@ async def push_all(
     return report
 
 
-class _SourceError(Exception):
-    """Carries what the caller's iterable raised past the errors of the engine."""
-
-    def __init__(self, error: Exception) -> None:
-        super().__init__()
-        self.error = error
-
-
-async def _items(statuses: Statuses) -> AsyncGenerator[tuple[DeviceId, DeviceStatusUpdate], None]:
+async def _feed(push: _Push, statuses: Statuses, *, pending: int) -> None:
+    """Put one status after the other, while fewer than so many devices have something to be done."""
+    occupancy = push.engine.occupancy
     index = 0
-    try:
-        if isinstance(statuses, AsyncIterable):
-            async for item in statuses:
-                yield _pair(item, index)
-                index += 1
-            return
-        for item in statuses.items() if isinstance(statuses, Mapping) else statuses:
-            yield _pair(item, index)
+    if isinstance(statuses, AsyncIterable):
+        async for item in statuses:
+            push.put(*_pair(item, index))
             index += 1
-            if index % _ITEMS_PER_TURN == 0:
-                await asyncio.sleep(0)
-    except Exception as error:  # noqa: BLE001  # whatever it is, what was accepted goes out before it is raised
-        failure = _SourceError(error)
-    else:
+            if occupancy.devices >= pending:
+                await occupancy.wait_until_below(pending // 2)
         return
-    raise failure
+    for item in statuses.items() if isinstance(statuses, Mapping) else statuses:
+        push.put(*_pair(item, index))
+        index += 1
+        if occupancy.devices >= pending:
+            # Down to a half, not by one: a handover for each status costs more than the queue. And half of it
+            # still fills every slot.
+            await occupancy.wait_until_below(pending // 2)
+        elif index % _ITEMS_PER_TURN == 0:
+            await asyncio.sleep(0)
 
 
 def _pair(item: object, index: int) -> tuple[DeviceId, DeviceStatusUpdate]:

@@ -162,7 +162,7 @@ class StatusPusher:
         self._closed = True
         try:
             async with asyncio.timeout(timeout_s):
-                await self._engine.wait_until_below(1)
+                await self._engine.occupancy.wait_until_below(1)
         except TimeoutError:
             fields = {"pending": self.stats().pending, "timeout_s": timeout_s}
             _log.warning("%(pending)d statuses were not settled within %(timeout_s)s s", fields, extra=fields)
@@ -188,7 +188,7 @@ class StatusPusher:
             superseded=self._outcomes["superseded"],
             failed=self._outcomes["failed"],
             pending=self._accepted - settled,
-            active_devices=self._engine.active_devices,
+            active_devices=self._engine.occupancy.devices,
             in_flight=self._engine.in_flight,
             limit=self._core.limiter.limit,
             requests=self._engine.requests,
@@ -201,7 +201,7 @@ class StatusPusher:
         self._require_open()
         call = self._engine.encode(device_id, status)
         device_id = call.device_id or ""
-        if self._engine.active_devices < self._max_pending_devices and not self._in_line:
+        if self._engine.occupancy.devices < self._max_pending_devices and not self._in_line:
             return self._take(call, waiter)
         # A status of a device that has one waiting needs no room, but must not overtake an older one in the line.
         if self._engine.is_active(device_id) and device_id not in self._in_line:
@@ -215,11 +215,11 @@ class StatusPusher:
             async with (
                 self._head_of_line
             ):  # in the order of coming; only the first is woken when there is room
-                full = self._engine.active_devices >= self._max_pending_devices
+                full = self._engine.occupancy.devices >= self._max_pending_devices
                 if full and not self._engine.is_active(device_id):
                     # Down a little, not by one: a handover for each status costs more than the queue.
                     room = self._max_pending_devices // 8
-                    await self._engine.wait_until_below(self._max_pending_devices - room)
+                    await self._engine.occupancy.wait_until_below(self._max_pending_devices - room)
                 self._require_open()
                 return self._take(call, waiter)
         finally:
@@ -242,8 +242,8 @@ class StatusPusher:
     def _require_open(self) -> None:
         if self._closed:
             raise PusherClosedError("the pusher is draining or closed and accepts no more")
-        if self._engine.crash is not None:
-            raise self._engine.crash
+        if self._engine.occupancy.crash is not None:
+            raise self._engine.occupancy.crash
 
     def _settle(
         self, entry: Entry, outcome: Outcome, error: PrintOSError | None, superseded_by: int | None

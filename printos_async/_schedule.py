@@ -79,30 +79,22 @@ class TimeHeap:
 
 
 class ReadyQueue:
-    """Slots whose turn it is, first come first served, and workers that wait for one."""
+    """Slots whose turn it is, first come first served, and workers that wait for one.
+
+    A slot that was taken out of ``slots`` stays marked as queued until its worker is allowed to send.
+    """
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._slots: deque[Slot] = deque()
+        self.slots: deque[Slot] = deque()
         self._parked: deque[asyncio.Future[None]] = deque()
         self._timer: asyncio.TimerHandle | None = None
-
-    def __len__(self) -> int:
-        return len(self._slots)
 
     def append(self, slot: Slot) -> bool:
         """Add a slot; False if no worker was waiting for it."""
         slot.queued = True
-        self._slots.append(slot)
+        self.slots.append(slot)
         return self._unpark()
-
-    def appendleft(self, slot: Slot) -> None:
-        """Give back a slot that was taken; its worker comes again itself."""
-        self._slots.appendleft(slot)
-
-    def popleft(self) -> Slot:
-        """Take the first one out; it stays marked as queued until its worker is allowed to send."""
-        return self._slots.popleft()
 
     async def park(self) -> None:
         """Wait until there may be something to take."""
@@ -123,7 +115,7 @@ class ReadyQueue:
     def wake_all(self) -> None:
         """Wake as many as there are slots."""
         self.cancel()
-        for _ in range(len(self._slots)):
+        for _ in range(len(self.slots)):
             if not self._unpark():
                 return
 

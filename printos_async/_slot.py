@@ -110,7 +110,10 @@ class Slot:
             return self.not_before_s
         if self.must_reassert:
             return max(self.not_before_s, self._suspect_until_s)
-        return max(self.not_before_s, self._suspect_until_s, self.sent_s + promises.unchanged_max_age_s)
+        due_s = self.not_before_s or self._suspect_until_s  # 0 for most, which have nothing to be remembered
+        if promises.unchanged_max_age_s or due_s:
+            return max(due_s, self._suspect_until_s, self.sent_s + promises.unchanged_max_age_s)
+        return due_s
 
     def is_unchanged(self, entry: Entry, promises: Promises, *, now_s: float) -> bool:
         """Whether the server has this status already and nothing can have changed it since."""
@@ -125,7 +128,7 @@ class Slot:
     def acknowledged(self, entry: Entry, promises: Promises, *, started_s: float) -> None:
         """Note that the server has acknowledged a status whose request started then."""
         self.error = None
-        self.not_before_s = started_s + promises.min_interval_s
+        self.not_before_s = started_s + promises.min_interval_s if promises.min_interval_s else 0.0
         if started_s >= self._suspect_until_s:
             self._suspect_seq, self.must_reassert = _NO_ONE, False
         elif self._suspect_seq != entry.seq:

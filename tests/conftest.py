@@ -1,16 +1,22 @@
-"""What most tests start from: a sandbox on a real socket, and a client of it that tries again quickly."""
+"""What most tests start from: a sandbox on a real socket, and a client of it that tries again quickly.
+
+And for those of the outbox a PostgreSQL server, started when the first test asks for it.
+"""
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import pytest
 
 from printos_async import DeviceStatusUpdate, DeviceStatusUpdateMetrics, HmacAuth, PrintOSClient, RetryPolicy
 from printos_async.sandbox import Sandbox
+from tests.postgres import PostgresServer
+from tests.postgres_cluster import UnavailableError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
 
 KEY, SECRET = "testkey123", "testsecret456"
 QUICK_RETRY = RetryPolicy(base_delay_s=0.001, max_delay_s=2.0)
@@ -32,3 +38,23 @@ async def sandbox() -> AsyncIterator[Sandbox]:
 async def client(sandbox: Sandbox) -> AsyncIterator[PrintOSClient]:
     async with PrintOSClient(sandbox.url, auth=HmacAuth(KEY, SECRET), retry=QUICK_RETRY) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """A PostgreSQL server for the whole run; a test that kills it may leave it so."""
+    try:
+        server = PostgresServer()
+    except UnavailableError as error:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(str(error))
+    with server:
+        yield server
+
+
+@pytest.fixture
+async def postgres_url(postgres_server: PostgresServer) -> AsyncIterator[str]:
+    """``postgresql+asyncpg://...`` of an empty database of this test's own."""
+    async with postgres_server.database() as url:
+        yield url

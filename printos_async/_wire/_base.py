@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from attrs import define
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
 
 
 class Origin(NamedTuple):
@@ -82,7 +85,7 @@ class WireError(Exception):
 class Wire(Protocol):
     """Carries requests. Belongs to one event loop."""
 
-    async def send(self, request: WireRequest, *, deadline: float, max_body_bytes: int) -> WireResponse:
+    def send(self, request: WireRequest, *, deadline: float, max_body_bytes: int) -> Awaitable[WireResponse]:
         """Carry one request and give its answer.
 
         Cancelling withdraws a request that was not written; one that was goes on without its caller and ends
@@ -94,7 +97,7 @@ class Wire(Protocol):
             max_body_bytes: Bytes of the body, as transferred, that are kept at most.
 
         Raises:
-            WireError: No complete answer came.
+            WireError: No complete answer came. By the call itself or by what it gives.
         """
         ...
 

@@ -12,7 +12,7 @@ from ._connection import Connection
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
 # Servers and load balancers close idle connections, commonly after 60 s; a write that races with the close is
 # ambiguous, so it is better to let go first.
@@ -39,13 +39,14 @@ class Http1Wire:
         self._closed = False
         self._all_lost: asyncio.Event | None = None
 
-    async def send(self, request: WireRequest, *, deadline: float, max_body_bytes: int) -> WireResponse:
+    def send(self, request: WireRequest, *, deadline: float, max_body_bytes: int) -> Awaitable[WireResponse]:
         """Carry one request; see ``Wire.send``."""
+        # No coroutine: on a connection that is there already, waiting for the answer is all that is left to do.
         data = _serialize(request)
         connection = self._take_idle(request)
         if connection is None:
-            connection = await self._connect(request.origin, deadline)
-        return await connection.exchange(data, deadline=deadline, max_body_bytes=max_body_bytes)
+            return self._connect_and_send(request.origin, data, deadline, max_body_bytes)
+        return connection.exchange(data, deadline=deadline, max_body_bytes=max_body_bytes)
 
     async def aclose(self) -> None:
         """Close every connection; ends within ``CLOSE_GRACE_S`` even if peers do not answer."""
@@ -84,6 +85,12 @@ class Http1Wire:
                 return idle.pop()
             idle.pop().close()
         return None
+
+    async def _connect_and_send(
+        self, origin: Origin, data: bytes, deadline: float, max_body_bytes: int
+    ) -> WireResponse:
+        connection = await self._connect(origin, deadline)
+        return await connection.exchange(data, deadline=deadline, max_body_bytes=max_body_bytes)
 
     async def _connect(self, origin: Origin, deadline: float) -> Connection:
         loop = asyncio.get_running_loop()

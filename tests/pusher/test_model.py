@@ -251,7 +251,7 @@ class PusherMachine(RuleBasedStateMachine):
     @invariant()
     def nothing_broke(self) -> None:
         assert not self.failures, self.failures
-        assert self.pusher._engine.crash is None
+        assert self.pusher._engine.occupancy.crash is None
 
     def teardown(self) -> None:
         if not hasattr(self, "pusher"):

@@ -189,7 +189,7 @@ async def test_closing_ends_a_connection_that_is_being_made(tls: Tls, kind: str,
             if kind == "http1":
                 wire = Http1Wire(make_ssl_context=lambda: tls.client)
             deadline = asyncio.get_running_loop().time() + 60
-            send = asyncio.create_task(wire.send(request, deadline=deadline, max_body_bytes=0))
+            send = asyncio.ensure_future(wire.send(request, deadline=deadline, max_body_bytes=0))
             for _ in range(20):
                 await asyncio.sleep(0.001)
             assert not send.done()

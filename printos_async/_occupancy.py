@@ -1,0 +1,57 @@
+"""How many devices have something to be done, for those who wait until they are fewer."""
+
+from __future__ import annotations
+
+import asyncio
+
+
+class Occupancy:
+    """Counts, and wakes those who wait.
+
+    Attributes:
+        devices: Devices with something to be done.
+        crash: The bug that ended the work, if one did.
+    """
+
+    def __init__(self) -> None:
+        self.devices = 0
+        self.crash: BaseException | None = None
+        self._ended = False
+        self._watchers: list[tuple[int, asyncio.Future[None]]] = []
+
+    def increase(self) -> None:
+        """Count one more."""
+        self.devices += 1
+
+    def decrease(self) -> None:
+        """Count one less."""
+        self.devices -= 1
+        if self._watchers:
+            self._notify()
+
+    async def wait_until_below(self, devices: int) -> None:
+        """Wait until fewer than this many devices have something to be done, or the work has ended.
+
+        Raises:
+            BaseException: What ended the work: a bug of a callback.
+        """
+        while self.devices >= devices and not self._ended:
+            watcher = (devices, asyncio.get_running_loop().create_future())
+            self._watchers.append(watcher)
+            try:
+                await watcher[1]
+            finally:
+                self._watchers.remove(watcher)
+        if self.crash is not None:
+            raise self.crash
+
+    def end(self, crash: BaseException | None = None) -> None:
+        """Wake all who wait; what they waited for is not going to happen."""
+        self.crash = self.crash or crash
+        self._ended = True
+        self._notify()
+
+    def _notify(self) -> None:
+        for devices, watcher in self._watchers:
+            if not watcher.done() and (self.devices < devices or self._ended):
+                watcher.set_result(None)

@@ -1,0 +1,187 @@
+"""Whose turn it is: every device is ready, in a worker's hands, or waits for its time or for the retry budget."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from typing import TYPE_CHECKING
+
+from ._errors import RequestTimeoutError
+from ._mapping import pause_error
+from ._schedule import ReadyQueue, TimeHeap
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ._core import Core
+    from ._errors import PrintOSError
+    from ._occupancy import Occupancy
+    from ._slot import Entry, Promises, Slot
+
+# With the retry budget empty, the timetable looks again this soon: a success may have given a token back.
+_BUDGET_POLL_S = 0.05
+
+
+class Timetable:
+    """Keeps a slot for each device with something to do or to remember.
+
+    ``fail`` is called with a status that is given up, and with the reason. ``add_worker`` is called where a slot is
+    ready and no worker waits for one.
+    """
+
+    def __init__(
+        self,
+        core: Core,
+        promises: Promises,
+        occupancy: Occupancy,
+        *,
+        fail: Callable[[Entry, PrintOSError | None], None],
+        add_worker: Callable[[], None],
+    ) -> None:
+        self._core = core
+        self._promises = promises
+        self._occupancy = occupancy
+        self._fail = fail
+        self._add_worker = add_worker
+        self._loop = asyncio.get_running_loop()
+        self.slots: dict[str, Slot] = {}
+        self.ready = ReadyQueue()
+        self._delayed = TimeHeap(self._release_due)
+        self._tokenless: OrderedDict[Slot, None] = OrderedDict()  # retries that wait for the retry budget
+        self._token_timer: asyncio.TimerHandle | None = None
+        self._deadlines = TimeHeap(self._expire)
+        self._closed = False
+
+    def schedule(self, slot: Slot) -> None:
+        """Put a slot where it belongs now, unless a worker holds it or is about to take it."""
+        active = slot.waiting is not None or slot.in_flight is not None or slot.must_reassert
+        if active is not slot.counted:
+            slot.counted = active
+            if active:
+                self._occupancy.increase()
+            else:
+                self._occupancy.decrease()
+        if slot.queued or slot.in_flight is not None or self._closed:
+            return
+        due_s = slot.due_s(self._promises)
+        if slot.retrying:
+            slot.retrying = active
+        if self._tokenless:
+            self._tokenless.pop(slot, None)
+        if slot.place is not None:
+            self._delayed.give_up(slot.place)
+            slot.place = None
+        if slot.retrying or (due_s and due_s > self._loop.time()):
+            slot.place = self._delayed.push(due_s, slot)
+        elif not active:
+            self._forget(slot)
+        elif not self.ready.append(slot):
+            self._add_worker()
+
+    async def take(self) -> Slot:
+        """Wait for the next slot whose turn it is, and for the host to want a request."""
+        ready = self.ready
+        while True:
+            if ready.slots:
+                now_s = self._loop.time()
+                again_s = self._core.admit(now_s=now_s, patient=self._promises.patient)
+                if again_s <= now_s:
+                    slot = ready.slots.popleft()
+                    if ready.slots:
+                        self._add_worker()  # the limit may have grown
+                    return slot
+                if not self._promises.patient and again_s - now_s > self._core.max_delay_s:
+                    self._turn_away(ready.slots.popleft(), again_s - now_s)
+                    continue
+                ready.wake_at(again_s)
+            await ready.park()
+
+    def arm_deadline(self, slot: Slot, entry: Entry) -> None:
+        """See to it that a waiting status fails at its deadline, if there are deadlines."""
+        if self._promises.deadline_s is not None and slot.deadline is None:
+            slot.deadline = self._deadlines.push(entry.accepted_s + self._promises.deadline_s, slot)
+
+    def is_late(self, entry: Entry, now_s: float) -> bool:
+        """Whether a status is past its deadline."""
+        return self._promises.deadline_s is not None and entry.accepted_s + self._promises.deadline_s <= now_s
+
+    def circuit_changed(self) -> None:
+        """Line up what is in backoff: an open circuit paces the probes, and behind a closed one all may go."""
+        now_s = self._loop.time()
+        for slot in tuple(self.slots.values()) if self._promises.patient else ():
+            if slot.retrying and not slot.is_held(self._promises, now_s=now_s):
+                slot.retrying, slot.not_before_s = False, now_s
+                self.schedule(slot)
+        self.ready.wake_all()
+
+    def close(self) -> None:
+        """Let no more slot come to its turn."""
+        self._closed = True
+        for timer in (self.ready, self._delayed, self._deadlines, self._token_timer):
+            if timer is not None:
+                timer.cancel()
+
+    def _forget(self, slot: Slot) -> None:
+        del self.slots[slot.device_id]
+        if slot.deadline is not None:
+            self._deadlines.give_up(slot.deadline)
+
+    def _release_due(self) -> None:
+        now_s = self._loop.time()
+        while (slot := self._delayed.pop_due(now_s)) is not None:
+            slot.place = None
+            if slot.retrying:
+                self._tokenless[slot] = None
+            else:
+                self.schedule(slot)
+        self._delayed.rearm()
+        self._release_tokenless()
+
+    def _release_tokenless(self) -> None:
+        """Let retries go for which the budget has a token, in the order in which they came."""
+        now_s = self._loop.time()
+        while self._tokenless and self._core.budget.take(now_s=now_s):
+            slot, _ = self._tokenless.popitem(last=False)
+            slot.retrying = False
+            self.schedule(slot)
+        if not self._promises.patient and self._core.health.seems_down:
+            while self._tokenless:  # an outage would otherwise take as long as the fleet is large
+                self._give_up(self._tokenless.popitem(last=False)[0])
+        if self._token_timer is not None:
+            self._token_timer.cancel()
+            self._token_timer = None
+        if self._tokenless:
+            self._token_timer = self._loop.call_at(now_s + _BUDGET_POLL_S, self._release_tokenless)
+
+    def _turn_away(self, slot: Slot, pause_s: float) -> None:
+        slot.queued = False
+        if slot.waiting is not None:
+            slot.error = slot.error or pause_error(slot.waiting.call, pause_s)
+        self._give_up(slot)
+
+    def _give_up(self, slot: Slot) -> None:
+        entry, slot.waiting = slot.waiting, None
+        if entry is not None:
+            self._fail(entry, slot.error)
+        else:
+            slot.must_reassert = False
+        self.schedule(slot)
+
+    def _expire(self) -> None:
+        now_s = self._loop.time()
+        while (slot := self._deadlines.pop_due(now_s)) is not None:
+            slot.deadline = None
+            entry = slot.waiting
+            if entry is not None and not self.is_late(entry, now_s):
+                self.arm_deadline(slot, entry)  # a newer status has replaced the one that armed it
+            elif entry is not None:
+                slot.error = slot.error or _too_late(entry)
+                self._give_up(slot)
+        self._deadlines.rearm()
+
+
+def _too_late(entry: Entry) -> PrintOSError:
+    call = entry.call
+    return RequestTimeoutError(
+        "not sent within deadline_s", method=call.method, path=call.path, attempts=0, may_have_arrived=False
+    )
