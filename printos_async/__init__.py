@@ -59,6 +59,7 @@ from ._models import (
 )
 from ._pusher import PusherStats, StatusPusher
 from ._retry import RetryPolicy
+from .outbox import MemoryOutbox, Outbox, SqlOutbox
 
 __all__ = [
     "APIError",
@@ -82,7 +83,9 @@ __all__ = [
     "InvalidProvisionRequestError",
     "InvalidStatusError",
     "LimitChanged",
+    "MemoryOutbox",
     "NotFoundError",
+    "Outbox",
     "OutboxCorruptError",
     "OutboxError",
     "PermissionDeniedError",
@@ -103,6 +106,7 @@ __all__ = [
     "RetryScheduled",
     "ServerError",
     "SessionTokenAuth",
+    "SqlOutbox",
     "StatusAccepted",
     "StatusError",
     "StatusFailed",

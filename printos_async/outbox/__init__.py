@@ -11,6 +11,8 @@ from ._base import (
     Progress,
     Release,
 )
+from ._memory import MemoryOutbox
+from ._sql import SqlOutbox
 
 __all__ = [
     "Claim",
@@ -18,8 +20,10 @@ __all__ = [
     "Draft",
     "Finish",
     "Kept",
+    "MemoryOutbox",
     "Outbox",
     "OutboxStats",
     "Progress",
     "Release",
+    "SqlOutbox",
 ]

@@ -1,0 +1,171 @@
+"""One database: its engine, what is tried again, and its errors as errors of the tree."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import event
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+
+from printos_async._errors import OutboxCorruptError, OutboxError
+from printos_async._redact import redact
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from typing import TypeVar
+
+    from sqlalchemy import URL, CursorResult, Executable, Row
+
+    Answer = TypeVar("Answer")
+
+_PAUSES_S = (0.05, 0.1, 0.2, 0.4, 0.6, 0.6)
+_PATIENCE_S = sum(_PAUSES_S)
+_BUSY_S = 10.0
+_POSTGRESQL_CONNECTIONS = 3
+
+# Deadlock, serialization failure, a server that stops or starts, too many connections; and all of class 08.
+_PASSING_STATES = {"40P01", "40001", "57P01", "57P02", "57P03", "53300"}
+# Values that the statement was given may stand in these texts.
+_TELLING_CLASSES = ("22", "23")
+_SQLITE_CORRUPT = ("malformed", "not a database", "could not decode")
+
+
+class Database:
+    """Runs statements, each in a transaction of its own.
+
+    Args:
+        url: ``sqlite+aiosqlite`` with a file, or ``postgresql+asyncpg``.
+    """
+
+    def __init__(self, url: URL) -> None:
+        self.dialect = url.get_backend_name()
+        self._is_sqlite = self.dialect == "sqlite"
+        self._secrets = [str(url.password)] if url.password else []
+        options: dict[str, Any] = {
+            "hide_parameters": True,
+            "isolation_level": "AUTOCOMMIT",
+            # Nothing is ever open that a rollback would end.
+            "pool_reset_on_return": None,
+            "max_overflow": 0,
+            "pool_timeout": 3600.0,
+        }
+        if self._is_sqlite:
+            options |= {"pool_size": 1, "connect_args": {"timeout": _BUSY_S}}
+        else:
+            settings = {"application_name": "printos-async", "lock_timeout": f"{_BUSY_S:.0f}s"}
+            options |= {
+                "pool_size": _POSTGRESQL_CONNECTIONS,
+                "connect_args": {"server_settings": settings, "timeout": _BUSY_S},
+            }
+        self._engine = create_async_engine(url, **options)
+        if self._is_sqlite:
+            event.listen(self._engine.sync_engine, "connect", _set_up_sqlite)
+
+    async def rows(
+        self,
+        statement: Executable,
+        parameters: Mapping[str, Any],
+        *,
+        on_retry: Callable[[], None] | None = None,
+    ) -> Sequence[Row[Any]]:
+        """Give the rows of a statement; ``on_retry`` is called where an attempt before may have taken place."""
+        result = await self._run(statement, parameters, on_retry)
+        return result.all()
+
+    async def count(self, statement: Executable, parameters: Mapping[str, Any]) -> int:
+        """Run a statement without rows; give how many rows it has changed."""
+        result = await self._run(statement, parameters)
+        return int(result.rowcount)
+
+    async def with_connection(
+        self,
+        use: Callable[[AsyncConnection], Awaitable[Answer]],
+        on_retry: Callable[[], None] | None = None,
+    ) -> Answer:
+        """Give what ``use`` makes of a connection. It is tried again after errors that pass.
+
+        Raises:
+            OutboxError: The database cannot be reached or used.
+            OutboxCorruptError: The file is damaged.
+        """
+        begun = asyncio.get_running_loop().time()
+        for pause_s in (*_PAUSES_S, None):
+            try:
+                async with self._engine.connect() as connection:
+                    return await use(connection)
+            except Exception as error:
+                if not _is_of_the_database(error):
+                    raise
+                waited_s = asyncio.get_running_loop().time() - begun
+                if pause_s is None or waited_s > _PATIENCE_S or not _passes(error):
+                    raise self._translated(error) from None
+            if on_retry is not None:
+                on_retry()
+            await asyncio.sleep(pause_s)
+        raise AssertionError  # the last round returns or raises
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        with contextlib.suppress(SQLAlchemyError, OSError):
+            await self._engine.dispose()
+
+    async def _run(
+        self,
+        statement: Executable,
+        parameters: Mapping[str, Any],
+        on_retry: Callable[[], None] | None = None,
+    ) -> CursorResult[Any]:
+        async def execute(connection: AsyncConnection) -> CursorResult[Any]:
+            return await connection.execute(statement, dict(parameters))
+
+        return await self.with_connection(execute, on_retry)
+
+    def _translated(self, error: Exception) -> OutboxError:
+        origin = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+        state = _state(origin)
+        text = "" if state.startswith(_TELLING_CLASSES) else redact(_first_line(origin), self._secrets)
+        if self._is_sqlite:
+            kind = (
+                OutboxCorruptError if any(word in text.lower() for word in _SQLITE_CORRUPT) else OutboxError
+            )
+            return kind(f"the outbox's file cannot be used: {text or type(origin).__name__}")
+        named = f"PostgreSQL error {state}" if state else type(origin).__name__
+        return OutboxError(f"the outbox's database cannot be used: {named}{text and ': '}{text}")
+
+
+def _set_up_sqlite(connection: Any, _: Any) -> None:
+    cursor = connection.cursor()
+    for setting in ("journal_mode = WAL", "synchronous = FULL", "cache_size = -32768"):
+        cursor.execute(f"PRAGMA {setting}")
+    cursor.close()
+
+
+def _is_of_the_database(error: Exception) -> bool:
+    # While it connects, SQLAlchemy lets errors of system and driver through as they are.
+    module = type(error).__module__.partition(".")[0]
+    return isinstance(error, (DBAPIError, OSError)) or module in {"asyncpg", "sqlite3"}
+
+
+def _passes(error: Exception) -> bool:
+    """Tell whether an error may be gone in a moment."""
+    if isinstance(error, DBAPIError):
+        if error.connection_invalidated:
+            return True
+        origin = error.orig
+        state = _state(origin)
+        return state in _PASSING_STATES or state.startswith("08") or "locked" in str(origin)
+    # Connecting to a server raises what the system and the driver raise.
+    return isinstance(error, OSError) or _state(error) in _PASSING_STATES
+
+
+def _state(error: BaseException | None) -> str:
+    return str(getattr(error, "sqlstate", None) or "")
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip()
+    # SQLAlchemy puts the driver's class before its text.
+    return text.rpartition(">: ")[2].split("\n", 1)[0]

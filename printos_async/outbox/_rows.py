@@ -1,0 +1,227 @@
+"""The operations of an outbox on one account's rows, each as a statement or a few."""
+
+from __future__ import annotations
+
+import secrets
+from typing import TYPE_CHECKING, Any
+
+from ._base import Claim, DeadLetter, Finish, Kept, OutboxStats, Progress
+from ._batches import crc, merge, portions, to_json
+from ._dialect import Dialect
+from ._grouping import Background, Grouping
+from ._schema import prepare
+from ._statements import Statements
+from ._upkeep import Upkeep
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from sqlalchemy import Executable, Row
+
+    from ._base import Draft, Release
+    from ._database import Database
+
+_DAMAGED = "damaged: the bytes that the outbox gave back are not those that it was given"
+
+
+class AccountRows:
+    """What ``SqlOutbox`` does once it is open; the methods are those of ``Outbox``."""
+
+    def __init__(self, database: Database, *, account: str, lease_s: float) -> None:
+        self.account = account
+        self._database = database
+        self._lease_s = lease_s
+        dialect = Dialect(database.dialect)
+        self._statements = Statements(dialect)
+        self._upkeep = Upkeep(dialect)
+        self._background = Background()
+        self._puts: Grouping[Draft, Kept] = Grouping(self._put)
+        self._finishes: Grouping[Finish, Claim | None] = Grouping(self._finish)
+        # Workers for which something may have been claimed that they were not told of.
+        self._untold: set[int] = set()
+
+    @classmethod
+    async def open(cls, database: Database, *, account: str, lease_s: float) -> AccountRows:
+        """Make the tables if they are missing."""
+        background = Background()
+        try:
+            await background.run(database.with_connection(lambda connection: connection.run_sync(prepare)))
+        except BaseException:
+            await background.settle()
+            await database.aclose()
+            raise
+        return cls(database, account=account, lease_s=lease_s)
+
+    async def aclose(self) -> None:
+        await self._puts.settle()
+        await self._finishes.settle()
+        await self._background.settle()
+        await self._database.aclose()
+
+    async def put(self, drafts: Sequence[Draft], *, owner: int | None) -> list[Kept]:
+        return await self._puts.submit(drafts, key=owner)
+
+    async def join(self) -> int:
+        # Never used twice, and known before the statement is: whoever comes late with an old one owns nothing.
+        owner = secrets.randbits(62) + 1
+        await self._execute(self._upkeep.join, this_worker=owner, lease_s=self._lease_s)
+        return owner
+
+    async def renew(self, owner: int) -> bool:
+        return await self._background.run(self._renew(owner))
+
+    async def claim(self, owner: int, limit: int) -> list[Claim]:
+        def may_lose() -> None:
+            self._untold.add(owner)
+
+        parameters = self._parameters(this_worker=owner, limit=limit)
+        rows = await self._background.run(
+            self._database.rows(self._statements.claim, parameters, on_retry=may_lose), on_loss=may_lose
+        )
+        return await self._sound(owner, sorted(rows, key=lambda row: float(row.due_at)))
+
+    async def finish(self, owner: int, finished: Sequence[Finish]) -> list[Claim]:
+        newer = await self._finishes.submit(finished, key=owner)
+        return [claim for claim in newer if claim is not None]
+
+    async def release(self, owner: int, released: Sequence[Release]) -> None:
+        for part in portions(released):
+            lines = [(one.device_id, one.hold_s, one.attempts, one.doubt_in_s) for one in part]
+            await self._execute(self._statements.release, this_worker=owner, batch=to_json(lines))
+
+    async def leave(self, owner: int) -> None:
+        await self._background.run(self._leave(owner))
+
+    async def newer(self, owner: int, known: Mapping[str, int]) -> list[Claim]:
+        if owner in self._untold:
+            # Rare, and a walk through all rows: no index leads from a worker to its devices.
+            rows = list(await self._fetch(self._statements.owned, this_worker=owner))
+            self._untold.discard(owner)
+            rows = [row for row in rows if row.seq > known.get(row.device_id, 0)]
+        else:
+            rows = []
+            for part in portions(known.items()):
+                rows += await self._fetch(self._statements.newer, this_worker=owner, batch=to_json(part))
+        return await self._sound(owner, rows)
+
+    async def progress(self, device_ids: Iterable[str]) -> list[Progress]:
+        found: list[Progress] = []
+        for part in portions(dict.fromkeys(device_ids)):
+            rows = await self._fetch(self._upkeep.progress, batch=to_json((name,) for name in part))
+            found += [Progress(**row._mapping) for row in rows]  # noqa: SLF001 - public in spite of its name
+        return found
+
+    async def stats(self) -> OutboxStats:
+        [row] = await self._fetch(self._upkeep.stats)
+        return OutboxStats(**row._mapping)  # noqa: SLF001 - public in spite of its name
+
+    async def failed(self, *, limit: int, after: str) -> list[DeadLetter]:
+        rows = await self._fetch(self._upkeep.failed, limit=limit, after=after)
+        return [
+            DeadLetter(
+                row.device_id,
+                row.seq,
+                _bytes(row.body),
+                row.done_attempts,
+                row.error,
+                max(row.failed_age_s, 0.0),
+            )
+            for row in rows
+        ]
+
+    async def requeue(self, device_ids: Iterable[str] | None) -> int:
+        if device_ids is None:
+            return len(await self._fetch(self._upkeep.requeue_all))
+        count = 0
+        for part in portions(dict.fromkeys(device_ids)):
+            count += len(await self._fetch(self._upkeep.requeue, batch=to_json((name,) for name in part)))
+        return count
+
+    async def purge(self, *, failed: bool, older_than_s: float) -> int:
+        statement = self._upkeep.purge_failed if failed else self._upkeep.purge_delivered
+        return await self._execute(statement, older_than_s=older_than_s)
+
+    async def _put(self, owner: Any, drafts: list[Draft]) -> list[Kept]:
+        merged = merge(drafts)
+        rows = await self._database.rows(
+            self._statements.put, self._parameters(this_worker=owner, batch=to_json(merged))
+        )
+        newest = {
+            row.device_id: (row.seq, owner is not None and row.owner == owner, _age(row.doubt_age_s))
+            for row in rows
+        }
+        left = {device_id: count for device_id, count, *_ in merged}
+        kept = []
+        for draft in drafts:
+            left[draft.device_id] -= 1
+            seq, claimed, doubt_age_s = newest[draft.device_id]
+            kept.append(Kept(seq - left[draft.device_id], claimed, doubt_age_s if claimed else None))
+        return kept
+
+    async def _finish(self, owner: Any, finished: list[Finish]) -> list[Claim | None]:
+        # Of two for one device the later one tells more.
+        latest = {one.device_id: one for one in sorted(finished, key=lambda one: one.seq)}
+        lines = [
+            (one.device_id, one.seq, one.hold_s, one.attempts, one.error) for _, one in sorted(latest.items())
+        ]
+        rows = await self._database.rows(
+            self._statements.finish, self._parameters(this_worker=owner, batch=to_json(lines))
+        )
+        waiting = [row for row in rows if row.seq > row.done_seq]
+        newer = {claim.device_id: claim for claim in await self._sound(owner, waiting)}
+        return [newer.get(one.device_id) if latest[one.device_id] is one else None for one in finished]
+
+    async def _renew(self, owner: int) -> bool:
+        rows = await self._database.rows(
+            self._upkeep.renew, self._parameters(this_worker=owner, lease_s=self._lease_s)
+        )
+        if not rows:
+            return False
+        if rows[0].expired:
+            await self._take_over(rows[0].now)
+        return True
+
+    async def _leave(self, owner: int) -> None:
+        rows = await self._database.rows(self._upkeep.expire, self._parameters(this_worker=owner))
+        if rows:
+            await self._take_over(rows[0].lease_until)
+
+    async def _take_over(self, now: float) -> None:
+        """Free the devices of all workers whose lease has ended, and forget workers that ended long before."""
+        await self._database.count(self._upkeep.take_over, self._parameters())
+        # A statement that was under way when the lease ended may still bring rows; later ones cannot.
+        await self._database.count(self._upkeep.forget_workers, self._parameters(until=now - self._lease_s))
+
+    async def _sound(self, owner: int, rows: Iterable[Row[Any]]) -> list[Claim]:
+        """Give the rows as claims; those whose bytes were damaged become dead letters."""
+        claims, damaged = [], []
+        for row in rows:
+            body = _bytes(row.body)
+            if crc(row.device_id, body) != row.crc:
+                damaged.append((row.device_id, row.seq, 0.0, row.attempts, _DAMAGED))
+                continue
+            waited_s = max(row.waited_s, 0.0)
+            claims.append(Claim(row.device_id, row.seq, body, row.attempts, waited_s, _age(row.doubt_age_s)))
+        if damaged:
+            parameters = self._parameters(this_worker=owner, batch=to_json(sorted(damaged)))
+            found = await self._database.rows(self._statements.finish, parameters)
+            # A newer one that came at this moment.
+            claims += await self._sound(owner, [row for row in found if row.seq > row.done_seq])
+        return claims
+
+    async def _fetch(self, statement: Executable, **parameters: Any) -> Sequence[Row[Any]]:
+        return await self._background.run(self._database.rows(statement, self._parameters(**parameters)))
+
+    async def _execute(self, statement: Executable, **parameters: Any) -> int:
+        return await self._background.run(self._database.count(statement, self._parameters(**parameters)))
+
+    def _parameters(self, **parameters: Any) -> dict[str, Any]:
+        return {"this_account": self.account, **parameters}
+
+
+def _bytes(body: Any) -> bytes:
+    return body if isinstance(body, bytes) else str(body).encode()
+
+
+def _age(age_s: float | None) -> float | None:
+    return None if age_s is None else max(age_s, 0.0)

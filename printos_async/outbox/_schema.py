@@ -1,0 +1,150 @@
+"""The tables, and how a database gets from any older version to this one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Double,
+    Index,
+    Integer,
+    MetaData,
+    PrimaryKeyConstraint,
+    Table,
+    Text,
+    and_,
+    insert,
+    inspect,
+    select,
+    update,
+)
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import FunctionElement
+
+from printos_async._errors import OutboxError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from sqlalchemy import Connection
+
+metadata = MetaData()
+
+# Compared byte by byte everywhere, as SQLite and Python do.
+_Key = Text().with_variant(Text(collation="C"), "postgresql")
+
+# Prefixed: the database may be the application's own.
+outbox = Table(
+    "printos_outbox",
+    metadata,
+    Column("account", _Key, nullable=False),
+    Column("device_id", _Key, nullable=False),
+    Column("seq", BigInteger, nullable=False),
+    Column("body", Text, nullable=False),  # JSON in ASCII
+    Column("crc", BigInteger, nullable=False),  # of device_id and body: finds bytes that a disk has changed
+    Column("put_at", Double, nullable=False),
+    Column("due_at", Double, nullable=False),  # never sent before; never before doubt_since
+    Column("attempts", Integer, nullable=False),  # for the newest status, while it waits
+    Column("owner", BigInteger),
+    Column("doubt_since", Double),  # start of doubt_age_s
+    Column("done_seq", BigInteger, nullable=False),  # what was delivered or given up; below seq: seq waits
+    Column("done_at", Double),
+    Column("done_attempts", Integer, nullable=False),
+    Column("error", Text),  # why done_seq was given up
+    PrimaryKeyConstraint("account", "device_id"),
+    # One tree rather than two: a status of a device among a million changes half as many pages.
+    sqlite_with_rowid=False,
+)
+unowned_and_waiting = and_(outbox.c.owner.is_(None), outbox.c.seq > outbox.c.done_seq)
+Index(
+    "printos_outbox_claimable",
+    outbox.c.account,
+    outbox.c.due_at,
+    sqlite_where=unowned_and_waiting,
+    postgresql_where=unowned_and_waiting,
+)
+Index(
+    "printos_outbox_failed",
+    outbox.c.account,
+    outbox.c.device_id,
+    sqlite_where=outbox.c.error.is_not(None),
+    postgresql_where=outbox.c.error.is_not(None),
+)
+
+worker = Table(
+    "printos_worker",
+    metadata,
+    Column("id", BigInteger, primary_key=True, autoincrement=False),
+    Column("account", _Key, nullable=False),
+    Column("lease_until", Double, nullable=False),
+)
+
+meta = Table("printos_meta", metadata, Column("version", Integer, nullable=False))
+
+
+class DatabaseTime(FunctionElement[float]):
+    """Seconds since 1970 by the database's clock, the same all through a statement."""
+
+    type = Double()
+    inherit_cache = True
+    name = "database_time"
+
+
+@compiles(DatabaseTime, "sqlite")
+def _sqlite_time(*_: Any, **__: Any) -> str:
+    return "((julianday('now') - 2440587.5) * 86400.0)"
+
+
+@compiles(DatabaseTime, "postgresql")
+def _postgresql_time(*_: Any, **__: Any) -> str:
+    # As a subquery it is evaluated once, so that an index can be searched with it.
+    return "(SELECT CAST(extract(epoch FROM clock_timestamp()) AS double precision))"
+
+
+# The step at index N lifts a database from version N + 1 to N + 2.
+MIGRATIONS: tuple[Callable[[Connection], None], ...] = ()
+
+# Any number does, as long as all versions use the same.
+_LOCK_KEY = 7_205_731_104
+
+
+def prepare(connection: Connection, migrations: Sequence[Callable[[Connection], None]] = MIGRATIONS) -> None:
+    """Create or migrate the tables, if that has not been done. Several processes may come at once.
+
+    Raises:
+        OutboxError: A newer version of this package has made the tables.
+    """
+    version = len(migrations) + 1
+    is_sqlite = connection.dialect.name == "sqlite"
+    # The connection commits by itself otherwise.
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if is_sqlite else "BEGIN")
+    try:
+        if not is_sqlite:
+            connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_LOCK_KEY})")
+        found = _version(connection, newest=version)
+        if found == 0:
+            metadata.create_all(connection, checkfirst=False)
+            connection.execute(insert(meta).values(version=version))
+        elif found < version:
+            for step in migrations[found - 1 :]:
+                step(connection)
+            connection.execute(update(meta).values(version=version))
+    except BaseException:
+        connection.exec_driver_sql("ROLLBACK")
+        raise
+    connection.exec_driver_sql("COMMIT")
+
+
+def _version(connection: Connection, *, newest: int) -> int:
+    """Give the version of the tables, 0 if there are none."""
+    if not inspect(connection).has_table(meta.name):
+        return 0
+    found = connection.execute(select(meta.c.version)).scalar_one()
+    if found > newest:
+        raise OutboxError(
+            f"the outbox was made by a newer printos-async (its schema has version {found}, and this release"
+            f" knows {newest}): upgrade printos-async"
+        )
+    return int(found)

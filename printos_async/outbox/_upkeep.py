@@ -1,0 +1,142 @@
+"""The statements about workers, and those that people ask for: counts, dead letters, forgetting."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sqlalchemy import (
+    Double,
+    Integer,
+    Text,
+    bindparam,
+    case,
+    delete,
+    func,
+    insert,
+    null,
+    select,
+    true,
+    update,
+)
+
+from ._dialect import ACCOUNT, IS_DEAD, IS_WAITING, LIVE, NOW, OURS, ROW, WORKER, Dialect, later
+from ._schema import outbox, worker
+
+if TYPE_CHECKING:
+    from sqlalchemy import ColumnElement, Executable
+
+
+class Upkeep:
+    """The statements in one dialect, with parameters as those of ``Statements``."""
+
+    def __init__(self, dialect: Dialect) -> None:
+        self.join = insert(worker).values(
+            id=WORKER, account=ACCOUNT, lease_until=NOW + bindparam("lease_s", type_=Double)
+        )
+        self.renew = _renew()
+        self.expire = update(worker).where(LIVE).values(lease_until=NOW).returning(worker.c.lease_until)
+        self.take_over = _take_over()
+        self.forget_workers = delete(worker).where(
+            worker.c.account == ACCOUNT, worker.c.lease_until <= bindparam("until", type_=Double)
+        )
+        asked = dialect.batch(device_id=Text)
+        self.progress = select(
+            ROW.device_id, ROW.seq, ROW.done_seq, ROW.done_attempts.label("attempts"), ROW.error
+        ).join_from(asked, outbox, OURS & (ROW.device_id == asked.c.device_id))
+        self.stats = _stats()
+        self.failed = (
+            select(
+                ROW.device_id,
+                ROW.seq,
+                dialect.bytes(ROW.body).label("body"),
+                ROW.done_attempts,
+                ROW.error,
+                (NOW - ROW.done_at).label("failed_age_s"),
+            )
+            .where(OURS, IS_DEAD, ROW.device_id > bindparam("after", type_=Text))
+            .order_by(ROW.device_id)
+            .limit(bindparam("limit", type_=Integer))
+        )
+        chosen = dialect.batch(device_id=Text)
+        self.requeue = _requeue(ROW.device_id.in_(select(chosen.c.device_id)))
+        self.requeue_all = _requeue(true())
+        purged = delete(outbox).where(
+            OURS,
+            ROW.seq == ROW.done_seq,
+            ROW.owner.is_(None),
+            ROW.done_at <= NOW - bindparam("older_than_s", type_=Double),
+        )
+        self.purge_delivered = purged.where(ROW.error.is_(None))
+        self.purge_failed = purged.where(ROW.error.is_not(None))
+
+
+def _renew() -> Executable:
+    others = worker.alias()
+    expired = (
+        select(func.count())
+        .select_from(others)
+        .where(others.c.account == ACCOUNT, others.c.lease_until <= NOW)
+        .scalar_subquery()
+    )
+    return (
+        update(worker)
+        .where(LIVE)
+        .values(lease_until=NOW + bindparam("lease_s", type_=Double))
+        .returning(NOW.label("now"), expired.label("expired"))
+    )
+
+
+def _take_over() -> Executable:
+    dead = (
+        select(ROW.device_id, worker.c.lease_until)
+        .join_from(outbox, worker, worker.c.id == ROW.owner)
+        .where(OURS, worker.c.account == ACCOUNT, worker.c.lease_until <= NOW)
+        .order_by(ROW.device_id)
+        .with_for_update(of=outbox)
+        .cte("dead")
+        .prefix_with("MATERIALIZED")
+    )
+    return (
+        update(outbox)
+        .where(OURS, ROW.device_id == dead.c.device_id)
+        .values(
+            owner=null(),
+            doubt_since=dead.c.lease_until,
+            due_at=later(ROW.due_at, dead.c.lease_until),
+        )
+    )
+
+
+def _requeue(chosen: ColumnElement[bool]) -> Executable:
+    # A number of its own: done_seq never goes back.
+    dead = (
+        select(ROW.device_id)
+        .where(OURS, IS_DEAD, ROW.owner.is_(None), chosen)
+        .order_by(ROW.device_id)
+        .with_for_update()
+        .cte("dead")
+        .prefix_with("MATERIALIZED")
+    )
+    return (
+        update(outbox)
+        .where(OURS, ROW.device_id == dead.c.device_id, IS_DEAD)
+        .values(seq=ROW.seq + 1, put_at=NOW, due_at=later(ROW.due_at, NOW), attempts=0)
+        .returning(ROW.seq)
+    )
+
+
+def _stats() -> Executable:
+    live = (
+        select(func.count())
+        .select_from(worker)
+        .where(worker.c.account == ACCOUNT, worker.c.lease_until > NOW)
+        .scalar_subquery()
+    )
+    return select(
+        func.count().label("devices"),
+        func.count(case((IS_WAITING, 1))).label("waiting"),
+        func.count(case((IS_WAITING & ROW.owner.is_not(None), 1))).label("claimed"),
+        func.count(case((IS_DEAD, 1))).label("failed"),
+        live.label("workers"),
+        (NOW - func.min(case((IS_WAITING, ROW.put_at)))).label("oldest_waiting_s"),
+    ).where(OURS)
