@@ -11,8 +11,6 @@ from printos_async.outbox import SqlOutbox
 
 from ._output import CommandError
 
-DEFAULT_LEASE_S = 30.0
-
 OutboxUrl = Annotated[
     str | None,
     typer.Option(
@@ -39,16 +37,14 @@ def outbox_url(given: str | None) -> str:
 
 
 @asynccontextmanager
-async def opened_outbox(
-    url: str, account: str, *, lease_s: float = DEFAULT_LEASE_S
-) -> AsyncGenerator[SqlOutbox, None]:
+async def opened_outbox(url: str, account: str) -> AsyncGenerator[SqlOutbox, None]:
     """Give the outbox, open for one account, and close it at the end.
 
     Raises:
         ConfigurationError: The URL is of another kind, or what it needs is not installed.
         OutboxError: It cannot be opened.
     """
-    outbox = SqlOutbox(url, lease_s=lease_s)
+    outbox = SqlOutbox(url)
     try:
         await outbox.open(account)
         yield outbox

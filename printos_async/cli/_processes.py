@@ -6,11 +6,12 @@ import asyncio
 import json
 import signal
 import sys
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Self, cast
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Generator, Mapping
+    from collections.abc import AsyncGenerator, Mapping
+    from types import TracebackType
 
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # More than a child says in one line, which is some hundred outcomes.
@@ -43,7 +44,7 @@ class Child:
         Raises:
             OSError: The system has no room for it.
         """
-        with _signals_held():
+        with _signals_held:
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-P",  # never a module of the working directory
@@ -103,14 +104,27 @@ def how_it_ended(code: int) -> str:
     return f"ended with exit code {code}"
 
 
-@contextmanager
-def _signals_held() -> Generator[None, None, None]:
-    # A child inherits what is held back, and so no signal ends it before it has said which ones it ignores.
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+class _HeldSignals:
+    """While a process is being started, whatever asks this one to stop is held back.
+
+    A child inherits what is held back, and so no signal ends it before it has said which ones it ignores. Several
+    may be started at the same time: the last one lets go.
+    """
+
+    def __init__(self) -> None:
+        self._starting = 0
+
+    def __enter__(self) -> None:
+        if not self._starting and hasattr(signal, "pthread_sigmask"):
+            signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
+        self._starting += 1
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._starting -= 1
+        if not self._starting and hasattr(signal, "pthread_sigmask"):
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP_SIGNALS)
+
+
+_signals_held = _HeldSignals()

@@ -13,6 +13,7 @@ from ._log import LibraryWarnings
 from ._progress import live_progress
 from ._senders import Senders
 from ._signals import GRACE_S, StopSignals
+from ._spooling import Spooling
 from ._statuses import StatusLines
 from ._tally import Tally
 
@@ -40,6 +41,7 @@ class PushJob:
         failures: Where statuses that were not sent are kept.
         bad_lines_file: Where bad lines are kept.
         follow: How to push what comes as it comes; None to push what is there, as fast as it goes.
+        spool_url: The outbox in which to put the statuses instead of sending them; never shown.
         parts: The clients of the processes that send; none to send from this one.
     """
 
@@ -52,11 +54,13 @@ class PushJob:
         failures: FailuresFile | None,
         bad_lines_file: IO[bytes] | None,
         follow: FollowSettings | None = None,
+        spool_url: str | None = None,
         parts: Sequence[ClientSettings] = (),
     ) -> None:
         self._source = source
         self._format = file_format
         self._strict = strict
+        self._spool_url = spool_url
         self._parts = parts
         self._bad_lines_file = bad_lines_file
         self._signals = StopSignals(grace_s=_grace_s(follow))
@@ -106,6 +110,7 @@ class PushJob:
             signals=self._signals,
             source=self._source,
             follow=self._follow,
+            is_spooled=self._spool_url is not None,
             sent_anything=sent_anything,
             is_dry_run=is_dry_run,
             elapsed_s=time.perf_counter() - self._started_s,
@@ -132,9 +137,11 @@ class PushJob:
             stopping = " · stopping" if signals.received is not None else ""
             if follow is not None:
                 return 0, follow.sample() + stopping
-            rate = tally.sent / max(time.perf_counter() - started_s, 0.001)
+            done = tally.sent + tally.accepted
+            rate = done / max(time.perf_counter() - started_s, 0.001)
             failed = f" · {tally.failed:,} failed" if tally.failed else ""
-            return lines.bytes_read, f"{tally.sent:,} sent{failed} · {rate:,.0f}/s{stopping}"
+            word = "sent" if self._spool_url is None else "accepted"
+            return lines.bytes_read, f"{done:,} {word}{failed} · {rate:,.0f}/s{stopping}"
 
         async with live_progress(
             "Pushing", total=self._source.size_bytes, sample=sample, has_bar=follow is None
@@ -145,8 +152,11 @@ class PushJob:
                 tally.give_up(lines.left_over())
 
     async def _push_all(self, client: PrintOSClient) -> None:
-        if self._parts:
-            await Senders(self._parts, self._tally, on_death=self._on_death).run(self._json_lines())
+        if self._spool_url is not None:
+            spooling = Spooling(self._spool_url, self._tally, on_problem=self._on_problem)
+            await spooling.run(client, self._statuses())
+        elif self._parts:
+            await Senders(self._parts, self._tally, on_death=self._on_problem).run(self._json_lines())
         elif self._follow is None:
             await client.push_statuses(self._statuses(), on_result=self._tally.on_result)
         else:
@@ -166,8 +176,8 @@ class PushJob:
             async for push in statuses:
                 yield push.device_id, self._lines.as_json(push)
 
-    def _on_death(self, problem: str) -> None:
-        # What it had is not sent, and reading on would only lose more: the line says from where to go on.
+    def _on_problem(self, problem: str) -> None:
+        # Reading on would only lose more: the last line says from where to go on.
         self._tally.problem = self._tally.problem or problem
         self._signals.stopping.set()
 

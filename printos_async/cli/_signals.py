@@ -26,6 +26,7 @@ class StopSignals:
         stopping: Set by the first signal.
         giving_up: Set by the second one, or ``grace_s`` seconds after the first.
         received: The first signal.
+        is_repeated: Whether there was a second one.
     """
 
     def __init__(self, *, grace_s: float = GRACE_S) -> None:
@@ -33,6 +34,7 @@ class StopSignals:
         self.stopping = asyncio.Event()
         self.giving_up = asyncio.Event()
         self.received: signal.Signals | None = None
+        self.is_repeated = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._before: dict[signal.Signals, Any] = {}
@@ -77,4 +79,5 @@ class StopSignals:
             self.stopping.set()
             self._timer = loop.call_later(self._grace_s, self.giving_up.set)
         else:
+            self.is_repeated = True
             self.giving_up.set()

@@ -7,15 +7,16 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 from printos_async._errors import InvalidDeviceIdError, InvalidStatusError, OutboxError
+from printos_async.outbox import SqlOutbox
 
-from ._outbox_options import opened_outbox
 from ._tally import Failure
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
 
-    from printos_async._client import PrintOSClient, Spooler
+    from printos_async._client import PrintOSClient
     from printos_async._models import StatusPush
+    from printos_async._spooler import Spooler
 
     from ._tally import Tally
 
@@ -46,8 +47,7 @@ class Spooling:
             OutboxError: The outbox cannot be opened. Nothing was put.
         """
         async with (
-            opened_outbox(self._url, client.account) as outbox,
-            client.spooler(outbox) as spooler,
+            client.spooler(SqlOutbox(self._url)) as spooler,
             asyncio.TaskGroup() as puts,
             aclosing(statuses),
         ):
