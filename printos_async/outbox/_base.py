@@ -55,7 +55,8 @@ class Claim:
         waited_s: Seconds since it was put.
         doubt_age_s: Seconds since the moment from which no earlier request of this device is under way any more
             that may have been lost on its way and may still land; None if there is none. A worker that died, or
-            was stopped for longer than its lease, leaves such devices behind.
+            was stopped for longer than its lease, leaves such devices behind. Below 0 while one is under way.
+        hold_s: Seconds in which nothing is to be sent for the device; above 0 from ``claim_all`` only.
     """
 
     device_id: str
@@ -64,6 +65,7 @@ class Claim:
     attempts: int = 0
     waited_s: float = 0.0
     doubt_age_s: float | None = None
+    hold_s: float = 0.0
 
 
 @frozen
@@ -173,8 +175,7 @@ class Outbox(Protocol):
     until ``newer`` finds it or the lease ends.
 
     Attributes:
-        is_shared: Other processes may use it at the same time. One that is not shared serves one pusher, which
-            keeps the statuses itself and gives back what it has not sent at its end.
+        is_shared: Other processes may use it at the same time. One that is not shared is a ``PrivateOutbox``.
         lease_s: Seconds after which a worker that does not renew has lost its devices.
 
     Every method raises ``OutboxError`` where the outbox cannot be read or written.
@@ -282,4 +283,12 @@ class Outbox(Protocol):
         Returns:
             How many there were.
         """
+        ...
+
+
+class PrivateOutbox(Outbox, Protocol):
+    """An outbox of one process. It serves one pusher, which takes everything and gives back what it has not sent."""
+
+    async def claim_all(self, owner: int) -> list[Claim]:
+        """Take ownership of every device with a waiting status that nobody owns, whether its time has come or not."""
         ...

@@ -7,7 +7,7 @@ import time
 from itertools import count
 from typing import TYPE_CHECKING
 
-from attrs import define, field
+from attrs import define, evolve, field
 
 from printos_async._checks import require_number
 from printos_async._errors import ConfigurationError, OutboxError
@@ -137,6 +137,20 @@ class MemoryOutbox:
             if self._is_claimable(state, row) and row.due_at == due_at:
                 row.owner = owner
                 claims.append(_claim(row, now))
+        return claims
+
+    async def claim_all(self, owner: int) -> list[Claim]:
+        """As ``PrivateOutbox.claim_all``."""
+        state, now = self._opened(), self._clock()
+        claims = []
+        for row in (
+            sorted(state.rows.values(), key=lambda row: row.due_at) if self._is_live(state, owner) else ()
+        ):
+            if self._is_claimable(state, row):
+                row.owner = owner
+                doubt_age_s = None if row.doubt_since is None else now - row.doubt_since
+                hold_s = max(0.0, row.due_at - now)
+                claims.append(evolve(_claim(row, now), doubt_age_s=doubt_age_s, hold_s=hold_s))
         return claims
 
     async def finish(self, owner: int, finished: Sequence[Finish]) -> list[Claim]:
