@@ -12,6 +12,7 @@ import random
 import statistics
 import tempfile
 import time
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -121,16 +122,14 @@ def _measure(arguments: argparse.Namespace, kind: str, make: Callable[[str], Out
     _run("asyncio", lambda: on("large", lambda outbox: fill(outbox, large)))
     for batch in (64, 500):
         costs: dict[str, list[float]] = {"small": [], "large": []}
+
+        async def spend(outbox: Outbox, names: Sequence[str], batch: int = batch) -> float:
+            return await _cycle_cost_us(outbox, names, arguments.duration_s, batch)
+
         for _ in range(arguments.rounds):
             for account, names in (("small", small), ("large", large)):
-                costs[account].append(
-                    _run(
-                        available_loops()[-1],
-                        lambda account=account, names=names: on(  # type: ignore[misc]
-                            account, lambda outbox: _cycle_cost_us(outbox, names, arguments.duration_s, batch)
-                        ),
-                    )
-                )
+                main = partial(on, account, partial(spend, names=names))
+                costs[account].append(_run(available_loops()[-1], main))
         few, many = (statistics.median(costs[account]) for account in ("small", "large"))
         print(
             f"{kind:11} put + claim + finish, batches of {batch:3}: {few:6.1f} µs a status at {_SMALL:,} devices,"
@@ -152,14 +151,14 @@ def main() -> None:
     parser.add_argument("--duration-s", type=float, default=2.0)
     parser.add_argument("--folder", type=Path, help="where the files are made; on a disk, not in memory")
     arguments = parser.parse_args()
-    kinds = [*arguments.kinds, *(["postgresql"] if arguments.postgres else [])]
+    kinds = [*arguments.kinds]
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
         memory: dict[str, Outbox] = {}
         makers: dict[str, Callable[[str], Outbox]] = {
             "memory": lambda account: memory.setdefault(account, MemoryOutbox()),
             # A file for each: the accounts of a database share its size.
             "sqlite": lambda account: SqlOutbox(f"sqlite+aiosqlite:///{folder}/{account}.db"),
-            "postgresql": lambda _: SqlOutbox(arguments.postgres),
+            "postgresql": lambda _: SqlOutbox(arguments.postgres or ""),
         }
         for kind in dict.fromkeys(kinds):
             _measure(arguments, kind, makers[kind])
