@@ -12,6 +12,7 @@ from ._base import (
     Release,
 )
 from ._memory import MemoryOutbox
+from ._spool import SetAside
 from ._sql import SqlOutbox
 
 __all__ = [
@@ -25,5 +26,6 @@ __all__ = [
     "OutboxStats",
     "Progress",
     "Release",
+    "SetAside",
     "SqlOutbox",
 ]

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from printos_async import ConfigurationError, OutboxCorruptError, OutboxError, SqlOutbox
+from printos_async import ConfigurationError, OutboxError, SqlOutbox
 from printos_async.outbox import Finish
 from printos_async.outbox import _rows as rows
 from printos_async.outbox import _sql as module
@@ -20,8 +20,6 @@ from printos_async.outbox._schema import prepare
 from .stores import ACCOUNT, LEASE_S, draft, sql_store
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from sqlalchemy import Connection
 
     from tests.postgres import PostgresServer
@@ -198,13 +196,6 @@ async def _with_sync_connection(database: SqlStore, use: object) -> None:
             await connection.run_sync(use)  # type: ignore[arg-type]
     finally:
         await engine.dispose()
-
-
-async def test_a_file_that_is_no_database_is_said_to_be_damaged(tmp_path: Path) -> None:
-    (tmp_path / "spool.db").write_bytes(b"not a database at all, but long enough to look at" * 100)
-    outbox = SqlOutbox(f"sqlite+aiosqlite:///{tmp_path / 'spool.db'}")
-    with pytest.raises(OutboxCorruptError):
-        await outbox.open(ACCOUNT)
 
 
 async def test_a_cancelled_claim_is_found_again(database: SqlStore) -> None:
