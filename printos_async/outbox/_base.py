@@ -76,6 +76,8 @@ class Finish:
         hold_s: Seconds in which nothing is to be sent for this device.
         attempts: Requests that were made for it.
         error: Why it was given up, which makes it a dead letter; None if it was delivered.
+        keep: The worker goes on owning the device, for it remembers something of it that the outbox does not.
+            It releases the device later.
     """
 
     device_id: str
@@ -83,11 +85,12 @@ class Finish:
     hold_s: float = 0.0
     attempts: int = 0
     error: str | None = None
+    keep: bool = False
 
 
 @frozen
 class Release:
-    """A device that its worker gives back with its status unsent.
+    """A device that its worker gives back with its status unsent, or that it had kept.
 
     Attributes:
         device_id: The device.

@@ -112,7 +112,7 @@ class MemoryOutbox:
                 newer[row.device_id] = claim_of(row, now)
             else:
                 newer.pop(row.device_id, None)
-                row.owner = None
+                row.owner = row.owner if one.keep else None
         return list(newer.values())
 
     async def release(self, owner: int, released: Sequence[Release]) -> None:

@@ -170,7 +170,8 @@ class AccountRows:
         # Of two for one device the later one tells more.
         latest = {one.device_id: one for one in sorted(finished, key=lambda one: one.seq)}
         lines = [
-            (one.device_id, one.seq, one.hold_s, one.attempts, one.error) for _, one in sorted(latest.items())
+            (one.device_id, one.seq, one.hold_s, one.attempts, one.error, int(one.keep))
+            for _, one in sorted(latest.items())
         ]
         # Should power be lost before the disk has it, the devices are still owned, and taken over in doubt. (Not so
         # in PostgreSQL, which may lose power while the worker goes on: there everything is safe at once.)
@@ -210,7 +211,7 @@ class AccountRows:
         for row in rows:
             body = _bytes(row.body)
             if crc(row.device_id, body) != row.crc:
-                damaged.append((row.device_id, row.seq, 0.0, row.attempts, _DAMAGED))
+                damaged.append((row.device_id, row.seq, 0.0, row.attempts, _DAMAGED, 0))
                 continue
             waited_s = max(row.waited_s, 0.0)
             claims.append(Claim(row.device_id, row.seq, body, row.attempts, waited_s, _age(row.doubt_age_s)))
