@@ -55,13 +55,18 @@ class SqliteFile:
 
         self._spool = Spool(Path(path), initialise=_initialise, on_set_aside=tell)
 
-    def connect(self, *_: Any, **__: Any) -> DriverConnection:
-        """Give what the engine awaits to get a connection."""
+    async def connect(self, *_: Any, **__: Any) -> DriverConnection:
+        """Give a connection to the engine."""
         connection = DriverConnection(self._spool.connect, _CHUNK_ROWS)
         # SQLAlchemy does so too: an outbox that was not closed does not keep the program from ending.
         thread: Any = getattr(connection, "_thread", connection)
         thread.daemon = True
-        return connection
+        try:
+            return await connection
+        except BaseException:
+            # The thread has been told to end, and says so to the loop, which may be closed a moment later.
+            await asyncio.shield(asyncio.to_thread(thread.join))
+            raise
 
     async def use(
         self, connection: AsyncConnection, use: Callable[[AsyncConnection], Awaitable[Answer]]
