@@ -13,6 +13,7 @@ from ._base import (
     Release,
 )
 from ._memory import MemoryOutbox
+from ._spool import SetAside
 from ._sql import SqlOutbox
 
 __all__ = [
@@ -27,5 +28,6 @@ __all__ = [
     "PrivateOutbox",
     "Progress",
     "Release",
+    "SetAside",
     "SqlOutbox",
 ]

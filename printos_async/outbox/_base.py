@@ -98,7 +98,8 @@ class Release:
         device_id: The device.
         hold_s: Seconds in which nothing is to be sent for it.
         attempts: Requests that were made for its newest status.
-        doubt_in_s: Seconds until the last request has ended that may still land; None if there is none.
+        doubt_in_s: Seconds until the last request has ended that may still land; None if the worker made none. A
+            doubt that the device had when it was claimed stays until a status is finished.
     """
 
     device_id: str
@@ -136,7 +137,7 @@ class Progress:
         seq: Number of the newest status.
         done_seq: Number of the newest status that was delivered or given up.
         attempts: Requests that were made for that.
-        error: Why that one was given up; None if it was delivered.
+        error: Why that one was given up, also where a newer one waits by now; None if it was delivered.
     """
 
     device_id: str
@@ -252,7 +253,10 @@ class Outbox(Protocol):
         ...
 
     async def newer(self, owner: int, known: Mapping[str, int]) -> list[Claim]:
-        """Give statuses of devices that the worker owns with a number above the one that it knows."""
+        """Give statuses of devices that the worker owns with a number above the one that it knows.
+
+        Devices that are not in ``known`` are found only after a claim whose outcome its caller did not get.
+        """
         ...
 
     async def progress(self, device_ids: Iterable[str]) -> list[Progress]:
@@ -268,7 +272,10 @@ class Outbox(Protocol):
         ...
 
     async def requeue(self, device_ids: Iterable[str] | None = None) -> int:
-        """Let dead letters be sent again, of these devices or all; gives how many there were."""
+        """Let dead letters be sent again, of these devices or all; gives how many there were.
+
+        Each counts as put again, with the next number of its device.
+        """
         ...
 
     async def purge(self, *, failed: bool = False, older_than_s: float = 0.0) -> int:
