@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
     from typing import TypeVar
 
-    from sqlalchemy import URL, CursorResult, Executable, Row
+    from sqlalchemy import URL, Executable, Row
 
     Answer = TypeVar("Answer")
 
@@ -70,15 +70,34 @@ class Database:
         parameters: Mapping[str, Any],
         *,
         on_retry: Callable[[], None] | None = None,
+        outlives_power: bool = True,
     ) -> Sequence[Row[Any]]:
-        """Give the rows of a statement; ``on_retry`` is called where an attempt before may have taken place."""
-        result = await self._run(statement, parameters, on_retry)
-        return result.all()
+        """Give the rows of a statement.
+
+        Args:
+            statement: What is to be done.
+            parameters: Its parameters.
+            on_retry: Called where an attempt before may have taken place.
+            outlives_power: Whether a file has to hold it safe against a loss of power when this returns. Whatever
+                came before it in the file is there as well, if anything after it is.
+        """
+
+        async def execute(connection: AsyncConnection) -> Sequence[Row[Any]]:
+            if self._is_sqlite:
+                await _synchronise(connection, outlives_power)
+            return (await connection.execute(statement, dict(parameters))).all()
+
+        return await self.with_connection(execute, on_retry)
 
     async def count(self, statement: Executable, parameters: Mapping[str, Any]) -> int:
         """Run a statement without rows; give how many rows it has changed."""
-        result = await self._run(statement, parameters)
-        return int(result.rowcount)
+
+        async def execute(connection: AsyncConnection) -> int:
+            if self._is_sqlite:
+                await _synchronise(connection, outlives_power=True)
+            return int((await connection.execute(statement, dict(parameters))).rowcount)
+
+        return await self.with_connection(execute)
 
     async def with_connection(
         self,
@@ -112,17 +131,6 @@ class Database:
         with contextlib.suppress(SQLAlchemyError, OSError):
             await self._engine.dispose()
 
-    async def _run(
-        self,
-        statement: Executable,
-        parameters: Mapping[str, Any],
-        on_retry: Callable[[], None] | None = None,
-    ) -> CursorResult[Any]:
-        async def execute(connection: AsyncConnection) -> CursorResult[Any]:
-            return await connection.execute(statement, dict(parameters))
-
-        return await self.with_connection(execute, on_retry)
-
     def _translated(self, error: Exception) -> OutboxError:
         origin = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
         state = _state(origin)
@@ -141,6 +149,17 @@ def _set_up_sqlite(connection: Any, _: Any) -> None:
     for setting in ("journal_mode = WAL", "synchronous = FULL", "cache_size = -32768"):
         cursor.execute(f"PRAGMA {setting}")
     cursor.close()
+
+
+async def _synchronise(connection: AsyncConnection, outlives_power: bool) -> None:  # noqa: FBT001
+    """Let the connection's next commits wait for the disk, or not."""
+    level = "FULL" if outlives_power else "NORMAL"
+    known = (await connection.get_raw_connection()).info
+    if known.get("synchronous") != level:
+        # What fails half-way is asked for again.
+        known["synchronous"] = None
+        await connection.exec_driver_sql(f"PRAGMA synchronous = {level}")
+        known["synchronous"] = level
 
 
 def _is_of_the_database(error: Exception) -> bool:

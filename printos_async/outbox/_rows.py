@@ -165,8 +165,12 @@ class AccountRows:
             (one.device_id, one.seq, one.hold_s, one.attempts, one.error, int(one.keep))
             for _, one in sorted(latest.items())
         ]
+        # Should power be lost before the disk has it, the devices are still owned, and taken over in doubt. (Not so
+        # in PostgreSQL, which may lose power while the worker goes on: there everything is safe at once.)
         rows = await self._database.rows(
-            self._statements.finish, self._parameters(this_worker=owner, batch=to_json(lines))
+            self._statements.finish,
+            self._parameters(this_worker=owner, batch=to_json(lines)),
+            outlives_power=False,
         )
         waiting = [row for row in rows if row.seq > row.done_seq]
         newer = {claim.device_id: claim for claim in await self._sound(owner, waiting)}
