@@ -229,6 +229,16 @@ class StatusPusher:
             _log.warning("%(pending)d statuses were not settled within %(timeout_s)s s", fields, extra=fields)
         return self.stats()
 
+    async def wait_ended(self) -> None:
+        """Wait until the pusher was closed: for a process that only sends what others have put.
+
+        Cancelling stops the waiting only.
+
+        Raises:
+            Exception: A bug, of a hook for example, has ended its work; nothing is sent any more.
+        """
+        await self._engine.occupancy.wait_until_below(0)
+
     async def aclose(self) -> None:
         """End at once. What is in flight ends by itself; what waits is not sent and stays ``pending``.
 

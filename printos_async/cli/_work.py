@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any, Self
 
 import attrs
@@ -14,8 +15,7 @@ from ._log import LibraryWarnings
 from ._output import complain
 
 if TYPE_CHECKING:
-    import asyncio
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Coroutine, Iterable, Mapping
 
     from printos_async._events import Event
     from printos_async._pusher import StatusPusher
@@ -102,7 +102,7 @@ class Work:
         ):
             self._pusher = pusher
             with LibraryWarnings():
-                await stop.wait()
+                await _first_of(stop.wait(), pusher.wait_ended())
                 await pusher.drain(settings.drain_timeout_s)
 
     def _on_event(self, event: Event) -> None:
@@ -114,6 +114,18 @@ class Work:
                 if event.circuit == "open"
                 else "the server is back"
             )
+
+
+async def _first_of(*waits: Coroutine[Any, Any, object]) -> None:
+    """Wait for the first of them to end, and raise what it raises."""
+    tasks = {asyncio.create_task(wait) for wait in waits}
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+    for task in done:
+        task.result()
 
 
 def _field_names() -> list[str]:

@@ -10,7 +10,7 @@ from printos_async._checks import require_number
 
 from . import _follow_options, _settings
 from ._crew import Crew
-from ._outbox_options import OutboxUrl, outbox_url
+from ._outbox_options import OutboxUrl, opened_outbox, outbox_url
 from ._output import EXIT_FAILED, EXIT_OK, complain, exit_code_of_signal, say, say_json
 from ._progress import live_progress, state_lines
 from ._pusher_line import PusherLine
@@ -176,11 +176,12 @@ class _Shift:
 
     async def _check(self) -> None:
         # What is wrong with the settings is said once, and not by each process again and again.
-        async with (
-            self._settings.client.make_client() as client,
-            self._settings.make_pusher(client) as pusher,
-        ):
-            await pusher.aclose()
+        settings = self._settings
+        async with settings.client.make_client() as client:
+            # Not opened: it would claim what it then has to give back.
+            await settings.make_pusher(client).aclose()
+            async with opened_outbox(settings.outbox, client.account):
+                pass
 
     def _exit_code(self) -> int:
         signals, unfinished = self._signals, self._work.state().stats.pending
