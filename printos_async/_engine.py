@@ -69,7 +69,7 @@ class Engine:
 
     def accept(self, call: Call, waiter: asyncio.Future[PushResult] | None = None) -> Entry:
         """Take an encoded status; one of the same device that is waiting is superseded."""
-        entry = Entry(self.next_seq(), call.device_id or "", call, self._loop.time(), waiter=waiter)
+        entry = Entry(next(self._seq), call.device_id or "", call, self._loop.time(), waiter=waiter)
         self.take(entry)
         return entry
 
@@ -91,7 +91,8 @@ class Engine:
             slot = self._slots[device_id] = Slot(device_id)
         if doubt_until_s is not None:
             slot.inherit_doubt(doubt_until_s, self._promises)
-        slot.not_before_s = max(slot.not_before_s, not_before_s)
+        if not_before_s:
+            slot.not_before_s = max(slot.not_before_s, not_before_s)
         replaced, slot.waiting = slot.waiting, entry
         if self._promises.deadline_s is not None:
             self.timetable.arm_deadline(slot, entry)
