@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from typing import TYPE_CHECKING
+from weakref import WeakSet
 
+from ._errors import ConfigurationError
 from ._settling import claimed_entry, doubt_until_s, release_of
 from .outbox._base import Draft, Finish
 
@@ -14,9 +16,10 @@ if TYPE_CHECKING:
     from ._engine import Engine
     from ._operations import Operations
     from ._slot import Entry, Promises
-    from .outbox import Outbox
+    from .outbox import PrivateOutbox
 
-_CLAIMED_AT_ONCE = 1_000
+# Two pushers on one would each send for the same device.
+_lent: WeakSet[PrivateOutbox] = WeakSet()
 
 
 class Loan:
@@ -24,7 +27,7 @@ class Loan:
 
     def __init__(
         self,
-        outbox: Outbox,
+        outbox: PrivateOutbox,
         engine: Engine,
         operations: Operations,
         promises: Promises,
@@ -39,37 +42,47 @@ class Loan:
         self._timeout_s = timeout_s
         self._accepted = accepted
         self._loop = asyncio.get_running_loop()
-        self._owner: int | None = None
+        self._has_it = False
 
     async def start(self) -> None:
         """Take everything out of the outbox.
 
         Raises:
-            OutboxError: Another pusher has it.
+            ConfigurationError: Another pusher has it.
         """
-        self._owner = owner = await self._outbox.join()
-        while claims := await self._outbox.claim(owner, _CLAIMED_AT_ONCE):
-            for claim in claims:
-                now_s = self._loop.time()
-                entry = claimed_entry(claim, self._operations, now_s=now_s)
-                entry.seq = self._engine.next_seq()  # the engine's numbers are those of all devices
-                self._accepted(entry)
-                self._engine.take(entry, doubt_until_s=doubt_until_s(claim, self._promises, now_s=now_s))
-            await self._outbox.finish(owner, [Finish(claim.device_id, claim.seq) for claim in claims])
+        if self._outbox in _lent:
+            raise ConfigurationError(
+                "another pusher has this outbox: close that one first, or make one for each"
+            )
+        _lent.add(self._outbox)
+        self._has_it = True
+        owner = await self._outbox.join()
+        claims = await self._outbox.claim_all(owner)
+        for claim in claims:
+            now_s = self._loop.time()
+            entry = claimed_entry(claim, self._operations, now_s=now_s)
+            entry.seq = self._engine.next_seq()  # the engine's numbers are those of all devices
+            self._accepted(entry)
+            until_s = doubt_until_s(claim, self._promises, now_s=now_s)
+            self._engine.take(entry, not_before_s=now_s + claim.hold_s, doubt_until_s=until_s)
+        await self._outbox.finish(owner, [Finish(claim.device_id, claim.seq) for claim in claims])
+        await self._outbox.leave(owner)
 
     async def aclose(self) -> None:
         """Give back what was not sent."""
-        if self._owner is None:
+        if not self._has_it:
             return
+        self._has_it = False
         slots = [slot for slot in self._engine.timetable.slots.values() if slot.active]
         drafts = []
         for slot in slots:
             entry = slot.waiting or slot.in_flight or slot.sent
             assert entry is not None  # noqa: S101  # what is active has one of them
             drafts.append(Draft(slot.device_id, entry.call.body))
-        await self._outbox.put(drafts, owner=self._owner)
+        owner = await self._outbox.join()
+        await self._outbox.put(drafts, owner=owner)
         now_s = self._loop.time()
-        await self._outbox.release(
-            self._owner, [release_of(slot, now_s=now_s, timeout_s=self._timeout_s) for slot in slots]
-        )
-        await self._outbox.leave(self._owner)
+        released = [release_of(slot, now_s=now_s, timeout_s=self._timeout_s) for slot in slots]
+        await self._outbox.release(owner, released)
+        await self._outbox.leave(owner)
+        _lent.discard(self._outbox)

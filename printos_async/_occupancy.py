@@ -9,7 +9,8 @@ class Occupancy:
     """Counts, and wakes those who wait.
 
     Attributes:
-        devices: Devices with something to be done.
+        devices: Devices with something to be done. Whoever lowers it calls ``notify`` if there are watchers.
+        watchers: Those who wait, each with the number below which it is woken.
         crash: The bug that ended the work, if one did.
     """
 
@@ -17,17 +18,7 @@ class Occupancy:
         self.devices = 0
         self.crash: BaseException | None = None
         self._ended = False
-        self._watchers: list[tuple[int, asyncio.Future[None]]] = []
-
-    def increase(self) -> None:
-        """Count one more."""
-        self.devices += 1
-
-    def decrease(self) -> None:
-        """Count one less."""
-        self.devices -= 1
-        if self._watchers:
-            self._notify()
+        self.watchers: list[tuple[int, asyncio.Future[None]]] = []
 
     async def wait_until_below(self, devices: int) -> None:
         """Wait until fewer than this many devices have something to be done, or the work has ended.
@@ -37,11 +28,11 @@ class Occupancy:
         """
         while self.devices >= devices and not self._ended:
             watcher = (devices, asyncio.get_running_loop().create_future())
-            self._watchers.append(watcher)
+            self.watchers.append(watcher)
             try:
                 await watcher[1]
             finally:
-                self._watchers.remove(watcher)
+                self.watchers.remove(watcher)
         if self.crash is not None:
             raise self.crash
 
@@ -49,9 +40,10 @@ class Occupancy:
         """Wake all who wait; what they waited for is not going to happen."""
         self.crash = self.crash or crash
         self._ended = True
-        self._notify()
+        self.notify()
 
-    def _notify(self) -> None:
-        for devices, watcher in self._watchers:
+    def notify(self) -> None:
+        """Wake those for whom the devices have become few enough."""
+        for devices, watcher in self.watchers:
             if not watcher.done() and (self.devices < devices or self._ended):
                 watcher.set_result(None)

@@ -52,6 +52,7 @@ class _Push:
     ) -> None:
         self.report = PushReport()
         self._hooks = core.hooks
+        self._is_watched = bool(core.hooks)  # asked once, for there are two events for each status
         self._on_result = on_result
         self._loop = asyncio.get_running_loop()
         self.engine = Engine(
@@ -65,7 +66,7 @@ class _Push:
         except (InvalidDeviceIdError, InvalidStatusError) as error:
             self._keep(PushResult(device_id or "", "failed", 0, 0.0, error, status))
         else:
-            if self._hooks:
+            if self._is_watched:
                 self._hooks.emit(StatusAccepted(entry.device_id, entry.seq))
 
     async def aclose(self) -> None:
@@ -78,7 +79,7 @@ class _Push:
     def _settle(
         self, entry: Entry, outcome: Outcome, error: PrintOSError | None, superseded_by: int | None
     ) -> None:
-        if self._hooks:
+        if self._is_watched:
             emit_outcome(self._hooks, entry, outcome, error, superseded_by, now_s=self._loop.time())
         if outcome == "sent" and self._on_result is None:
             self.report.sent += 1  # by far the most frequent end: nobody asks for its result

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Literal, Self, cast
 
 from attrs import frozen
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from ._models import DeviceId, DeviceStatusUpdate, PushResult
     from ._operations import Operations
     from ._slot import Entry, Outcome, Promises
-    from .outbox import Outbox
+    from .outbox import Outbox, PrivateOutbox
 
 _log = logging.getLogger("printos_async.pusher")
 
@@ -126,7 +126,7 @@ class StatusPusher:
             )
         elif custody is not None:
             self._loan = Loan(
-                custody.outbox,
+                cast("PrivateOutbox", custody.outbox),  # which is what one is that is not shared
                 self._engine,
                 operations,
                 promises,
@@ -228,6 +228,16 @@ class StatusPusher:
             fields = {"pending": self.stats().pending, "timeout_s": timeout_s}
             _log.warning("%(pending)d statuses were not settled within %(timeout_s)s s", fields, extra=fields)
         return self.stats()
+
+    async def wait_ended(self) -> None:
+        """Wait until the pusher was closed: for a process that only sends what others have put.
+
+        Cancelling stops the waiting only.
+
+        Raises:
+            Exception: A bug, of a hook for example, has ended its work; nothing is sent any more.
+        """
+        await self._engine.occupancy.wait_until_below(0)
 
     async def aclose(self) -> None:
         """End at once. What is in flight ends by itself; what waits is not sent and stays ``pending``.

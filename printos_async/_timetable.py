@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import time
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Protocol
@@ -68,7 +67,7 @@ class Timetable:
         self.watcher: SlotWatcher | None = None
         # By time.monotonic(), not the loop's clock: uvloop's stands still between two rounds, in which a process
         # may have been stopped.
-        self.open_until_s = math.inf
+        self._open_until_s: float | None = None
 
     def schedule(self, slot: Slot) -> None:
         """Put a slot where it belongs now, unless a worker holds it or is about to take it."""
@@ -96,7 +95,7 @@ class Timetable:
         """Wait for the next slot whose turn it is, and for the host to want a request."""
         ready = self.ready
         while True:
-            if ready.slots and self.is_open():
+            if ready.slots and (self._open_until_s is None or self.is_open()):
                 now_s = self._loop.time()
                 again_s = self._core.admit(now_s=now_s, patient=self._promises.patient)
                 if again_s <= now_s:
@@ -112,11 +111,11 @@ class Timetable:
 
     def is_open(self) -> bool:
         """Whether a request may be sent, as far as the lease is concerned."""
-        return self.open_until_s == math.inf or time.monotonic() < self.open_until_s
+        return self._open_until_s is None or time.monotonic() < self._open_until_s
 
     def open_until(self, until_s: float) -> None:
         """Let requests be sent until then, by ``time.monotonic()``."""
-        self.open_until_s = until_s
+        self._open_until_s = until_s
         self.ready.wake_all()
 
     def delayed(self) -> list[Slot]:
@@ -150,10 +149,11 @@ class Timetable:
 
     def _count(self, slot: Slot, *, active: bool) -> None:
         slot.counted = active
-        if active:
-            self._occupancy.increase()
-        else:
-            self._occupancy.decrease()
+        occupancy = self._occupancy
+        occupancy.devices += 1 if active else -1
+        if not active:
+            if occupancy.watchers:
+                occupancy.notify()
             if self.watcher is not None:
                 self.watcher.rested(slot)
 

@@ -14,7 +14,7 @@ from sqlalchemy import (
     cast,
     column,
     func,
-    literal,
+    literal_column,
     select,
     type_coerce,
 )
@@ -66,9 +66,7 @@ class Dialect:
         if self._is_sqlite:
             values = func.json_each(batch).table_valued("value", name="entry")
             fields: list[ColumnElement[Any]] = [
-                type_coerce(
-                    func.json_extract(values.c.value, literal(f"$[{index}]", literal_execute=True)), kind
-                )
+                type_coerce(func.json_extract(values.c.value, literal_column(f"'$[{index}]'")), kind)
                 for index, kind in enumerate(columns.values())
             ]
         else:
@@ -76,7 +74,7 @@ class Dialect:
                 column("value", JSON), name="entry"
             )
             fields = [
-                cast(values.c.value.op("->>")(literal(index, Integer, literal_execute=True)), kind)
+                cast(values.c.value.op("->>")(literal_column(str(index), Integer)), kind)
                 for index, kind in enumerate(columns.values())
             ]
         rows = select(*(field.label(name) for name, field in zip(columns, fields, strict=True)))

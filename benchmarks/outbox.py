@@ -1,0 +1,168 @@
+"""The cost of keeping statuses: ``python -m benchmarks.outbox [--postgres URL] [--large 1000000]``.
+
+Measures durable ``put`` from 64 concurrent putters, each with one status at a time, and what one status costs
+(put, claim, finish) with few and with many devices in the outbox. Prints medians.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import random
+import statistics
+import tempfile
+import time
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from printos_async.outbox import Draft, Finish, MemoryOutbox, SqlOutbox
+
+from .loops import available_loops, loop_factory
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Iterator, Sequence
+
+    from printos_async.outbox import Outbox
+
+    from .loops import Loop
+
+_PUTTERS = 64
+_SMALL = 1_000
+_BODY = b'{"status":"DS_PRINTING","metrics":{"pagesTotal":1234567,"inkLevel":0.4375}}'
+
+
+def _names(devices: int) -> list[str]:
+    # As PrintOS gives them: without an order that would put neighbours into one page.
+    dice = random.Random(7)
+    return [f"{dice.getrandbits(128):032x}" for _ in range(devices)]
+
+
+async def _fill(outbox: Outbox, names: Sequence[str]) -> None:
+    owner = await outbox.join()
+    unfilled = iter(names)
+    while part := list(islice(unfilled, 1000)):
+        kept = await outbox.put([Draft(name, _BODY) for name in part], owner=owner)
+        await outbox.finish(
+            owner, [Finish(name, one.seq) for name, one in zip(part, kept, strict=True) if one.claimed]
+        )
+        await outbox.renew(owner)
+    await outbox.leave(owner)
+
+
+async def _put_rate(outbox: Outbox, names: Sequence[str], duration_s: float) -> float:
+    """Give statuses per second."""
+    count = 0
+    end = time.perf_counter() + duration_s
+
+    async def put(mine: Iterator[str]) -> None:
+        nonlocal count
+        while time.perf_counter() < end:
+            await outbox.put([Draft(next(mine), _BODY)])
+            count += 1
+
+    begun = time.perf_counter()
+    await asyncio.gather(*(put(_random(names, seed)) for seed in range(_PUTTERS)))
+    return count / (time.perf_counter() - begun)
+
+
+async def _cycle_cost_us(outbox: Outbox, names: Sequence[str], duration_s: float, batch: int) -> float:
+    """Give microseconds for put, claim and finish of one status, in batches."""
+    owner = await outbox.join()
+    dice = random.Random(time.perf_counter())
+    count = 0
+    begun = time.perf_counter()
+    while time.perf_counter() - begun < duration_s:
+        await outbox.put([Draft(name, _BODY) for name in dice.sample(names, batch)])
+        claims = await outbox.claim(owner, batch)
+        await outbox.finish(owner, [Finish(claim.device_id, claim.seq) for claim in claims])
+        count += len(claims)
+    spent_s = time.perf_counter() - begun
+    await outbox.leave(owner)
+    return 1e6 * spent_s / count
+
+
+def _random(names: Sequence[str], seed: int) -> Iterator[str]:
+    dice = random.Random(seed)
+    while True:
+        yield dice.choice(names)
+
+
+def _run(loop: Loop, main: Callable[[], Coroutine[None, None, float]]) -> float:
+    with asyncio.Runner(loop_factory=loop_factory(loop)) as runner:
+        return runner.run(main())
+
+
+def _measure(arguments: argparse.Namespace, kind: str, make: Callable[[str], Outbox]) -> None:
+    small, large = _names(_SMALL), _names(arguments.large)
+
+    async def on(account: str, use: Callable[[Outbox], Coroutine[None, None, float]]) -> float:
+        outbox = make(account)
+        await outbox.open(account)
+        try:
+            return await use(outbox)
+        finally:
+            await outbox.aclose()
+
+    async def fill(outbox: Outbox, names: Sequence[str]) -> float:
+        if (await outbox.stats()).devices < len(names):
+            await _fill(outbox, names)
+        return 0.0
+
+    _run("asyncio", lambda: on("small", lambda outbox: fill(outbox, small)))
+    for loop in available_loops():
+        rates = [
+            _run(loop, lambda: on("small", lambda outbox: _put_rate(outbox, small, arguments.duration_s)))
+            for _ in range(arguments.rounds)
+        ]
+        print(f"{kind:11} {loop:8} put from {_PUTTERS} putters       {statistics.median(rates):>10,.0f}/s")
+    if not arguments.large:
+        return
+    _run("asyncio", lambda: on("large", lambda outbox: fill(outbox, large)))
+    for batch in (64, 500):
+        costs: dict[str, list[float]] = {"small": [], "large": []}
+
+        async def spend(outbox: Outbox, names: Sequence[str], batch: int = batch) -> float:
+            return await _cycle_cost_us(outbox, names, arguments.duration_s, batch)
+
+        for _ in range(arguments.rounds):
+            for account, names in (("small", small), ("large", large)):
+                main = partial(on, account, partial(spend, names=names))
+                costs[account].append(_run(available_loops()[-1], main))
+        few, many = (statistics.median(costs[account]) for account in ("small", "large"))
+        print(
+            f"{kind:11} put + claim + finish, batches of {batch:3}: {few:6.1f} µs a status at {_SMALL:,} devices,"
+            f" {many:6.1f} µs at {arguments.large:,}: {many / few:.2f} times"
+        )
+
+
+def main() -> None:
+    """Measure what was asked for."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.outbox", description=__doc__)
+    parser.add_argument(
+        "--kinds", nargs="+", choices=("memory", "sqlite", "postgresql"), default=["memory", "sqlite"]
+    )
+    parser.add_argument("--postgres", metavar="URL", help="an empty database: postgresql+asyncpg://...")
+    parser.add_argument(
+        "--large", type=int, default=1_000_000, help="devices in the large outbox, 0 for none"
+    )
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--duration-s", type=float, default=2.0)
+    parser.add_argument("--folder", type=Path, help="where the files are made; on a disk, not in memory")
+    arguments = parser.parse_args()
+    kinds = [*arguments.kinds]
+    with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
+        memory: dict[str, Outbox] = {}
+        makers: dict[str, Callable[[str], Outbox]] = {
+            "memory": lambda account: memory.setdefault(account, MemoryOutbox()),
+            # A file for each: the accounts of a database share its size.
+            "sqlite": lambda account: SqlOutbox(f"sqlite+aiosqlite:///{folder}/{account}.db"),
+            "postgresql": lambda _: SqlOutbox(arguments.postgres or ""),
+        }
+        for kind in dict.fromkeys(kinds):
+            _measure(arguments, kind, makers[kind])
+
+
+if __name__ == "__main__":
+    main()
