@@ -109,6 +109,18 @@ def tests(session: nox.Session) -> None:
 
 
 @nox.session(venv_backend="none", default=False)
+def crash(session: nox.Session) -> None:
+    """Kill processes and the database server 250 times, and fail every write in turn; what was accepted stays."""
+    environment = _dev_environment(session)
+    files = [f"tests/outbox/test_{name}.py" for name in ("crash", "damage", "disk_full")]
+    session.run(
+        *(str(environment / BIN / "python"), "-m", "pytest", *(session.posargs or files)),
+        env={"PRINTOS_LONG_TESTS": "1"},
+        external=True,
+    )
+
+
+@nox.session(venv_backend="none", default=False)
 def bench(session: nox.Session) -> None:
     """Measure; what comes after ``--`` goes to ``python -m benchmarks``."""
     _dev(session, "benchmarks", *session.posargs)

@@ -77,14 +77,21 @@ class Engine:
         """Give the next number of a status; those of all devices are one sequence."""
         return next(self._seq)
 
-    def take(self, entry: Entry, *, doubt_until_s: float | None = None) -> None:
-        """Take a status that has its number already; until then somebody else's write may still land over it."""
+    def take(self, entry: Entry, *, not_before_s: float = 0.0, doubt_until_s: float | None = None) -> None:
+        """Take a status that has its number already.
+
+        Args:
+            entry: The status.
+            not_before_s: Nothing is sent for its device earlier.
+            doubt_until_s: Until then somebody else's write may still land over it.
+        """
         device_id = entry.device_id
         slot = self._slots.get(device_id)
         if slot is None:
             slot = self._slots[device_id] = Slot(device_id)
         if doubt_until_s is not None:
             slot.inherit_doubt(doubt_until_s, self._promises)
+        slot.not_before_s = max(slot.not_before_s, not_before_s)
         replaced, slot.waiting = slot.waiting, entry
         if self._promises.deadline_s is not None:
             self.timetable.arm_deadline(slot, entry)

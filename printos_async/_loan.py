@@ -16,11 +16,10 @@ if TYPE_CHECKING:
     from ._engine import Engine
     from ._operations import Operations
     from ._slot import Entry, Promises
-    from .outbox import Outbox
+    from .outbox import PrivateOutbox
 
-_CLAIMED_AT_ONCE = 1_000
 # Two pushers on one would each send for the same device.
-_lent: WeakSet[Outbox] = WeakSet()
+_lent: WeakSet[PrivateOutbox] = WeakSet()
 
 
 class Loan:
@@ -28,7 +27,7 @@ class Loan:
 
     def __init__(
         self,
-        outbox: Outbox,
+        outbox: PrivateOutbox,
         engine: Engine,
         operations: Operations,
         promises: Promises,
@@ -58,14 +57,15 @@ class Loan:
         _lent.add(self._outbox)
         self._has_it = True
         owner = await self._outbox.join()
-        while claims := await self._outbox.claim(owner, _CLAIMED_AT_ONCE):
-            for claim in claims:
-                now_s = self._loop.time()
-                entry = claimed_entry(claim, self._operations, now_s=now_s)
-                entry.seq = self._engine.next_seq()  # the engine's numbers are those of all devices
-                self._accepted(entry)
-                self._engine.take(entry, doubt_until_s=doubt_until_s(claim, self._promises, now_s=now_s))
-            await self._outbox.finish(owner, [Finish(claim.device_id, claim.seq) for claim in claims])
+        claims = await self._outbox.claim_all(owner)
+        for claim in claims:
+            now_s = self._loop.time()
+            entry = claimed_entry(claim, self._operations, now_s=now_s)
+            entry.seq = self._engine.next_seq()  # the engine's numbers are those of all devices
+            self._accepted(entry)
+            until_s = doubt_until_s(claim, self._promises, now_s=now_s)
+            self._engine.take(entry, not_before_s=now_s + claim.hold_s, doubt_until_s=until_s)
+        await self._outbox.finish(owner, [Finish(claim.device_id, claim.seq) for claim in claims])
         await self._outbox.leave(owner)
 
     async def aclose(self) -> None:

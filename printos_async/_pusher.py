@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Literal, Self, cast
 
 from attrs import frozen
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from ._models import DeviceId, DeviceStatusUpdate, PushResult
     from ._operations import Operations
     from ._slot import Entry, Outcome, Promises
-    from .outbox import Outbox
+    from .outbox import Outbox, PrivateOutbox
 
 _log = logging.getLogger("printos_async.pusher")
 
@@ -126,7 +126,7 @@ class StatusPusher:
             )
         elif custody is not None:
             self._loan = Loan(
-                custody.outbox,
+                cast("PrivateOutbox", custody.outbox),  # which is what one is that is not shared
                 self._engine,
                 operations,
                 promises,

@@ -8,10 +8,12 @@ from ._base import (
     Kept,
     Outbox,
     OutboxStats,
+    PrivateOutbox,
     Progress,
     Release,
 )
 from ._memory import MemoryOutbox
+from ._spool import SetAside
 from ._sql import SqlOutbox
 
 __all__ = [
@@ -23,7 +25,9 @@ __all__ = [
     "MemoryOutbox",
     "Outbox",
     "OutboxStats",
+    "PrivateOutbox",
     "Progress",
     "Release",
+    "SetAside",
     "SqlOutbox",
 ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-import zlib
 from typing import TYPE_CHECKING
 
 from printos_async._errors import OutboxCorruptError, OutboxError
@@ -28,31 +27,37 @@ _ADVICE = {
 }
 
 
-def outbox_error(error: sqlite3.Error, path: Path) -> OutboxError:
+def outbox_error(error: BaseException, path: Path) -> OutboxError:
     """Give the error of the tree for one of SQLite's; what is damaged becomes an ``OutboxCorruptError``.
 
     The text names the file, the reason and SQLite's name of the error, and nothing that was in the statement.
     """
-    # The low byte is the kind of error, the rest says which operation failed.
-    code = getattr(error, "sqlite_errorcode", 0)
-    name = getattr(error, "sqlite_errorname", type(error).__name__)
+    if isinstance(error, OSError):
+        return OutboxError(f"outbox {path} cannot be used: {error.strerror or type(error).__name__}")
     if is_damage(error):
-        return OutboxCorruptError(f"outbox {path} is damaged ({name})")
-    advice = _ADVICE.get(code & 0xFF, "SQLite refused the statement")
-    return OutboxError(f"outbox {path}: {advice} ({name})")
+        return OutboxCorruptError(f"outbox {path} is damaged ({name_of(error)})")
+    advice = _ADVICE.get(_kind(error), "SQLite refused the statement")
+    return OutboxError(f"outbox {path}: {advice} ({name_of(error)})")
 
 
-def is_damage(error: sqlite3.Error) -> bool:
+def name_of(error: BaseException) -> str:
+    """Give SQLite's name of an error, such as ``SQLITE_IOERR_WRITE``."""
+    return str(getattr(error, "sqlite_errorname", type(error).__name__))
+
+
+def is_about_content(error: sqlite3.Error) -> bool:
+    """Whether the error is about what is in the file, and not about disk, memory, permissions or locks."""
+    return _kind(error) not in _ADVICE
+
+
+def is_damage(error: BaseException) -> bool:
     """Whether the error says that the file's content is not what SQLite wrote."""
-    code = getattr(error, "sqlite_errorcode", 0)
-    return code & 0xFF in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+    # Of text that is no UTF-8 Python says it, and SQLite nothing.
+    return _kind(error) in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB} or (
+        isinstance(error, sqlite3.OperationalError) and str(error).startswith("Could not decode")
+    )
 
 
-def checksum(account: str, device_id: str, body: bytes) -> int:
-    """Give the number that is kept with a status and compared when it is read.
-
-    SQLite has checksums for its WAL only: a bit that flipped in the database file passes every check of its own as
-    long as it lies in a value, and would be sent as a status.
-    """
-    key = b"%b\0%b\0" % (account.encode(), device_id.encode())
-    return zlib.crc32(body, zlib.crc32(key))
+def _kind(error: BaseException) -> int:
+    # The low byte is the kind of error, the rest says which operation failed.
+    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF

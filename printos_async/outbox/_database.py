@@ -6,18 +6,21 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import event
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
-from printos_async._errors import OutboxCorruptError, OutboxError
+from printos_async._errors import OutboxError
 from printos_async._redact import redact
+
+from ._sqlite import SqliteFile
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
     from typing import TypeVar
 
     from sqlalchemy import URL, Executable, Row
+
+    from ._spool import SetAside
 
     Answer = TypeVar("Answer")
 
@@ -30,7 +33,6 @@ _POSTGRESQL_CONNECTIONS = 3
 _PASSING_STATES = {"40P01", "40001", "57P01", "57P02", "57P03", "53300"}
 # Values that the statement was given may stand in these texts.
 _TELLING_CLASSES = ("22", "23")
-_SQLITE_CORRUPT = ("malformed", "not a database", "could not decode")
 
 
 class Database:
@@ -38,9 +40,10 @@ class Database:
 
     Args:
         url: ``sqlite+aiosqlite`` with a file, or ``postgresql+asyncpg``.
+        on_set_aside: As in ``SqliteFile``.
     """
 
-    def __init__(self, url: URL) -> None:
+    def __init__(self, url: URL, *, on_set_aside: Callable[[SetAside], None] | None = None) -> None:
         self.dialect = url.get_backend_name()
         self._is_sqlite = self.dialect == "sqlite"
         self._secrets = [str(url.password)] if url.password else []
@@ -52,8 +55,10 @@ class Database:
             "max_overflow": 0,
             "pool_timeout": 3600.0,
         }
+        self._file: SqliteFile | None = None
         if self._is_sqlite:
-            options |= {"pool_size": 1, "connect_args": {"timeout": _BUSY_S}}
+            self._file = SqliteFile(str(url.database), on_set_aside=on_set_aside)
+            options |= {"pool_size": 1, "async_creator": self._file.connect}
         else:
             settings = {"application_name": "printos-async", "lock_timeout": f"{_BUSY_S:.0f}s"}
             options |= {
@@ -61,8 +66,6 @@ class Database:
                 "connect_args": {"server_settings": settings, "timeout": _BUSY_S},
             }
         self._engine = create_async_engine(url, **options)
-        if self._is_sqlite:
-            event.listen(self._engine.sync_engine, "connect", _set_up_sqlite)
 
     async def rows(
         self,
@@ -89,15 +92,15 @@ class Database:
 
         return await self.with_connection(execute, on_retry)
 
-    async def count(self, statement: Executable, parameters: Mapping[str, Any]) -> int:
-        """Run a statement without rows; give how many rows it has changed."""
+    async def execute(self, statement: Executable, parameters: Mapping[str, Any]) -> None:
+        """Run a statement that gives no rows."""
 
-        async def execute(connection: AsyncConnection) -> int:
+        async def execute(connection: AsyncConnection) -> None:
             if self._is_sqlite:
                 await _synchronise(connection, outlives_power=True)
-            return int((await connection.execute(statement, dict(parameters))).rowcount)
+            await connection.execute(statement, dict(parameters))
 
-        return await self.with_connection(execute)
+        await self.with_connection(execute)
 
     async def with_connection(
         self,
@@ -114,6 +117,8 @@ class Database:
         for pause_s in (*_PAUSES_S, None):
             try:
                 async with self._engine.connect() as connection:
+                    if self._file is not None:
+                        return await self._file.use(connection, use)
                     return await use(connection)
             except Exception as error:
                 if not _is_of_the_database(error):
@@ -133,22 +138,12 @@ class Database:
 
     def _translated(self, error: Exception) -> OutboxError:
         origin = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+        if self._file is not None:
+            return self._file.translated(origin)
         state = _state(origin)
         text = "" if state.startswith(_TELLING_CLASSES) else redact(_first_line(origin), self._secrets)
-        if self._is_sqlite:
-            kind = (
-                OutboxCorruptError if any(word in text.lower() for word in _SQLITE_CORRUPT) else OutboxError
-            )
-            return kind(f"the outbox's file cannot be used: {text or type(origin).__name__}")
         named = f"PostgreSQL error {state}" if state else type(origin).__name__
         return OutboxError(f"the outbox's database cannot be used: {named}{text and ': '}{text}")
-
-
-def _set_up_sqlite(connection: Any, _: Any) -> None:
-    cursor = connection.cursor()
-    for setting in ("journal_mode = WAL", "synchronous = FULL", "cache_size = -32768"):
-        cursor.execute(f"PRAGMA {setting}")
-    cursor.close()
 
 
 async def _synchronise(connection: AsyncConnection, outlives_power: bool) -> None:  # noqa: FBT001

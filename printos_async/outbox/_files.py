@@ -119,7 +119,7 @@ def prepare_file(path: Path) -> FileIdentity:
         if not os.path.lexists(path):
             # A WAL without its database: someone died while setting both aside, or deleted one of them. SQLite
             # would throw it away, and it may hold statuses that were accepted.
-            _move(path, _free_name(path))
+            move_aside(path)
             _make(path)
         for part in (path, *(path.with_name(path.name + suffix) for suffix in (*COMPANIONS, LOCK))):
             if os.path.lexists(part):
@@ -134,32 +134,37 @@ def prepare_file(path: Path) -> FileIdentity:
     return found
 
 
-def set_aside(path: Path, damaged: FileIdentity) -> Path | None:
-    """Rename a damaged outbox, and what SQLite keeps beside it, to a free name in the same directory.
+def move_aside(path: Path) -> Path:
+    """Rename an outbox, and what SQLite keeps beside it, to a free name in the same directory; under the lock.
 
-    The caller has closed its own connections, and does not hold the lock. Others that have the damaged file open
-    find by ``identity`` that it is no longer theirs. The new file is for the next one who opens it to make.
+    Whoever has the file open goes on using it under its new name, and finds by ``identity`` that it is no longer the
+    outbox's.
 
     Args:
         path: What ``prepare_directory`` gave.
-        damaged: The file in which the damage was found.
 
     Returns:
-        The new name, such as ``spool.db.damaged-20261121T102400Z``; ``sqlite3`` can open it with its WAL. None if
-        another process was faster and the path leads to another file, or to none.
+        The new name, such as ``spool.db.damaged-20261121T102400Z``; its WAL is beside it, so that ``sqlite3`` can
+        open both.
 
     Raises:
         OutboxError: It cannot be renamed.
     """
-    with locked(path):
-        if identity(path) != damaged:
-            return None
-        target = _free_name(path)
-        try:
-            _move(path, target)
-        except OSError as error:
-            raise _failed("set aside the damaged", path, error) from error
-        return target
+    target = _free_name(path)
+    try:
+        # The database goes first. Should this process die between the renames, ``prepare_file`` finds a WAL without
+        # its database; the other way round SQLite would take up a database without its latest commits.
+        moved = False
+        for suffix in ("", *COMPANIONS):
+            source = path.with_name(path.name + suffix)
+            if os.path.lexists(source):
+                source.rename(target.with_name(target.name + suffix))
+                moved = True
+        if moved:
+            sync_directory(path.parent)
+    except OSError as error:
+        raise _failed("set aside", path, error) from error
+    return target
 
 
 def sync_directory(directory: Path) -> None:
@@ -182,19 +187,6 @@ def _make(path: Path) -> None:
     finally:
         os.close(descriptor)
     sync_directory(path.parent)
-
-
-def _move(path: Path, target: Path) -> None:
-    # The database goes first. Should this process die between the renames, ``prepare_file`` finds a WAL without its
-    # database; the other way round SQLite would take up a database without its latest commits.
-    moved = False
-    for suffix in ("", *COMPANIONS):
-        source = path.with_name(path.name + suffix)
-        if os.path.lexists(source):
-            source.rename(target.with_name(target.name + suffix))
-            moved = True
-    if moved:
-        sync_directory(path.parent)
 
 
 def _free_name(path: Path) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import (
@@ -20,6 +21,7 @@ from sqlalchemy import (
     select,
     update,
 )
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
@@ -134,7 +136,9 @@ def prepare(connection: Connection, migrations: Sequence[Callable[[Connection], 
                 step(connection)
             connection.execute(update(meta).values(version=version))
     except BaseException:
-        connection.exec_driver_sql("ROLLBACK")
+        # SQLite has done so by itself where the disk is full or fails.
+        with contextlib.suppress(DBAPIError):
+            connection.exec_driver_sql("ROLLBACK")
         raise
     connection.exec_driver_sql("COMMIT")
 

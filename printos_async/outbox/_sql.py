@@ -11,12 +11,13 @@ from printos_async._checks import require_number
 from printos_async._errors import ConfigurationError, OutboxError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from sqlalchemy import URL
 
     from ._base import Claim, DeadLetter, Draft, Finish, Kept, OutboxStats, Progress, Release
     from ._rows import AccountRows
+    from ._spool import SetAside
 
 _EXTRAS = {"sqlite": "sql", "postgresql": "postgres"}
 _DRIVERS = {"sqlite": "aiosqlite", "postgresql": "asyncpg"}
@@ -39,6 +40,10 @@ class SqlOutbox:
             absolute path), or ``postgresql+asyncpg://user:password@host/database``.
         lease_s: Seconds after which others take over the devices of a worker that does not renew.
 
+    Attributes:
+        on_set_aside: Called in the event loop after a damaged file was renamed and a new one begun, which is also
+            logged; None for nothing. May be set at any time.
+
     Raises:
         ConfigurationError: The URL is of another kind, or the extra for it is not installed.
     """
@@ -49,6 +54,7 @@ class SqlOutbox:
         require_number("lease_s", lease_s, 0.001)
         self.lease_s = lease_s
         self._url = _parsed(url)
+        self.on_set_aside: Callable[[SetAside], None] | None = None
         self._rows: AccountRows | None = None
         self._opening = asyncio.Lock()
 
@@ -62,9 +68,8 @@ class SqlOutbox:
 
         async with self._opening:
             if self._rows is None:
-                self._rows = await AccountRows.open(
-                    Database(self._url), account=account, lease_s=self.lease_s
-                )
+                database = Database(self._url, on_set_aside=self._tell)
+                self._rows = await AccountRows.open(database, account=account, lease_s=self.lease_s)
             elif self._rows.account != account:
                 raise ConfigurationError("this outbox is open for another account: make one for each")
 
@@ -126,6 +131,10 @@ class SqlOutbox:
     async def purge(self, *, failed: bool = False, older_than_s: float = 0.0) -> int:
         """As ``Outbox.purge``."""
         return await self._opened().purge(failed=failed, older_than_s=older_than_s)
+
+    def _tell(self, what: SetAside) -> None:
+        if self.on_set_aside is not None:
+            self.on_set_aside(what)
 
     def _opened(self) -> AccountRows:
         if self._rows is None:

@@ -173,6 +173,11 @@ def test_a_directory_that_a_shared_group_can_write_to_is_refused(tmp_path: Path)
         prepare(tmp_path / "shared" / "spool.db")
 
 
+def set_aside(path: Path, damaged: _files.FileIdentity) -> Path | None:
+    with _files.locked(path):
+        return _files.move_aside(path) if _files.identity(path) == damaged else None
+
+
 def damaged_outbox(path: Path) -> _files.FileIdentity:
     path = prepare(path)
     for suffix in ("", "-wal", "-shm"):
@@ -186,7 +191,7 @@ def test_a_damaged_outbox_is_set_aside_with_its_wal(tmp_path: Path) -> None:
     path = tmp_path / "spool.db"
     names = []
     for _ in range(3):  # within one second
-        name = _files.set_aside(path, damaged_outbox(path))
+        name = set_aside(path, damaged_outbox(path))
         assert name is not None
         assert re.fullmatch(r"spool\.db\.damaged-\d{8}T\d{6}Z(\.\d)?", name.name)
         for suffix in ("", "-wal", "-shm"):
@@ -204,7 +209,7 @@ def test_of_many_who_find_the_same_damage_one_sets_it_aside(tmp_path: Path) -> N
 
     def work() -> None:
         together.wait()
-        names.append(_files.set_aside(path, damaged))
+        names.append(set_aside(path, damaged))
         prepare(path)
 
     threads = [threading.Thread(target=work) for _ in range(8)]
@@ -237,7 +242,7 @@ def test_a_connection_can_tell_that_its_file_was_replaced(tmp_path: Path) -> Non
     path = prepare(tmp_path / "spool.db")
     opened = _files.identity(path)
     assert opened is not None
-    _files.set_aside(path, opened)
+    set_aside(path, opened)
     assert _files.identity(path) is None
     prepare(path)
     assert _files.identity(path) != opened
