@@ -55,13 +55,20 @@ class SqliteFile:
 
         self._spool = Spool(Path(path), initialise=_initialise, on_set_aside=tell)
 
-    def connect(self, *_: Any, **__: Any) -> DriverConnection:
-        """Give what the engine awaits to get a connection."""
-        connection = DriverConnection(self._spool.connect, _CHUNK_ROWS)
+    async def connect(self, *_: Any, **__: Any) -> DriverConnection:
+        """Give the engine a connection."""
+        # Not in the driver's thread: where that fails to connect, it is still ending when its caller goes on.
+        made = await asyncio.to_thread(self._connect)
+        connection = DriverConnection(lambda: made, _CHUNK_ROWS)
         # SQLAlchemy does so too: an outbox that was not closed does not keep the program from ending.
         thread: Any = getattr(connection, "_thread", connection)
         thread.daemon = True
-        return connection
+        return await connection
+
+    def _connect(self) -> sqlite3.Connection:
+        # What this SQLite cannot do fails here, in memory, and is not taken for damage of the file.
+        _expected()
+        return self._spool.connect()
 
     async def use(
         self, connection: AsyncConnection, use: Callable[[AsyncConnection], Awaitable[Answer]]
