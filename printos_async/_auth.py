@@ -52,6 +52,11 @@ class ReadyAuth(httpx.Auth):
     def refused(self, headers: Headers) -> bool:
         """Take note that the server answered 401; True if the flow can get other headers."""
 
+    @property
+    @abstractmethod
+    def account(self) -> str:
+        """Who calls, in a text that holds no secret: an outbox keeps the statuses of different callers apart."""
+
     @abstractmethod
     def secrets(self) -> Iterable[str]:
         """Give what must not be repeated in any text."""
@@ -82,6 +87,11 @@ class HmacAuth(ReadyAuth):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(key={self._key[:4] + '…'!r})"
+
+    @property
+    def account(self) -> str:
+        """The key."""
+        return f"key {self._key}"
 
     def headers(self, method: str, path: str) -> Headers:
         """Sign one attempt, now."""
@@ -141,6 +151,11 @@ class SessionTokenAuth(ReadyAuth):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(login_url={self._login_url!r})"
+
+    @property
+    def account(self) -> str:
+        """The login."""
+        return f"login {self._login}"
 
     def headers(self, method: str, path: str) -> Headers | None:  # noqa: ARG002
         """Give the token's header, or None before the first login."""

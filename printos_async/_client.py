@@ -11,7 +11,7 @@ from printos_device_api.types import UNSET, Unset
 
 from ._answers import Answers
 from ._checks import require_choice, require_number
-from ._config import PRODUCTION_URL, auth_from_env, make_ssl_context, parse_base_url
+from ._config import PRODUCTION_URL, account_of, auth_from_env, make_ssl_context, parse_base_url
 from ._core import Core
 from ._errors import ConfigurationError
 from ._events import Hook, Hooks
@@ -29,18 +29,24 @@ from ._models import (
 from ._operations import Operations
 from ._provisioning import provision_all
 from ._push_all import Statuses, push_all
-from ._pusher import StatusPusher
+from ._pusher import Custody, StatusPusher
 from ._retry import RetryPolicy
 from ._slot import Promises
+from ._spooler import Spooler
 from ._wire import Http1Wire, HttpxWire, Wire
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from types import TracebackType
 
+    from .outbox import Outbox
+
 # How long a write whose outcome is not known may still land. Proxies commonly give up on a queued request
 # after 30 to 60 s, most much earlier; a longer time makes the end of a push wait longer after a timeout.
 DEFAULT_AMBIGUITY_S = 5.0
+_LEASE_PER_TIMEOUT = 2
+_OWNED_PER_SLOT = 4
+_MIN_OWNED_DEVICES = 256
 
 
 class PrintOSClient:
@@ -97,6 +103,8 @@ class PrintOSClient:
         if transport is not None and verify is not True:
             raise ConfigurationError("verify does not reach into a transport; make the transport with it")
         self._base_url = f"{origin}{base_path}"
+        self._auth = auth
+        self._timeout_s = timeout_s
 
         def make_wire() -> Wire:
             if transport is not None:
@@ -271,6 +279,7 @@ class PrintOSClient:
     def status_pusher(
         self,
         *,
+        outbox: Outbox | None = None,
         consistency: Literal["eventual", "strict"] = "eventual",
         ambiguity_s: float = DEFAULT_AMBIGUITY_S,
         min_interval_s: float = 0.0,
@@ -287,6 +296,9 @@ class PrintOSClient:
         while others succeed is given up after the ``max_attempts`` of the retry policy.
 
         Args:
+            outbox: Where statuses are kept until they are sent: ``SqlOutbox`` for statuses that outlive the process,
+                and for several processes that share the work. ``MemoryOutbox`` hands what was not sent from one
+                pusher to the next in the same process. None for the pusher's own memory.
             consistency: What happens after an attempt whose write may still land later, such as a timeout.
                 ``"eventual"``: the newest status goes out at once, and once more after ``ambiguity_s``, so that
                 the device ends right. ``"strict"``: the device is held for ``ambiguity_s`` first, so that an
@@ -330,6 +342,38 @@ class PrintOSClient:
             promises,
             max_pending_devices=max_pending_devices,
             on_full=on_full,
+            custody=None if outbox is None else self._custody(outbox),
+        )
+
+    def spooler(self, outbox: Outbox) -> Spooler:
+        """Make what only accepts statuses into an outbox, for a worker elsewhere to send.
+
+        Use it as an asynchronous context manager: ``async with printos.spooler(SqlOutbox(url)) as spooler``.
+
+        Raises:
+            ConfigurationError: The authentication does not say who calls.
+        """
+        return Spooler(outbox, self._operations, account=self.account)
+
+    @property
+    def account(self) -> str:
+        """Fingerprint of base URL and credentials, to which an outbox binds what it keeps; 32 hexadecimal digits.
+
+        Raises:
+            ConfigurationError: The authentication does not say who calls.
+        """
+        return account_of(self._base_url, self._auth)
+
+    def _custody(self, outbox: Outbox) -> Custody:
+        # What is in flight has to end, and a renewal may be late, before the lease does.
+        if outbox.lease_s < _LEASE_PER_TIMEOUT * self._timeout_s:
+            raise ConfigurationError(
+                f"the outbox's lease_s must be at least {_LEASE_PER_TIMEOUT} times timeout_s ({self._timeout_s} s)"
+            )
+        # What one worker owns the others cannot send: no more than keeps its slots full.
+        max_devices = max(_MIN_OWNED_DEVICES, _OWNED_PER_SLOT * self._core.limiter.maximum)
+        return Custody(
+            outbox=outbox, account=self.account, timeout_s=self._timeout_s, max_devices=max_devices
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
 import ssl
 from typing import TYPE_CHECKING
@@ -87,6 +88,21 @@ def auth_from_env(env: Mapping[str, str]) -> HmacAuth | SessionTokenAuth:
     if missing:
         raise ConfigurationError(f"{missing[0]} is not set; {' and '.join(names)} belong together")
     return make(env[names[0]], env[names[1]])
+
+
+def account_of(base_url: str, auth: httpx.Auth | None) -> str:
+    """Give the fingerprint to which an outbox binds what it keeps: 32 hexadecimal digits.
+
+    Raises:
+        ConfigurationError: The authentication does not say who calls.
+    """
+    who = "nobody" if auth is None else getattr(auth, "account", None)
+    if not isinstance(who, str):
+        raise ConfigurationError(
+            f"{type(auth).__name__} needs an attribute `account`, a text without secrets that tells one caller from"
+            " another: an outbox must not send one's statuses with another's credentials"
+        )
+    return hashlib.sha256(f"{base_url}\n{who}".encode()).hexdigest()[:32]
 
 
 def make_ssl_context(verify: bool | ssl.SSLContext) -> ssl.SSLContext:  # noqa: FBT001  # httpx's word and type

@@ -46,15 +46,15 @@ class Engine:
         # Not that of whoever happens to be first to put: a worker outlives it.
         self._context = contextvars.copy_context()
         self.occupancy = Occupancy()
-        self._timetable = Timetable(
+        self.timetable = Timetable(
             core, promises, self.occupancy, fail=self._gave_up, add_worker=self._start_worker
         )
-        self._slots = self._timetable.slots
+        self._slots = self.timetable.slots
         self._seq = count(1)
         self._workers: set[asyncio.Task[None]] = set()
         self.in_flight = 0
         self.requests = 0
-        core.circuit_watchers.add(self._timetable)
+        core.circuit_watchers.add(self.timetable)
 
     # Accepting
 
@@ -69,20 +69,56 @@ class Engine:
 
     def accept(self, call: Call, waiter: asyncio.Future[PushResult] | None = None) -> Entry:
         """Take an encoded status; one of the same device that is waiting is superseded."""
-        device_id = call.device_id or ""
-        entry = Entry(next(self._seq), device_id, call, self._loop.time(), waiter=waiter)
+        entry = Entry(self.next_seq(), call.device_id or "", call, self._loop.time(), waiter=waiter)
+        self.take(entry)
+        return entry
+
+    def next_seq(self) -> int:
+        """Give the next number of a status; those of all devices are one sequence."""
+        return next(self._seq)
+
+    def take(self, entry: Entry, *, not_before_s: float = 0.0, doubt_until_s: float | None = None) -> None:
+        """Take a status that has its number already.
+
+        Args:
+            entry: The status.
+            not_before_s: Nothing is sent for its device earlier.
+            doubt_until_s: Until then somebody else's write may still land over it.
+        """
+        device_id = entry.device_id
         slot = self._slots.get(device_id)
         if slot is None:
             slot = self._slots[device_id] = Slot(device_id)
+        if doubt_until_s is not None:
+            slot.inherit_doubt(doubt_until_s, self._promises)
+        slot.not_before_s = max(slot.not_before_s, not_before_s)
         replaced, slot.waiting = slot.waiting, entry
         if self._promises.deadline_s is not None:
-            self._timetable.arm_deadline(slot, entry)
+            self.timetable.arm_deadline(slot, entry)
         if replaced is not None:
             entry.has_replaced = True
             self._settle(replaced, "superseded", None, entry.seq)
         elif slot.in_flight is None:
-            self._timetable.schedule(slot)
-        return entry
+            self.timetable.schedule(slot)
+
+    def adopt(self, entry: Entry) -> bool:
+        """Let who waits for a status have the result of the same one that is here; False if that is gone."""
+        slot = self._slots.get(entry.device_id)
+        for one in () if slot is None else (slot.waiting, slot.in_flight):
+            if one is not None and one.seq == entry.seq:
+                one.waiter = one.waiter or entry.waiter
+                return True
+        return False
+
+    def drop(self) -> list[Entry]:
+        """Take back everything that waits: others see to it. What is in flight ends by itself."""
+        dropped = []
+        for slot in tuple(self._slots.values()):
+            if slot.waiting is not None:
+                dropped.append(slot.waiting)
+            slot.waiting, slot.must_reassert = None, False
+            self.timetable.schedule(slot)
+        return dropped
 
     def withdraw(self, entry: Entry) -> bool:
         """Take back a status that is still waiting; False if it is not, or if another one made way for it."""
@@ -90,7 +126,7 @@ class Engine:
         if slot is None or slot.waiting is not entry or entry.has_replaced:
             return False
         slot.waiting = None
-        self._timetable.schedule(slot)
+        self.timetable.schedule(slot)
         return True
 
     def is_active(self, device_id: str) -> bool:
@@ -109,28 +145,23 @@ class Engine:
 
     def fail(self, crash: BaseException) -> None:
         """End the work because of a bug, which those who wait for it or for a result raise."""
-        self._tell_waiters(self.occupancy.crash or crash)
         self.occupancy.end(crash)
+        for entry in self.unsettled():
+            if entry.waiter is not None and not entry.waiter.done():
+                entry.waiter.set_exception(crash)
 
-    async def aclose(self, reason: PrintOSError | None = None) -> None:
+    async def aclose(self) -> None:
         """End the workers at once. What is in flight ends by itself, at its deadline at the latest.
 
-        Those who wait for a result get the reason. Cancelling leaves nothing undone but the waiting.
+        Cancelling leaves nothing undone but the waiting.
         """
-        self._core.circuit_watchers.discard(self._timetable)
-        self._timetable.close()
+        self._core.circuit_watchers.discard(self.timetable)
+        self.timetable.close()
         workers = tuple(self._workers)
         for worker in workers:
             worker.cancel()
-        if reason is not None:
-            self._tell_waiters(reason)
         self.occupancy.end()
         await asyncio.gather(*workers, return_exceptions=True)
-
-    def _tell_waiters(self, error: BaseException) -> None:
-        for entry in self.unsettled():
-            if entry.waiter is not None and not entry.waiter.done():
-                entry.waiter.set_exception(error)
 
     # Sending
 
@@ -147,15 +178,16 @@ class Engine:
             self.fail(error)
 
     async def _work(self) -> None:
-        limiter, health, timetable = self._core.limiter, self._core.health, self._timetable
+        limiter, health, timetable = self._core.limiter, self._core.health, self.timetable
         while True:
             slot = await timetable.take()
             if not limiter.try_acquire():
                 closings = health.closings
                 await limiter.acquire()
-                if health.closings != closings:
+                if health.closings != closings or not timetable.is_open():
                     limiter.release()
-                    timetable.ready.slots.appendleft(slot)  # while it waited, the host asked for a pause
+                    # While it waited for its turn, the host asked for a pause, or the lease ended.
+                    timetable.ready.slots.appendleft(slot)
                     continue
             try:
                 slot.queued = False
@@ -210,7 +242,7 @@ class Engine:
         if is_ambiguous(error):
             slot.suspect(entry, self._promises, now_s=now_s)
         delay_s = self._retry_delay_s(entry, error, now_s)
-        late = entry is not slot.sent and self._timetable.is_late(entry, now_s)  # what was sent was in time
+        late = entry is not slot.sent and self.timetable.is_late(entry, now_s)  # what was sent was in time
         if delay_s is None or self._core.budget.capacity < 1 or late:
             self._refused(slot, entry, error)
             return
@@ -221,7 +253,7 @@ class Engine:
             return
         if slot.waiting is None:
             slot.waiting = entry
-            self._timetable.arm_deadline(slot, entry)
+            self.timetable.arm_deadline(slot, entry)
         else:
             # A retry sends the newest, never the one that failed.
             slot.waiting.has_replaced = True

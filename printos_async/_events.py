@@ -187,6 +187,17 @@ class StatusWithdrawn:
 
 
 @frozen
+class LeaseLost:
+    """This process did not renew its lease on the outbox in time: others may have taken its devices over.
+
+    Attributes:
+        devices: Devices that it owned; it sends nothing more for them, and claims anew.
+    """
+
+    devices: int
+
+
+@frozen
 class LimitChanged:
     """The number of requests that the client allows in flight has changed.
 
@@ -236,6 +247,7 @@ Event: TypeAlias = (
     | StatusReasserted
     | ReassertionFailed
     | StatusWithdrawn
+    | LeaseLost
     | LimitChanged
     | CircuitChanged
     | FieldUnreadable

@@ -41,6 +41,7 @@ _LINES = {
         "status %(seq)d could not be sent again, device %(device_id)s may have an older one: %(cause)s",
     ),
     "StatusWithdrawn": (logging.DEBUG, "status %(seq)d withdrawn: device %(device_id)s"),
+    "LeaseLost": (logging.WARNING, "the lease on %(devices)d devices was lost: not renewed in time"),
     "LimitChanged": (logging.DEBUG, "%(new)d requests may be in flight, %(old)d before: %(reason)s"),
     "CircuitChanged": (logging.WARNING, "the circuit is %(circuit)s"),
     "FieldUnreadable": (

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 from printos_device_api.api.devices import list_devices, provision_device, update_device_status
 
 from ._encode import Call, build_call, check_device_id, check_provision_request, check_status
+from ._models import DeviceStatusUpdate
 
 if TYPE_CHECKING:
-    from ._models import DeviceId, DeviceProvisionRequest, DeviceStatusUpdate
+    from ._models import DeviceId, DeviceProvisionRequest
 
+_NO_STATUS = DeviceStatusUpdate()
 _USER_AGENT = f"printos-async/{version('printos-async')} Python/{platform.python_version()}"
 
 
@@ -67,3 +69,13 @@ class Operations:
             headers=self._headers,
             device_id=checked_id,
         )
+
+    def stored_status(self, device_id: str, body: bytes) -> Call:
+        """``PUT /devices/{deviceId}/status`` with a body that was encoded before.
+
+        Raises:
+            InvalidDeviceIdError: The identifier would change the path.
+        """
+        call = self.update_device_status(device_id, _NO_STATUS)
+        call.body = body
+        return call

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Literal, Self, cast
 
 from attrs import frozen
 
+from ._admission import Admission
+from ._delivery import Delivery
 from ._engine import Engine
-from ._errors import PusherClosedError, PusherFullError
+from ._errors import PusherClosedError
 from ._events import StatusAccepted, StatusWithdrawn
+from ._loan import Loan
 from ._settling import emit_outcome, make_result
 
 if TYPE_CHECKING:
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
     from ._models import DeviceId, DeviceStatusUpdate, PushResult
     from ._operations import Operations
     from ._slot import Entry, Outcome, Promises
+    from .outbox import Outbox, PrivateOutbox
 
 _log = logging.getLogger("printos_async.pusher")
 
@@ -60,12 +64,33 @@ class PusherStats:
     circuit: Circuit
 
 
+@frozen(kw_only=True)
+class Custody:
+    """Where a pusher's statuses are kept.
+
+    Attributes:
+        outbox: The outbox.
+        account: Whose statuses they are; nothing of anybody else's is touched.
+        timeout_s: Seconds after which every attempt has ended.
+        max_devices: Devices of a shared outbox that the pusher owns at once.
+    """
+
+    outbox: Outbox
+    account: str
+    timeout_s: float
+    max_devices: int
+
+
 class StatusPusher:
     """Sends the newest status of every device, one request per device at a time, for as long as it lives.
 
     Made by ``PrintOSClient.status_pusher``, which describes the settings. Use it as an asynchronous context
     manager: leaving drains for up to 30 s, or not at all if an exception is the reason. It belongs to the event
     loop in which it was made.
+
+    With an outbox that other processes use too, such as ``SqlOutbox``, a status is accepted when it is durable, and
+    the pusher also sends what others have put. One outbox object serves one pusher at a time, which opens and
+    closes it.
     """
 
     def __init__(
@@ -77,20 +102,46 @@ class StatusPusher:
         *,
         max_pending_devices: int,
         on_full: Literal["wait", "raise"],
+        custody: Custody | None = None,
     ) -> None:
         self._core = core
-        self._max_pending_devices = max_pending_devices
-        self._on_full = on_full
         self._loop = asyncio.get_running_loop()
         self._engine = Engine(core, operations, answers, promises, self._settle)
+        self._admission = Admission(self._engine, max_pending_devices=max_pending_devices, on_full=on_full)
+        self._custody = custody
+        self._opening = asyncio.Lock()
+        self._delivery: Delivery | None = None
+        self._loan: Loan | None = None
+        if custody is not None and custody.outbox.is_shared:
+            self._delivery = Delivery(
+                custody.outbox,
+                self._engine,
+                operations,
+                promises,
+                core.hooks,
+                timeout_s=custody.timeout_s,
+                max_devices=min(max_pending_devices, custody.max_devices),
+                accepted=self._count_accepted,
+                settle=self._settle,
+            )
+        elif custody is not None:
+            self._loan = Loan(
+                cast("PrivateOutbox", custody.outbox),  # which is what one is that is not shared
+                self._engine,
+                operations,
+                promises,
+                timeout_s=custody.timeout_s,
+                accepted=self._count_accepted,
+            )
+        self._is_open = custody is None
         self._accepted = 0
         self._outcomes: dict[Outcome, int] = {"sent": 0, "superseded": 0, "failed": 0}
         self._closed = False
         self._ended = False
-        self._head_of_line = asyncio.Lock()
-        self._in_line: dict[str, int] = {}  # devices whose statuses wait for room
+        self._ending: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
+        await self._open()
         return self
 
     async def __aexit__(
@@ -109,6 +160,9 @@ class StatusPusher:
         ``max_pending_devices`` devices have something to be done, this waits, or raises, unless the device is
         one of them. Cancelling while it waits accepts nothing.
 
+        With a shared outbox the status is in it when this returns, and there is always room. Cancelling while
+        it is written leaves open whether it was accepted.
+
         Args:
             device_id: Identifier that PrintOS gave the device; 1 to 256 characters, no path separators.
             status: The status to send. It is encoded at once: changing it later changes nothing.
@@ -118,6 +172,7 @@ class StatusPusher:
             InvalidStatusError: The status cannot be sent as given.
             PusherFullError: There is no room, and ``on_full`` is ``"raise"``.
             PusherClosedError: The pusher is draining or closed.
+            OutboxError: The outbox cannot be written. The status was not accepted.
 
         Source: operation ``updateDeviceStatus``; PUT replaces, so a replay is safe.
         """
@@ -127,7 +182,8 @@ class StatusPusher:
         """Accept a status like ``put``, and wait for what becomes of it.
 
         Cancelling withdraws the status if it is still waiting, and detaches from it if it is in flight or if
-        it has superseded another one: else the device would get neither.
+        it has superseded another one: else the device would get neither. From a shared outbox nothing is
+        withdrawn.
 
         Returns:
             The result; where the status was superseded, ``superseded_by`` is the newer one's sequence number.
@@ -137,19 +193,22 @@ class StatusPusher:
             InvalidStatusError: The status cannot be sent as given.
             PusherFullError: There is no room, and ``on_full`` is ``"raise"``.
             PusherClosedError: The pusher is draining or closed, or was closed before there was a result.
+            OutboxError: The outbox cannot be written. The status was not accepted.
         """
         waiter: asyncio.Future[PushResult] = self._loop.create_future()
         entry = await self._accept(device_id, status, waiter)
         try:
             return await waiter
         except asyncio.CancelledError:
-            if self._engine.withdraw(entry):
+            if entry is not None and self._engine.withdraw(entry):
                 self._accepted -= 1
                 self._emit_withdrawn([entry])
             raise
 
     async def drain(self, timeout_s: float | None = None) -> PusherStats:
         """Accept no more, and wait until everything accepted is settled and, where needed, sent again.
+
+        Of a shared outbox, what others have put and this pusher has not claimed yet is left to them.
 
         Cancelling stops the waiting only; the pusher goes on with what it has and stays closed for more.
 
@@ -163,21 +222,46 @@ class StatusPusher:
         try:
             async with asyncio.timeout(timeout_s):
                 await self._engine.occupancy.wait_until_below(1)
+                if self._delivery is not None and self._is_open:
+                    await self._delivery.drained()
         except TimeoutError:
             fields = {"pending": self.stats().pending, "timeout_s": timeout_s}
             _log.warning("%(pending)d statuses were not settled within %(timeout_s)s s", fields, extra=fields)
         return self.stats()
 
+    async def wait_ended(self) -> None:
+        """Wait until the pusher was closed: for a process that only sends what others have put.
+
+        Cancelling stops the waiting only.
+
+        Raises:
+            Exception: A bug, of a hook for example, has ended its work; nothing is sent any more.
+        """
+        await self._engine.occupancy.wait_until_below(0)
+
     async def aclose(self) -> None:
         """End at once. What is in flight ends by itself; what waits is not sent and stays ``pending``.
+
+        With an outbox, what is not sent stays there, for the next pusher or another worker.
 
         Those who wait in ``push`` get a ``PusherClosedError``. The second time does nothing.
         """
         self._closed = True
-        unsettled = [] if self._ended else self._engine.unsettled()
-        self._ended = True
-        self._emit_withdrawn(unsettled)
-        await self._engine.aclose(PusherClosedError("the pusher was closed before this status was settled"))
+        if not self._ended:
+            self._ended = True
+            reason = PusherClosedError("the pusher was closed before this status was settled")
+            unsettled = self._engine.unsettled()
+            if self._delivery is not None:
+                unsettled += self._delivery.left_to_others()
+            self._emit_withdrawn(unsettled)
+            for entry in unsettled:
+                if entry.waiter is not None and not entry.waiter.done():
+                    entry.waiter.set_exception(reason)
+            self._ending = self._loop.create_task(self._end())
+        if self._ending is not None:
+            await asyncio.shield(
+                self._ending
+            )  # whoever is cancelled here, and however often, it comes to its end
 
     def stats(self) -> PusherStats:
         """Give the account of this moment."""
@@ -197,42 +281,46 @@ class StatusPusher:
 
     async def _accept(
         self, device_id: DeviceId, status: DeviceStatusUpdate, waiter: asyncio.Future[PushResult] | None
-    ) -> Entry:
+    ) -> Entry | None:
         self._require_open()
         call = self._engine.encode(device_id, status)
-        device_id = call.device_id or ""
-        if self._engine.occupancy.devices < self._max_pending_devices and not self._in_line:
-            return self._take(call, waiter)
-        # A status of a device that has one waiting needs no room, but must not overtake an older one in the line.
-        if self._engine.is_active(device_id) and device_id not in self._in_line:
-            return self._take(call, waiter)
-        if self._on_full == "raise":
-            raise PusherFullError(
-                f"{self._max_pending_devices} devices have something waiting; try again later"
-            )
-        self._in_line[device_id] = self._in_line.get(device_id, 0) + 1
-        try:
-            async with (
-                self._head_of_line
-            ):  # in the order of coming; only the first is woken when there is room
-                full = self._engine.occupancy.devices >= self._max_pending_devices
-                if full and not self._engine.is_active(device_id):
-                    # Down a little, not by one: a handover for each status costs more than the queue.
-                    room = self._max_pending_devices // 8
-                    await self._engine.occupancy.wait_until_below(self._max_pending_devices - room)
-                self._require_open()
-                return self._take(call, waiter)
-        finally:
-            self._in_line[device_id] -= 1
-            if not self._in_line[device_id]:
-                del self._in_line[device_id]
+        if not self._is_open:
+            await self._open()
+            self._require_open()
+        if self._delivery is not None:
+            await self._delivery.put(call, waiter)
+            return None
+        return await self._admission.enter(call.device_id or "", lambda: self._take(call, waiter))
 
     def _take(self, call: Call, waiter: asyncio.Future[PushResult] | None) -> Entry:
+        self._require_open()
         entry = self._engine.accept(call, waiter)
+        self._count_accepted(entry)
+        return entry
+
+    def _count_accepted(self, entry: Entry) -> None:
         self._accepted += 1
         if self._core.hooks:
             self._core.hooks.emit(StatusAccepted(entry.device_id, entry.seq))
-        return entry
+
+    async def _open(self) -> None:
+        async with self._opening:
+            holder = self._delivery or self._loan
+            if self._is_open or self._custody is None or holder is None:
+                return
+            await self._custody.outbox.open(self._custody.account)
+            await holder.start()
+            self._is_open = True
+
+    async def _end(self) -> None:
+        await self._engine.aclose()
+        async with self._opening:
+            holder = self._delivery or self._loan
+            if self._is_open and self._custody is not None and holder is not None:
+                try:
+                    await holder.aclose()
+                finally:
+                    await self._custody.outbox.aclose()
 
     def _emit_withdrawn(self, entries: Iterable[Entry]) -> None:
         if self._core.hooks:
@@ -249,6 +337,8 @@ class StatusPusher:
         self, entry: Entry, outcome: Outcome, error: PrintOSError | None, superseded_by: int | None
     ) -> None:
         self._outcomes[outcome] += 1
+        if self._delivery is not None:
+            self._delivery.settled(entry, outcome, error)
         now_s = self._loop.time()
         if outcome == "failed" or self._core.hooks:  # a failure is logged even if nobody watches
             emit_outcome(self._core.hooks, entry, outcome, error, superseded_by, now_s=now_s)

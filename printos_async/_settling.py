@@ -1,4 +1,4 @@
-"""From an engine's outcomes to results and events."""
+"""From an engine's outcomes to results and events, and between its slots and an outbox's rows."""
 
 from __future__ import annotations
 
@@ -7,11 +7,15 @@ from typing import TYPE_CHECKING
 
 from ._events import StatusFailed, StatusSent, StatusSuperseded
 from ._models import DeviceStatusUpdate, PushResult
+from ._slot import Entry
+from .outbox._base import Release
 
 if TYPE_CHECKING:
     from ._errors import PrintOSError
     from ._events import Hooks
-    from ._slot import Entry, Outcome
+    from ._operations import Operations
+    from ._slot import Outcome, Promises, Slot
+    from .outbox import Claim, Kept
 
 
 def make_result(
@@ -42,3 +46,28 @@ def emit_outcome(
         hooks.emit(StatusSuperseded(device_id, entry.seq, superseded_by or 0))
     else:
         hooks.emit(StatusFailed(device_id, entry.seq, entry.attempts, type(error).__name__, str(error or "")))
+
+
+def claimed_entry(claim: Claim, operations: Operations, *, now_s: float) -> Entry:
+    """Give what an engine takes for a claim.
+
+    Raises:
+        InvalidDeviceIdError: The outbox holds an identifier that would change the request's path.
+    """
+    call = operations.stored_status(claim.device_id, claim.body)
+    return Entry(claim.seq, claim.device_id, call, now_s - claim.waited_s, claim.attempts)
+
+
+def doubt_until_s(claim: Claim | Kept, promises: Promises, *, now_s: float) -> float | None:
+    """Give the time until which a write of somebody else may still land on a claimed device."""
+    return None if claim.doubt_age_s is None else now_s + promises.ambiguity_s - claim.doubt_age_s
+
+
+def release_of(slot: Slot, *, now_s: float, timeout_s: float) -> Release:
+    """Say how a device is given back whose newest status was not sent."""
+    entry = slot.in_flight or slot.waiting
+    doubt_in_s = 0.0 if slot.in_doubt(now_s) else None
+    if slot.in_flight is not None:
+        doubt_in_s = timeout_s
+    attempts = 0 if entry is None else entry.attempts
+    return Release(slot.device_id, max(0.0, slot.not_before_s - now_s), attempts, doubt_in_s)

@@ -123,7 +123,25 @@ class Slot:
 
     def is_held(self, promises: Promises, *, now_s: float) -> bool:
         """Whether strict consistency keeps this device waiting for a write that may still land."""
-        return promises.strict and self._suspect_until_s > now_s
+        return promises.strict and self.in_doubt(now_s)
+
+    def in_doubt(self, now_s: float) -> bool:
+        """Whether a write may still land whose outcome is not known."""
+        return self._suspect_until_s > now_s
+
+    def remembers(self, promises: Promises, *, now_s: float) -> bool:
+        """Whether something is known of this device that matters for its next status, but for ``not_before_s``."""
+        return self.in_doubt(now_s) or (
+            self.sent_stands and self.sent_s + promises.unchanged_max_age_s > now_s
+        )
+
+    def inherit_doubt(self, until_s: float, promises: Promises) -> None:
+        """Note that somebody else's write may still land until then."""
+        self._suspect_seq = _SEVERAL
+        self._suspect_until_s = max(self._suspect_until_s, until_s)
+        self.sent_stands = False
+        if promises.strict:
+            self.not_before_s = max(self.not_before_s, self._suspect_until_s)
 
     def acknowledged(self, entry: Entry, promises: Promises, *, started_s: float) -> None:
         """Note that the server has acknowledged a status whose request started then."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import time
 from collections import OrderedDict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from ._errors import RequestTimeoutError
 from ._mapping import pause_error
@@ -20,6 +22,18 @@ if TYPE_CHECKING:
 
 # With the retry budget empty, the timetable looks again this soon: a success may have given a token back.
 _BUDGET_POLL_S = 0.05
+
+
+class SlotWatcher(Protocol):
+    """Is told what becomes of devices."""
+
+    def rested(self, slot: Slot) -> None:
+        """Take note that nothing is left to do for a device."""
+        ...
+
+    def forgotten(self, slot: Slot) -> None:
+        """Take note that nothing is remembered of a device any more."""
+        ...
 
 
 class Timetable:
@@ -51,16 +65,16 @@ class Timetable:
         self._token_timer: asyncio.TimerHandle | None = None
         self._deadlines = TimeHeap(self._expire)
         self._closed = False
+        self.watcher: SlotWatcher | None = None
+        # By time.monotonic(), not the loop's clock: uvloop's stands still between two rounds, in which a process
+        # may have been stopped.
+        self.open_until_s = math.inf
 
     def schedule(self, slot: Slot) -> None:
         """Put a slot where it belongs now, unless a worker holds it or is about to take it."""
         active = slot.waiting is not None or slot.in_flight is not None or slot.must_reassert
         if active is not slot.counted:
-            slot.counted = active
-            if active:
-                self._occupancy.increase()
-            else:
-                self._occupancy.decrease()
+            self._count(slot, active=active)
         if slot.queued or slot.in_flight is not None or self._closed:
             return
         due_s = slot.due_s(self._promises)
@@ -82,7 +96,7 @@ class Timetable:
         """Wait for the next slot whose turn it is, and for the host to want a request."""
         ready = self.ready
         while True:
-            if ready.slots:
+            if ready.slots and self.is_open():
                 now_s = self._loop.time()
                 again_s = self._core.admit(now_s=now_s, patient=self._promises.patient)
                 if again_s <= now_s:
@@ -95,6 +109,19 @@ class Timetable:
                     continue
                 ready.wake_at(again_s)
             await ready.park()
+
+    def is_open(self) -> bool:
+        """Whether a request may be sent, as far as the lease is concerned."""
+        return self.open_until_s == math.inf or time.monotonic() < self.open_until_s
+
+    def open_until(self, until_s: float) -> None:
+        """Let requests be sent until then, by ``time.monotonic()``."""
+        self.open_until_s = until_s
+        self.ready.wake_all()
+
+    def delayed(self) -> list[Slot]:
+        """Give the slots that wait for a time or for the retry budget, with something to do."""
+        return [slot for slot in self.slots.values() if slot.waiting is not None and not slot.queued]
 
     def arm_deadline(self, slot: Slot, entry: Entry) -> None:
         """See to it that a waiting status fails at its deadline, if there are deadlines."""
@@ -121,10 +148,21 @@ class Timetable:
             if timer is not None:
                 timer.cancel()
 
+    def _count(self, slot: Slot, *, active: bool) -> None:
+        slot.counted = active
+        if active:
+            self._occupancy.increase()
+        else:
+            self._occupancy.decrease()
+            if self.watcher is not None:
+                self.watcher.rested(slot)
+
     def _forget(self, slot: Slot) -> None:
         del self.slots[slot.device_id]
         if slot.deadline is not None:
             self._deadlines.give_up(slot.deadline)
+        if self.watcher is not None:
+            self.watcher.forgotten(slot)
 
     def _release_due(self) -> None:
         now_s = self._loop.time()

@@ -35,6 +35,7 @@ PUBLIC = [
     "InvalidDeviceIdError",
     "InvalidProvisionRequestError",
     "InvalidStatusError",
+    "LeaseLost",
     "LimitChanged",
     "MemoryOutbox",
     "NotFoundError",

@@ -16,6 +16,7 @@ from printos_async import (
     Event,
     FieldUnreadable,
     HmacAuth,
+    LeaseLost,
     LimitChanged,
     PrintOSClient,
     ReassertionFailed,
@@ -67,6 +68,7 @@ EVENTS: list[tuple[Event, int, str]] = [
     ),
     (StatusWithdrawn("d", 9), DEBUG, "status 9 withdrawn: device d"),
     (LimitChanged(64, 57, "overload"), DEBUG, "57 requests may be in flight, 64 before: overload"),
+    (LeaseLost(3), WARNING, "the lease on 3 devices was lost: not renewed in time"),
     (CircuitChanged("open"), WARNING, "the circuit is open"),
     (CircuitChanged("closed"), INFO, "the circuit is closed"),
     (

@@ -7,6 +7,7 @@ of thousands of requests a second on one core. docs/transport.md has the measure
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import TYPE_CHECKING, cast
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
@@ -36,6 +37,7 @@ class Connection(asyncio.BufferedProtocol):
         on_lost: Callable[[Connection], None],
     ) -> None:
         self._loop = loop
+        self._ahead_s = loop.time() - time.monotonic()  # 0, but for loops with a clock of their own
         # Shared by the connections of one loop: it is filled and parsed in one go. asyncio's own reading would
         # allocate 256 KiB for each answer, which costs more than parsing it.
         self._buffer = buffer
@@ -91,7 +93,13 @@ class Connection(asyncio.BufferedProtocol):
         # costs more than parsing the answer.
         if self._timer is None or self._timer_at > deadline:
             self._arm(deadline)
-        transport.write(data)
+        # Right before the write, and not by the loop's clock, which may stand still between two rounds: in a process
+        # that was stopped, time has passed since whoever sends decided to.
+        if time.monotonic() + self._ahead_s < deadline:
+            transport.write(data)
+        else:
+            self._end(WireError("not sent in time", may_have_arrived=False, timed_out=True))
+            self._on_idle(self)
         return waiter
 
     def close(self) -> None:

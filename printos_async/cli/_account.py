@@ -25,6 +25,7 @@ class Account:
     signals: StopSignals
     source: Source
     follow: Follow | None
+    is_spooled: bool
     sent_anything: bool
     is_dry_run: bool
     elapsed_s: float
@@ -45,6 +46,7 @@ class Account:
 
     def to_json(self) -> dict[str, Any]:
         """Give the account for machines."""
+        spooled = {"accepted": self.tally.accepted} if self.is_spooled else {}
         followed = {} if self.follow is None else {"unconfirmed": self.unconfirmed}
         return {
             "statuses": self.lines.statuses,
@@ -56,6 +58,7 @@ class Account:
             "elapsedS": round(self.elapsed_s, 6),
             "exitCode": self.exit_code,
             **self.tally.to_json(),
+            **spooled,
             **followed,
         }
 
@@ -75,7 +78,8 @@ def report(account: Account, *, as_json: bool) -> None:
     received = account.signals.received
     if received is not None:
         where = f"after line {lines.last_line} of {source.name}"
-        complain(f"stopped by {received.name} {where}; no line after it was sent")
+        done = "accepted" if account.is_spooled else "sent"
+        complain(f"stopped by {received.name} {where}; no line after it was {done}")
     if not account.sent_anything and lines.bad_lines and not account.is_dry_run:
         complain(f"nothing was sent: correct {lines.bad_lines} bad lines, or leave --strict out")
     if as_json:
@@ -84,14 +88,21 @@ def report(account: Account, *, as_json: bool) -> None:
     if not account.sent_anything:
         say(f"{lines.statuses:,} statuses, {lines.bad_lines:,} bad lines; nothing sent")
         return
-    rate = tally.sent / account.elapsed_s if account.elapsed_s else 0.0
-    counts = [
-        f"{tally.sent:,} sent",
-        f"{tally.superseded:,} replaced by newer ones",
-        f"{tally.failed:,} failed",
-    ]
+    say(_summary(account))
+
+
+def _summary(account: Account) -> str:
+    tally, lines = account.tally, account.lines
+    rate = (tally.sent + tally.accepted) / account.elapsed_s if account.elapsed_s else 0.0
+    if account.is_spooled:
+        counts = [f"{tally.accepted:,} accepted into the outbox"]
+    else:
+        counts = [f"{tally.sent:,} sent", f"{tally.superseded:,} replaced by newer ones"]
+    if tally.failed or not account.is_spooled:
+        counts.append(f"{tally.failed:,} failed")
     if tally.unsent:
-        counts.append(f"{tally.unsent:,} not sent")
+        counts.append(f"{tally.unsent:,} not {'accepted' if account.is_spooled else 'sent'}")
     if lines.bad_lines:
         counts.append(f"{lines.bad_lines:,} bad lines")
-    say(f"{', '.join(counts)} in {account.elapsed_s:.2f} s ({rate:,.0f}/s, {tally.retries:,} retries)")
+    retries = "" if account.is_spooled else f", {tally.retries:,} retries"
+    return f"{', '.join(counts)} in {account.elapsed_s:.2f} s ({rate:,.0f}/s{retries})"

@@ -12,7 +12,7 @@ import typer
 
 from printos_async._errors import ConfigurationError, PrintOSError
 
-from . import _demo, _devices, _push, _sandbox
+from . import _demo, _devices, _outbox, _push, _sandbox, _worker
 from ._output import EXIT_FAILED, EXIT_OK, EXIT_USAGE, CommandError, complain, exit_code_of_signal
 
 # Typer keeps click to itself; the base of its public error is the root of all wrong options.
@@ -26,7 +26,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["--help", "-h"]},
 )
 app.add_typer(_devices.app, name="devices")
+app.add_typer(_outbox.app, name="outbox")
 app.command()(_push.push)
+app.command()(_worker.worker)
 app.command()(_demo.demo)
 app.command()(_sandbox.sandbox)
 

@@ -35,6 +35,11 @@ class FollowSettings:
     pusher: Mapping[str, Any]
     drain_timeout_s: float | None
 
+    @property
+    def is_anything_given(self) -> bool:
+        """Whether there was any such option."""
+        return bool(self.pusher) or self.drain_timeout_s is not None
+
 
 class Follow:
     """Pushes statuses as they come, for as long as they come, and drains.

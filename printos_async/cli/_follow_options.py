@@ -1,4 +1,4 @@
-"""The options of ``printos push --follow``; their defaults are the library's."""
+"""The options of ``printos push --follow`` and ``printos worker``; their defaults are the library's."""
 
 import inspect
 from typing import Annotated, Any, Literal
@@ -11,7 +11,7 @@ from printos_async._client import PrintOSClient
 from ._follow import FollowSettings
 from ._output import CommandError
 
-_PANEL = "With --follow"
+PANEL = "Delivery"
 _PUSHER = inspect.signature(PrintOSClient.status_pusher).parameters
 
 # Within what is left to a service that is told to stop, before it is killed: 90 s under systemd, 30 s in Kubernetes,
@@ -23,7 +23,7 @@ def _option(name: str, *, library_name: str | None = None, default: str = "", **
     if library_name is not None:
         value = _PUSHER[library_name].default
         default = "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
-    return typer.Option(name, rich_help_panel=_PANEL, show_default=default, **rest)
+    return typer.Option(name, rich_help_panel=PANEL, show_default=default, **rest)
 
 
 Consistency = Annotated[
@@ -56,7 +56,7 @@ SkipUnchanged = Annotated[
     bool,
     typer.Option(
         "--skip-unchanged",
-        rich_help_panel=_PANEL,
+        rich_help_panel=PANEL,
         help="Leave out a status that equals the last one sent.",
     ),
 ]
@@ -104,9 +104,7 @@ def follow_settings(
         CommandError: One of them was given, but not ``--follow``.
         ConfigurationError: The timeout is no number.
     """
-    pusher = {name: value for name, value in given.items() if value is not None}
-    if skip_unchanged:
-        pusher["skip_unchanged"] = True
+    pusher = pusher_arguments(skip_unchanged=skip_unchanged, **given)
     if drain_timeout_s is not None:
         require_number("--drain-timeout", drain_timeout_s, 0)
     if not is_wanted:
@@ -115,3 +113,9 @@ def follow_settings(
             raise CommandError(f"--{name} needs --follow")
         return None
     return FollowSettings(pusher, drain_timeout_s)
+
+
+def pusher_arguments(*, skip_unchanged: bool, **given: object) -> dict[str, Any]:
+    """Give the arguments of ``status_pusher``, of those options that were given."""
+    pusher = {name: value for name, value in given.items() if value is not None}
+    return {**pusher, "skip_unchanged": True} if skip_unchanged else pusher

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
+from ._output import complain
+
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
 
@@ -59,3 +61,28 @@ async def live_progress(
             ticker.cancel()
             await asyncio.wait({ticker})
             show()
+
+
+@asynccontextmanager
+async def state_lines(describe: Callable[[], str], *, every_s: float) -> AsyncGenerator[None, None]:
+    """Say the state now and then while the block runs, where standard error is no terminal.
+
+    Args:
+        describe: Gives the line.
+        every_s: Seconds between two of them; 0 for none.
+    """
+    if not every_s or Console(stderr=True).is_terminal:
+        yield
+        return
+
+    async def keep_saying() -> None:
+        while True:
+            await asyncio.sleep(every_s)
+            complain(describe())
+
+    ticker = asyncio.create_task(keep_saying())
+    try:
+        yield
+    finally:
+        ticker.cancel()
+        await asyncio.wait({ticker})

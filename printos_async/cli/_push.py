@@ -8,7 +8,7 @@ from typing import IO, Annotated
 
 import typer
 
-from . import _follow_options, _settings
+from . import _follow_options, _outbox_options, _settings
 from ._account import report
 from ._failures import FailuresFile
 from ._followed import FollowedSource
@@ -46,6 +46,22 @@ def push(
             help="Push lines as they come, until a pipe's end or a signal; a file from its start, and on as it grows.",
         ),
     ] = False,
+    outbox: _outbox_options.OutboxUrl = None,
+    spool: Annotated[
+        bool,
+        typer.Option(
+            "--spool",
+            help="Only accept, durably, into the outbox; printos worker sends it. --outbox alone means it too.",
+        ),
+    ] = False,
+    processes: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            max=64,
+            help="Send from several processes, to use several processor cores; each device's statuses from one.",
+        ),
+    ] = 1,
     failures: Annotated[
         Path | None,
         typer.Option(
@@ -81,7 +97,8 @@ def push(
 
     A line is `{"deviceId": "dev-1", "status": "DS_ON", "metrics": {"pagesTotal": 12, "inkLevel": 0.4}}`, or in
     CSV the columns `deviceId,status,pagesTotal,inkLevel` under a header. The file is read as it is sent.
-    With `--follow` it outlasts outages, and goes on until told to stop.
+    With `--follow` it outlasts outages, and goes on until told to stop; the options under Delivery need it.
+    With `--outbox` or `--spool` the statuses only go into an outbox.
 
     Exit codes: 0 all sent (or replaced by a newer one), 1 some failed or some lines are bad, 2 usage or
     configuration, 130 or 143 stopped by Ctrl-C or SIGTERM.
@@ -100,6 +117,13 @@ def push(
         raise CommandError(
             f"--follow never comes to an end; leave {'--strict' if strict else '--dry-run'} out"
         )
+    spool_url = _outbox_options.outbox_url(outbox) if outbox is not None or spool else None
+    if spool_url is not None and settings is not None and settings.is_anything_given:
+        raise CommandError(
+            "what is put into an outbox is sent by printos worker; give it the options of delivery"
+        )
+    if processes > 1 and (follow or spool_url is not None):
+        raise CommandError(f"{'--follow' if follow else '--spool'} takes one process; leave --processes out")
     chosen_format = format_of(file, file_format)
     connection = _settings.Connection(
         base_url=base_url,
@@ -122,19 +146,22 @@ def push(
         if bad_lines is not None:
             rejected = stack.enter_context(_open_bad_lines(bad_lines))
             _refuse_same_file(source, rejected.fileno(), "--bad-lines")
+        # Made here, outside of the event loop: it may ask for a secret on the terminal.
+        client_settings = None if dry_run else connection.resolve()
         job = PushJob(
             source=source,
             file_format=chosen_format,
             strict=strict,
             failures=kept,
             bad_lines_file=rejected,
-            follow=settings,
+            follow=settings if spool_url is None else None,
+            spool_url=spool_url,
+            parts=client_settings.parts(processes) if client_settings is not None and processes > 1 else (),
         )
-        # The client is made here, outside of the event loop: it may ask for a secret on the terminal.
-        if dry_run:
+        if client_settings is None:
             account = asyncio.run(job.check())
         else:
-            account = asyncio.run(job.push(connection.make_client(hooks=job.hooks)))
+            account = asyncio.run(job.push(client_settings.make_client(hooks=job.hooks)))
     report(account, as_json=as_json)
     raise typer.Exit(account.exit_code)
 

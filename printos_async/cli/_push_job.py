@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
+from contextlib import aclosing
 from typing import IO, TYPE_CHECKING
 
 from ._account import Account
@@ -11,17 +11,20 @@ from ._follow import Follow
 from ._follow_options import DEFAULT_DRAIN_TIMEOUT_S
 from ._log import LibraryWarnings
 from ._progress import live_progress
+from ._senders import Senders
 from ._signals import GRACE_S, StopSignals
+from ._spooling import Spooling
 from ._statuses import StatusLines
 from ._tally import Tally
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Sequence
 
     from printos_async._client import PrintOSClient
     from printos_async._events import Hook
     from printos_async._models import StatusPush
 
+    from ._client_settings import ClientSettings
     from ._failures import FailuresFile
     from ._follow import FollowSettings
     from ._records import Format
@@ -38,6 +41,8 @@ class PushJob:
         failures: Where statuses that were not sent are kept.
         bad_lines_file: Where bad lines are kept.
         follow: How to push what comes as it comes; None to push what is there, as fast as it goes.
+        spool_url: The outbox in which to put the statuses instead of sending them; never shown.
+        parts: The clients of the processes that send; none to send from this one.
     """
 
     def __init__(
@@ -49,10 +54,14 @@ class PushJob:
         failures: FailuresFile | None,
         bad_lines_file: IO[bytes] | None,
         follow: FollowSettings | None = None,
+        spool_url: str | None = None,
+        parts: Sequence[ClientSettings] = (),
     ) -> None:
         self._source = source
         self._format = file_format
         self._strict = strict
+        self._spool_url = spool_url
+        self._parts = parts
         self._bad_lines_file = bad_lines_file
         self._signals = StopSignals(grace_s=_grace_s(follow))
         self._lines = self._from_the_start()
@@ -101,6 +110,7 @@ class PushJob:
             signals=self._signals,
             source=self._source,
             follow=self._follow,
+            is_spooled=self._spool_url is not None,
             sent_anything=sent_anything,
             is_dry_run=is_dry_run,
             elapsed_s=time.perf_counter() - self._started_s,
@@ -123,41 +133,53 @@ class PushJob:
         lines, tally, signals, follow = self._lines, self._tally, self._signals, self._follow
         started_s = time.perf_counter()
 
-        async def statuses() -> AsyncGenerator[StatusPush, None]:
-            try:
-                async for push in lines:
-                    tally.on_handed_over(push)
-                    yield push
-            except OSError as error:  # a disk that fails; what came before is sent
-                self._on_read_error(error)
-
         def sample() -> tuple[float, str]:
             stopping = " · stopping" if signals.received is not None else ""
             if follow is not None:
                 return 0, follow.sample() + stopping
-            rate = tally.sent / max(time.perf_counter() - started_s, 0.001)
+            done = tally.sent + tally.accepted
+            rate = done / max(time.perf_counter() - started_s, 0.001)
             failed = f" · {tally.failed:,} failed" if tally.failed else ""
-            return lines.bytes_read, f"{tally.sent:,} sent{failed} · {rate:,.0f}/s{stopping}"
-
-        async def push_all() -> None:
-            if follow is None:
-                await client.push_statuses(statuses(), on_result=tally.on_result)
-            else:
-                with LibraryWarnings():
-                    await follow.run(client, statuses())
+            word = "sent" if self._spool_url is None else "accepted"
+            return lines.bytes_read, f"{done:,} {word}{failed} · {rate:,.0f}/s{stopping}"
 
         async with live_progress(
             "Pushing", total=self._source.size_bytes, sample=sample, has_bar=follow is None
         ):
-            pushing = asyncio.create_task(push_all())
-            giving_up = asyncio.create_task(signals.giving_up.wait())
-            await asyncio.wait({pushing, giving_up}, return_when=asyncio.FIRST_COMPLETED)
-            giving_up.cancel()
-            pushing.cancel()  # has no effect on one that is done
-            await asyncio.wait({pushing})
-        tally.give_up(lines.left_over())
-        if not pushing.cancelled():
-            pushing.result()  # raises what went wrong
+            try:
+                await signals.run_until_giving_up(self._push_all(client))
+            finally:
+                tally.give_up(lines.left_over())
+
+    async def _push_all(self, client: PrintOSClient) -> None:
+        if self._spool_url is not None:
+            spooling = Spooling(self._spool_url, self._tally, on_problem=self._on_problem)
+            await spooling.run(client, self._statuses())
+        elif self._parts:
+            await Senders(self._parts, self._tally, on_death=self._on_problem).run(self._json_lines())
+        elif self._follow is None:
+            await client.push_statuses(self._statuses(), on_result=self._tally.on_result)
+        else:
+            with LibraryWarnings():
+                await self._follow.run(client, self._statuses())
+
+    async def _statuses(self) -> AsyncGenerator[StatusPush, None]:
+        try:
+            async for push in self._lines:
+                self._tally.on_handed_over(push)
+                yield push
+        except OSError as error:  # a disk that fails; what came before is sent
+            self._on_read_error(error)
+
+    async def _json_lines(self) -> AsyncGenerator[tuple[str, bytes], None]:
+        async with aclosing(self._statuses()) as statuses:
+            async for push in statuses:
+                yield push.device_id, self._lines.as_json(push)
+
+    def _on_problem(self, problem: str) -> None:
+        # Reading on would only lose more: the last line says from where to go on.
+        self._tally.problem = self._tally.problem or problem
+        self._signals.stopping.set()
 
     def _on_read_error(self, error: OSError) -> None:
         self._tally.problem = (

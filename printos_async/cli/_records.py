@@ -33,6 +33,7 @@ Format = Literal["jsonl", "csv"]
 T = TypeVar("T", DeviceStatusUpdate, DeviceProvisionRequest)
 
 DEVICE_ID = "deviceId"
+_encode = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
 _WHOLE_NUMBER = re.compile(r"[+-]?[0-9]{1,30}")
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 
@@ -195,7 +196,7 @@ def provision_request_of(record: dict[str, Any]) -> DeviceProvisionRequest:
 def line_of(push: StatusPush) -> bytes:
     """Give a status as a line that ``JsonLines`` and ``status_of`` read."""
     record = {DEVICE_ID: push.device_id, **push.status.to_dict()}
-    return json.dumps(record, allow_nan=False, separators=(",", ":")).encode("ascii") + b"\n"
+    return _encode(record).encode("ascii") + b"\n"
 
 
 def _build(model: type[T], record: dict[str, Any]) -> T:

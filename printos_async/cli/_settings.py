@@ -10,12 +10,10 @@ import typer
 from attrs import frozen
 
 from printos_async._client import PrintOSClient
-from printos_async._config import PRODUCTION_URL, auth_from_env
-from printos_async._errors import ConfigurationError
+from printos_async._config import PRODUCTION_URL
 from printos_async._events import Hook
-from printos_async._limits import ConcurrencyLimit
-from printos_async._retry import RetryPolicy
 
+from ._client_settings import ClientSettings
 from ._output import CommandError
 
 _MAX_SECRET_BYTES = 64 * 1024
@@ -103,19 +101,22 @@ class Connection:
             ConfigurationError: A setting is missing, contradictory or unsafe.
             CommandError: A file cannot be read.
         """
-        auth = auth_from_env(self._credentials(os.environ))
-        try:
-            return PrintOSClient(
-                self.base_url or os.environ.get("PRINTOS_BASE_URL") or PRODUCTION_URL,
-                auth=auth,
-                timeout_s=self.timeout_s,
-                limit=ConcurrencyLimit(maximum=self.max_in_flight, initial=self.max_in_flight),
-                retry=RetryPolicy(max_attempts=self.max_attempts),
-                hooks=hooks,
-                allow_insecure_http=self.insecure_http,
-            )
-        except ConfigurationError as error:
-            raise CommandError(_in_words_of_the_command(str(error))) from error
+        return self.resolve().make_client(hooks=hooks)
+
+    def resolve(self) -> ClientSettings:
+        """Give what these options and the environment say; may ask for the secret on the terminal.
+
+        Raises:
+            CommandError: A file cannot be read, or options contradict each other.
+        """
+        return ClientSettings(
+            base_url=self.base_url or os.environ.get("PRINTOS_BASE_URL") or PRODUCTION_URL,
+            credentials=self._credentials(os.environ),
+            timeout_s=self.timeout_s,
+            max_in_flight=self.max_in_flight,
+            max_attempts=self.max_attempts,
+            insecure_http=self.insecure_http,
+        )
 
     def _credentials(self, env: Mapping[str, str]) -> dict[str, str]:
         """Give the environment as if the options had been set there."""
@@ -157,14 +158,3 @@ def read_secret(path: Path) -> str:
     if not secret or len(content) > _MAX_SECRET_BYTES:
         raise CommandError(f"{path} holds no secret; it must be one line of UTF-8 text")
     return secret
-
-
-def _in_words_of_the_command(message: str) -> str:
-    """Say what to do with an option where the library says it with an argument."""
-    for argument, option in (
-        ("pass allow_insecure_http=True", "add --insecure-http"),
-        ("give them as auth=HmacAuth(key, secret)", "give them as --key with PRINTOS_SECRET"),
-        ("base_url", "the base URL (--base-url or PRINTOS_BASE_URL)"),
-    ):
-        message = message.replace(argument, option)
-    return message

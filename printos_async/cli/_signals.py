@@ -9,6 +9,7 @@ import threading
 from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine
     from types import TracebackType
 
 # Within what container runtimes wait before they kill.
@@ -25,6 +26,7 @@ class StopSignals:
         stopping: Set by the first signal.
         giving_up: Set by the second one, or ``grace_s`` seconds after the first.
         received: The first signal.
+        is_repeated: Whether there was a second one.
     """
 
     def __init__(self, *, grace_s: float = GRACE_S) -> None:
@@ -32,6 +34,7 @@ class StopSignals:
         self.stopping = asyncio.Event()
         self.giving_up = asyncio.Event()
         self.received: signal.Signals | None = None
+        self.is_repeated = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._before: dict[signal.Signals, Any] = {}
@@ -53,6 +56,17 @@ class StopSignals:
         if self._timer is not None:
             self._timer.cancel()
 
+    async def run_until_giving_up(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run ``work``, and cancel it when it is time to give up; raises what it raises."""
+        working = asyncio.create_task(work)
+        giving_up = asyncio.create_task(self.giving_up.wait())
+        await asyncio.wait({working, giving_up}, return_when=asyncio.FIRST_COMPLETED)
+        giving_up.cancel()
+        working.cancel()  # has no effect on one that is done
+        await asyncio.wait({working})
+        if not working.cancelled():
+            working.result()
+
     def _on_signal(self, number: int, _frame: object) -> None:
         # Runs between any two instructions: leave everything to the loop.
         if self._loop is not None:
@@ -65,4 +79,5 @@ class StopSignals:
             self.stopping.set()
             self._timer = loop.call_later(self._grace_s, self.giving_up.set)
         else:
+            self.is_repeated = True
             self.giving_up.set()

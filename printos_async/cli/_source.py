@@ -130,8 +130,9 @@ class LineReader:
         bytes_read: How far reading has come.
     """
 
-    def __init__(self, source: Source, *, stop: asyncio.Event) -> None:
+    def __init__(self, source: Source, *, stop: asyncio.Event, max_line_bytes: int = MAX_LINE_BYTES) -> None:
         self._source = source
+        self._max_line_bytes = max_line_bytes
         self._chunks = ChunkThread(source.read, stop=stop)
         self._number = 0
         self._tail = b""
@@ -179,14 +180,16 @@ class LineReader:
             lines.append(self._line(self._tail + part))
             self._tail = b""
         self._tail += tail
-        if len(self._tail) > MAX_LINE_BYTES:
-            self._tail = self._tail[:MAX_LINE_BYTES]
+        if len(self._tail) > self._max_line_bytes:
+            self._tail = self._tail[: self._max_line_bytes]
             self._is_cut = True
         return lines
 
     def _line(self, data: bytes) -> Line:
         self._number += 1
-        line = Line(self._number, data[:MAX_LINE_BYTES], self._is_cut or len(data) > MAX_LINE_BYTES)
+        line = Line(
+            self._number, data[: self._max_line_bytes], self._is_cut or len(data) > self._max_line_bytes
+        )
         self._is_cut = False
         return line
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from attrs import frozen
 
@@ -21,6 +21,7 @@ from ._records import line_of
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Mapping
 
     from printos_async._events import Event
     from printos_async._models import PushResult, StatusPush
@@ -49,6 +50,17 @@ class Failure:
             "attempts": self.attempts,
         }
 
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Self:
+        """Read what ``to_json`` gave."""
+        return cls(value["deviceId"], value["error"], value["message"], value["attempts"])
+
+    @classmethod
+    def of(cls, result: PushResult) -> Self:
+        """Give what a failed result says."""
+        error = result.error
+        return cls(result.device_id, type(error).__name__, str(error), result.attempts)
+
 
 class Tally:
     """Counts results, keeps what was not sent, and knows what is still open.
@@ -58,6 +70,7 @@ class Tally:
         stop: Set when they cannot be kept: reading on would lose more.
 
     Attributes:
+        accepted: Statuses that an outbox has kept.
         sent: Statuses that the server acknowledged.
         superseded: Statuses that a newer one of their device replaced.
         failed: Statuses given up by the client.
@@ -74,6 +87,7 @@ class Tally:
         self._stop = stop
         # Those that were handed over and are not settled: how many of each device, and the newest of them.
         self._open: dict[str, tuple[int, StatusPush]] = {}
+        self.accepted = 0
         self.sent = 0
         self.superseded = 0
         self.failed = 0
@@ -89,6 +103,10 @@ class Tally:
         """Devices with a status that is not settled."""
         return len(self._open)
 
+    def open_device_ids(self) -> list[str]:
+        """Give the devices with a status that is not settled."""
+        return list(self._open)
+
     def on_event(self, event: Event) -> None:
         """Count retries; a hook."""
         if isinstance(event, RetryScheduled):
@@ -99,11 +117,11 @@ class Tally:
     def on_outcome(self, event: Event) -> None:
         """Count what became of a status; a hook, where no results are given back."""
         if isinstance(event, StatusSent):
-            self._on_sent(event.device_id)
+            self.on_sent(event.device_id)
         elif isinstance(event, StatusSuperseded):
-            self._on_superseded(event.device_id)
+            self.on_superseded(event.device_id)
         elif isinstance(event, StatusFailed):
-            self._on_failed(Failure(event.device_id, event.cause, event.cause, event.attempts))
+            self.on_failed(Failure(event.device_id, event.cause, event.cause, event.attempts))
 
     def on_handed_over(self, push: StatusPush) -> None:
         """Take note that a status goes to the client."""
@@ -113,12 +131,38 @@ class Tally:
     def on_result(self, result: PushResult) -> None:
         """Count a result."""
         if result.outcome == "sent":
-            self._on_sent(result.device_id)
+            self.on_sent(result.device_id)
         elif result.outcome == "superseded":
-            self._on_superseded(result.device_id)
+            self.on_superseded(result.device_id)
         else:
-            error = result.error
-            self._on_failed(Failure(result.device_id, type(error).__name__, str(error), result.attempts))
+            self.on_failed(Failure.of(result))
+
+    def on_sent(self, device_id: str) -> None:
+        """Count a status of a device that was acknowledged."""
+        self._settle(device_id)
+        self.sent += 1
+        self._drop(device_id)
+
+    def on_accepted(self, device_id: str) -> None:
+        """Count a status of a device that an outbox has kept: sending it is not this command's any more."""
+        self._settle(device_id)
+        self.accepted += 1
+        self._drop(device_id)
+
+    def on_superseded(self, device_id: str) -> None:
+        """Count a status of a device that was replaced."""
+        self._settle(device_id)
+        self.superseded += 1
+
+    def on_failed(self, failure: Failure) -> None:
+        """Count a status that was given up, and keep it if it was its device's newest."""
+        newest = self._settle(failure.device_id)
+        self.failed += 1
+        self.errors[failure.error] += 1
+        if len(self.shown) < _MAX_FAILURES_KEPT:
+            self.shown.append(failure)
+        if newest is not None:
+            self._keep(newest)
 
     def give_up(self, pushes: list[StatusPush]) -> None:
         """Count what is open, and what was never handed over, as not sent."""
@@ -151,28 +195,6 @@ class Tally:
             kinds = ", ".join(f"{count} {name}" for name, count in self.errors.most_common())
             complain(f"{self.failed} statuses failed, the first {MAX_FAILURES_SHOWN} are above: {kinds}")
 
-    def _on_sent(self, device_id: str) -> None:
-        self._settle(device_id)
-        self.sent += 1
-        if self._failures is not None:
-            try:
-                self._failures.drop(device_id)
-            except OSError as error:
-                self._on_write_error(error)
-
-    def _on_superseded(self, device_id: str) -> None:
-        self._settle(device_id)
-        self.superseded += 1
-
-    def _on_failed(self, failure: Failure) -> None:
-        newest = self._settle(failure.device_id)
-        self.failed += 1
-        self.errors[failure.error] += 1
-        if len(self.shown) < _MAX_FAILURES_KEPT:
-            self.shown.append(failure)
-        if newest is not None:
-            self._keep(newest)
-
     def _settle(self, device_id: str) -> StatusPush | None:
         """Take out a status; give it if it was its device's newest, for only that one is worth keeping."""
         # Results of one device come in the order of its statuses, so what is open is its newest.
@@ -182,6 +204,13 @@ class Tally:
             return None
         del self._open[device_id]
         return newest
+
+    def _drop(self, device_id: str) -> None:
+        if self._failures is not None:
+            try:
+                self._failures.drop(device_id)
+            except OSError as error:
+                self._on_write_error(error)
 
     def _keep(self, push: StatusPush) -> None:
         if self._failures is None:

@@ -8,6 +8,7 @@ from ._base import (
     Kept,
     Outbox,
     OutboxStats,
+    PrivateOutbox,
     Progress,
     Release,
 )
@@ -24,6 +25,7 @@ __all__ = [
     "MemoryOutbox",
     "Outbox",
     "OutboxStats",
+    "PrivateOutbox",
     "Progress",
     "Release",
     "SetAside",

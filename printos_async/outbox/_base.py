@@ -55,7 +55,8 @@ class Claim:
         waited_s: Seconds since it was put.
         doubt_age_s: Seconds since the moment from which no earlier request of this device is under way any more
             that may have been lost on its way and may still land; None if there is none. A worker that died, or
-            was stopped for longer than its lease, leaves such devices behind.
+            was stopped for longer than its lease, leaves such devices behind. Below 0 while one is under way.
+        hold_s: Seconds in which nothing is to be sent for the device; above 0 from ``claim_all`` only.
     """
 
     device_id: str
@@ -64,6 +65,7 @@ class Claim:
     attempts: int = 0
     waited_s: float = 0.0
     doubt_age_s: float | None = None
+    hold_s: float = 0.0
 
 
 @frozen
@@ -76,6 +78,8 @@ class Finish:
         hold_s: Seconds in which nothing is to be sent for this device.
         attempts: Requests that were made for it.
         error: Why it was given up, which makes it a dead letter; None if it was delivered.
+        keep: The worker goes on owning the device, for it remembers something of it that the outbox does not.
+            It releases the device later.
     """
 
     device_id: str
@@ -83,17 +87,19 @@ class Finish:
     hold_s: float = 0.0
     attempts: int = 0
     error: str | None = None
+    keep: bool = False
 
 
 @frozen
 class Release:
-    """A device that its worker gives back with its status unsent.
+    """A device that its worker gives back with its status unsent, or that it had kept.
 
     Attributes:
         device_id: The device.
         hold_s: Seconds in which nothing is to be sent for it.
         attempts: Requests that were made for its newest status.
-        doubt_in_s: Seconds until the last request has ended that may still land; None if there is none.
+        doubt_in_s: Seconds until the last request has ended that may still land; None if the worker made none. A
+            doubt that the device had when it was claimed stays until a status is finished.
     """
 
     device_id: str
@@ -131,7 +137,7 @@ class Progress:
         seq: Number of the newest status.
         done_seq: Number of the newest status that was delivered or given up.
         attempts: Requests that were made for that.
-        error: Why that one was given up; None if it was delivered.
+        error: Why that one was given up, also where a newer one waits by now; None if it was delivered.
     """
 
     device_id: str
@@ -170,8 +176,7 @@ class Outbox(Protocol):
     until ``newer`` finds it or the lease ends.
 
     Attributes:
-        is_shared: Other processes may use it at the same time. One that is not shared serves one pusher, which
-            keeps the statuses itself and gives back what it has not sent at its end.
+        is_shared: Other processes may use it at the same time. One that is not shared is a ``PrivateOutbox``.
         lease_s: Seconds after which a worker that does not renew has lost its devices.
 
     Every method raises ``OutboxError`` where the outbox cannot be read or written.
@@ -248,7 +253,10 @@ class Outbox(Protocol):
         ...
 
     async def newer(self, owner: int, known: Mapping[str, int]) -> list[Claim]:
-        """Give statuses of devices that the worker owns with a number above the one that it knows."""
+        """Give statuses of devices that the worker owns with a number above the one that it knows.
+
+        Devices that are not in ``known`` are found only after a claim whose outcome its caller did not get.
+        """
         ...
 
     async def progress(self, device_ids: Iterable[str]) -> list[Progress]:
@@ -264,7 +272,10 @@ class Outbox(Protocol):
         ...
 
     async def requeue(self, device_ids: Iterable[str] | None = None) -> int:
-        """Let dead letters be sent again, of these devices or all; gives how many there were."""
+        """Let dead letters be sent again, of these devices or all; gives how many there were.
+
+        Each counts as put again, with the next number of its device.
+        """
         ...
 
     async def purge(self, *, failed: bool = False, older_than_s: float = 0.0) -> int:
@@ -279,4 +290,12 @@ class Outbox(Protocol):
         Returns:
             How many there were.
         """
+        ...
+
+
+class PrivateOutbox(Outbox, Protocol):
+    """An outbox of one process. It serves one pusher, which takes everything and gives back what it has not sent."""
+
+    async def claim_all(self, owner: int) -> list[Claim]:
+        """Take ownership of every device with a waiting status that nobody owns, whether its time has come or not."""
         ...

@@ -92,15 +92,15 @@ class Database:
 
         return await self.with_connection(execute, on_retry)
 
-    async def count(self, statement: Executable, parameters: Mapping[str, Any]) -> int:
-        """Run a statement without rows; give how many rows it has changed."""
+    async def execute(self, statement: Executable, parameters: Mapping[str, Any]) -> None:
+        """Run a statement that gives no rows."""
 
-        async def execute(connection: AsyncConnection) -> int:
+        async def execute(connection: AsyncConnection) -> None:
             if self._is_sqlite:
                 await _synchronise(connection, outlives_power=True)
-            return int((await connection.execute(statement, dict(parameters))).rowcount)
+            await connection.execute(statement, dict(parameters))
 
-        return await self.with_connection(execute)
+        await self.with_connection(execute)
 
     async def with_connection(
         self,

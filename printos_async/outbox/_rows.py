@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 _DAMAGED = "damaged: the bytes that the outbox gave back are not those that it was given"
 
+_PURGED_AT_ONCE = 5000
+
 
 class AccountRows:
     """What ``SqlOutbox`` does once it is open; the methods are those of ``Outbox``."""
@@ -139,7 +141,13 @@ class AccountRows:
 
     async def purge(self, *, failed: bool, older_than_s: float) -> int:
         statement = self._upkeep.purge_failed if failed else self._upkeep.purge_delivered
-        return await self._execute(statement, older_than_s=older_than_s)
+        count, after = 0, ""
+        while True:  # in portions, between which others get their turn
+            rows = await self._fetch(statement, older_than_s=older_than_s, after=after, limit=_PURGED_AT_ONCE)
+            count += len(rows)
+            if len(rows) < _PURGED_AT_ONCE:
+                return count
+            after = max(row.device_id for row in rows)
 
     async def _put(self, owner: Any, drafts: list[Draft]) -> list[Kept]:
         merged = merge(drafts)
@@ -162,7 +170,8 @@ class AccountRows:
         # Of two for one device the later one tells more.
         latest = {one.device_id: one for one in sorted(finished, key=lambda one: one.seq)}
         lines = [
-            (one.device_id, one.seq, one.hold_s, one.attempts, one.error) for _, one in sorted(latest.items())
+            (one.device_id, one.seq, one.hold_s, one.attempts, one.error, int(one.keep))
+            for _, one in sorted(latest.items())
         ]
         # Should power be lost before the disk has it, the devices are still owned, and taken over in doubt. (Not so
         # in PostgreSQL, which may lose power while the worker goes on: there everything is safe at once.)
@@ -192,9 +201,9 @@ class AccountRows:
 
     async def _take_over(self, now: float) -> None:
         """Free the devices of all workers whose lease has ended, and forget workers that ended long before."""
-        await self._database.count(self._upkeep.take_over, self._parameters())
+        await self._database.execute(self._upkeep.take_over, self._parameters())
         # A statement that was under way when the lease ended may still bring rows; later ones cannot.
-        await self._database.count(self._upkeep.forget_workers, self._parameters(until=now - self._lease_s))
+        await self._database.execute(self._upkeep.forget_workers, self._parameters(until=now - self._lease_s))
 
     async def _sound(self, owner: int, rows: Iterable[Row[Any]]) -> list[Claim]:
         """Give the rows as claims; those whose bytes were damaged become dead letters."""
@@ -202,7 +211,7 @@ class AccountRows:
         for row in rows:
             body = _bytes(row.body)
             if crc(row.device_id, body) != row.crc:
-                damaged.append((row.device_id, row.seq, 0.0, row.attempts, _DAMAGED))
+                damaged.append((row.device_id, row.seq, 0.0, row.attempts, _DAMAGED, 0))
                 continue
             waited_s = max(row.waited_s, 0.0)
             claims.append(Claim(row.device_id, row.seq, body, row.attempts, waited_s, _age(row.doubt_age_s)))
@@ -216,8 +225,8 @@ class AccountRows:
     async def _fetch(self, statement: Executable, **parameters: Any) -> Sequence[Row[Any]]:
         return await self._background.run(self._database.rows(statement, self._parameters(**parameters)))
 
-    async def _execute(self, statement: Executable, **parameters: Any) -> int:
-        return await self._background.run(self._database.count(statement, self._parameters(**parameters)))
+    async def _execute(self, statement: Executable, **parameters: Any) -> None:
+        await self._background.run(self._database.execute(statement, self._parameters(**parameters)))
 
     def _parameters(self, **parameters: Any) -> dict[str, Any]:
         return {"this_account": self.account, **parameters}

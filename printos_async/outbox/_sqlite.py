@@ -56,14 +56,17 @@ class SqliteFile:
         self._spool = Spool(Path(path), initialise=_initialise, on_set_aside=tell)
 
     async def connect(self, *_: Any, **__: Any) -> DriverConnection:
-        """Give the engine a connection."""
-        # Not in the driver's thread: where that fails to connect, it is still ending when its caller goes on.
-        made = await asyncio.to_thread(self._connect)
-        connection = DriverConnection(lambda: made, _CHUNK_ROWS)
+        """Give a connection to the engine."""
+        connection = DriverConnection(self._connect, _CHUNK_ROWS)
         # SQLAlchemy does so too: an outbox that was not closed does not keep the program from ending.
         thread: Any = getattr(connection, "_thread", connection)
         thread.daemon = True
-        return await connection
+        try:
+            return await connection
+        except BaseException:
+            # The thread has been told to end, and says so to the loop, which may be closed a moment later.
+            await asyncio.shield(asyncio.to_thread(thread.join))
+            raise
 
     def _connect(self) -> sqlite3.Connection:
         # What this SQLite cannot do fails here, in memory, and is not taken for damage of the file.

@@ -104,7 +104,11 @@ def _mine(batch: CTE) -> CTE:
 
 
 def _finish(dialect: Dialect) -> Executable:
-    mine = _mine(dialect.batch(device_id=Text, seq=BigInteger, hold_s=Double, attempts=Integer, error=Text))
+    mine = _mine(
+        dialect.batch(
+            device_id=Text, seq=BigInteger, hold_s=Double, attempts=Integer, error=Text, keep=Integer
+        )
+    )
     return (
         update(outbox)
         .where(
@@ -120,7 +124,7 @@ def _finish(dialect: Dialect) -> Executable:
             error=mine.c.error,
             due_at=NOW + mine.c.hold_s,
             doubt_since=null(),
-            owner=case((ROW.seq > mine.c.seq, ROW.owner)),
+            owner=case(((ROW.seq > mine.c.seq) | (mine.c.keep == 1), ROW.owner)),
         )
         .returning(*dialect.claim, ROW.done_seq)
     )

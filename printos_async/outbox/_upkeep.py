@@ -12,7 +12,6 @@ from sqlalchemy import (
     case,
     delete,
     func,
-    insert,
     null,
     select,
     true,
@@ -30,8 +29,11 @@ class Upkeep:
     """The statements in one dialect, with parameters as those of ``Statements``."""
 
     def __init__(self, dialect: Dialect) -> None:
-        self.join = insert(worker).values(
-            id=WORKER, account=ACCOUNT, lease_until=NOW + bindparam("lease_s", type_=Double)
+        self.join = (
+            dialect.insert(worker)
+            .values(id=WORKER, account=ACCOUNT, lease_until=NOW + bindparam("lease_s", type_=Double))
+            # Tried again after it took place.
+            .on_conflict_do_nothing()
         )
         self.renew = _renew()
         self.expire = update(worker).where(LIVE).values(lease_until=NOW).returning(worker.c.lease_until)
@@ -60,14 +62,8 @@ class Upkeep:
         chosen = dialect.batch(device_id=Text)
         self.requeue = _requeue(ROW.device_id.in_(select(chosen.c.device_id)))
         self.requeue_all = _requeue(true())
-        purged = delete(outbox).where(
-            OURS,
-            ROW.seq == ROW.done_seq,
-            ROW.owner.is_(None),
-            ROW.done_at <= NOW - bindparam("older_than_s", type_=Double),
-        )
-        self.purge_delivered = purged.where(ROW.error.is_(None))
-        self.purge_failed = purged.where(ROW.error.is_not(None))
+        self.purge_delivered = _purge(ROW.error.is_(None))
+        self.purge_failed = _purge(ROW.error.is_not(None))
 
 
 def _renew() -> Executable:
@@ -140,3 +136,25 @@ def _stats() -> Executable:
         live.label("workers"),
         (NOW - func.min(case((IS_WAITING, ROW.put_at)))).label("oldest_waiting_s"),
     ).where(OURS)
+
+
+def _purge(kind: ColumnElement[bool]) -> Executable:
+    old = (
+        select(ROW.device_id)
+        .where(
+            OURS,
+            kind,
+            ROW.seq == ROW.done_seq,
+            ROW.owner.is_(None),
+            ROW.done_at <= NOW - bindparam("older_than_s", type_=Double),
+            ROW.device_id > bindparam("after", type_=Text),
+        )
+        .order_by(ROW.device_id)
+        .limit(bindparam("limit", type_=Integer))
+        .with_for_update()
+        .cte("old")
+        .prefix_with("MATERIALIZED")
+    )
+    # What was put meanwhile is looked at again.
+    chosen = ROW.device_id.in_(select(old.c.device_id))
+    return delete(outbox).where(OURS, chosen, ROW.seq == ROW.done_seq).returning(ROW.device_id)

@@ -20,7 +20,21 @@ async def test_the_version_is_the_packages(cli: Cli) -> None:
 
 @pytest.mark.parametrize(
     "command",
-    [(), ("push",), ("demo",), ("sandbox",), ("devices",), ("devices", "list"), ("devices", "provision")],
+    [
+        (),
+        ("push",),
+        ("demo",),
+        ("sandbox",),
+        ("worker",),
+        ("devices",),
+        ("devices", "list"),
+        ("devices", "provision"),
+        ("outbox",),
+        ("outbox", "stats"),
+        ("outbox", "failed"),
+        ("outbox", "requeue"),
+        ("outbox", "purge"),
+    ],
 )
 async def test_every_command_explains_itself(cli: Cli, command: tuple[str, ...]) -> None:
     ended = await cli.run(*command, "--help")

@@ -13,13 +13,16 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from printos_async import ConfigurationError, OutboxError, SqlOutbox
 from printos_async.outbox import Finish
+from printos_async.outbox import _rows as rows
 from printos_async.outbox import _sql as module
 from printos_async.outbox._schema import prepare
 
-from .stores import ACCOUNT, LEASE_S, draft
+from .stores import ACCOUNT, LEASE_S, draft, sql_store
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
+
+    from tests.postgres import PostgresServer
 
     from .stores import SqlStore
 
@@ -216,3 +219,48 @@ async def test_closing_waits_for_what_is_under_way(database: SqlStore) -> None:
     await asyncio.sleep(0)
     await outbox.aclose()
     assert [(await put)[0].seq for put in puts] == [1] * 100
+
+
+TERMINATE = (
+    "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = 'printos-async'"
+)
+
+
+async def test_lost_connections_are_made_again(postgres_url: str) -> None:
+    async with sql_store(postgres_url) as database:
+        outbox = await database.open()
+        owner = await outbox.join()
+        await outbox.put([draft("a")], owner=owner)
+        await database.execute(TERMINATE)
+        assert [kept.claimed for kept in await outbox.put([draft("a")], owner=owner)] == [True]
+        await database.execute(TERMINATE)
+        assert await outbox.finish(owner, [Finish("a", 2)]) == []
+        await database.execute(TERMINATE)
+        assert await outbox.renew(owner)
+        assert (await outbox.progress(["a"]))[0].done_seq == 2
+
+
+async def test_a_server_that_is_gone_is_an_error_and_used_again_when_it_is_back(
+    postgres_server: PostgresServer, postgres_url: str
+) -> None:
+    async with sql_store(postgres_url) as database:
+        outbox = await database.open()
+        postgres_server.kill()
+        try:
+            calls = [outbox.put([draft("a")]), outbox.put([draft("b")]), outbox.join(), outbox.stats()]
+            errors = await asyncio.gather(*calls, return_exceptions=True)
+        finally:
+            postgres_server.start()
+        assert [type(error) for error in errors] == [OutboxError] * 4
+        assert (await outbox.put([draft("a")]))[0].seq == 1
+
+
+async def test_purging_goes_on_until_all_is_gone(database: SqlStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rows, "_PURGED_AT_ONCE", 7)
+    outbox = await database.open()
+    owner = await outbox.join()
+    names = [f"dev-{index}" for index in range(50)]
+    await outbox.put([draft(name) for name in names], owner=owner)
+    await outbox.finish(owner, [Finish(name, 1) for name in names[:30]])
+    assert await outbox.purge() == 30
+    assert (await outbox.stats()).devices == 20

@@ -234,3 +234,17 @@ async def test_request_arrives_as_given(
     assert request.headers["user-agent"] == "printos"
     assert request.headers["x-latin"] == "caf\xe9"
     assert "transfer-encoding" not in request.headers
+
+
+async def test_a_request_whose_time_is_over_is_not_written(serve: Serve, carrier: Carrier) -> None:
+    if carrier.kind != "http1":
+        pytest.skip("httpx takes timeouts and no deadline")
+    server = await serve(always(OK))
+    await carrier.send(server)
+    with pytest.raises(WireError, match="not sent in time") as caught:
+        await carrier.send(server, target="/late", timeout_s=-1.0)
+    assert (caught.value.may_have_arrived, caught.value.timed_out) == (False, True)
+    # The connection had nothing written to it, so it serves the next one.
+    assert (await carrier.send(server)).body == b"ok"
+    assert server.connections == 1
+    assert [request.target for request in server.requests] == ["/devices/a/status"] * 2

@@ -1,0 +1,307 @@
+"""Between an engine and an outbox that other processes use too: what is put, claimed, and noted as done."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+from ._errors import APIError, InvalidDeviceIdError, OutboxError
+from ._events import LeaseLost
+from ._lease import Lease
+from ._ledger import Ledger
+from ._settling import claimed_entry, doubt_until_s, release_of
+from ._slot import Entry
+from .outbox._base import Draft, Finish
+from .outbox._grouping import Grouping
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from ._encode import Call
+    from ._engine import Engine
+    from ._errors import PrintOSError
+    from ._events import Hooks
+    from ._models import PushResult
+    from ._operations import Operations
+    from ._slot import Outcome, Promises, Slot
+    from .outbox import Claim, Kept, Outbox, Progress
+
+    Waiter = asyncio.Future[PushResult] | None
+    Settle = Callable[[Entry, Outcome, PrintOSError | None, int | None], None]
+
+_log = logging.getLogger("printos_async.outbox")
+
+# How soon a worker sees what others have put.
+POLL_S = 0.5
+_RETRY_S = 0.2
+_CLAIMED_AT_ONCE = 500
+_LOOKED_UP_AT_ONCE = 1_000
+# Nothing may take longer at the end: of a database that hangs, the lease's end does the rest.
+_LEAVING_S = 0.4
+
+
+class Delivery:
+    """Owns devices of the outbox as long as the engine has something to do for them.
+
+    ``accepted`` is called with each status that is new to this process, ``settle`` with those of which another
+    process was seen to have made something.
+    """
+
+    def __init__(
+        self,
+        outbox: Outbox,
+        engine: Engine,
+        operations: Operations,
+        promises: Promises,
+        hooks: Hooks,
+        *,
+        timeout_s: float,
+        max_devices: int,
+        accepted: Callable[[Entry], None],
+        settle: Settle,
+    ) -> None:
+        self._outbox = outbox
+        self._engine = engine
+        self._operations = operations
+        self._promises = promises
+        self._hooks = hooks
+        self._timeout_s = timeout_s
+        self._max_devices = max_devices
+        self._accepted = accepted
+        self._settle = settle
+        self._loop = asyncio.get_running_loop()
+        self._lease = Lease(outbox, on_kept=self._lease_kept, on_lost=self._lease_lost)
+        self._puts: Grouping[tuple[Call, Waiter], None] = Grouping(self._keep)
+        self._ledger = Ledger()
+        self._noting = False
+        self._news = asyncio.Event()
+        self._progress = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._draining = False
+
+    async def start(self) -> None:
+        """Become a worker of the outbox.
+
+        Raises:
+            OutboxError: It cannot be read or written.
+        """
+        self._engine.timetable.watcher = self
+        await self._lease.join()
+        for work in (self._lease.keep(), self._claim(), self._note()):
+            task = self._loop.create_task(work)
+            task.add_done_callback(self._ended)
+            self._tasks.append(task)
+
+    async def put(self, call: Call, waiter: Waiter) -> None:
+        """Keep a status; in the outbox when this returns.
+
+        Raises:
+            OutboxError: The outbox cannot be written.
+        """
+        await self._puts.submit([(call, waiter)])
+
+    async def drained(self) -> None:
+        """Wait until everything put here has an outcome, and everything sent here is noted in the outbox."""
+        self._draining = True
+        ledger, occupancy = self._ledger, self._engine.occupancy
+        while ledger.elsewhere or ledger.finished or self._noting or occupancy.devices:
+            self._progress.clear()
+            await self._progress.wait()
+
+    def left_to_others(self) -> list[Entry]:
+        """Give what was put here, and is for others to send or for later."""
+        return list(self._ledger.elsewhere.values())
+
+    async def aclose(self) -> None:
+        """Give back everything that is not sent; within half a second, or else the lease's end does it."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        try:
+            async with asyncio.timeout(_LEAVING_S):
+                await self._puts.settle()
+                await self._leave()
+        except (OutboxError, TimeoutError) as error:
+            name = type(error).__name__
+            _log.warning("what was not sent is free when the lease ends: %s", name, extra={"error": name})
+
+    async def _leave(self) -> None:
+        owner, now_s = self._lease.owner, self._loop.time()
+        if owner is None:
+            return
+        await self._outbox.finish(owner, self._ledger.take_finished())
+        held = [
+            slot for slot in self._engine.timetable.slots.values() if self._ledger.held_seq(slot.device_id)
+        ]
+        released = [release_of(slot, now_s=now_s, timeout_s=self._timeout_s) for slot in held]
+        await self._outbox.release(owner, released)
+        await self._outbox.leave(owner)
+
+    # What the engine tells
+
+    def settled(self, entry: Entry, outcome: Outcome, error: PrintOSError | None) -> None:
+        """Take note of what became of a status that the engine had."""
+        # A client that was closed, or may not send at all, says nothing about a status: it stays in the outbox.
+        if outcome != "superseded" and (error is None or isinstance(error, APIError)):
+            self._ledger.settle(entry, None if error is None else str(error))
+
+    def rested(self, slot: Slot) -> None:
+        """Note in the outbox what became of a device's newest status."""
+        now_s = self._loop.time()
+        hold_s = max(0.0, slot.not_before_s - now_s)
+        keep = slot.remembers(self._promises, now_s=now_s)
+        if self._ledger.rest(slot.device_id, hold_s=hold_s, keep=keep):
+            self._news.set()
+        self._progress.set()
+
+    def forgotten(self, slot: Slot) -> None:
+        """Give a device back that was only owned for what was remembered."""
+        if self._ledger.forget(slot.device_id):
+            self._news.set()
+
+    # What the outbox tells
+
+    async def _keep(self, _: object, puts: list[tuple[Call, Waiter]]) -> list[None]:
+        room = self._engine.occupancy.devices + len(puts) <= self._max_devices
+        owner = self._lease.owner if room else None
+        drafts = [Draft(call.device_id or "", call.body) for call, _ in puts]
+        kept = await self._outbox.put(drafts, owner=owner)
+        now_s = self._loop.time()
+        for (call, waiter), one in zip(puts, kept, strict=True):
+            self._take_kept(Entry(one.seq, call.device_id or "", call, now_s, waiter=waiter), one, owner)
+        return [None] * len(puts)
+
+    def _take_kept(self, entry: Entry, kept: Kept, owner: int | None) -> None:
+        known = self._ledger.held_seq(entry.device_id)
+        if known == entry.seq and self._engine.adopt(entry):
+            return  # it came by another way in the same moment
+        self._accepted(entry)
+        if known > entry.seq:
+            self._settle(entry, "superseded", None, known)
+        elif kept.claimed and known < entry.seq and owner is not None and owner == self._lease.owner:
+            self._hand_over(entry, kept)
+        else:
+            self._leave_to_others(entry)
+
+    def _take_claims(self, claims: Iterable[Claim], owner: int) -> None:
+        if owner != self._lease.owner:
+            return  # the lease was lost on the way
+        for claim in claims:
+            if claim.seq <= self._ledger.held_seq(claim.device_id):
+                continue
+            entry = self._ledger.elsewhere.pop(claim.device_id, None)
+            if entry is not None and entry.seq != claim.seq:
+                self._settle(entry, "superseded", None, claim.seq)
+                entry = None
+            if entry is None:
+                try:
+                    entry = claimed_entry(claim, self._operations, now_s=self._loop.time())
+                except InvalidDeviceIdError as error:  # put by something else than this package
+                    self._ledger.put_back([Finish(claim.device_id, claim.seq, error=str(error))])
+                    self._news.set()
+                    continue
+                self._accepted(entry)
+            self._hand_over(entry, claim)
+
+    def _hand_over(self, entry: Entry, claim: Claim | Kept) -> None:
+        self._ledger.hold(entry)
+        until_s = doubt_until_s(claim, self._promises, now_s=self._loop.time())
+        self._engine.take(entry, doubt_until_s=until_s)
+
+    def _leave_to_others(self, entry: Entry) -> None:
+        older = self._ledger.elsewhere.pop(entry.device_id, None)
+        if older is not None:
+            self._settle(older, "superseded", None, entry.seq)
+        self._ledger.elsewhere[entry.device_id] = entry
+
+    def _settle_by(self, progress: Progress) -> None:
+        entry = self._ledger.elsewhere.pop(progress.device_id, None)
+        if entry is None:
+            return
+        if progress.done_seq < entry.seq:
+            self._ledger.elsewhere[progress.device_id] = entry  # as the last one: the next look sees others
+            return
+        entry.attempts = progress.attempts
+        if progress.done_seq > entry.seq:
+            self._settle(entry, "superseded", None, progress.done_seq)
+        elif progress.error is None:
+            self._settle(entry, "sent", None, None)
+        else:
+            self._settle(entry, "failed", OutboxError(f"given up by another worker: {progress.error}"), None)
+
+    # The lease
+
+    def _lease_kept(self, ends_s: float) -> None:
+        # Whatever is sent has ended when the lease does.
+        self._engine.timetable.open_until(ends_s - self._timeout_s)
+
+    def _lease_lost(self) -> None:
+        devices = self._ledger.lose()
+        for entry in self._engine.drop():
+            self._leave_to_others(entry)
+        self._hooks.emit(LeaseLost(devices))  # logged even if nobody watches
+
+    # Work in the background
+
+    async def _claim(self) -> None:
+        occupancy = self._engine.occupancy
+        enough = self._max_devices - max(1, min(_CLAIMED_AT_ONCE, self._max_devices // 2) // 2)
+        while True:
+            room = min(self._max_devices - occupancy.devices, _CLAIMED_AT_ONCE)
+            owner, claims = self._lease.owner, []
+            try:
+                if owner is not None and room > 0 and (self._ledger.elsewhere or not self._draining):
+                    claims = await self._outbox.claim(owner, room)
+                    self._take_claims(claims, owner)
+                if owner is not None and len(claims) < room:
+                    await self._look_around(owner)
+            except OutboxError as error:
+                self._report("not claimed", error)
+            if len(claims) >= room:  # there may be more
+                await occupancy.wait_until_below(enough)
+            else:
+                await asyncio.sleep(POLL_S)
+
+    async def _look_around(self, owner: int) -> None:
+        """See what others have put for devices that wait here, and what became of those that were left to others."""
+        delayed = self._engine.timetable.delayed()
+        if delayed:
+            known = {slot.device_id: self._ledger.held_seq(slot.device_id) for slot in delayed}
+            self._take_claims(await self._outbox.newer(owner, known), owner)
+        if self._ledger.elsewhere:
+            for progress in await self._outbox.progress(list(self._ledger.elsewhere)[:_LOOKED_UP_AT_ONCE]):
+                self._settle_by(progress)
+            self._progress.set()
+
+    async def _note(self) -> None:
+        while True:
+            await self._news.wait()
+            self._news.clear()
+            owner, finished = self._lease.owner, self._ledger.take_finished()
+            if owner is None or not finished:
+                continue
+            self._noting = True
+            try:
+                newer = await self._outbox.finish(owner, finished)
+            except OutboxError as error:
+                self._report("not noted", error)
+                if owner == self._lease.owner:
+                    self._ledger.put_back(finished)
+                    self._news.set()
+                await asyncio.sleep(_RETRY_S)
+            else:
+                if owner == self._lease.owner:
+                    self._ledger.told(finished)
+                self._take_claims(newer, owner)
+            finally:
+                self._noting = False
+                self._progress.set()
+
+    def _report(self, what: str, error: OutboxError) -> None:
+        _log.warning("%s: %s", what, error, extra={"error": type(error).__name__})
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        # These tasks only end by cancellation, unless there is a bug or the engine has ended by one.
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._engine.fail(error)

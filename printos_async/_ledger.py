@@ -1,0 +1,91 @@
+"""Which devices of a shared outbox this process owns, and what it has to tell the outbox of them. No I/O."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from attrs import evolve
+
+from .outbox._base import Finish
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from ._slot import Entry
+
+
+class Ledger:
+    """Follows each device from its claim until the outbox knows what became of it.
+
+    Attributes:
+        elsewhere: Of each device the newest status that was put here, and that somebody else is to send, or this
+            process later.
+        finished: What the outbox is to be told, by device.
+    """
+
+    def __init__(self) -> None:
+        self.elsewhere: dict[str, Entry] = {}
+        self.finished: dict[str, Finish] = {}
+        self._held: dict[str, int] = {}  # owned devices, with the newest number that the engine knows
+        self._outcomes: dict[str, tuple[int, int, str | None]] = {}  # number, attempts, error
+        self._kept: dict[str, Finish] = {}  # finished, and owned for what is remembered
+
+    def held_seq(self, device_id: str) -> int:
+        """Give the newest number that the engine knows of an owned device; 0 for any other."""
+        return self._held.get(device_id, 0)
+
+    def hold(self, entry: Entry) -> None:
+        """Note that the engine has got a status of an owned device."""
+        self._held[entry.device_id] = entry.seq
+        self._kept.pop(entry.device_id, None)
+
+    def settle(self, entry: Entry, error: str | None) -> None:
+        """Note that a status was delivered or given up."""
+        self._outcomes[entry.device_id] = (entry.seq, entry.attempts, error)
+
+    def rest(self, device_id: str, *, hold_s: float, keep: bool) -> bool:
+        """Note that nothing is left to do for a device; False if there is nothing to tell.
+
+        Args:
+            device_id: The device.
+            hold_s: Seconds in which nobody is to send anything for it.
+            keep: Something is remembered of it: it stays owned until it is forgotten.
+        """
+        outcome = self._outcomes.pop(device_id, None)
+        if outcome is None or device_id not in self._held:
+            return False
+        seq, attempts, error = outcome
+        self.finished[device_id] = finish = Finish(device_id, seq, hold_s, attempts, error, keep)
+        if keep:
+            self._kept[device_id] = finish
+        return True
+
+    def forget(self, device_id: str) -> bool:
+        """Note that nothing is remembered of a device any more; False if there is nothing to tell."""
+        finish = self._kept.pop(device_id, None)
+        if finish is None:
+            return False
+        self.finished[device_id] = evolve(finish, hold_s=0.0, keep=False)
+        return True
+
+    def take_finished(self) -> list[Finish]:
+        """Take out what the outbox is to be told."""
+        finished, self.finished = self.finished, {}
+        return list(finished.values())
+
+    def put_back(self, finished: Iterable[Finish]) -> None:
+        """Keep for later what the outbox could not be told."""
+        self.finished = {finish.device_id: finish for finish in finished} | self.finished
+
+    def told(self, finished: Iterable[Finish]) -> None:
+        """Note that the outbox knows: what is not kept, and has nothing newer, is not owned any more."""
+        for finish in finished:
+            if not finish.keep and self._held.get(finish.device_id) == finish.seq:
+                del self._held[finish.device_id]
+
+    def lose(self) -> int:
+        """Note that nothing is owned any more; gives how many devices were."""
+        devices = len(self._held)
+        for lost in (self._held, self._outcomes, self._kept, self.finished):
+            lost.clear()
+        return devices

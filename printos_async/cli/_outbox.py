@@ -1,0 +1,203 @@
+"""``printos outbox``: a look into an outbox, and what an operator may do there."""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import typer
+
+from printos_async._checks import require_number
+from printos_async.outbox import DeadLetter, SqlOutbox
+
+from . import _settings
+from ._outbox_options import OutboxUrl, opened_outbox, outbox_url
+from ._output import CommandError, complain, say, say_json, say_rows
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Look into an outbox: what waits, and what was given up. Changes only what belongs to this account.",
+)
+T = TypeVar("T")
+
+_AsJson = Annotated[
+    bool, typer.Option("--json", help="Write one JSON object to standard output, and nothing else.")
+]
+
+
+@app.command()
+def stats(
+    *,
+    as_json: _AsJson = False,
+    outbox: OutboxUrl = None,
+    base_url: _settings.BaseUrl = None,
+    key: _settings.Key = None,
+    secret_file: _settings.SecretFile = None,
+    login: _settings.Login = None,
+    password_file: _settings.PasswordFile = None,
+    insecure_http: _settings.InsecureHttp = False,
+) -> None:
+    """Count what is in the outbox."""
+    connection = _connection(base_url, key, secret_file, login, password_file, insecure_http=insecure_http)
+    counts = _run(outbox, connection, lambda opened: opened.stats())
+    if as_json:
+        say_json(
+            {
+                "devices": counts.devices,
+                "waiting": counts.waiting,
+                "claimed": counts.claimed,
+                "failed": counts.failed,
+                "workers": counts.workers,
+                "oldestWaitingS": counts.oldest_waiting_s,
+            }
+        )
+        return
+    oldest = "" if counts.oldest_waiting_s is None else f", the oldest for {counts.oldest_waiting_s:,.1f} s"
+    say(
+        f"{counts.devices:,} devices: {counts.waiting:,} wait{oldest} ({counts.claimed:,} of them claimed by "
+        f"{counts.workers:,} workers), {counts.failed:,} failed"
+    )
+
+
+@app.command()
+def failed(
+    *,
+    limit: Annotated[int, typer.Option(min=1, help="Statuses at most.")] = 100,
+    after: Annotated[
+        str, typer.Option(metavar="DEVICE", help="Start behind this device.", show_default=False)
+    ] = "",
+    as_lines: Annotated[
+        bool, typer.Option("--lines", help="Write the statuses as JSON lines that printos push reads.")
+    ] = False,
+    as_json: _AsJson = False,
+    outbox: OutboxUrl = None,
+    base_url: _settings.BaseUrl = None,
+    key: _settings.Key = None,
+    secret_file: _settings.SecretFile = None,
+    login: _settings.Login = None,
+    password_file: _settings.PasswordFile = None,
+    insecure_http: _settings.InsecureHttp = False,
+) -> None:
+    """List the statuses that were given up, in the order of their devices."""
+    if as_lines and as_json:
+        raise CommandError("--lines and --json exclude each other; give one of them")
+    connection = _connection(base_url, key, secret_file, login, password_file, insecure_http=insecure_http)
+    letters = _run(outbox, connection, lambda opened: opened.failed(limit=limit, after=after))
+    last = letters[-1].device_id if len(letters) == limit else None
+    if as_json:
+        say_json({"failed": [_to_json(letter) for letter in letters], "nextAfter": last})
+        return
+    if as_lines:
+        for letter in letters:
+            say(json.dumps({"deviceId": letter.device_id, **json.loads(letter.body)}))
+    else:
+        rows = [
+            (letter.device_id, letter.attempts, f"{letter.failed_age_s:.0f}", letter.error)
+            for letter in letters
+        ]
+        say_rows(("device", "attempts", "seconds ago", "error"), rows)
+    if last is not None:
+        complain(f"there may be more; go on with --after {last}")
+
+
+@app.command()
+def requeue(
+    devices: Annotated[
+        list[str] | None, typer.Argument(metavar="[DEVICE]...", help="Devices.", show_default=False)
+    ] = None,
+    *,
+    all_devices: Annotated[bool, typer.Option("--all", help="All that were given up.")] = False,
+    as_json: _AsJson = False,
+    outbox: OutboxUrl = None,
+    base_url: _settings.BaseUrl = None,
+    key: _settings.Key = None,
+    secret_file: _settings.SecretFile = None,
+    login: _settings.Login = None,
+    password_file: _settings.PasswordFile = None,
+    insecure_http: _settings.InsecureHttp = False,
+) -> None:
+    """Let statuses that were given up be sent again."""
+    if bool(devices) == all_devices:
+        raise CommandError("name the devices whose statuses are to be sent again, or give --all")
+    connection = _connection(base_url, key, secret_file, login, password_file, insecure_http=insecure_http)
+    count = _run(outbox, connection, lambda opened: opened.requeue(None if all_devices else devices))
+    _say_count("requeued", count, as_json=as_json)
+
+
+@app.command()
+def purge(
+    *,
+    only_failed: Annotated[
+        bool, typer.Option("--failed", help="Forget statuses that were given up, instead of delivered ones.")
+    ] = False,
+    older_than_s: Annotated[
+        float, typer.Option("--older-than", min=0.0, help="Only what has ended at least so many seconds ago.")
+    ] = 0.0,
+    as_json: _AsJson = False,
+    outbox: OutboxUrl = None,
+    base_url: _settings.BaseUrl = None,
+    key: _settings.Key = None,
+    secret_file: _settings.SecretFile = None,
+    login: _settings.Login = None,
+    password_file: _settings.PasswordFile = None,
+    insecure_http: _settings.InsecureHttp = False,
+) -> None:
+    """Forget devices whose newest status was delivered; what waits is never forgotten."""
+    require_number("--older-than", older_than_s, 0)
+    connection = _connection(base_url, key, secret_file, login, password_file, insecure_http=insecure_http)
+    count = _run(
+        outbox, connection, lambda opened: opened.purge(failed=only_failed, older_than_s=older_than_s)
+    )
+    _say_count("purged", count, as_json=as_json)
+
+
+def _say_count(done: str, count: int, *, as_json: bool) -> None:
+    if as_json:
+        say_json({done: count})
+    else:
+        say(f"{count:,} {done}")
+
+
+def _to_json(letter: DeadLetter) -> dict[str, Any]:
+    return {
+        "deviceId": letter.device_id,
+        "seq": letter.seq,
+        "status": json.loads(letter.body),
+        "attempts": letter.attempts,
+        "error": letter.error,
+        "failedAgeS": letter.failed_age_s,
+    }
+
+
+def _connection(
+    base_url: str | None,
+    key: str | None,
+    secret_file: Path | None,
+    login: str | None,
+    password_file: Path | None,
+    *,
+    insecure_http: bool,
+) -> _settings.Connection:
+    return _settings.Connection(
+        base_url=base_url,
+        key=key,
+        secret_file=secret_file,
+        login=login,
+        password_file=password_file,
+        timeout_s=_settings.DEFAULT_TIMEOUT_S,
+        max_attempts=_settings.DEFAULT_MAX_ATTEMPTS,
+        insecure_http=insecure_http,
+    )
+
+
+def _run(given: str | None, connection: _settings.Connection, use: Callable[[SqlOutbox], Awaitable[T]]) -> T:
+    """Use the outbox that belongs to the base URL and the credentials."""
+    url = outbox_url(given)
+    settings = connection.resolve()  # outside of the event loop: it may ask for a secret on the terminal
+
+    async def run() -> T:
+        async with settings.make_client() as client, opened_outbox(url, client.account) as outbox:
+            return await use(outbox)
+
+    return asyncio.run(run())

@@ -1,0 +1,74 @@
+"""The files for running workers say what the command understands, and wait longer than it drains."""
+
+from __future__ import annotations
+
+import configparser
+import json
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import yaml
+
+from printos_async.cli import main
+
+WORKERS = Path(__file__).resolve().parents[2] / "examples" / "workers"
+
+
+def read(name: str) -> str:
+    return (WORKERS / name).read_text("utf-8")
+
+
+def container() -> dict[str, list[str]]:
+    found = re.findall(r"^(ENTRYPOINT|CMD) (\[.*\])$", read("Containerfile"), re.MULTILINE)
+    return {name: json.loads(value) for name, value in found}
+
+
+def service() -> configparser.SectionProxy:
+    unit = configparser.ConfigParser(interpolation=None)
+    unit.optionxform = str  # type: ignore[assignment,method-assign]
+    unit.read_string(read("printos-worker.service"))
+    return unit["Service"]
+
+
+def commands() -> dict[str, list[str]]:
+    [pod] = yaml.safe_load(read("kubernetes.yaml"))["spec"]["template"]["spec"]["containers"]
+    entry = container()
+    return {
+        "systemd": shlex.split(service()["ExecStart"]),
+        "container": entry["ENTRYPOINT"] + entry["CMD"],
+        "kubernetes": entry["ENTRYPOINT"] + pod["args"],
+    }
+
+
+@pytest.mark.parametrize("where", ["systemd", "container", "kubernetes"])
+def test_the_command_understands_its_arguments(where: str, capsys: pytest.CaptureFixture[str]) -> None:
+    program, *args = commands()[where]
+    assert Path(program).name == "printos"
+    assert args[0] == "worker"
+    assert main([*args, "--help"]) == 0
+    assert main([*args, "--lease", "nan"]) == 2
+    assert "--lease must be a number" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("where", ["systemd", "container", "kubernetes"])
+def test_nobody_kills_before_it_has_drained(where: str) -> None:
+    args = commands()[where]
+    drains_s = float(args[args.index("--drain-timeout") + 1])
+    stop_timeout = re.search(r"--stop-timeout (\d+)", read("Containerfile"))
+    assert stop_timeout is not None
+    waits_s = {
+        "systemd": service()["TimeoutStopSec"],
+        "container": stop_timeout[1],
+        "kubernetes": yaml.safe_load(read("kubernetes.yaml"))["spec"]["template"]["spec"][
+            "terminationGracePeriodSeconds"
+        ],
+    }
+    assert float(waits_s[where]) > drains_s + 5
+
+
+def test_what_is_secret_comes_from_the_secret() -> None:
+    [pod] = yaml.safe_load(read("kubernetes.yaml"))["spec"]["template"]["spec"]["containers"]
+    sources = {variable["name"]: variable["valueFrom"]["secretKeyRef"]["name"] for variable in pod["env"]}
+    assert sources == dict.fromkeys(["PRINTOS_OUTBOX", "PRINTOS_KEY", "PRINTOS_SECRET"], "printos")
