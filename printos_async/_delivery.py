@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from ._errors import APIError, InvalidDeviceIdError, OutboxError
@@ -16,7 +17,7 @@ from .outbox._base import Draft, Finish
 from .outbox._grouping import Grouping
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     from ._encode import Call
     from ._engine import Engine
@@ -39,6 +40,7 @@ _CLAIMED_AT_ONCE = 500
 _LOOKED_UP_AT_ONCE = 1_000
 # Nothing may take longer at the end: of a database that hangs, the lease's end does the rest.
 _LEAVING_S = 0.4
+_NOTHING: Mapping[str, int] = MappingProxyType({})
 
 
 class Delivery:
@@ -166,14 +168,16 @@ class Delivery:
         room = self._engine.occupancy.devices + len(puts) <= self._max_devices
         owner = self._lease.owner if room else None
         drafts = [Draft(call.device_id or "", call.body) for call, _ in puts]
-        kept = await self._outbox.put(drafts, owner=owner)
+        with self._ledger.asking() as told:
+            kept = await self._outbox.put(drafts, owner=owner)
         now_s = self._loop.time()
         for (call, waiter), one in zip(puts, kept, strict=True):
-            self._take_kept(Entry(one.seq, call.device_id or "", call, now_s, waiter=waiter), one, owner)
+            entry = Entry(one.seq, call.device_id or "", call, now_s, waiter=waiter)
+            self._take_kept(entry, one, owner, told)
         return [None] * len(puts)
 
-    def _take_kept(self, entry: Entry, kept: Kept, owner: int | None) -> None:
-        known = self._ledger.held_seq(entry.device_id)
+    def _take_kept(self, entry: Entry, kept: Kept, owner: int | None, told: Mapping[str, int]) -> None:
+        known = max(self._ledger.held_seq(entry.device_id), told.get(entry.device_id, 0))
         if known == entry.seq and self._engine.adopt(entry):
             return  # it came by another way in the same moment
         self._accepted(entry)
@@ -184,11 +188,11 @@ class Delivery:
         else:
             self._leave_to_others(entry)
 
-    def _take_claims(self, claims: Iterable[Claim], owner: int) -> None:
+    def _take_claims(self, claims: Iterable[Claim], owner: int, told: Mapping[str, int] = _NOTHING) -> None:
         if owner != self._lease.owner:
             return  # the lease was lost on the way
         for claim in claims:
-            if claim.seq <= self._ledger.held_seq(claim.device_id):
+            if claim.seq <= max(self._ledger.held_seq(claim.device_id), told.get(claim.device_id, 0)):
                 continue
             entry = self._ledger.elsewhere.pop(claim.device_id, None)
             if entry is not None and entry.seq != claim.seq:
@@ -252,8 +256,9 @@ class Delivery:
             owner, claims = self._lease.owner, []
             try:
                 if owner is not None and room > 0 and (self._ledger.elsewhere or not self._draining):
-                    claims = await self._outbox.claim(owner, room)
-                    self._take_claims(claims, owner)
+                    with self._ledger.asking() as told:
+                        claims = await self._outbox.claim(owner, room)
+                    self._take_claims(claims, owner, told)
                 if owner is not None and len(claims) < room:
                     await self._look_around(owner)
             except OutboxError as error:
@@ -265,10 +270,13 @@ class Delivery:
 
     async def _look_around(self, owner: int) -> None:
         """See what others have put for devices that wait here, and what became of those that were left to others."""
-        delayed = self._engine.timetable.delayed()
-        if delayed:
-            known = {slot.device_id: self._ledger.held_seq(slot.device_id) for slot in delayed}
-            self._take_claims(await self._outbox.newer(owner, known), owner)
+        known = {
+            slot.device_id: self._ledger.held_seq(slot.device_id) for slot in self._engine.timetable.delayed()
+        }
+        # Asked even where nothing is known: the answer to a claim may have been lost.
+        with self._ledger.asking() as told:
+            newer = await self._outbox.newer(owner, known)
+        self._take_claims(newer, owner, told)
         if self._ledger.elsewhere:
             for progress in await self._outbox.progress(list(self._ledger.elsewhere)[:_LOOKED_UP_AT_ONCE]):
                 self._settle_by(progress)

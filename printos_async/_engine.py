@@ -12,7 +12,7 @@ from ._events import ReassertionFailed, StatusReasserted
 from ._occupancy import Occupancy
 from ._retry import is_ambiguous
 from ._slot import Entry, Slot
-from ._timetable import Timetable
+from ._timetable import Timetable, too_late
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -196,6 +196,10 @@ class Engine:
                 entry = slot.next_entry
                 if entry is None:
                     pass
+                elif entry is not slot.sent and self.timetable.is_late(entry, self._loop.time()):
+                    # It was late when it came: from an outbox, in which it had to wait for its time.
+                    slot.waiting = None
+                    self._settle(entry, "failed", slot.error or too_late(entry), None)
                 elif slot.sent is not None and slot.is_unchanged(
                     entry, self._promises, now_s=self._loop.time()
                 ):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from attrs import evolve
@@ -9,7 +10,7 @@ from attrs import evolve
 from .outbox._base import Finish
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from ._slot import Entry
 
@@ -29,10 +30,21 @@ class Ledger:
         self._held: dict[str, int] = {}  # owned devices, with the newest number that the engine knows
         self._outcomes: dict[str, tuple[int, int, str | None]] = {}  # number, attempts, error
         self._kept: dict[str, Finish] = {}  # finished, and owned for what is remembered
+        self._told: dict[object, dict[str, int]] = {}  # what was told while an answer was on its way
 
     def held_seq(self, device_id: str) -> int:
         """Give the newest number that the engine knows of an owned device; 0 for any other."""
         return self._held.get(device_id, 0)
+
+    @contextmanager
+    def asking(self) -> Iterator[dict[str, int]]:
+        """Give the numbers that the outbox is told meanwhile, by device: an answer may be older than these."""
+        question = object()
+        self._told[question] = told = {}
+        try:
+            yield told
+        finally:
+            del self._told[question]
 
     def hold(self, entry: Entry) -> None:
         """Note that the engine has got a status of an owned device."""
@@ -80,6 +92,8 @@ class Ledger:
     def told(self, finished: Iterable[Finish]) -> None:
         """Note that the outbox knows: what is not kept, and has nothing newer, is not owned any more."""
         for finish in finished:
+            for told in self._told.values():
+                told[finish.device_id] = finish.seq
             if not finish.keep and self._held.get(finish.device_id) == finish.seq:
                 del self._held[finish.device_id]
 

@@ -213,12 +213,13 @@ class Timetable:
             if entry is not None and not self.is_late(entry, now_s):
                 self.arm_deadline(slot, entry)  # a newer status has replaced the one that armed it
             elif entry is not None:
-                slot.error = slot.error or _too_late(entry)
+                slot.error = slot.error or too_late(entry)
                 self._give_up(slot)
         self._deadlines.rearm()
 
 
-def _too_late(entry: Entry) -> PrintOSError:
+def too_late(entry: Entry) -> PrintOSError:
+    """Give the error of a status that was never tried before its deadline."""
     call = entry.call
     return RequestTimeoutError(
         "not sent within deadline_s", method=call.method, path=call.path, attempts=0, may_have_arrived=False

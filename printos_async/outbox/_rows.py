@@ -5,6 +5,8 @@ from __future__ import annotations
 import secrets
 from typing import TYPE_CHECKING, Any
 
+from printos_async._errors import OutboxError
+
 from ._base import Claim, DeadLetter, Finish, Kept, OutboxStats, Progress
 from ._batches import crc, merge, portions, to_json
 from ._dialect import Dialect
@@ -151,9 +153,15 @@ class AccountRows:
 
     async def _put(self, owner: Any, drafts: list[Draft]) -> list[Kept]:
         merged = merge(drafts)
-        rows = await self._database.rows(
-            self._statements.put, self._parameters(this_worker=owner, batch=to_json(merged))
-        )
+        try:
+            rows = await self._database.rows(
+                self._statements.put, self._parameters(this_worker=owner, batch=to_json(merged))
+            )
+        except OutboxError:
+            # It may have taken place, and made the worker the owner of what it was never told of.
+            if owner is not None:
+                self._untold.add(owner)
+            raise
         newest = {
             row.device_id: (row.seq, owner is not None and row.owner == owner, _age(row.doubt_age_s))
             for row in rows

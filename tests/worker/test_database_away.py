@@ -1,0 +1,158 @@
+"""A database that stops, is silent, or whose answers get lost: nothing that was accepted is."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+
+from printos_async import OutboxError
+from tests.conftest import status
+
+from .conftest import Workplace
+from .proxy import proxied
+from .seen import adds_up, applied, pages
+
+if TYPE_CHECKING:
+    from printos_async import PrintOSClient
+    from printos_async.sandbox import Sandbox
+    from tests.postgres import PostgresServer
+
+
+async def test_put_fails_while_the_database_is_away_and_everything_goes_on_when_it_is_back(
+    sandbox: Sandbox, postgres_workplace: Workplace, postgres_server: PostgresServer
+) -> None:
+    async with postgres_workplace.pusher(min_interval_s=1.0) as pusher:
+        await pusher.push("dev-1", status(1))
+        await pusher.put("dev-1", status(2))  # it has to wait for its time
+        await asyncio.to_thread(postgres_server.stop)
+        with pytest.raises(OutboxError) as caught:
+            await pusher.put("dev-2", status(1))
+        assert postgres_server.password not in str(caught.value)
+        assert pusher.stats().accepted == 2
+        await asyncio.to_thread(postgres_server.start)
+        await pusher.put("dev-3", status(1))
+        stats = await pusher.drain()
+    assert (stats.accepted, stats.sent, stats.pending) == (3, 3, 0)
+    assert (pages(sandbox, "dev-1"), pages(sandbox, "dev-2"), pages(sandbox, "dev-3")) == (2, -1, 1)
+
+
+async def test_a_database_that_is_away_for_longer_than_the_lease_loses_nothing(
+    sandbox: Sandbox, postgres_server: PostgresServer, postgres_url: str, client: PrintOSClient
+) -> None:
+    client._timeout_s = 0.4
+    place = Workplace(client, postgres_url)
+    await sandbox.block("dev-1")
+    async with place.pusher(lease_s=1.0, ambiguity_s=0.1) as pusher:
+        for index in range(5):
+            await pusher.put(f"dev-{index}", status(index))
+        await asyncio.to_thread(postgres_server.stop)
+        await asyncio.sleep(1.5)  # that is how long it is away
+        await asyncio.to_thread(postgres_server.start)
+        await sandbox.release()
+        stats = await pusher.drain()
+    assert adds_up(stats)
+    assert (stats.pending, stats.failed) == (0, 0)
+    assert [pages(sandbox, f"dev-{index}") for index in range(5)] == list(range(5))
+
+
+async def test_a_claim_whose_answer_was_lost_is_sent_all_the_same(
+    sandbox: Sandbox, client: PrintOSClient, postgres_url: str
+) -> None:
+    async with proxied(postgres_url) as (proxy, url):
+        async with (
+            client.spooler(Workplace(client, postgres_url).outbox()) as spooler,
+            Workplace(client, url).pusher(),
+        ):
+            proxy.lose(b"dev-1")
+            await spooler.put("dev-1", status(1))
+            while not proxy.lost:
+                await asyncio.sleep(0.01)
+            proxy.lose(None)
+            await sandbox.wait_for(lambda: pages(sandbox, "dev-1") == 1)
+
+
+async def test_a_put_whose_answers_were_lost_hides_no_status_that_was_accepted_before(
+    sandbox: Sandbox, client: PrintOSClient, postgres_url: str
+) -> None:
+    async with proxied(postgres_url) as (proxy, url):
+        async with (
+            client.spooler(Workplace(client, postgres_url).outbox()) as spooler,
+            Workplace(client, url).pusher() as pusher,
+        ):
+            await pusher.push("dev-0", status(1))
+            proxy.lose(b"dev-1")
+            await spooler.put("dev-1", status(1))
+            with pytest.raises(OutboxError):
+                await pusher.put("dev-1", status(2))
+            proxy.lose(None)
+            await sandbox.wait_for(lambda: pages(sandbox, "dev-1") >= 1)
+
+
+async def test_a_claim_whose_answer_comes_late_brings_no_status_that_was_replaced_meanwhile(
+    sandbox: Sandbox, client: PrintOSClient, postgres_url: str
+) -> None:
+    async with proxied(postgres_url) as (proxy, url):
+        place = Workplace(client, postgres_url)
+        async with (
+            client.spooler(place.outbox()) as spooler,
+            Workplace(client, url).pusher() as pusher,
+        ):
+            await pusher.push("dev-0", status(1))
+            proxy.delay(b"dev-1")
+            await spooler.put("dev-1", status(1))
+            await proxy.held.wait()
+            assert (await pusher.push("dev-1", status(2))).outcome == "sent"
+            while (await place.stats()).waiting:
+                await asyncio.sleep(0)
+            proxy.flow()
+            await spooler.put("dev-2", status(1))  # the next claim comes after the late one
+            await sandbox.wait_for(lambda: pages(sandbox, "dev-2") == 1)
+            await pusher.drain()
+    assert applied(sandbox, "dev-1") == [2]
+
+
+async def test_a_put_whose_answer_comes_late_is_not_sent_again(
+    sandbox: Sandbox, client: PrintOSClient, postgres_url: str
+) -> None:
+    async with proxied(postgres_url) as (proxy, url):
+        place = Workplace(client, postgres_url)
+        async with Workplace(client, url).pusher() as pusher:
+            await sandbox.block("dev-1")
+            await pusher.put("dev-1", status(1))
+            proxy.delay(b"dev-1")
+            late = asyncio.create_task(pusher.push("dev-1", status(2)))
+            await proxy.held.wait()
+            await sandbox.release("dev-1")
+            await sandbox.wait_for(lambda: pages(sandbox, "dev-1") == 2)  # by what the end of the first one told
+            while (await place.stats()).waiting:
+                await asyncio.sleep(0)
+            proxy.flow()
+            assert (await late).outcome == "sent"
+            stats = await pusher.drain()
+    assert applied(sandbox, "dev-1") == [1, 2]
+    assert adds_up(stats)
+
+
+async def test_closing_ends_in_time_with_a_database_that_is_silent(
+    sandbox: Sandbox, client: PrintOSClient, postgres_url: str
+) -> None:
+    async with proxied(postgres_url) as (proxy, url):
+        tasks = asyncio.all_tasks()
+        pusher = Workplace(client, url).pusher()
+        await pusher.push("dev-0", status(1))
+        await sandbox.block()
+        await pusher.put("dev-1", status(1))
+        proxy.stall()
+        putting = asyncio.create_task(pusher.put("dev-2", status(1)))
+        await proxy.held.wait()
+        async with asyncio.timeout(8.0):  # far less than the lease, and than nothing at all
+            await pusher.drain(timeout_s=0.1)
+            await pusher.aclose()
+        with pytest.raises(OutboxError):
+            await putting
+        assert adds_up(pusher.stats())
+        await sandbox.release()
+        proxy.flow()
+        assert not [task for task in asyncio.all_tasks() - tasks if "serve" not in repr(task) and "forward" not in repr(task)]
