@@ -112,7 +112,7 @@ def tests(session: nox.Session) -> None:
 def crash(session: nox.Session) -> None:
     """Kill processes and the database server 250 times, and fail every write in turn; what was accepted stays."""
     environment = _dev_environment(session)
-    files = [f"tests/outbox/test_{name}.py" for name in ("crash", "damage", "disk_full")]
+    files = ["tests/crash", *(f"tests/outbox/test_{name}.py" for name in ("crash", "damage", "disk_full"))]
     session.run(
         *(str(environment / BIN / "python"), "-m", "pytest", *(session.posargs or files)),
         env={"PRINTOS_LONG_TESTS": "1"},

@@ -194,18 +194,7 @@ class Engine:
                 slot.queued = False
                 # Taken only now: a newer status may have come while this one waited for its turn.
                 entry = slot.next_entry
-                if entry is None:
-                    pass
-                elif entry is not slot.sent and self.timetable.is_late(entry, self._loop.time()):
-                    # It was late when it came: from an outbox, in which it had to wait for its time.
-                    slot.waiting = None
-                    self._settle(entry, "failed", slot.error or too_late(entry), None)
-                elif slot.sent is not None and slot.is_unchanged(
-                    entry, self._promises, now_s=self._loop.time()
-                ):
-                    slot.waiting = None
-                    self._settle(entry, "sent", None, None)
-                else:
+                if entry is not None and not self._is_settled_unsent(slot, entry):
                     slot.waiting, slot.in_flight = None, entry
                     self.in_flight += 1
                     try:
@@ -216,6 +205,21 @@ class Engine:
                 timetable.schedule(slot)
             finally:
                 limiter.release()
+
+    def _is_settled_unsent(self, slot: Slot, entry: Entry) -> bool:
+        """Settle a status that needs no request: one that came too late, or that the server has already."""
+        if slot.sent is None and self._promises.deadline_s is None:
+            return False
+        now_s = self._loop.time()
+        if entry is not slot.sent and self.timetable.is_late(entry, now_s):
+            # It was late when it came: from an outbox, in which it had to wait for its time.
+            self._settle(entry, "failed", slot.error or too_late(entry), None)
+        elif slot.is_unchanged(entry, self._promises, now_s=now_s):
+            self._settle(entry, "sent", None, None)
+        else:
+            return False
+        slot.waiting = None
+        return True
 
     async def _send(self, slot: Slot, entry: Entry) -> None:
         entry.attempts += 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 import sys
 from contextlib import aclosing
@@ -51,7 +52,9 @@ def run(work: Callable[[], Awaitable[None]]) -> int:
     try:
         asyncio.run(_awaited(work))
     except BrokenPipeError:
-        return EXIT_FAILED  # nobody is left to tell
+        # Nobody is left to tell, and the interpreter would complain when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_FAILED
     except (CommandError, PrintOSError, OSError) as error:
         complain(error)
         return EXIT_FAILED

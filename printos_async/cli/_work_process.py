@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 
 from . import _parent
 from ._work import Work
@@ -30,9 +30,10 @@ async def work() -> None:
             stop.set()
 
         async def tell() -> None:
-            while True:
-                _parent.tell({**doing.state().to_json(), "isLast": False})
-                await asyncio.sleep(_INTERVAL_S)
+            with suppress(BrokenPipeError):  # the parent has ended: then its line has, too
+                while True:
+                    _parent.tell({**doing.state().to_json(), "isLast": False})
+                    await asyncio.sleep(_INTERVAL_S)
 
         helpers = {asyncio.create_task(listen()), asyncio.create_task(tell())}
         try:

@@ -1,6 +1,6 @@
 """The SQLite file of an outbox through its life: opened, found damaged and replaced, or replaced by another process.
 
-Everything here blocks, and belongs into the thread of the connection.
+Everything here blocks, and belongs into a thread.
 """
 
 from __future__ import annotations

@@ -57,7 +57,7 @@ class SqliteFile:
 
     async def connect(self, *_: Any, **__: Any) -> DriverConnection:
         """Give a connection to the engine."""
-        connection = DriverConnection(self._spool.connect, _CHUNK_ROWS)
+        connection = DriverConnection(self._connect, _CHUNK_ROWS)
         # SQLAlchemy does so too: an outbox that was not closed does not keep the program from ending.
         thread: Any = getattr(connection, "_thread", connection)
         thread.daemon = True
@@ -67,6 +67,11 @@ class SqliteFile:
             # The thread has been told to end, and says so to the loop, which may be closed a moment later.
             await asyncio.shield(asyncio.to_thread(thread.join))
             raise
+
+    def _connect(self) -> sqlite3.Connection:
+        # What this SQLite cannot do fails here, in memory, and is not taken for damage of the file.
+        _expected()
+        return self._spool.connect()
 
     async def use(
         self, connection: AsyncConnection, use: Callable[[AsyncConnection], Awaitable[Answer]]

@@ -3,11 +3,9 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import select
 import signal
 import sys
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -18,11 +16,12 @@ from printos_async.cli._records import line_of
 from printos_async.cli._senders import Senders
 from printos_async.cli._tally import Tally
 from printos_async.sandbox import Faults, Sandbox
+from tests.cli.conftest import children_of, seen_of, wait_for_end
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
-    from tests.cli.conftest import Cli, Running
+    from tests.cli.conftest import Cli
 
 SECRET = "cli-secret-5f1e"
 posix_only = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
@@ -42,15 +41,6 @@ def pages(sandbox: Sandbox, device_id: str) -> list[int]:
 
 def has(sandbox: Sandbox, device_id: str, number: int) -> bool:
     return pages(sandbox, device_id) == [number]
-
-
-def seen_of(pid: int) -> bytes:
-    return b"".join(Path(f"/proc/{pid}/{name}").read_bytes() for name in ("cmdline", "environ"))
-
-
-def children_of(process: Running) -> list[int]:
-    pid = process.process.pid
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 @pytest.fixture
@@ -269,15 +259,4 @@ async def test_processes_finish_what_they_have_when_the_reading_one_is_killed(
     await sandbox.release()
     await sandbox.wait_for(lambda: sandbox.applied_count == 3)
     for child in children:
-        await asyncio.to_thread(_wait_for_end, child)
-
-
-def _wait_for_end(pid: int) -> None:
-    try:
-        descriptor = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return
-    try:
-        assert select.select([descriptor], [], [], 20)[0]
-    finally:
-        os.close(descriptor)
+        await asyncio.to_thread(wait_for_end, child)

@@ -5,7 +5,6 @@ import json
 import os
 import signal
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,7 +12,7 @@ import pytest
 from printos_async.cli._client_settings import ClientSettings
 from printos_async.cli._work import Work
 from printos_async.cli._worker_settings import WorkerSettings
-from tests.cli.conftest import SECRET
+from tests.cli.conftest import SECRET, children_of, seen_of, wait_for_end
 
 if TYPE_CHECKING:
     from printos_async.sandbox import Sandbox
@@ -32,15 +31,6 @@ def line(device_id: str, pages_total: int = 1) -> str:
 def pages_total(sandbox: Sandbox, device_id: str) -> int | None:
     status = sandbox.devices[device_id].status
     return None if status is None else status["metrics"]["pagesTotal"]
-
-
-def children_of(process: Running) -> list[int]:
-    pid = process.process.pid
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
-def seen_of(pid: int) -> bytes:
-    return b"".join(Path(f"/proc/{pid}/{name}").read_bytes() for name in ("cmdline", "environ"))
 
 
 @pytest.fixture
@@ -169,6 +159,27 @@ async def test_a_process_that_dies_is_replaced(cli: Cli, sandbox: Sandbox, outbo
     process.send_signal(signal.SIGTERM)
     ended = await process.wait()
     assert (ended.code, ended.json["restarts"], ended.json["unfinished"]) == (0, 1, 0)
+
+
+@linux_only
+async def test_processes_finish_what_they_have_when_the_first_one_is_killed(
+    cli: Cli, sandbox: Sandbox, outbox: str
+) -> None:
+    await sandbox.block()
+    await put(cli, line("dev-1", 1), line("dev-2", 2))
+    process = await cli.start("worker", "--processes", "2")
+    await sandbox.wait_for(lambda: sandbox.in_flight == 2)
+    children = children_of(process)
+    process.process.kill()
+    # Not process.wait(): that also waits until nobody has its standard error.
+    await asyncio.to_thread(wait_for_end, process.process.pid)
+    await sandbox.release()
+    for child in children:
+        await asyncio.to_thread(wait_for_end, child)
+    ended = await process.wait()
+    assert (ended.code, ended.err) == (-signal.SIGKILL, "")
+    stats = (await cli.run("outbox", "stats", "--json")).json
+    assert (stats["waiting"], stats["workers"]) == (0, 0)
 
 
 @linux_only

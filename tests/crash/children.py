@@ -139,7 +139,9 @@ class Fleet:
         missing = dict(self.accepted if accepted is None else accepted)
 
         def arrived() -> bool:
-            for device_id in [name for name, pages in missing.items() if pages_of(self.sandbox, name) >= pages]:
+            for device_id in [
+                name for name, pages in missing.items() if pages_of(self.sandbox, name) >= pages
+            ]:
                 del missing[device_id]
             return not missing
 

@@ -48,5 +48,10 @@ def postgres_settings(late_sandbox: Sandbox, postgres_url: str) -> Settings:
 
 def settings_of(sandbox: Sandbox, outbox: str) -> Settings:
     return Settings(
-        server=sandbox.url, outbox=outbox, lease_s=1.0, timeout_s=0.4, ambiguity_s=AMBIGUITY_S, devices=DEVICES
+        server=sandbox.url,
+        outbox=outbox,
+        lease_s=1.0,
+        timeout_s=0.4,
+        ambiguity_s=AMBIGUITY_S,
+        devices=DEVICES,
     )

@@ -33,7 +33,9 @@ async def test_what_was_accepted_arrives_however_often_workers_and_server_are_ki
             index = chance.randrange(WORKERS)
             seen = workers[index].lines["accepted"]
             await workers[index].says("accepted", seen + chance.randrange(1, LINES))
-            await asyncio.sleep(chance.uniform(0.0, PAUSE_S))  # the moment is random, and nothing waits for it
+            await asyncio.sleep(
+                chance.uniform(0.0, PAUSE_S)
+            )  # the moment is random, and nothing waits for it
             if number % ROUNDS_PER_SERVER_KILL == ROUNDS_PER_SERVER_KILL - 1:
                 await asyncio.to_thread(postgres_server.kill)
                 await asyncio.to_thread(postgres_server.start)

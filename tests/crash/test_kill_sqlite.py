@@ -30,7 +30,9 @@ async def test_what_was_accepted_arrives_however_often_the_process_is_killed(
         for _ in range(KILLS):
             worker = await fleet.start(count=1_000, pause_s=0.01)
             await worker.says("accepted", chance.randrange(LINES))
-            await asyncio.sleep(chance.uniform(0.0, PAUSE_S))  # the moment is random, and nothing waits for it
+            await asyncio.sleep(
+                chance.uniform(0.0, PAUSE_S)
+            )  # the moment is random, and nothing waits for it
             await worker.kill()
             assert worker.lines["refused"] == 0
         await (await fleet.start(stay=True)).says("ready")

@@ -65,7 +65,17 @@ class Run:
     async def traced(self, *more: str) -> int | None:
         """Run a worker under strace; give how it ended."""
         # -D: strace stands aside, and the worker is the test's own child.
-        command = ("strace", "-D", "-f", "-qq", "-o", str(self._trace), "-e", f"trace={','.join(CALLS)}", *more)
+        command = (
+            "strace",
+            "-D",
+            "-f",
+            "-qq",
+            "-o",
+            str(self._trace),
+            "-e",
+            f"trace={','.join(CALLS)}",
+            *more,
+        )
         worker = await self.fleet.start(command, count=ROUNDS)
         await worker.listening
         return await worker.process.wait()

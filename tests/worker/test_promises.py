@@ -49,7 +49,9 @@ async def test_what_is_requeued_is_sent(sandbox: Sandbox, workplace: Workplace) 
 
 async def test_a_status_that_the_server_cannot_process_is_a_dead_letter(outbox_url: str) -> None:
     host = Host(
-        reply=lambda seen: Reply(status=422 if seen.pages == 1 else 200, apply_after_s=None if seen.pages == 1 else 0)
+        reply=lambda seen: Reply(
+            status=422 if seen.pages == 1 else 200, apply_after_s=None if seen.pages == 1 else 0
+        )
     )
     async with client_over(host, auth=HmacAuth(KEY, SECRET)) as client:
         place = Workplace(client, outbox_url)
@@ -122,7 +124,9 @@ async def test_closing_gives_what_was_not_sent_to_another_worker_at_once(
             await first.put("dev-1", status(100))
         await sandbox.release()
         async with place.pusher(lease_s=3600.0, ambiguity_s=0.1):
-            await sandbox.wait_for(lambda: all(pages(sandbox, f"dev-{index}") == index for index in range(10)))
+            await sandbox.wait_for(
+                lambda: all(pages(sandbox, f"dev-{index}") == index for index in range(10))
+            )
             # The one that was in flight comes too, once it has ended for sure.
             await sandbox.wait_for(lambda: sandbox.applied_count >= 11)
 
