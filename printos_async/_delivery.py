@@ -214,9 +214,12 @@ class Delivery:
         self._engine.take(entry, doubt_until_s=until_s)
 
     def _leave_to_others(self, entry: Entry) -> None:
-        older = self._ledger.elsewhere.pop(entry.device_id, None)
-        if older is not None:
-            self._settle(older, "superseded", None, entry.seq)
+        other = self._ledger.elsewhere.pop(entry.device_id, entry)
+        if other.seq < entry.seq:
+            self._settle(other, "superseded", None, entry.seq)
+        elif other.seq > entry.seq:  # it was put while this one was in flight
+            self._settle(entry, "superseded", None, other.seq)
+            entry = other
         self._ledger.elsewhere[entry.device_id] = entry
 
     def _settle_by(self, progress: Progress) -> None:
@@ -242,8 +245,7 @@ class Delivery:
 
     def _lease_lost(self) -> None:
         devices = self._ledger.lose()
-        for entry in self._engine.drop():
-            self._leave_to_others(entry)
+        self._engine.drop(self._leave_to_others)
         self._hooks.emit(LeaseLost(devices))  # logged even if nobody watches
 
     # Work in the background

@@ -111,15 +111,15 @@ class Engine:
                 return True
         return False
 
-    def drop(self) -> list[Entry]:
-        """Take back everything that waits: others see to it. What is in flight ends by itself."""
-        dropped = []
+    def drop(self, leave: Callable[[Entry], None]) -> None:
+        """Leave everything that waits to others, and what is in flight if it fails."""
         for slot in tuple(self._slots.values()):
-            if slot.waiting is not None:
-                dropped.append(slot.waiting)
-            slot.waiting, slot.must_reassert = None, False
+            if slot.in_flight is not None:
+                slot.in_flight.leave = leave
+            entry, slot.waiting, slot.must_reassert = slot.waiting, None, False
             self.timetable.schedule(slot)
-        return dropped
+            if entry is not None:
+                leave(entry)
 
     def withdraw(self, entry: Entry) -> bool:
         """Take back a status that is still waiting; False if it is not, or if another one made way for it."""
@@ -238,6 +238,8 @@ class Engine:
             self._core.budget.refund(attempts=entry.attempts)
             again = entry is slot.sent
             slot.acknowledged(entry, self._promises, started_s=started_s)
+            if entry.leave is not None:
+                slot.must_reassert, entry.leave = False, None
             if not again:
                 self._settle(entry, "sent", None, None)
             elif self._core.hooks:
@@ -260,7 +262,10 @@ class Engine:
         slot.retrying = self._core.health.circuit == "closed" or not self._promises.patient
         if entry is slot.sent:
             return
-        if slot.waiting is None:
+        leave, entry.leave = entry.leave, None
+        if slot.waiting is None and leave is not None:
+            leave(entry)
+        elif slot.waiting is None:
             slot.waiting = entry
             self.timetable.arm_deadline(slot, entry)
         else:

@@ -8,6 +8,7 @@ from attrs import define, frozen
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Callable
 
     from ._encode import Call
     from ._errors import PrintOSError
@@ -47,6 +48,7 @@ class Entry:
     first_failure_s: float | None = None
     waiter: asyncio.Future[PushResult] | None = None
     has_replaced: bool = False  # another one made way for it: now this one has to be sent
+    leave: Callable[[Entry], None] | None = None  # its device may be somebody else's now: no second attempt
 
 
 class Place:
