@@ -54,6 +54,7 @@ class Engine:
         self._workers: set[asyncio.Task[None]] = set()
         self.in_flight = 0
         self.requests = 0
+        self.on_lost: Callable[[Entry], None] | None = None
         core.circuit_watchers.add(self.timetable)
 
     # Accepting
@@ -112,9 +113,14 @@ class Engine:
         return False
 
     def drop(self) -> list[Entry]:
-        """Take back everything that waits: others see to it. What is in flight ends by itself."""
+        """Take back everything that waits: others see to it.
+
+        What is in flight ends by itself, and is not sent again: ``on_lost`` gets it if it fails.
+        """
         dropped = []
         for slot in tuple(self._slots.values()):
+            if slot.in_flight is not None:
+                slot.in_flight.is_lost = True
             if slot.waiting is not None:
                 dropped.append(slot.waiting)
             slot.waiting, slot.must_reassert = None, False
@@ -242,6 +248,8 @@ class Engine:
                 self._settle(entry, "sent", None, None)
             elif self._core.hooks:
                 self._core.hooks.emit(StatusReasserted(slot.device_id, entry.seq))
+            if entry.is_lost:
+                slot.must_reassert = False
             entry.attempts, entry.first_failure_s = 0, None  # should it be sent once more, that counts anew
 
     def _failed(self, slot: Slot, entry: Entry, error: APIError) -> None:
@@ -250,6 +258,10 @@ class Engine:
         slot.failed(entry)
         if is_ambiguous(error):
             slot.suspect(entry, self._promises, now_s=now_s)
+        if entry.is_lost:
+            if entry is not slot.sent and self.on_lost is not None:
+                self.on_lost(entry)
+            return
         delay_s = self._retry_delay_s(entry, error, now_s)
         late = entry is not slot.sent and self.timetable.is_late(entry, now_s)  # what was sent was in time
         if delay_s is None or self._core.budget.capacity < 1 or late:

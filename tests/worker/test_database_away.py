@@ -125,7 +125,9 @@ async def test_a_put_whose_answer_comes_late_is_not_sent_again(
             late = asyncio.create_task(pusher.push("dev-1", status(2)))
             await proxy.held.wait()
             await sandbox.release("dev-1")
-            await sandbox.wait_for(lambda: pages(sandbox, "dev-1") == 2)  # by what the end of the first one told
+            await sandbox.wait_for(
+                lambda: pages(sandbox, "dev-1") == 2
+            )  # by what the end of the first one told
             while (await place.stats()).waiting:
                 await asyncio.sleep(0)
             proxy.flow()
@@ -155,4 +157,8 @@ async def test_closing_ends_in_time_with_a_database_that_is_silent(
         assert adds_up(pusher.stats())
         await sandbox.release()
         proxy.flow()
-        assert not [task for task in asyncio.all_tasks() - tasks if "serve" not in repr(task) and "forward" not in repr(task)]
+        assert not [
+            task
+            for task in asyncio.all_tasks() - tasks
+            if "serve" not in repr(task) and "forward" not in repr(task)
+        ]
