@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from typing import TYPE_CHECKING, Any
 
@@ -57,9 +58,12 @@ class AccountRows:
         return cls(database, account=account, lease_s=lease_s)
 
     async def aclose(self) -> None:
-        await self._puts.settle()
-        await self._finishes.settle()
-        await self._background.settle()
+        try:
+            async with asyncio.timeout(self._database.patience_s):
+                await self._settle()
+        except TimeoutError:
+            self._database.abort()
+            await self._settle()
         await self._database.aclose()
 
     async def put(self, drafts: Sequence[Draft], *, owner: int | None) -> list[Kept]:
@@ -150,6 +154,11 @@ class AccountRows:
             if len(rows) < _PURGED_AT_ONCE:
                 return count
             after = max(row.device_id for row in rows)
+
+    async def _settle(self) -> None:
+        await self._puts.settle()
+        await self._finishes.settle()
+        await self._background.settle()
 
     async def _put(self, owner: Any, drafts: list[Draft]) -> list[Kept]:
         merged = merge(drafts)

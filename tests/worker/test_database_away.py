@@ -125,9 +125,7 @@ async def test_a_put_whose_answer_comes_late_is_not_sent_again(
             late = asyncio.create_task(pusher.push("dev-1", status(2)))
             await proxy.held.wait()
             await sandbox.release("dev-1")
-            await sandbox.wait_for(
-                lambda: pages(sandbox, "dev-1") == 2
-            )  # by what the end of the first one told
+            await sandbox.wait_for(lambda: pages(sandbox, "dev-1") == 2)  # by what the end of the first one told
             while (await place.stats()).waiting:
                 await asyncio.sleep(0)
             proxy.flow()
@@ -157,8 +155,5 @@ async def test_closing_ends_in_time_with_a_database_that_is_silent(
         assert adds_up(pusher.stats())
         await sandbox.release()
         proxy.flow()
-        assert not [
-            task
-            for task in asyncio.all_tasks() - tasks
-            if "serve" not in repr(task) and "forward" not in repr(task)
-        ]
+        left = asyncio.all_tasks() - tasks
+        assert not [task for task in left if not any(name in repr(task) for name in ("uvicorn", "Proxy"))]
