@@ -54,6 +54,7 @@ class Engine:
         self._workers: set[asyncio.Task[None]] = set()
         self.in_flight = 0
         self.requests = 0
+        self.on_lost: Callable[[Entry], None] | None = None
         core.circuit_watchers.add(self.timetable)
 
     # Accepting
@@ -111,15 +112,20 @@ class Engine:
                 return True
         return False
 
-    def drop(self, leave: Callable[[Entry], None]) -> None:
-        """Leave everything that waits to others, and what is in flight if it fails."""
+    def drop(self) -> list[Entry]:
+        """Take back everything that waits: others see to it.
+
+        What is in flight ends by itself, and is not sent again: ``on_lost`` gets it if it fails.
+        """
+        dropped = []
         for slot in tuple(self._slots.values()):
             if slot.in_flight is not None:
-                slot.in_flight.leave = leave
-            entry, slot.waiting, slot.must_reassert = slot.waiting, None, False
+                slot.in_flight.is_lost = True
+            if slot.waiting is not None:
+                dropped.append(slot.waiting)
+            slot.waiting, slot.must_reassert = None, False
             self.timetable.schedule(slot)
-            if entry is not None:
-                leave(entry)
+        return dropped
 
     def withdraw(self, entry: Entry) -> bool:
         """Take back a status that is still waiting; False if it is not, or if another one made way for it."""
@@ -238,12 +244,12 @@ class Engine:
             self._core.budget.refund(attempts=entry.attempts)
             again = entry is slot.sent
             slot.acknowledged(entry, self._promises, started_s=started_s)
-            if entry.leave is not None:
-                slot.must_reassert, entry.leave = False, None
             if not again:
                 self._settle(entry, "sent", None, None)
             elif self._core.hooks:
                 self._core.hooks.emit(StatusReasserted(slot.device_id, entry.seq))
+            if entry.is_lost:
+                slot.must_reassert = False
             entry.attempts, entry.first_failure_s = 0, None  # should it be sent once more, that counts anew
 
     def _failed(self, slot: Slot, entry: Entry, error: APIError) -> None:
@@ -252,6 +258,10 @@ class Engine:
         slot.failed(entry)
         if is_ambiguous(error):
             slot.suspect(entry, self._promises, now_s=now_s)
+        if entry.is_lost:
+            if entry is not slot.sent and self.on_lost is not None:
+                self.on_lost(entry)
+            return
         delay_s = self._retry_delay_s(entry, error, now_s)
         late = entry is not slot.sent and self.timetable.is_late(entry, now_s)  # what was sent was in time
         if delay_s is None or self._core.budget.capacity < 1 or late:
@@ -262,10 +272,7 @@ class Engine:
         slot.retrying = self._core.health.circuit == "closed" or not self._promises.patient
         if entry is slot.sent:
             return
-        leave, entry.leave = entry.leave, None
-        if slot.waiting is None and leave is not None:
-            leave(entry)
-        elif slot.waiting is None:
+        if slot.waiting is None:
             slot.waiting = entry
             self.timetable.arm_deadline(slot, entry)
         else:

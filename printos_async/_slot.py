@@ -8,7 +8,6 @@ from attrs import define, frozen
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable
 
     from ._encode import Call
     from ._errors import PrintOSError
@@ -48,7 +47,7 @@ class Entry:
     first_failure_s: float | None = None
     waiter: asyncio.Future[PushResult] | None = None
     has_replaced: bool = False  # another one made way for it: now this one has to be sent
-    leave: Callable[[Entry], None] | None = None  # its device may be somebody else's now: no second attempt
+    is_lost: bool = False  # somebody else may own its device by now: it is not sent again
 
 
 class Place:

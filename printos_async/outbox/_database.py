@@ -44,9 +44,16 @@ class Database:
     Args:
         url: ``sqlite+aiosqlite`` with a file, or ``postgresql+asyncpg``.
         on_set_aside: As in ``SqliteFile``.
+        on_replaced: As in ``SqliteFile``.
     """
 
-    def __init__(self, url: URL, *, on_set_aside: Callable[[SetAside], None] | None = None) -> None:
+    def __init__(
+        self,
+        url: URL,
+        *,
+        on_set_aside: Callable[[SetAside], None] | None = None,
+        on_replaced: Callable[[], None] | None = None,
+    ) -> None:
         self.dialect = url.get_backend_name()
         self._is_sqlite = self.dialect == "sqlite"
         self._secrets = [str(url.password)] if url.password else []
@@ -60,7 +67,7 @@ class Database:
         }
         self._file: SqliteFile | None = None
         if self._is_sqlite:
-            self._file = SqliteFile(str(url.database), on_set_aside=on_set_aside)
+            self._file = SqliteFile(str(url.database), on_set_aside=on_set_aside, on_replaced=on_replaced)
             options |= {"pool_size": 1, "async_creator": self._file.connect}
         else:
             settings = {"application_name": "printos-async", "lock_timeout": f"{_BUSY_S:.0f}s"}
