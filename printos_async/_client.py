@@ -252,8 +252,8 @@ class PrintOSClient:
 
         Of one device at most one request is in flight, and its statuses are sent in the order given. One that
         is still waiting when a newer one of its device comes is superseded and not sent. One device's failure
-        does not stop the others. At most 1,024 devices wait at a time, or four times the limit's ``maximum`` if
-        that is more, whatever the length of ``statuses``.
+        does not stop the others. At most 1,024 devices wait at a time, besides those that the limit's ``maximum``
+        allows in flight, whatever the length of ``statuses``.
 
         Cancelling withdraws what was not sent; what is in flight ends by itself.
 

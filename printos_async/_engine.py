@@ -187,7 +187,10 @@ class Engine:
     async def _work(self) -> None:
         limiter, health, timetable = self._core.limiter, self._core.health, self.timetable
         while True:
-            slot = await timetable.take()
+            slot = timetable.take()
+            if slot is None:
+                await timetable.ready.park()
+                continue
             if not limiter.try_acquire():
                 closings = health.closings
                 await limiter.acquire()
