@@ -83,16 +83,18 @@ async def test_what_was_in_flight_when_the_lease_was_lost_is_not_tried_again_wit
         return Reply(status=503, after_s=1.8, apply_after_s=None) if failing else OK
 
     host = Host(reply=reply)
-    async with client_over(host, auth=HmacAuth(KEY, SECRET), timeout_s=2.0, retry=QUICK_RETRY, hooks=[hook]) as client:
+    async with client_over(
+        host, auth=HmacAuth(KEY, SECRET), timeout_s=2.0, retry=QUICK_RETRY, hooks=[hook]
+    ) as client:
         place = Workplace(client, outbox_url)
         async with place.pusher(lease_s=4.0, ambiguity_s=0.1) as pusher:
             result = asyncio.create_task(pusher.push("dev-1", host_status(1)))
             while not host.in_flight["dev-1"]:
                 await asyncio.sleep(0)
             # The database's clock was put forward. Somebody else owns the device, and takes its time.
+            await place.execute("UPDATE printos_outbox SET due_at = due_at + 3600")
             await place.execute(EXPIRE)
             await until_lost(losses)
-            await place.execute("UPDATE printos_outbox SET owner = NULL, due_at = due_at + 3600")
             assert host.in_flight["dev-1"] == 1
             while host.in_flight["dev-1"]:
                 await pusher.push("dev-2", host_status(1))
