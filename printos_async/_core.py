@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import time
 from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
@@ -97,9 +98,17 @@ class Core:
         return self.budget.take(now_s=asyncio.get_running_loop().time())
 
     async def attempt(
-        self, call: Call, decode: Callable[[WireResponse], T], *, attempt: int, is_probe: bool = False
+        self,
+        call: Call,
+        decode: Callable[[WireResponse], T],
+        *,
+        attempt: int,
+        is_probe: bool = False,
+        until_s: float = math.inf,
     ) -> T:
         """Make one attempt, and report it to the limiter and the hooks; the caller holds a slot.
+
+        ``until_s`` is that of ``Exchange.attempt``.
 
         A failed probe leaves the limit alone: one request a second is no load, and an outage must not end with
         a limit of one, behind which hanging probes hold up all others.
@@ -109,7 +118,7 @@ class Core:
         """
         started_s = time.perf_counter()
         try:
-            response = await self.exchange.attempt(call)
+            response = await self.exchange.attempt(call, until_s=until_s)
             if self.health.succeeded(now_s=asyncio.get_running_loop().time()):
                 self._recovered()
             result = _decoded(call, response, decode)

@@ -246,8 +246,8 @@ class Delivery:
     # The lease
 
     def _lease_kept(self, ends_s: float) -> None:
-        # Whatever is sent has ended when the lease does.
-        self._engine.timetable.open_until(ends_s - self._timeout_s)
+        # Whatever is sent has ended when the lease does, and has had its time until then.
+        self._engine.timetable.open_until(ends_s - self._timeout_s, ends_s=ends_s)
 
     def _lease_lost(self) -> None:
         devices = self._ledger.lose()

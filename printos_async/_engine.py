@@ -237,7 +237,11 @@ class Engine:
         is_probe = self._promises.patient and self._core.health.circuit == "open"
         try:
             await self._core.attempt(
-                entry.call, self._answers.acknowledgement, attempt=entry.attempts, is_probe=is_probe
+                entry.call,
+                self._answers.acknowledgement,
+                attempt=entry.attempts,
+                is_probe=is_probe,
+                until_s=self.timetable.ends_s,
             )
         except APIError as error:
             self._failed(slot, entry, error)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 from typing import TYPE_CHECKING
 
@@ -48,8 +49,13 @@ class Exchange:
         self._pid = 0
         self._closed = False
 
-    async def attempt(self, call: Call) -> WireResponse:
+    async def attempt(self, call: Call, *, until_s: float = math.inf) -> WireResponse:
         """Send a call once; a second time only after a 401 that new headers may cure.
+
+        Args:
+            call: What to send.
+            until_s: By the event loop's clock; nothing is written later, and everything has ended by then, a login
+                included.
 
         Raises:
             APIError: Of the class that fits; ``attempts`` is 1.
@@ -66,16 +72,16 @@ class Exchange:
             failure: APIError
             try:
                 response = await wire.send(
-                    request, deadline=self._deadline_s(), max_body_bytes=self._max_body_bytes
+                    request, deadline=self._deadline_s(until_s), max_body_bytes=self._max_body_bytes
                 )
             except WireError as error:
                 failure = transport_error(call, error, self._secrets(call, request))
             else:
                 if response.status != 401 or self._ready is None or not self._ready.refused(headers):
                     return self._successful(call, request, response)
-                return await self._flow(wire, call, replay=True)
+                return await self._flow(wire, call, until_s, replay=True)
             raise failure  # outside the handler, so that the wire's own words are not chained to it
-        return await self._flow(wire, call, replay=False)
+        return await self._flow(wire, call, until_s, replay=False)
 
     def open(self) -> Wire:
         """Give the wire; the first call binds the client to the running event loop and process."""
@@ -96,8 +102,9 @@ class Exchange:
         if wire is not None and self._loop is asyncio.get_running_loop() and self._pid == os.getpid():
             await wire.aclose()
 
-    def _deadline_s(self) -> float:
-        return asyncio.get_running_loop().time() + self._timeout_s
+    def _deadline_s(self, until_s: float) -> float:
+        deadline_s = asyncio.get_running_loop().time() + self._timeout_s
+        return min(deadline_s, until_s)
 
     def _successful(self, call: Call, request: WireRequest, response: WireResponse) -> WireResponse:
         if 200 <= response.status <= 299:
@@ -107,7 +114,7 @@ class Exchange:
     def _secrets(self, call: Call, request: WireRequest) -> set[str]:
         return secrets_of(call, request, self._ready.secrets() if self._ready is not None else ())
 
-    async def _flow(self, wire: Wire, call: Call, *, replay: bool) -> WireResponse:
+    async def _flow(self, wire: Wire, call: Call, until_s: float, *, replay: bool) -> WireResponse:
         """Let an ``httpx.Auth`` of any kind send what it needs around the call."""
         assert self._auth is not None  # noqa: S101  # without one, attempt() has ended
         query = f"?{call.query}" if call.query else ""
@@ -123,7 +130,7 @@ class Exchange:
             outgoing = await anext(flow)
             while True:
                 request = self._from_httpx(outgoing)
-                response = await self._send_in_flow(wire, call, request, is_own=outgoing is own)
+                response = await self._send_in_flow(wire, call, request, until_s, is_own=outgoing is own)
                 try:
                     outgoing = await flow.asend(self._to_httpx(outgoing, response))
                 except StopAsyncIteration:
@@ -132,10 +139,12 @@ class Exchange:
             await flow.aclose()
 
     async def _send_in_flow(
-        self, wire: Wire, call: Call, request: WireRequest, *, is_own: bool
+        self, wire: Wire, call: Call, request: WireRequest, until_s: float, *, is_own: bool
     ) -> WireResponse:
         try:
-            return await wire.send(request, deadline=self._deadline_s(), max_body_bytes=self._max_body_bytes)
+            return await wire.send(
+                request, deadline=self._deadline_s(until_s), max_body_bytes=self._max_body_bytes
+            )
         except WireError as error:
             failure = transport_error(call, error, self._secrets(call, request))
         if not is_own:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Protocol
@@ -68,6 +69,7 @@ class Timetable:
         # By time.monotonic(), not the loop's clock: uvloop's stands still between two rounds, in which a process
         # may have been stopped.
         self._open_until_s: float | None = None
+        self.ends_s = math.inf  # when the lease ends, by the loop's clock
 
     def schedule(self, slot: Slot) -> None:
         """Put a slot where it belongs now, unless a worker holds it or is about to take it."""
@@ -112,9 +114,10 @@ class Timetable:
         """Whether a request may be sent, as far as the lease is concerned."""
         return self._open_until_s is None or time.monotonic() < self._open_until_s
 
-    def open_until(self, until_s: float) -> None:
-        """Let requests be sent until then, by ``time.monotonic()``."""
+    def open_until(self, until_s: float, *, ends_s: float) -> None:
+        """Let requests be sent until then, by ``time.monotonic()``; all of them end before ``ends_s``."""
         self._open_until_s = until_s
+        self.ends_s = ends_s - time.monotonic() + self._loop.time()
         self.ready.wake_all()
 
     def delayed(self) -> list[Slot]:

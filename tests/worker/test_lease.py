@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from printos_async import HmacAuth, LeaseLost, PrintOSClient
+from printos_async import HmacAuth, LeaseLost, PrintOSClient, RequestTimeoutError, SessionTokenAuth
 from printos_async.sandbox import Faults
 from tests.conftest import KEY, QUICK_RETRY, SECRET, status
 from tests.pusher.host import OK, UNAVAILABLE, Host, Reply, Seen, client_over, pages_of, times_of
@@ -111,3 +111,16 @@ async def test_what_was_in_flight_when_the_lease_was_lost_is_not_tried_again_wit
         assert adds_up(stats)
         assert stats.pending == stats.failed == 0
     assert pages_of(host, "dev-1")[:3] == [1, 1, 1]
+
+
+@pytest.mark.parametrize("kind", ["key", "token"])
+async def test_nothing_is_written_after_the_end_of_a_lease_not_even_behind_a_login(
+    sandbox: Sandbox, kind: str
+) -> None:
+    auth = HmacAuth(KEY, SECRET) if kind == "key" else SessionTokenAuth("login", "password")
+    async with PrintOSClient(sandbox.url, auth=auth, timeout_s=5.0) as client:
+        call = client._operations.update_device_status("dev-1", status(1))
+        with pytest.raises(RequestTimeoutError, match=r"not sent in time|no connection in time") as caught:
+            await client._core.attempt(call, client._answers.acknowledgement, attempt=1, until_s=0.0)
+    assert not caught.value.may_have_arrived
+    assert not sandbox.applied
