@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from itertools import islice
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -228,7 +229,7 @@ class Delivery:
             return
         entry.attempts = progress.attempts
         if progress.done_seq > entry.seq:
-            self._settle(entry, "superseded", None, progress.done_seq)
+            self._settle(entry, "superseded", None, progress.seq)
         elif progress.error is None:
             self._settle(entry, "sent", None, None)
         else:
@@ -278,8 +279,15 @@ class Delivery:
             newer = await self._outbox.newer(owner, known)
         self._take_claims(newer, owner, told)
         if self._ledger.elsewhere:
-            for progress in await self._outbox.progress(list(self._ledger.elsewhere)[:_LOOKED_UP_AT_ONCE]):
+            asked = dict(islice(self._ledger.elsewhere.items(), _LOOKED_UP_AT_ONCE))
+            for progress in await self._outbox.progress(asked):
+                del asked[progress.device_id]
                 self._settle_by(progress)
+            # Forgotten, for it was delivered. What was put since then may not be in this answer.
+            for device_id, entry in asked.items():
+                if self._ledger.elsewhere.get(device_id) is entry:
+                    del self._ledger.elsewhere[device_id]
+                    self._settle(entry, "sent", None, None)
             self._progress.set()
 
     async def _note(self) -> None:

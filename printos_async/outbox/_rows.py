@@ -10,6 +10,7 @@ from printos_async._errors import OutboxError
 from ._base import Claim, DeadLetter, Finish, Kept, OutboxStats, Progress
 from ._batches import crc, merge, portions, to_json
 from ._dialect import Dialect
+from ._forgetting import Forgetting
 from ._grouping import Background, Grouping
 from ._schema import prepare
 from ._statements import Statements
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
 
 _DAMAGED = "damaged: the bytes that the outbox gave back are not those that it was given"
 
-_PURGED_AT_ONCE = 5000
-
 
 class AccountRows:
     """What ``SqlOutbox`` does once it is open; the methods are those of ``Outbox``."""
@@ -38,6 +37,7 @@ class AccountRows:
         dialect = Dialect(database.dialect)
         self._statements = Statements(dialect)
         self._upkeep = Upkeep(dialect)
+        self._forgetting = Forgetting(database, dialect, account)
         self._background = Background()
         self._puts: Grouping[Draft, Kept] = Grouping(self._put)
         self._finishes: Grouping[Finish, Claim | None] = Grouping(self._finish)
@@ -142,14 +142,7 @@ class AccountRows:
         return count
 
     async def purge(self, *, failed: bool, older_than_s: float) -> int:
-        statement = self._upkeep.purge_failed if failed else self._upkeep.purge_delivered
-        count, after = 0, ""
-        while True:  # in portions, between which others get their turn
-            rows = await self._fetch(statement, older_than_s=older_than_s, after=after, limit=_PURGED_AT_ONCE)
-            count += len(rows)
-            if len(rows) < _PURGED_AT_ONCE:
-                return count
-            after = max(row.device_id for row in rows)
+        return await self._background.run(self._forgetting.purge(failed=failed, older_than_s=older_than_s))
 
     async def _put(self, owner: Any, drafts: list[Draft]) -> list[Kept]:
         merged = merge(drafts)
@@ -177,10 +170,14 @@ class AccountRows:
     async def _finish(self, owner: Any, finished: list[Finish]) -> list[Claim | None]:
         # Of two for one device the later one tells more.
         latest = {one.device_id: one for one in sorted(finished, key=lambda one: one.seq)}
+        left = latest.keys() - await self._forgetting.delivered(owner, latest.values())
         lines = [
             (one.device_id, one.seq, one.hold_s, one.attempts, one.error, int(one.keep))
             for _, one in sorted(latest.items())
+            if one.device_id in left
         ]
+        if not lines:
+            return [None] * len(finished)
         # Should power be lost before the disk has it, the devices are still owned, and taken over in doubt. (Not so
         # in PostgreSQL, which may lose power while the worker goes on: there everything is safe at once.)
         rows = await self._database.rows(
@@ -200,6 +197,8 @@ class AccountRows:
             return False
         if rows[0].expired:
             await self._take_over(rows[0].now)
+        if rows[0].rested:
+            await self._forgetting.rested()
         return True
 
     async def _leave(self, owner: int) -> None:
