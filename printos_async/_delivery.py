@@ -16,6 +16,7 @@ from ._settling import claimed_entry, doubt_until_s, release_of
 from ._slot import Entry
 from .outbox._base import Draft, Finish
 from .outbox._grouping import Grouping
+from .outbox._sql import SqlOutbox
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -42,6 +43,7 @@ _LOOKED_UP_AT_ONCE = 1_000
 # Nothing may take longer at the end: of a database that hangs, the lease's end does the rest.
 _LEAVING_S = 0.4
 _NOTHING: Mapping[str, int] = MappingProxyType({})
+_NEW = 0  # the outbox has not numbered it yet
 
 
 class Delivery:
@@ -75,13 +77,14 @@ class Delivery:
         self._settle = settle
         self._loop = asyncio.get_running_loop()
         self._lease = Lease(outbox, on_kept=self._lease_kept, on_lost=self._lease_lost)
-        self._puts: Grouping[tuple[Call, Waiter], None] = Grouping(self._keep)
+        self._puts: Grouping[Entry, None] = Grouping(self._keep)
         self._ledger = Ledger()
         self._noting = False
         self._news = asyncio.Event()
         self._progress = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._draining = False
+        self._has_to_put_again = False
 
     async def start(self) -> None:
         """Become a worker of the outbox.
@@ -90,6 +93,9 @@ class Delivery:
             OutboxError: It cannot be read or written.
         """
         self._engine.timetable.watcher = self
+        self._engine.on_lost = self._leave_to_others
+        if isinstance(self._outbox, SqlOutbox):
+            self._outbox.on_replaced = self._file_replaced
         await self._lease.join()
         for work in (self._lease.keep(), self._claim(), self._note()):
             task = self._loop.create_task(work)
@@ -102,7 +108,7 @@ class Delivery:
         Raises:
             OutboxError: The outbox cannot be written.
         """
-        await self._puts.submit([(call, waiter)])
+        await self._puts.submit([Entry(_NEW, call.device_id or "", call, self._loop.time(), waiter=waiter)])
 
     async def drained(self) -> None:
         """Wait until everything put here has an outcome, and everything sent here is noted in the outbox."""
@@ -165,23 +171,25 @@ class Delivery:
 
     # What the outbox tells
 
-    async def _keep(self, _: object, puts: list[tuple[Call, Waiter]]) -> list[None]:
-        room = self._engine.occupancy.devices + len(puts) <= self._max_devices
+    async def _keep(self, _: object, entries: list[Entry]) -> list[None]:
+        room = self._engine.occupancy.devices + len(entries) <= self._max_devices
         owner = self._lease.owner if room else None
-        drafts = [Draft(call.device_id or "", call.body) for call, _ in puts]
         with self._ledger.asking() as told:
+            drafts = [Draft(entry.device_id, entry.call.body) for entry in entries]
             kept = await self._outbox.put(drafts, owner=owner)
-        now_s = self._loop.time()
-        for (call, waiter), one in zip(puts, kept, strict=True):
-            entry = Entry(one.seq, call.device_id or "", call, now_s, waiter=waiter)
-            self._take_kept(entry, one, owner, told)
-        return [None] * len(puts)
+        for entry, one in zip(entries, kept, strict=True):
+            is_new, entry.seq = entry.seq == _NEW, one.seq
+            self._take_kept(entry, one, owner, told, is_new=is_new)
+        return [None] * len(entries)
 
-    def _take_kept(self, entry: Entry, kept: Kept, owner: int | None, told: Mapping[str, int]) -> None:
+    def _take_kept(
+        self, entry: Entry, kept: Kept, owner: int | None, told: Mapping[str, int], *, is_new: bool
+    ) -> None:
         known = max(self._ledger.held_seq(entry.device_id), told.get(entry.device_id, 0))
         if known == entry.seq and self._engine.adopt(entry):
             return  # it came by another way in the same moment
-        self._accepted(entry)
+        if is_new:
+            self._accepted(entry)
         if known > entry.seq:
             self._settle(entry, "superseded", None, known)
         elif kept.claimed and known < entry.seq and owner is not None and owner == self._lease.owner:
@@ -215,10 +223,11 @@ class Delivery:
         self._engine.take(entry, doubt_until_s=until_s)
 
     def _leave_to_others(self, entry: Entry) -> None:
-        older = self._ledger.elsewhere.pop(entry.device_id, None)
-        if older is not None:
-            self._settle(older, "superseded", None, entry.seq)
-        self._ledger.elsewhere[entry.device_id] = entry
+        other = self._ledger.elsewhere.pop(entry.device_id, entry)
+        older, newer = (entry, other) if entry.seq < other.seq else (other, entry)
+        if older is not newer:
+            self._settle(older, "superseded", None, newer.seq)
+        self._ledger.elsewhere[entry.device_id] = newer
 
     def _settle_by(self, progress: Progress) -> None:
         entry = self._ledger.elsewhere.pop(progress.device_id, None)
@@ -247,6 +256,20 @@ class Delivery:
             self._leave_to_others(entry)
         self._hooks.emit(LeaseLost(devices))  # logged even if nobody watches
 
+    def _file_replaced(self) -> None:
+        # The lease went with the old file. What this process had claimed from it has to be put into the new one.
+        self._has_to_put_again = True
+        self._lease.lose()
+
+    async def _put_again(self) -> None:
+        """Put what this process has into the file that replaced a damaged one, unless somebody has put newer ones."""
+        there = {progress.device_id for progress in await self._outbox.progress(list(self._ledger.elsewhere))}
+        for device_id, entry in tuple(self._ledger.elsewhere.items()):
+            if device_id not in there:
+                del self._ledger.elsewhere[device_id]
+                await self._puts.submit([entry])
+        self._has_to_put_again = False
+
     # Work in the background
 
     async def _claim(self) -> None:
@@ -256,6 +279,8 @@ class Delivery:
             room = min(self._max_devices - occupancy.devices, _CLAIMED_AT_ONCE)
             owner, claims = self._lease.owner, []
             try:
+                if owner is not None and self._has_to_put_again:
+                    await self._put_again()
                 if owner is not None and room > 0 and (self._ledger.elsewhere or not self._draining):
                     with self._ledger.asking() as told:
                         claims = await self._outbox.claim(owner, room)

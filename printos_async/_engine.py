@@ -54,6 +54,7 @@ class Engine:
         self._workers: set[asyncio.Task[None]] = set()
         self.in_flight = 0
         self.requests = 0
+        self.on_lost: Callable[[Entry], None] | None = None
         core.circuit_watchers.add(self.timetable)
 
     # Accepting
@@ -112,9 +113,14 @@ class Engine:
         return False
 
     def drop(self) -> list[Entry]:
-        """Take back everything that waits: others see to it. What is in flight ends by itself."""
+        """Take back everything that waits: others see to it.
+
+        What is in flight ends by itself, and is not sent again: ``on_lost`` gets it if it fails.
+        """
         dropped = []
         for slot in tuple(self._slots.values()):
+            if slot.in_flight is not None:
+                slot.in_flight.is_lost = True
             if slot.waiting is not None:
                 dropped.append(slot.waiting)
             slot.waiting, slot.must_reassert = None, False
@@ -194,18 +200,7 @@ class Engine:
                 slot.queued = False
                 # Taken only now: a newer status may have come while this one waited for its turn.
                 entry = slot.next_entry
-                if entry is None:
-                    pass
-                elif entry is not slot.sent and self.timetable.is_late(entry, self._loop.time()):
-                    # It was late when it came: from an outbox, in which it had to wait for its time.
-                    slot.waiting = None
-                    self._settle(entry, "failed", slot.error or too_late(entry), None)
-                elif slot.sent is not None and slot.is_unchanged(
-                    entry, self._promises, now_s=self._loop.time()
-                ):
-                    slot.waiting = None
-                    self._settle(entry, "sent", None, None)
-                else:
+                if entry is not None and not self._is_settled_unsent(slot, entry):
                     slot.waiting, slot.in_flight = None, entry
                     self.in_flight += 1
                     try:
@@ -216,6 +211,21 @@ class Engine:
                 timetable.schedule(slot)
             finally:
                 limiter.release()
+
+    def _is_settled_unsent(self, slot: Slot, entry: Entry) -> bool:
+        """Settle a status that needs no request: one that came too late, or that the server has already."""
+        if slot.sent is None and self._promises.deadline_s is None:
+            return False
+        now_s = self._loop.time()
+        if entry is not slot.sent and self.timetable.is_late(entry, now_s):
+            # It was late when it came: from an outbox, in which it had to wait for its time.
+            self._settle(entry, "failed", slot.error or too_late(entry), None)
+        elif slot.is_unchanged(entry, self._promises, now_s=now_s):
+            self._settle(entry, "sent", None, None)
+        else:
+            return False
+        slot.waiting = None
+        return True
 
     async def _send(self, slot: Slot, entry: Entry) -> None:
         entry.attempts += 1
@@ -238,6 +248,8 @@ class Engine:
                 self._settle(entry, "sent", None, None)
             elif self._core.hooks:
                 self._core.hooks.emit(StatusReasserted(slot.device_id, entry.seq))
+            if entry.is_lost:
+                slot.must_reassert = False
             entry.attempts, entry.first_failure_s = 0, None  # should it be sent once more, that counts anew
 
     def _failed(self, slot: Slot, entry: Entry, error: APIError) -> None:
@@ -246,6 +258,10 @@ class Engine:
         slot.failed(entry)
         if is_ambiguous(error):
             slot.suspect(entry, self._promises, now_s=now_s)
+        if entry.is_lost:
+            if entry is not slot.sent and self.on_lost is not None:
+                self.on_lost(entry)
+            return
         delay_s = self._retry_delay_s(entry, error, now_s)
         late = entry is not slot.sent and self.timetable.is_late(entry, now_s)  # what was sent was in time
         if delay_s is None or self._core.budget.capacity < 1 or late:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from ._errors import OutboxError
@@ -41,6 +42,7 @@ class Lease:
         self._on_kept = on_kept
         self._on_lost = on_lost
         self.owner: int | None = None
+        self._wanted = asyncio.Event()
 
     async def join(self) -> None:
         """Become a worker.
@@ -56,7 +58,10 @@ class Lease:
         """Renew for ever; a lost lease is joined anew."""
         pause_s = self._outbox.lease_s / _RENEWALS_PER_LEASE
         while True:
-            await asyncio.sleep(pause_s)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pause_s):
+                    await self._wanted.wait()
+            self._wanted.clear()
             try:
                 await self._renew()
             except OutboxError as error:
@@ -65,6 +70,12 @@ class Lease:
             else:
                 pause_s = self._outbox.lease_s / _RENEWALS_PER_LEASE
 
+    def lose(self) -> None:
+        """Take the lease for lost: the outbox is another one than before. It is joined anew at once."""
+        self.owner = None
+        self._on_lost()
+        self._wanted.set()
+
     async def _renew(self) -> None:
         asked_s = time.monotonic()
         if self.owner is None:
@@ -72,8 +83,7 @@ class Lease:
         elif await self._outbox.renew(self.owner):
             self._extend(asked_s)
         else:
-            self.owner = None
-            self._on_lost()
+            self.lose()
             await self.join()
 
     def _extend(self, asked_s: float) -> None:

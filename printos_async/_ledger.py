@@ -40,7 +40,8 @@ class Ledger:
     def asking(self) -> Iterator[dict[str, int]]:
         """Give the numbers that the outbox is told meanwhile, by device: an answer may be older than these."""
         question = object()
-        self._told[question] = told = {}
+        told: dict[str, int] = {}
+        self._told[question] = told
         try:
             yield told
         finally:

@@ -47,6 +47,7 @@ class Entry:
     first_failure_s: float | None = None
     waiter: asyncio.Future[PushResult] | None = None
     has_replaced: bool = False  # another one made way for it: now this one has to be sent
+    is_lost: bool = False  # somebody else may own its device by now: it is not sent again
 
 
 class Place:

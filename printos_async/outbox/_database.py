@@ -28,6 +28,9 @@ _PAUSES_S = (0.05, 0.1, 0.2, 0.4, 0.6, 0.6)
 _PATIENCE_S = sum(_PAUSES_S)
 _BUSY_S = 10.0
 _POSTGRESQL_CONNECTIONS = 3
+_PATIENCE_AT_END_S = 1.0
+_FAREWELL_S = 0.5
+_ABORTED = "the outbox was closed while its database did not answer"
 
 # Deadlock, serialization failure, a server that stops or starts, too many connections; and all of class 08.
 _PASSING_STATES = {"40P01", "40001", "57P01", "57P02", "57P03", "53300"}
@@ -41,9 +44,16 @@ class Database:
     Args:
         url: ``sqlite+aiosqlite`` with a file, or ``postgresql+asyncpg``.
         on_set_aside: As in ``SqliteFile``.
+        on_replaced: As in ``SqliteFile``.
     """
 
-    def __init__(self, url: URL, *, on_set_aside: Callable[[SetAside], None] | None = None) -> None:
+    def __init__(
+        self,
+        url: URL,
+        *,
+        on_set_aside: Callable[[SetAside], None] | None = None,
+        on_replaced: Callable[[], None] | None = None,
+    ) -> None:
         self.dialect = url.get_backend_name()
         self._is_sqlite = self.dialect == "sqlite"
         self._secrets = [str(url.password)] if url.password else []
@@ -57,7 +67,7 @@ class Database:
         }
         self._file: SqliteFile | None = None
         if self._is_sqlite:
-            self._file = SqliteFile(str(url.database), on_set_aside=on_set_aside)
+            self._file = SqliteFile(str(url.database), on_set_aside=on_set_aside, on_replaced=on_replaced)
             options |= {"pool_size": 1, "async_creator": self._file.connect}
         else:
             settings = {"application_name": "printos-async", "lock_timeout": f"{_BUSY_S:.0f}s"}
@@ -66,6 +76,10 @@ class Database:
                 "connect_args": {"server_settings": settings, "timeout": _BUSY_S},
             }
         self._engine = create_async_engine(url, **options)
+        self._running: set[asyncio.Task[Any]] = set()
+        self._aborted = False
+        # SQLite ends what it does by itself, after its busy timeout at the latest, and cannot be stopped before.
+        self.patience_s: float | None = None if self._is_sqlite else _PATIENCE_AT_END_S
 
     async def rows(
         self,
@@ -115,6 +129,39 @@ class Database:
             OutboxError: The database cannot be reached or used.
             OutboxCorruptError: The file is damaged.
         """
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101  # there is none in callbacks only
+        if self._aborted:
+            raise OutboxError(_ABORTED)
+        self._running.add(task)
+        try:
+            return await self._try_again(use, on_retry)
+        except asyncio.CancelledError:
+            if not self._aborted:
+                raise
+            task.uncancel()
+            raise OutboxError(_ABORTED) from None
+        finally:
+            self._running.discard(task)
+
+    def abort(self) -> None:
+        """End what is under way, and what is still to come, with an ``OutboxError``."""
+        self._aborted = True
+        for task in self._running:
+            task.cancel()
+
+    async def aclose(self) -> None:
+        """Close the connections, politely to a server that answers."""
+        # A connection that does not close in time is dropped, and the next one of the pool has its turn.
+        for _ in range(_POSTGRESQL_CONNECTIONS):
+            with contextlib.suppress(SQLAlchemyError, OSError, TimeoutError):
+                async with asyncio.timeout(None if self._is_sqlite else _FAREWELL_S):
+                    await self._engine.dispose()
+                return
+
+    async def _try_again(
+        self, use: Callable[[AsyncConnection], Awaitable[Answer]], on_retry: Callable[[], None] | None
+    ) -> Answer:
         begun = asyncio.get_running_loop().time()
         for pause_s in (*_PAUSES_S, None):
             try:
@@ -132,11 +179,6 @@ class Database:
                 on_retry()
             await asyncio.sleep(pause_s)
         raise AssertionError  # the last round returns or raises
-
-    async def aclose(self) -> None:
-        """Close the connections."""
-        with contextlib.suppress(SQLAlchemyError, OSError):
-            await self._engine.dispose()
 
     def _translated(self, error: Exception) -> OutboxError:
         origin = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from typing import TYPE_CHECKING, Any
 
@@ -57,9 +58,12 @@ class AccountRows:
         return cls(database, account=account, lease_s=lease_s)
 
     async def aclose(self) -> None:
-        await self._puts.settle()
-        await self._finishes.settle()
-        await self._background.settle()
+        try:
+            async with asyncio.timeout(self._database.patience_s):
+                await self._settle()
+        except TimeoutError:
+            self._database.abort()
+            await self._settle()
         await self._database.aclose()
 
     async def put(self, drafts: Sequence[Draft], *, owner: int | None) -> list[Kept]:
@@ -143,6 +147,11 @@ class AccountRows:
 
     async def purge(self, *, failed: bool, older_than_s: float) -> int:
         return await self._background.run(self._forgetting.purge(failed=failed, older_than_s=older_than_s))
+
+    async def _settle(self) -> None:
+        await self._puts.settle()
+        await self._finishes.settle()
+        await self._background.settle()
 
     async def _put(self, owner: Any, drafts: list[Draft]) -> list[Kept]:
         merged = merge(drafts)

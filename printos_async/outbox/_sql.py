@@ -43,6 +43,8 @@ class SqlOutbox:
     Attributes:
         on_set_aside: Called in the event loop after a damaged file was renamed and a new one begun, which is also
             logged; None for nothing. May be set at any time.
+        on_replaced: Called in the event loop when the file turned out to be another one than before, because a
+            process has set a damaged one aside, this one or another. A pusher uses it.
 
     Raises:
         ConfigurationError: The URL is of another kind, or the extra for it is not installed.
@@ -55,6 +57,7 @@ class SqlOutbox:
         self.lease_s = lease_s
         self._url = _parsed(url)
         self.on_set_aside: Callable[[SetAside], None] | None = None
+        self.on_replaced: Callable[[], None] | None = None
         self._rows: AccountRows | None = None
         self._opening = asyncio.Lock()
 
@@ -68,7 +71,7 @@ class SqlOutbox:
 
         async with self._opening:
             if self._rows is None:
-                database = Database(self._url, on_set_aside=self._tell)
+                database = Database(self._url, on_set_aside=self._tell, on_replaced=self._tell_replaced)
                 self._rows = await AccountRows.open(database, account=account, lease_s=self.lease_s)
             elif self._rows.account != account:
                 raise ConfigurationError("this outbox is open for another account: make one for each")
@@ -135,6 +138,10 @@ class SqlOutbox:
     def _tell(self, what: SetAside) -> None:
         if self.on_set_aside is not None:
             self.on_set_aside(what)
+
+    def _tell_replaced(self) -> None:
+        if self.on_replaced is not None:
+            self.on_replaced()
 
     def _opened(self) -> AccountRows:
         if self._rows is None:

@@ -44,9 +44,17 @@ class SqliteFile:
     Args:
         path: Where it is, or will be.
         on_set_aside: Called in the event loop when a damaged file was renamed and a new one takes its place.
+        on_replaced: Called in the event loop when the file is another one than before, whoever has replaced it.
     """
 
-    def __init__(self, path: str, *, on_set_aside: Callable[[SetAside], None] | None = None) -> None:
+    def __init__(
+        self,
+        path: str,
+        *,
+        on_set_aside: Callable[[SetAside], None] | None = None,
+        on_replaced: Callable[[], None] | None = None,
+    ) -> None:
+        self._on_replaced = on_replaced
         loop = asyncio.get_running_loop()
 
         def tell(what: SetAside) -> None:
@@ -94,6 +102,8 @@ class SqliteFile:
             if not self._spool.is_replaced():
                 return answer
         await connection.invalidate()
+        if self._on_replaced is not None:
+            self._on_replaced()
         raise FileReplacedError(errno.ESTALE, "its file was replaced again and again")
 
     def translated(self, error: BaseException) -> OutboxError:

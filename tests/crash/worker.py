@@ -2,7 +2,8 @@
 
 It says on its output, a line each:
 
-- ``ready``: the pusher is open;
+- ``closed ERROR``: the pusher could not be opened, which is tried again;
+- ``ready``: it is open;
 - ``accepted DEVICE PAGES``: ``put`` has returned, or ``push`` has;
 - ``sent DEVICE PAGES``: ``push`` has returned, with the outcome ``"sent"``;
 - ``refused ERROR``: ``put`` has raised an ``OutboxError``;
@@ -109,25 +110,37 @@ async def input_ends() -> None:
     transport.close()
 
 
+async def opened(client: PrintOSClient, settings: Settings) -> StatusPusher:
+    """Give a pusher that is open; the database may be away for a while."""
+    while True:
+        outbox = SqlOutbox(settings.outbox, lease_s=settings.lease_s)
+        pusher = client.status_pusher(
+            outbox=outbox, consistency=settings.consistency, ambiguity_s=settings.ambiguity_s
+        )
+        try:
+            return await pusher.__aenter__()
+        except OutboxError as error:
+            say("closed", type(error).__name__)
+            await pusher.aclose()
+
+
 async def main() -> None:
     settings = Settings(**json.loads(sys.argv[1]))
-    outbox = SqlOutbox(settings.outbox, lease_s=settings.lease_s)
-    async with (
-        PrintOSClient(
-            settings.server,
-            auth=HmacAuth(KEY, SECRET),
-            timeout_s=settings.timeout_s,
-            retry=RetryPolicy(base_delay_s=0.01, max_delay_s=0.2),
-        ) as client,
-        client.status_pusher(
-            outbox=outbox, consistency=settings.consistency, ambiguity_s=settings.ambiguity_s
-        ) as pusher,
-    ):
-        say("ready")
-        await put_all(pusher, settings)
-        if settings.stay:
-            await input_ends()
-        stats = await pusher.drain(timeout_s=120.0)
+    async with PrintOSClient(
+        settings.server,
+        auth=HmacAuth(KEY, SECRET),
+        timeout_s=settings.timeout_s,
+        retry=RetryPolicy(base_delay_s=0.01, max_delay_s=0.2),
+    ) as client:
+        pusher = await opened(client, settings)
+        try:
+            say("ready")
+            await put_all(pusher, settings)
+            if settings.stay:
+                await input_ends()
+            stats = await pusher.drain(timeout_s=120.0)
+        finally:
+            await pusher.aclose()
     say("done", json.dumps(asdict(stats)))
 
 
