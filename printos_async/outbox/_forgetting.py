@@ -15,7 +15,7 @@ from ._numbers import raise_floor
 from ._schema import idle, outbox
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Sequence
 
     from sqlalchemy import ColumnElement, Executable, Row
 
@@ -45,21 +45,19 @@ class Forgetting:
         self._delivered = _done(ROW.error.is_(None))
         self._given_up = _done(ROW.error.is_not(None))
 
-    async def delivered(self, owner: int, finished: Iterable[Finish]) -> set[str]:
-        """Forget devices that were delivered, where no newer status has come; gives which they were.
-
-        What needs a row stays: a hold, an error, and what its worker keeps.
-        """
+    async def delivered(self, owner: int, finished: Collection[Finish]) -> list[Finish]:
+        """Forget devices that were delivered, where no newer status has come; gives what is still to be noted."""
         lines = [(one.device_id, one.seq) for one in finished if one.may_forget]
         if not lines:
-            return set()
+            return [*finished]
         # Should power be lost before the disk has it: of what is written, the later is never there without the earlier.
         await self._database.execute(
             self._raise_floor, {"floor": max(seq for _, seq in lines)}, outlives_power=False
         )
         parameters = {"this_account": self._account, "this_worker": owner, "batch": to_json(sorted(lines))}
         rows = await self._database.rows(self._forget_owned, parameters, outlives_power=False)
-        return {row.device_id for row in rows}
+        gone = {row.device_id for row in rows}
+        return [one for one in finished if one.device_id not in gone]
 
     async def rested(self) -> None:
         """Forget a portion of the devices that only stayed for a hold which has passed."""

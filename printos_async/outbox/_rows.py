@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from printos_async._errors import OutboxError
 
 from ._base import Claim, DeadLetter, Finish, Kept, OutboxStats, Progress
-from ._batches import crc, merge, portions, to_json
+from ._batches import age, as_bytes, crc, merge, portions, to_json
 from ._dialect import Dialect
 from ._forgetting import Forgetting
 from ._grouping import Background, Grouping
@@ -129,7 +129,7 @@ class AccountRows:
             DeadLetter(
                 row.device_id,
                 row.seq,
-                _bytes(row.body),
+                as_bytes(row.body),
                 row.done_attempts,
                 row.error,
                 max(row.failed_age_s, 0.0),
@@ -165,7 +165,7 @@ class AccountRows:
                 self._untold.add(owner)
             raise
         newest = {
-            row.device_id: (row.seq, owner is not None and row.owner == owner, _age(row.doubt_age_s))
+            row.device_id: (row.seq, owner is not None and row.owner == owner, age(row.doubt_age_s))
             for row in rows
         }
         left = {device_id: count for device_id, count, *_ in merged}
@@ -179,14 +179,13 @@ class AccountRows:
     async def _finish(self, owner: Any, finished: list[Finish]) -> list[Claim | None]:
         # Of two for one device the later one tells more.
         latest = {one.device_id: one for one in sorted(finished, key=lambda one: one.seq)}
-        left = latest.keys() - await self._forgetting.delivered(owner, latest.values())
+        left = await self._forgetting.delivered(owner, latest.values())
+        if not left:
+            return [None] * len(finished)
         lines = [
             (one.device_id, one.seq, one.hold_s, one.attempts, one.error, int(one.keep))
-            for _, one in sorted(latest.items())
-            if one.device_id in left
+            for one in sorted(left, key=lambda one: one.device_id)
         ]
-        if not lines:
-            return [None] * len(finished)
         # Should power be lost before the disk has it, the devices are still owned, and taken over in doubt. (Not so
         # in PostgreSQL, which may lose power while the worker goes on: there everything is safe at once.)
         rows = await self._database.rows(
@@ -225,12 +224,12 @@ class AccountRows:
         """Give the rows as claims; those whose bytes were damaged become dead letters."""
         claims, damaged = [], []
         for row in rows:
-            body = _bytes(row.body)
+            body = as_bytes(row.body)
             if crc(row.device_id, body) != row.crc:
                 damaged.append((row.device_id, row.seq, 0.0, row.attempts, _DAMAGED, 0))
                 continue
             waited_s = max(row.waited_s, 0.0)
-            claims.append(Claim(row.device_id, row.seq, body, row.attempts, waited_s, _age(row.doubt_age_s)))
+            claims.append(Claim(row.device_id, row.seq, body, row.attempts, waited_s, age(row.doubt_age_s)))
         if damaged:
             parameters = self._parameters(this_worker=owner, batch=to_json(sorted(damaged)))
             found = await self._database.rows(self._statements.finish, parameters)
@@ -246,11 +245,3 @@ class AccountRows:
 
     def _parameters(self, **parameters: Any) -> dict[str, Any]:
         return {"this_account": self.account, **parameters}
-
-
-def _bytes(body: Any) -> bytes:
-    return body if isinstance(body, bytes) else str(body).encode()
-
-
-def _age(age_s: float | None) -> float | None:
-    return None if age_s is None else max(age_s, 0.0)
