@@ -60,6 +60,7 @@ from ._models import (
 )
 from ._pusher import PusherStats, StatusPusher
 from ._retry import RetryPolicy
+from ._spooler import Spooler
 from .outbox import MemoryOutbox, Outbox, SqlOutbox
 
 __all__ = [
@@ -108,6 +109,7 @@ __all__ = [
     "RetryScheduled",
     "ServerError",
     "SessionTokenAuth",
+    "Spooler",
     "SqlOutbox",
     "StatusAccepted",
     "StatusError",

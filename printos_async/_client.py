@@ -13,6 +13,7 @@ from ._answers import Answers
 from ._checks import require_choice, require_number
 from ._config import PRODUCTION_URL, account_of, auth_from_env, make_ssl_context, parse_base_url
 from ._core import Core
+from ._custody import Custody
 from ._errors import ConfigurationError
 from ._events import Hook, Hooks
 from ._exchange import Exchange
@@ -29,7 +30,7 @@ from ._models import (
 from ._operations import Operations
 from ._provisioning import provision_all
 from ._push_all import Statuses, push_all
-from ._pusher import Custody, StatusPusher
+from ._pusher import StatusPusher
 from ._retry import RetryPolicy
 from ._slot import Promises
 from ._spooler import Spooler
@@ -252,8 +253,8 @@ class PrintOSClient:
 
         Of one device at most one request is in flight, and its statuses are sent in the order given. One that
         is still waiting when a newer one of its device comes is superseded and not sent. One device's failure
-        does not stop the others. At most 1,024 devices wait at a time, or four times the limit's ``maximum`` if
-        that is more, whatever the length of ``statuses``.
+        does not stop the others. At most 1,024 devices wait at a time, besides those that the limit's ``maximum``
+        allows in flight, whatever the length of ``statuses``.
 
         Cancelling withdraws what was not sent; what is in flight ends by itself.
 
@@ -342,7 +343,7 @@ class PrintOSClient:
             promises,
             max_pending_devices=max_pending_devices,
             on_full=on_full,
-            custody=None if outbox is None else self._custody(outbox),
+            custody=None if outbox is None else self._custody(outbox, max_pending_devices),
         )
 
     def spooler(self, outbox: Outbox) -> Spooler:
@@ -364,7 +365,7 @@ class PrintOSClient:
         """
         return account_of(self._base_url, self._auth)
 
-    def _custody(self, outbox: Outbox) -> Custody:
+    def _custody(self, outbox: Outbox, max_pending_devices: int) -> Custody:
         # What is in flight has to end, and a renewal may be late, before the lease does.
         if outbox.lease_s < _LEASE_PER_TIMEOUT * self._timeout_s:
             raise ConfigurationError(
@@ -372,6 +373,7 @@ class PrintOSClient:
             )
         # What one worker owns the others cannot send: no more than keeps its slots full.
         max_devices = max(_MIN_OWNED_DEVICES, _OWNED_PER_SLOT * self._core.limiter.maximum)
+        max_devices = min(max_devices, max_pending_devices)
         return Custody(
             outbox=outbox, account=self.account, timeout_s=self._timeout_s, max_devices=max_devices
         )

@@ -110,7 +110,8 @@ class Core:
         started_s = time.perf_counter()
         try:
             response = await self.exchange.attempt(call)
-            self._note_answer()
+            if self.health.succeeded(now_s=asyncio.get_running_loop().time()):
+                self._recovered()
             result = _decoded(call, response, decode)
         except APIError as error:
             now_s = time.perf_counter()
@@ -177,10 +178,9 @@ class Core:
             )
         )
 
-    def _note_answer(self) -> None:
-        if self.health.succeeded(now_s=asyncio.get_running_loop().time()):
-            self.budget.refill()
-            self._circuit_changed("closed")
+    def _recovered(self) -> None:
+        self.budget.refill()
+        self._circuit_changed("closed")
 
     def _note_failure(self, error: APIError) -> None:
         match error:
@@ -191,7 +191,9 @@ class Core:
             case TransportError():
                 retry_after_s = None
             case StatusError() if 400 <= error.status <= 499 and error.status != 408:
-                self._note_answer()  # the host works; it does not want this request, such as of a device that is gone
+                # The host works; it does not want this request, such as of a device that is gone.
+                if self.health.succeeded(now_s=asyncio.get_running_loop().time()):
+                    self._recovered()
                 return
             case _:
                 return

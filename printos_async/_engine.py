@@ -187,7 +187,10 @@ class Engine:
     async def _work(self) -> None:
         limiter, health, timetable = self._core.limiter, self._core.health, self.timetable
         while True:
-            slot = await timetable.take()
+            slot = timetable.take()
+            if slot is None:
+                await timetable.ready.park()
+                continue
             if not limiter.try_acquire():
                 closings = health.closings
                 await limiter.acquire()
@@ -249,7 +252,7 @@ class Engine:
             elif self._core.hooks:
                 self._core.hooks.emit(StatusReasserted(slot.device_id, entry.seq))
             if entry.is_lost:
-                slot.must_reassert = False
+                slot.must_reassert = entry.is_lost = False
             entry.attempts, entry.first_failure_s = 0, None  # should it be sent once more, that counts anew
 
     def _failed(self, slot: Slot, entry: Entry, error: APIError) -> None:
@@ -259,6 +262,7 @@ class Engine:
         if is_ambiguous(error):
             slot.suspect(entry, self._promises, now_s=now_s)
         if entry.is_lost:
+            entry.is_lost = False  # should it come back by a new claim, it is tried like any other
             if entry is not slot.sent and self.on_lost is not None:
                 self.on_lost(entry)
             return

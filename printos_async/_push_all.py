@@ -32,10 +32,10 @@ Statuses: TypeAlias = (
     | AsyncIterable[_Item]
 )
 
-# Devices that have something waiting or in flight at once, at least. More would coalesce more and take more memory.
-MAX_PENDING_DEVICES = 1_024
-# A long run of an iterable is interrupted this often, so that other tasks of the loop get their turn.
-_ITEMS_PER_TURN = 512
+# Devices that wait for a request at once, at most. More would coalesce more and take more memory.
+MAX_WAITING_DEVICES = 1_024
+# A run of an iterable is no longer than this: answers that come meanwhile have to wait, and with them their slots.
+_ITEMS_PER_TURN = 128
 
 
 class _Push:
@@ -119,7 +119,7 @@ async def push_all(
     source_failure: Exception | None = None
     try:
         try:
-            await _feed(push, statuses, pending=max(MAX_PENDING_DEVICES, 4 * core.limiter.maximum))
+            await _feed(push, statuses, pending=MAX_WAITING_DEVICES + core.limiter.maximum)
         except Exception as error:  # noqa: BLE001  # whatever it is, what was accepted goes out before it is raised
             source_failure = error
         await occupancy.wait_until_below(1)
@@ -143,15 +143,14 @@ async def _feed(push: _Push, statuses: Statuses, *, pending: int) -> None:
             push.put(*_pair(item, index))
             index += 1
             if occupancy.devices >= pending:
-                await occupancy.wait_until_below(pending // 2)
+                await occupancy.wait_until_below(pending - _ITEMS_PER_TURN)
         return
     for item in statuses.items() if isinstance(statuses, Mapping) else statuses:
         push.put(*_pair(item, index))
         index += 1
         if occupancy.devices >= pending:
-            # Down to a half, not by one: a handover for each status costs more than the queue. And half of it
-            # still fills every slot.
-            await occupancy.wait_until_below(pending // 2)
+            # Down by some, not by one: a handover for each status costs more than the queue.
+            await occupancy.wait_until_below(pending - _ITEMS_PER_TURN)
         elif index % _ITEMS_PER_TURN == 0:
             await asyncio.sleep(0)
 

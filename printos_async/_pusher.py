@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Literal, Self, cast
+from typing import TYPE_CHECKING, Literal, Self
 
 from attrs import frozen
 
 from ._admission import Admission
-from ._delivery import Delivery
+from ._custody import Keeper
 from ._engine import Engine
 from ._errors import PusherClosedError
 from ._events import StatusAccepted, StatusWithdrawn
-from ._loan import Loan
 from ._settling import emit_outcome, make_result
 
 if TYPE_CHECKING:
@@ -22,13 +21,13 @@ if TYPE_CHECKING:
 
     from ._answers import Answers
     from ._core import Core
+    from ._custody import Custody
     from ._encode import Call
     from ._errors import PrintOSError
     from ._health import Circuit
     from ._models import DeviceId, DeviceStatusUpdate, PushResult
     from ._operations import Operations
     from ._slot import Entry, Outcome, Promises
-    from .outbox import Outbox, PrivateOutbox
 
 _log = logging.getLogger("printos_async.pusher")
 
@@ -64,23 +63,6 @@ class PusherStats:
     circuit: Circuit
 
 
-@frozen(kw_only=True)
-class Custody:
-    """Where a pusher's statuses are kept.
-
-    Attributes:
-        outbox: The outbox.
-        account: Whose statuses they are; nothing of anybody else's is touched.
-        timeout_s: Seconds after which every attempt has ended.
-        max_devices: Devices of a shared outbox that the pusher owns at once.
-    """
-
-    outbox: Outbox
-    account: str
-    timeout_s: float
-    max_devices: int
-
-
 class StatusPusher:
     """Sends the newest status of every device, one request per device at a time, for as long as it lives.
 
@@ -108,32 +90,17 @@ class StatusPusher:
         self._loop = asyncio.get_running_loop()
         self._engine = Engine(core, operations, answers, promises, self._settle)
         self._admission = Admission(self._engine, max_pending_devices=max_pending_devices, on_full=on_full)
-        self._custody = custody
-        self._opening = asyncio.Lock()
-        self._delivery: Delivery | None = None
-        self._loan: Loan | None = None
-        if custody is not None and custody.outbox.is_shared:
-            self._delivery = Delivery(
-                custody.outbox,
+        self._keeper: Keeper | None = None
+        if custody is not None:
+            self._keeper = Keeper(
+                custody,
                 self._engine,
                 operations,
                 promises,
                 core.hooks,
-                timeout_s=custody.timeout_s,
-                max_devices=min(max_pending_devices, custody.max_devices),
                 accepted=self._count_accepted,
                 settle=self._settle,
             )
-        elif custody is not None:
-            self._loan = Loan(
-                cast("PrivateOutbox", custody.outbox),  # which is what one is that is not shared
-                self._engine,
-                operations,
-                promises,
-                timeout_s=custody.timeout_s,
-                accepted=self._count_accepted,
-            )
-        self._is_open = custody is None
         self._accepted = 0
         self._outcomes: dict[Outcome, int] = {"sent": 0, "superseded": 0, "failed": 0}
         self._closed = False
@@ -141,7 +108,8 @@ class StatusPusher:
         self._ending: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
-        await self._open()
+        if self._keeper is not None:
+            await self._keeper.open()
         return self
 
     async def __aexit__(
@@ -222,8 +190,8 @@ class StatusPusher:
         try:
             async with asyncio.timeout(timeout_s):
                 await self._engine.occupancy.wait_until_below(1)
-                if self._delivery is not None and self._is_open:
-                    await self._delivery.drained()
+                if self._keeper is not None:
+                    await self._keeper.drained()
         except TimeoutError:
             fields = {"pending": self.stats().pending, "timeout_s": timeout_s}
             _log.warning("%(pending)d statuses were not settled within %(timeout_s)s s", fields, extra=fields)
@@ -251,17 +219,16 @@ class StatusPusher:
             self._ended = True
             reason = PusherClosedError("the pusher was closed before this status was settled")
             unsettled = self._engine.unsettled()
-            if self._delivery is not None:
-                unsettled += self._delivery.left_to_others()
+            if self._keeper is not None and self._keeper.delivery is not None:
+                unsettled += self._keeper.delivery.left_to_others()
             self._emit_withdrawn(unsettled)
             for entry in unsettled:
                 if entry.waiter is not None and not entry.waiter.done():
                     entry.waiter.set_exception(reason)
             self._ending = self._loop.create_task(self._end())
         if self._ending is not None:
-            await asyncio.shield(
-                self._ending
-            )  # whoever is cancelled here, and however often, it comes to its end
+            # Whoever is cancelled here, and however often, it comes to its end.
+            await asyncio.shield(self._ending)
 
     def stats(self) -> PusherStats:
         """Give the account of this moment."""
@@ -284,12 +251,12 @@ class StatusPusher:
     ) -> Entry | None:
         self._require_open()
         call = self._engine.encode(device_id, status)
-        if not self._is_open:
-            await self._open()
+        if self._keeper is not None:
+            await self._keeper.open()
             self._require_open()
-        if self._delivery is not None:
-            await self._delivery.put(call, waiter)
-            return None
+            if self._keeper.delivery is not None:
+                await self._keeper.delivery.put(call, waiter)
+                return None
         return await self._admission.enter(call.device_id or "", lambda: self._take(call, waiter))
 
     def _take(self, call: Call, waiter: asyncio.Future[PushResult] | None) -> Entry:
@@ -303,24 +270,10 @@ class StatusPusher:
         if self._core.hooks:
             self._core.hooks.emit(StatusAccepted(entry.device_id, entry.seq))
 
-    async def _open(self) -> None:
-        async with self._opening:
-            holder = self._delivery or self._loan
-            if self._is_open or self._custody is None or holder is None:
-                return
-            await self._custody.outbox.open(self._custody.account)
-            await holder.start()
-            self._is_open = True
-
     async def _end(self) -> None:
         await self._engine.aclose()
-        async with self._opening:
-            holder = self._delivery or self._loan
-            if self._is_open and self._custody is not None and holder is not None:
-                try:
-                    await holder.aclose()
-                finally:
-                    await self._custody.outbox.aclose()
+        if self._keeper is not None:
+            await self._keeper.close()
 
     def _emit_withdrawn(self, entries: Iterable[Entry]) -> None:
         if self._core.hooks:
@@ -337,8 +290,8 @@ class StatusPusher:
         self, entry: Entry, outcome: Outcome, error: PrintOSError | None, superseded_by: int | None
     ) -> None:
         self._outcomes[outcome] += 1
-        if self._delivery is not None:
-            self._delivery.settled(entry, outcome, error)
+        if self._keeper is not None and self._keeper.delivery is not None:
+            self._keeper.delivery.settled(entry, outcome, error)
         now_s = self._loop.time()
         if outcome == "failed" or self._core.hooks:  # a failure is logged even if nobody watches
             emit_outcome(self._core.hooks, entry, outcome, error, superseded_by, now_s=now_s)

@@ -110,8 +110,9 @@ class RetryBudget:
 
     def refund(self, *, attempts: int) -> None:
         """Give back for a success that took ``attempts`` requests."""
-        refund = _REFUND_AT_ONCE if attempts == 1 else _REFUND_AFTER_RETRY
-        self._tokens = min(self.capacity, self._tokens + refund)
+        if self._tokens < self.capacity:
+            refund = _REFUND_AT_ONCE if attempts == 1 else _REFUND_AFTER_RETRY
+            self._tokens = min(self.capacity, self._tokens + refund)
 
 
 def parse_retry_after(value: str | None, *, now_s: float) -> float | None:

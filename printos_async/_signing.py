@@ -7,13 +7,23 @@ timestamp, and neither host nor query nor body.
 from __future__ import annotations
 
 import hashlib
-import hmac
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING, TypeAlias
+
+if TYPE_CHECKING:
+    from hashlib import _Hash
 
 ALGORITHM = "SHA256"
 AUTHENTICATION_HEADER = "x-hp-hmac-authentication"
 DATE_HEADER = "x-hp-hmac-date"
 ALGORITHM_HEADER = "x-hp-hmac-algorithm"
+
+Keyed: TypeAlias = "tuple[_Hash, _Hash]"
+
+# RFC 2104. The module hmac does the same, in a few more calls, which is a part of what a status costs.
+_BLOCK_BYTES = 64
+_INNER = bytes(byte ^ 0x36 for byte in range(256))
+_OUTER = bytes(byte ^ 0x5C for byte in range(256))
 
 
 def format_timestamp(time_s: float) -> str:
@@ -21,12 +31,15 @@ def format_timestamp(time_s: float) -> str:
     return datetime.fromtimestamp(time_s, UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
 
 
-def keyed(secret: bytes) -> hmac.HMAC:
-    """Give the HMAC that the secret, as UTF-8, is already in: copying it costs half of keying it anew."""
-    return hmac.new(secret, digestmod=hashlib.sha256)
+def keyed(secret: bytes) -> Keyed:
+    """Give the two halves of an HMAC that the secret, as UTF-8, is already in: copied, they cost a third of a new one."""
+    block = (hashlib.sha256(secret).digest() if len(secret) > _BLOCK_BYTES else secret).ljust(
+        _BLOCK_BYTES, b"\0"
+    )
+    return hashlib.sha256(block.translate(_INNER)), hashlib.sha256(block.translate(_OUTER))
 
 
-def sign(keyed_hmac: hmac.HMAC, method: str, path: str, timestamp: str) -> str:
+def sign(keyed_hmac: Keyed, method: str, path: str, timestamp: str) -> str:
     """Give the signature in lower-case hex.
 
     Args:
@@ -35,13 +48,14 @@ def sign(keyed_hmac: hmac.HMAC, method: str, path: str, timestamp: str) -> str:
         path: The request's path as sent, percent-encoded, without the query.
         timestamp: As in the date header.
     """
-    signature = keyed_hmac.copy()
-    signature.update(f"{method} {path}{timestamp}".encode())
-    return signature.hexdigest()
+    inner, outer = keyed_hmac[0].copy(), keyed_hmac[1].copy()
+    inner.update(f"{method} {path}{timestamp}".encode())
+    outer.update(inner.digest())
+    return outer.hexdigest()
 
 
 def signed_headers(
-    key: str, keyed_hmac: hmac.HMAC, method: str, path: str, timestamp: str
+    key: str, keyed_hmac: Keyed, method: str, path: str, timestamp: str
 ) -> tuple[tuple[str, str], ...]:
     """Give the three headers that authenticate one request."""
     return (

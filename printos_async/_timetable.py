@@ -91,23 +91,22 @@ class Timetable:
         elif not self.ready.append(slot):
             self._add_worker()
 
-    async def take(self) -> Slot:
-        """Wait for the next slot whose turn it is, and for the host to want a request."""
+    def take(self) -> Slot | None:
+        """Give the next slot whose turn it is, if the host wants a request; else whoever asks waits in ``ready``."""
         ready = self.ready
-        while True:
-            if ready.slots and (self._open_until_s is None or self.is_open()):
-                now_s = self._loop.time()
-                again_s = self._core.admit(now_s=now_s, patient=self._promises.patient)
-                if again_s <= now_s:
-                    slot = ready.slots.popleft()
-                    if ready.slots:
-                        self._add_worker()  # the limit may have grown
-                    return slot
-                if not self._promises.patient and again_s - now_s > self._core.max_delay_s:
-                    self._turn_away(ready.slots.popleft(), again_s - now_s)
-                    continue
+        while ready.slots and (self._open_until_s is None or self.is_open()):
+            now_s = self._loop.time()
+            again_s = self._core.admit(now_s=now_s, patient=self._promises.patient)
+            if again_s <= now_s:
+                slot = ready.slots.popleft()
+                if ready.slots:
+                    self._add_worker()  # the limit may have grown
+                return slot
+            if self._promises.patient or again_s - now_s <= self._core.max_delay_s:
                 ready.wake_at(again_s)
-            await ready.park()
+                break
+            self._turn_away(ready.slots.popleft(), again_s - now_s)
+        return None
 
     def is_open(self) -> bool:
         """Whether a request may be sent, as far as the lease is concerned."""

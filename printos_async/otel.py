@@ -17,6 +17,7 @@ from ._events import (
     AttemptFinished,
     CircuitChanged,
     FieldUnreadable,
+    LeaseLost,
     LimitChanged,
     ReassertionFailed,
     RetryScheduled,
@@ -109,6 +110,9 @@ class OpenTelemetryHook:
                 "printos.status.reassertion_failures",
                 "{status}",
                 "Statuses that could not be sent once more.",
+            ),
+            LeaseLost: counter(
+                "printos.outbox.lease_losses", "{lease}", "Leases on an outbox that were lost."
             ),
         }
         self._retries = counter("printos.request.retries", "{retry}", "Retries scheduled.")

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import hmac
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -43,6 +45,16 @@ NO_RETRY = RetryPolicy(max_attempts=1)
 )
 def test_signature_matches_the_published_vectors(method: str, path: str, signature: str) -> None:
     assert sign(keyed(SECRET.encode()), method, path, "2024-01-15T12:34:56.789Z") == signature
+
+
+@pytest.mark.parametrize("length", [1, 63, 64, 65, 200])
+def test_the_signature_is_that_of_the_standard_library(length: int) -> None:
+    secret = bytes(number % 256 for number in range(length))
+    message = b"GET /devices2024-01-15T12:34:56.789Z"
+    expected = hmac.new(secret, message, hashlib.sha256).hexdigest()
+    halves = keyed(secret)
+    # Twice: the halves are copied, and stay what they were.
+    assert [sign(halves, "GET", "/devices", "2024-01-15T12:34:56.789Z") for _ in range(2)] == [expected] * 2
 
 
 @pytest.mark.parametrize(

@@ -60,6 +60,7 @@ PUBLIC = [
     "RetryScheduled",
     "ServerError",
     "SessionTokenAuth",
+    "Spooler",
     "SqlOutbox",
     "StatusAccepted",
     "StatusError",

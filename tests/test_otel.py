@@ -22,6 +22,7 @@ from printos_async import (
     CircuitChanged,
     FieldUnreadable,
     HmacAuth,
+    LeaseLost,
     LimitChanged,
     PrintOSClient,
     PusherClosedError,
@@ -373,6 +374,7 @@ async def test_an_outage_opens_the_circuit_and_its_end_closes_it(
             ReassertionFailed("dev-1", 3, "NotFoundError"),
             {"printos.status.reassertion_failures": [({}, 1)]},
         ),
+        (LeaseLost(3), {"printos.outbox.lease_losses": [({}, 1)]}),
         (
             CircuitChanged("open"),
             {

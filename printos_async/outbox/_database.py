@@ -131,18 +131,21 @@ class Database:
         """
         task = asyncio.current_task()
         assert task is not None  # noqa: S101  # there is none in callbacks only
-        if self._aborted:
+        if self._is_aborted():
             raise OutboxError(_ABORTED)
         self._running.add(task)
         try:
             return await self._try_again(use, on_retry)
         except asyncio.CancelledError:
-            if not self._aborted:
+            if not self._is_aborted():
                 raise
             task.uncancel()
             raise OutboxError(_ABORTED) from None
         finally:
             self._running.discard(task)
+
+    def _is_aborted(self) -> bool:
+        return self._aborted
 
     def abort(self) -> None:
         """End what is under way, and what is still to come, with an ``OutboxError``."""

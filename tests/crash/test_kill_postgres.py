@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from .worker import Settings
 
 WORKERS = 4
-ROUNDS = 60 if LONG else 4
+ROUNDS = 200 if LONG else 4
 ROUNDS_PER_SERVER_KILL = 4
 LINES, PAUSE_S = 100, 0.3
 
