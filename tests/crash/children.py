@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import json
 import os
-import signal
 import sys
 from collections import Counter
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 from attrs import asdict, evolve
 
 if TYPE_CHECKING:
+    import signal
     from collections.abc import Iterable, Mapping
 
     from printos_async.sandbox import Sandbox

@@ -34,12 +34,10 @@ async def test_a_stopped_worker_overwrites_nothing_when_it_goes_on_and_nobody_wa
             stopped.signal(signal.SIGSTOP)
             accepted = dict(fleet.accepted)
             others = [(worker, worker.lines["accepted"]) for worker in workers if worker is not stopped]
-            applied = late_sandbox.applied_count
+            enough = late_sandbox.applied_count + APPLIED_MEANWHILE
             for worker, lines in others:
                 await worker.says("accepted", lines + ACCEPTED_MEANWHILE)
-            await late_sandbox.wait_for(
-                lambda enough=applied + APPLIED_MEANWHILE: late_sandbox.applied_count >= enough
-            )
+            await late_sandbox.wait_for(lambda: late_sandbox.applied_count >= enough)  # noqa: B023 - it is awaited at once
             # What it owned has been taken over, so its lease has ended.
             await fleet.everything_arrives(accepted)
             lines = stopped.lines["accepted"]

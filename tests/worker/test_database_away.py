@@ -60,14 +60,14 @@ async def test_a_database_that_is_away_for_longer_than_the_lease_loses_nothing(
 async def test_a_claim_whose_answer_was_lost_is_sent_all_the_same(
     sandbox: Sandbox, client: PrintOSClient, postgres_url: str
 ) -> None:
-    async with proxied(postgres_url) as (proxy, url):
+    async with proxied(postgres_url) as (proxy, url):  # noqa: SIM117
         async with (
             client.spooler(Workplace(client, postgres_url).outbox()) as spooler,
             Workplace(client, url).pusher(),
         ):
             proxy.lose(b"dev-1")
             await spooler.put("dev-1", status(1))
-            while not proxy.lost:
+            while not proxy.lost:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
             proxy.lose(None)
             await sandbox.wait_for(lambda: pages(sandbox, "dev-1") == 1)
@@ -76,7 +76,7 @@ async def test_a_claim_whose_answer_was_lost_is_sent_all_the_same(
 async def test_a_put_whose_answers_were_lost_hides_no_status_that_was_accepted_before(
     sandbox: Sandbox, client: PrintOSClient, postgres_url: str
 ) -> None:
-    async with proxied(postgres_url) as (proxy, url):
+    async with proxied(postgres_url) as (proxy, url):  # noqa: SIM117
         async with (
             client.spooler(Workplace(client, postgres_url).outbox()) as spooler,
             Workplace(client, url).pusher() as pusher,
@@ -104,7 +104,7 @@ async def test_a_claim_whose_answer_comes_late_brings_no_status_that_was_replace
             await spooler.put("dev-1", status(1))
             await proxy.held.wait()
             assert (await pusher.push("dev-1", status(2))).outcome == "sent"
-            while (await place.stats()).waiting:
+            while (await place.stats()).waiting:  # noqa: ASYNC110
                 await asyncio.sleep(0)
             proxy.flow()
             await spooler.put("dev-2", status(1))  # the next claim comes after the late one
@@ -125,8 +125,10 @@ async def test_a_put_whose_answer_comes_late_is_not_sent_again(
             late = asyncio.create_task(pusher.push("dev-1", status(2)))
             await proxy.held.wait()
             await sandbox.release("dev-1")
-            await sandbox.wait_for(lambda: pages(sandbox, "dev-1") == 2)  # by what the end of the first one told
-            while (await place.stats()).waiting:
+            await sandbox.wait_for(
+                lambda: pages(sandbox, "dev-1") == 2
+            )  # by what the end of the first one told
+            while (await place.stats()).waiting:  # noqa: ASYNC110
                 await asyncio.sleep(0)
             proxy.flow()
             assert (await late).outcome == "sent"

@@ -45,7 +45,7 @@ async def place(sandbox: Sandbox, outbox_url: str, losses: list[LeaseLost]) -> A
 
 async def until_lost(losses: list[LeaseLost], times: int = 1) -> None:
     async with asyncio.timeout(10.0):
-        while len(losses) < times:
+        while len(losses) < times:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 
 
@@ -85,11 +85,13 @@ async def test_what_was_in_flight_when_the_lease_was_lost_is_not_tried_again_wit
         return UNAVAILABLE if times == 2 else OK  # so that it has to try again what it has claimed anew
 
     host = Host(reply=reply)
-    async with client_over(host, auth=HmacAuth(KEY, SECRET), timeout_s=2.0, retry=QUICK_RETRY, hooks=[hook]) as client:
+    async with client_over(
+        host, auth=HmacAuth(KEY, SECRET), timeout_s=2.0, retry=QUICK_RETRY, hooks=[hook]
+    ) as client:
         place = Workplace(client, outbox_url)
         async with place.pusher(lease_s=4.0, ambiguity_s=0.1) as pusher:
             result = asyncio.create_task(pusher.push("dev-1", host_status(1)))
-            while not host.in_flight["dev-1"]:
+            while not host.in_flight["dev-1"]:  # noqa: ASYNC110
                 await asyncio.sleep(0)
             # The database's clock was put forward. Nobody may send anything for the device for now.
             await place.execute("UPDATE printos_outbox SET due_at = due_at + 3600")

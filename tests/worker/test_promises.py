@@ -27,7 +27,7 @@ async def test_a_refused_status_is_a_dead_letter_and_the_next_one_of_its_device_
         assert result.outcome == "failed"
         assert isinstance(result.error, NotFoundError)
         assert (await pusher.push("dev-1", status(1))).outcome == "sent"
-        while not (dead := await outbox.failed()):
+        while not (dead := await outbox.failed()):  # noqa: ASYNC110
             await asyncio.sleep(0)
         assert [(letter.device_id, letter.seq, letter.attempts) for letter in dead] == [("ghost", 1, 1)]
         sandbox.add_device("ghost")
@@ -163,7 +163,7 @@ async def test_doubt_is_taken_over_from_a_worker_that_died(
             # The lease is renewed, and others are looked after, every few seconds only.
             async with workplace.opened() as other:
                 heir = await other.join()
-                while (await other.stats()).workers > 2 or not await other.renew(heir):
+                while (await other.stats()).workers > 2 or not await other.renew(heir):  # noqa: ASYNC110
                     await asyncio.sleep(0)
                 await other.leave(heir)
             await sandbox.wait_for(lambda: pages(sandbox, "dev-1") == 1)

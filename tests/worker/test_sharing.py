@@ -107,7 +107,7 @@ async def test_push_has_the_result_of_what_another_worker_has_sent(
         first = asyncio.create_task(owner.push("dev-1", status(1)))
         await sandbox.wait_for(lambda: sandbox.in_flight_by_device.get("dev-1"))
         second = asyncio.create_task(other.push("dev-1", status(2)))
-        while (await workplace.stats()).waiting and not await _has_seq(workplace, "dev-1", 2):
+        while (await workplace.stats()).waiting and not await _has_seq(workplace, "dev-1", 2):  # noqa: ASYNC110
             await asyncio.sleep(0)
         await sandbox.release("dev-1")
         sent, also_sent = await first, await second
@@ -126,7 +126,7 @@ async def test_push_tells_by_which_status_of_another_worker_it_was_superseded(
         await owner.put("dev-1", status(1))
         await sandbox.wait_for(lambda: sandbox.in_flight_by_device.get("dev-1"))
         second = asyncio.create_task(other.push("dev-1", status(2)))
-        while not await _has_seq(workplace, "dev-1", 2):
+        while not await _has_seq(workplace, "dev-1", 2):  # noqa: ASYNC110
             await asyncio.sleep(0)
         await owner.put("dev-1", status(3))
         await sandbox.release("dev-1")
@@ -148,8 +148,9 @@ async def test_two_accounts_on_one_outbox_never_mix(sandbox: Sandbox, workplace:
             await spooler.put("dev-1", status(2))
         async with workplace.client.spooler(workplace.outbox()) as spooler, workplace.pusher() as pusher:
             for number in range(3):  # so that it looks for work more than once
-                await spooler.put("dev-1", status(10 + number))
-                await sandbox.wait_for(lambda wanted=10 + number: pages(sandbox, "dev-1") == wanted)
+                wanted = 10 + number
+                await spooler.put("dev-1", status(wanted))
+                await sandbox.wait_for(lambda: pages(sandbox, "dev-1") == wanted)  # noqa: B023 - it is awaited at once
             assert (await pusher.drain()).accepted == 3
             assert elsewhere.request_count == 0
         async with other.status_pusher(outbox=workplace.outbox()):
