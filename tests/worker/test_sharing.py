@@ -6,6 +6,8 @@ import asyncio
 import random
 from typing import TYPE_CHECKING
 
+from attrs import evolve
+
 from printos_async.sandbox import Faults
 from tests.conftest import status
 
@@ -94,7 +96,8 @@ async def test_accounts_add_up_where_several_pushers_put_and_send_the_same_devic
         assert adds_up(stats)
         assert (stats.pending, stats.failed, stats.active_devices) == (0, 0, 0)
         await pusher.aclose()
-        assert pusher.stats() == stats
+        # Limit and circuit are the client's: others may have gone on sending after this one had drained.
+        assert evolve(pusher.stats(), limit=stats.limit, circuit=stats.circuit) == stats
     assert sum(stats.accepted for stats in drained) >= 300
     assert set(sandbox.max_in_flight_by_device.values()) == {1}
 
