@@ -21,7 +21,7 @@ from sqlalchemy import (
     select,
     update,
 )
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
@@ -156,8 +156,8 @@ def prepare(connection: Connection, migrations: Sequence[Callable[[Connection], 
                 step(connection)
             connection.execute(update(meta).values(version=version))
     except BaseException:
-        # SQLite has done so by itself where the disk is full or fails.
-        with contextlib.suppress(DBAPIError):
+        # SQLite has done so by itself where the disk is full or fails, and PostgreSQL where the connection is lost.
+        with contextlib.suppress(SQLAlchemyError):
             connection.exec_driver_sql("ROLLBACK")
         raise
     connection.exec_driver_sql("COMMIT")

@@ -137,6 +137,22 @@ async def test_a_put_whose_answer_comes_late_is_not_sent_again(
     assert adds_up(stats)
 
 
+async def test_an_opening_whose_connection_is_lost_is_tried_again_and_fails_with_an_outbox_error(
+    sandbox: Sandbox, client: PrintOSClient, postgres_url: str
+) -> None:
+    await Workplace(client, postgres_url).stats()
+    async with proxied(postgres_url) as (proxy, url):
+        proxy.lose(b"printos_meta")  # what it finds when it looks for its tables, within a transaction
+        pusher = Workplace(client, url).pusher()
+        with pytest.raises(OutboxError):
+            await pusher.put("dev-1", status(1))
+        assert proxy.lost > 1
+        proxy.lose(None)
+        await pusher.put("dev-1", status(2))
+        await sandbox.wait_for(lambda: pages(sandbox, "dev-1") == 2)
+        await pusher.aclose()
+
+
 async def test_closing_ends_in_time_with_a_database_that_is_silent(
     sandbox: Sandbox, client: PrintOSClient, postgres_url: str
 ) -> None:
