@@ -1,7 +1,8 @@
 """The cost of keeping statuses: ``python -m benchmarks.outbox [--postgres URL] [--large 1000000]``.
 
 Measures durable ``put`` from 64 concurrent putters, each with one status at a time, and what one status costs
-(put, claim, finish) with few and with many devices in the outbox. Prints medians.
+(put, claim, finish): of a small and of a large fleet whose statuses are delivered as they come, and of a large fleet
+beside a few and beside many other devices that wait and may not be sent yet. Prints medians.
 """
 
 from __future__ import annotations
@@ -17,12 +18,12 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from printos_async.outbox import Draft, Finish, MemoryOutbox, SqlOutbox
+from printos_async.outbox import Draft, Finish, MemoryOutbox, Release, SqlOutbox
 
 from .loops import available_loops, loop_factory
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterator, Sequence
+    from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 
     from printos_async.outbox import Outbox
 
@@ -33,22 +34,27 @@ _SMALL = 1_000
 _BODY = b'{"status":"DS_PRINTING","metrics":{"pagesTotal":1234567,"inkLevel":0.4375}}'
 
 
-def _names(devices: int) -> list[str]:
+_FOR_LONG_S = 1e8
+
+
+def _names(devices: int, seed: int) -> list[str]:
     # As PrintOS gives them: without an order that would put neighbours into one page.
-    dice = random.Random(7)
+    dice = random.Random(seed)
     return [f"{dice.getrandbits(128):032x}" for _ in range(devices)]
 
 
-async def _fill(outbox: Outbox, names: Sequence[str]) -> None:
+async def _fill(outbox: Outbox, names: Sequence[str]) -> float:
+    """Let these devices wait, and not be sent for long."""
+    if (await outbox.stats()).waiting >= len(names):
+        return 0.0
     owner = await outbox.join()
     unfilled = iter(names)
     while part := list(islice(unfilled, 1000)):
-        kept = await outbox.put([Draft(name, _BODY) for name in part], owner=owner)
-        await outbox.finish(
-            owner, [Finish(name, one.seq) for name, one in zip(part, kept, strict=True) if one.claimed]
-        )
+        await outbox.put([Draft(name, _BODY) for name in part], owner=owner)
+        await outbox.release(owner, [Release(name, hold_s=_FOR_LONG_S) for name in part])
         await outbox.renew(owner)
     await outbox.leave(owner)
+    return 0.0
 
 
 async def _put_rate(outbox: Outbox, names: Sequence[str], duration_s: float) -> float:
@@ -95,8 +101,6 @@ def _run(loop: Loop, main: Callable[[], Coroutine[None, None, float]]) -> float:
 
 
 def _measure(arguments: argparse.Namespace, kind: str, make: Callable[[str], Outbox]) -> None:
-    small, large = _names(_SMALL), _names(arguments.large)
-
     async def on(account: str, use: Callable[[Outbox], Coroutine[None, None, float]]) -> float:
         outbox = make(account)
         await outbox.open(account)
@@ -105,35 +109,40 @@ def _measure(arguments: argparse.Namespace, kind: str, make: Callable[[str], Out
         finally:
             await outbox.aclose()
 
-    async def fill(outbox: Outbox, names: Sequence[str]) -> float:
-        if (await outbox.stats()).devices < len(names):
-            await _fill(outbox, names)
-        return 0.0
-
-    _run("asyncio", lambda: on("small", lambda outbox: fill(outbox, small)))
+    small = _names(_SMALL, 1)
     for loop in available_loops():
         rates = [
-            _run(loop, lambda: on("small", lambda outbox: _put_rate(outbox, small, arguments.duration_s)))
+            _run(loop, lambda: on("rate", lambda outbox: _put_rate(outbox, small, arguments.duration_s)))
             for _ in range(arguments.rounds)
         ]
         print(f"{kind:11} {loop:8} put from {_PUTTERS} putters       {statistics.median(rates):>10,.0f}/s")
     if not arguments.large:
         return
-    _run("asyncio", lambda: on("large", lambda outbox: fill(outbox, large)))
+    large = _names(arguments.large, 2)
+    compare = partial(_compare, arguments, kind, on)
+    compare("devices, none of which waits for long", {"few": small, "many": large})
+    for account, devices in (("few", _SMALL), ("many", arguments.large)):
+        _run("asyncio", lambda: on(account, partial(_fill, names=_names(devices, 3))))  # noqa: B023 - at once
+    compare("devices that wait beside", {"few": large, "many": large})
+
+
+def _compare(
+    arguments: argparse.Namespace,
+    kind: str,
+    on: Callable[[str, Callable[[Outbox], Coroutine[None, None, float]]], Coroutine[None, None, float]],
+    what: str,
+    fleets: Mapping[str, Sequence[str]],
+) -> None:
     for batch in (64, 500):
-        costs: dict[str, list[float]] = {"small": [], "large": []}
-
-        async def spend(outbox: Outbox, names: Sequence[str], batch: int = batch) -> float:
-            return await _cycle_cost_us(outbox, names, arguments.duration_s, batch)
-
+        costs: dict[str, list[float]] = {account: [] for account in fleets}
         for _ in range(arguments.rounds):
-            for account, names in (("small", small), ("large", large)):
-                main = partial(on, account, partial(spend, names=names))
-                costs[account].append(_run(available_loops()[-1], main))
-        few, many = (statistics.median(costs[account]) for account in ("small", "large"))
+            for account, names in fleets.items():
+                spend = partial(_cycle_cost_us, names=names, duration_s=arguments.duration_s, batch=batch)
+                costs[account].append(_run(available_loops()[-1], partial(on, account, spend)))
+        few, many = (statistics.median(costs[account]) for account in ("few", "many"))
         print(
-            f"{kind:11} put + claim + finish, batches of {batch:3}: {few:6.1f} µs a status at {_SMALL:,} devices,"
-            f" {many:6.1f} µs at {arguments.large:,}: {many / few:.2f} times"
+            f"{kind:11} put + claim + finish, batches of {batch:3}: {few:6.1f} µs a status with {_SMALL:,} {what},"
+            f" {many:6.1f} µs with {arguments.large:,}: {many / few:.2f} times"
         )
 
 

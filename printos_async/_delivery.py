@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from itertools import islice
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -83,7 +84,7 @@ class Delivery:
         self._progress = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._draining = False
-        self._has_to_put_again = False
+        self._unfiled: dict[str, Entry] = {}  # what was in a file that was replaced
 
     async def start(self) -> None:
         """Become a worker of the outbox.
@@ -237,7 +238,7 @@ class Delivery:
             return
         entry.attempts = progress.attempts
         if progress.done_seq > entry.seq:
-            self._settle(entry, "superseded", None, progress.done_seq)
+            self._settle(entry, "superseded", None, progress.seq)
         elif progress.error is None:
             self._settle(entry, "sent", None, None)
         else:
@@ -256,18 +257,35 @@ class Delivery:
         self._hooks.emit(LeaseLost(devices))  # logged even if nobody watches
 
     def _file_replaced(self) -> None:
-        # The lease went with the old file. What this process had claimed from it has to be put into the new one.
-        self._has_to_put_again = True
+        # The lease went with the old file. What this process had claimed from it has to be put into the new one, and
+        # so has what is in flight now, if it fails.
         self._lease.lose()
+        for slot in self._engine.timetable.slots.values():
+            if slot.in_flight is not None:
+                self._unfiled[slot.device_id] = slot.in_flight
+        self._unfiled |= self._ledger.elsewhere
 
     async def _put_again(self) -> None:
         """Put what this process has into the file that replaced a damaged one, unless somebody has put newer ones."""
-        there = {progress.device_id for progress in await self._outbox.progress(list(self._ledger.elsewhere))}
-        for device_id, entry in tuple(self._ledger.elsewhere.items()):
-            if device_id not in there:
-                del self._ledger.elsewhere[device_id]
-                await self._puts.submit([entry])
-        self._has_to_put_again = False
+        elsewhere = self._ledger.elsewhere
+        left = {device_id: entry for device_id, entry in elsewhere.items() if self._is_unfiled(entry)}
+        there = {one.device_id: one.seq for one in await self._outbox.progress(left)} if left else {}
+        for device_id, entry in left.items():
+            if elsewhere.get(device_id) is not entry:
+                continue
+            del elsewhere[device_id]
+            if device_id in there:
+                self._settle(entry, "superseded", None, there[device_id])
+            else:
+                try:
+                    await self._puts.submit([entry])
+                except OutboxError:
+                    self._leave_to_others(entry)
+                    raise
+            self._unfiled.pop(device_id, None)
+
+    def _is_unfiled(self, entry: Entry) -> bool:
+        return self._unfiled.get(entry.device_id) is entry
 
     # Work in the background
 
@@ -278,7 +296,7 @@ class Delivery:
             room = min(self._max_devices - occupancy.devices, _CLAIMED_AT_ONCE)
             owner, claims = self._lease.owner, []
             try:
-                if owner is not None and self._has_to_put_again:
+                if owner is not None and self._unfiled:
                     await self._put_again()
                 if owner is not None and room > 0 and (self._ledger.elsewhere or not self._draining):
                     with self._ledger.asking() as told:
@@ -303,8 +321,15 @@ class Delivery:
             newer = await self._outbox.newer(owner, known)
         self._take_claims(newer, owner, told)
         if self._ledger.elsewhere:
-            for progress in await self._outbox.progress(list(self._ledger.elsewhere)[:_LOOKED_UP_AT_ONCE]):
+            asked = dict(islice(self._ledger.elsewhere.items(), _LOOKED_UP_AT_ONCE))
+            for progress in await self._outbox.progress(asked):
+                del asked[progress.device_id]
                 self._settle_by(progress)
+            # Forgotten, for it was delivered. What was put since then may not be in this answer.
+            for device_id, entry in asked.items():
+                if self._ledger.elsewhere.get(device_id) is entry and not self._is_unfiled(entry):
+                    del self._ledger.elsewhere[device_id]
+                    self._settle(entry, "sent", None, None)
             self._progress.set()
 
     async def _note(self) -> None:

@@ -54,8 +54,10 @@ class PushResult:
     Attributes:
         device_id: The device, as the caller gave it.
         outcome: ``"sent"``: the server answered with a success. ``"superseded"``: a newer status of the same
-            device replaced it before it was sent. ``"failed"``: ``error`` says why.
-        attempts: Requests made for it; 0 where it was refused or replaced before one.
+            device replaced it before it was sent. ``"failed"``: ``error`` says why. Of a status that was left to
+            other workers of an outbox ``"sent"`` may mean that a newer one of the device was sent in its place.
+        attempts: Requests made for it; 0 where it was refused or replaced before one, and where another worker of
+            an outbox has sent it, which may not be known.
         latency_s: Seconds from acceptance to the outcome, waiting and retries included.
         error: The last error of a failed status, else None.
         status: Of a failed status the status itself, so that it can be pushed again, else None.

@@ -143,7 +143,7 @@ def purge(
     password_file: _settings.PasswordFile = None,
     insecure_http: _settings.InsecureHttp = False,
 ) -> None:
-    """Forget devices whose newest status was delivered; what waits is never forgotten."""
+    """Forget devices that stay after their newest status was delivered; what waits is never forgotten."""
     require_number("--older-than", older_than_s, 0)
     connection = _connection(base_url, key, secret_file, login, password_file, insecure_http=insecure_http)
     count = _run(

@@ -1,7 +1,7 @@
 """What an outbox keeps, and what a pusher asks of it.
 
-One row per device and account: the newest status, whether it was delivered, and who is delivering it. Workers own
-devices, not single statuses: a worker that has claimed a device gets its later statuses too, until it has finished
+One row per device and account: the newest status, whether it was delivered, and who is delivering it. The row of a
+device with nothing left to tell is deleted, so that the outbox is as large as what waits. Workers own devices, not single statuses: a worker that has claimed a device gets its later statuses too, until it has finished
 what it knows of. A lease belongs to the worker as a whole; one statement renews it, however many devices it owns.
 """
 
@@ -33,7 +33,8 @@ class Kept:
     """A status that was kept.
 
     Attributes:
-        seq: Its number among this device's statuses: 1, 2, ... The outbox's own; clocks order nothing.
+        seq: Its number, above that of every earlier status of this device; gaps tell nothing. The outbox's own;
+            clocks order nothing.
         claimed: Whether the worker for which it was put owns the device, and has to send it.
         doubt_age_s: As in ``Claim``.
     """
@@ -89,6 +90,11 @@ class Finish:
     error: str | None = None
     keep: bool = False
 
+    @property
+    def may_forget(self) -> bool:
+        """Whether nothing is left to tell of the device, unless a newer status has come."""
+        return self.error is None and self.hold_s <= 0.0 and not self.keep
+
 
 @frozen
 class Release:
@@ -135,8 +141,8 @@ class Progress:
 
     Attributes:
         seq: Number of the newest status.
-        done_seq: Number of the newest status that was delivered or given up.
-        attempts: Requests that were made for that.
+        done_seq: What has a number up to this one was delivered, given up or superseded.
+        attempts: Requests that were made for the newest status that was delivered or given up, as far as is known.
         error: Why that one was given up, also where a newer one waits by now; None if it was delivered.
     """
 
@@ -152,7 +158,8 @@ class OutboxStats:
     """An account's rows at one moment.
 
     Attributes:
-        devices: Devices that the outbox knows.
+        devices: Devices that the outbox knows: those below, and those on which it still holds something back or
+            which their worker keeps. One whose status was delivered is usually forgotten at once.
         waiting: Of these, with a status that is neither delivered nor given up, claimed or not.
         claimed: Of the waiting, owned by a worker.
         failed: Devices whose newest status is a dead letter.
@@ -221,6 +228,8 @@ class Outbox(Protocol):
     async def renew(self, owner: int) -> bool:
         """Renew the lease, and free the devices of workers whose lease has ended, in doubt.
 
+        Devices that only stayed for a hold which has passed are forgotten.
+
         False if this worker's own has ended: it owns nothing any more, and has to join anew.
         """
         ...
@@ -236,6 +245,9 @@ class Outbox(Protocol):
 
     async def finish(self, owner: int, finished: Sequence[Finish]) -> list[Claim]:
         """Note what became of statuses, and give up their devices, unless a newer status has come meanwhile.
+
+        A device whose status was delivered is forgotten, if there is no hold and its worker does not keep it. The
+        numbers of its later statuses are higher all the same.
 
         Devices that the worker does not own any more are left alone.
 
@@ -260,7 +272,10 @@ class Outbox(Protocol):
         ...
 
     async def progress(self, device_ids: Iterable[str]) -> list[Progress]:
-        """Tell how far devices have come; those that the outbox does not know are left out."""
+        """Tell how far devices have come; those that the outbox does not know are left out.
+
+        A device that is left out has nothing waiting: what was put for it was delivered, or purged.
+        """
         ...
 
     async def stats(self) -> OutboxStats:
@@ -281,7 +296,8 @@ class Outbox(Protocol):
     async def purge(self, *, failed: bool = False, older_than_s: float = 0.0) -> int:
         """Forget devices whose newest status was delivered, or with ``failed`` those that are dead letters.
 
-        What waits is never purged.
+        What waits is never purged. Of those delivered there are the few that were not forgotten by ``finish``: they
+        stayed for a hold, or in doubt after the end of their worker.
 
         Args:
             failed: Purge dead letters instead.

@@ -1,4 +1,4 @@
-"""Batches as statements take them: merged by device, in the order of devices, as JSON."""
+"""Batches as statements take them: merged by device, in the order of devices, as JSON; and values as they give them."""
 
 from __future__ import annotations
 
@@ -38,6 +38,16 @@ def merge(drafts: Iterable[Draft]) -> list[tuple[str, int, str, int]]:
 def to_json(lines: Iterable[tuple[object, ...]]) -> str:
     """Give the parameter ``batch`` of a statement."""
     return json.dumps(list(lines), separators=(",", ":"))
+
+
+def as_bytes(body: bytes | str) -> bytes:
+    """Give a body, which is bytes or text as the database has it."""
+    return body if isinstance(body, bytes) else body.encode()
+
+
+def age(age_s: float | None) -> float | None:
+    """Give an age, which a clock that was set may have made negative."""
+    return None if age_s is None else max(age_s, 0.0)
 
 
 def portions(items: Iterable[Item]) -> Iterator[list[Item]]:

@@ -106,12 +106,14 @@ class Database:
 
         return await self.with_connection(execute, on_retry)
 
-    async def execute(self, statement: Executable, parameters: Mapping[str, Any]) -> None:
-        """Run a statement that gives no rows."""
+    async def execute(
+        self, statement: Executable, parameters: Mapping[str, Any], *, outlives_power: bool = True
+    ) -> None:
+        """Run a statement that gives no rows; ``outlives_power`` as with ``rows``."""
 
         async def execute(connection: AsyncConnection) -> None:
             if self._is_sqlite:
-                await _synchronise(connection, outlives_power=True)
+                await _synchronise(connection, outlives_power)
             await connection.execute(statement, dict(parameters))
 
         await self.with_connection(execute)

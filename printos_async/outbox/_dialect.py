@@ -48,8 +48,8 @@ class Dialect:
     """``"sqlite"`` or ``"postgresql"``."""
 
     def __init__(self, name: str) -> None:
-        self._is_sqlite = name == "sqlite"
-        self.insert = sqlite.insert if self._is_sqlite else postgresql.insert
+        self.is_sqlite = name == "sqlite"
+        self.insert = sqlite.insert if self.is_sqlite else postgresql.insert
         self.claim = (
             ROW.device_id,
             ROW.seq,
@@ -63,7 +63,7 @@ class Dialect:
     def batch(self, **columns: type[TypeEngine[Any]]) -> CTE:
         """Give a JSON array of arrays, the parameter ``batch``, as rows with these columns."""
         batch: ColumnElement[Any] = bindparam("batch", type_=Text)
-        if self._is_sqlite:
+        if self.is_sqlite:
             values = func.json_each(batch).table_valued("value", name="entry")
             fields: list[ColumnElement[Any]] = [
                 type_coerce(func.json_extract(values.c.value, literal_column(f"'$[{index}]'")), kind)
@@ -84,4 +84,4 @@ class Dialect:
     def bytes(self, text: ColumnElement[str]) -> ColumnElement[Any]:
         """Give a text in UTF-8, or as it is where that cannot fail."""
         # Where a disk has changed them, they may not be text any more. PostgreSQL looks at that itself.
-        return cast(text, LargeBinary) if self._is_sqlite else text
+        return cast(text, LargeBinary) if self.is_sqlite else text

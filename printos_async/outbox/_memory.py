@@ -13,7 +13,7 @@ from printos_async._checks import require_number
 from printos_async._errors import ConfigurationError, OutboxError
 
 from ._base import DeadLetter, Kept, OutboxStats, Progress
-from ._memory_rows import Account, Row, claim_of
+from ._memory_rows import Account, claim_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -58,7 +58,7 @@ class MemoryOutbox:
         for draft in drafts:
             row = state.rows.get(draft.device_id)
             if row is None:
-                row = state.rows[draft.device_id] = Row(draft.device_id, put_at=now, due_at=now)
+                row = state.add(draft.device_id, now)
             was_claimable = row.waits and row.owner is None
             if not row.waits:
                 row.due_at = max(row.due_at, now)
@@ -85,6 +85,7 @@ class MemoryOutbox:
             return False
         state.leases[owner] = now + self.lease_s
         state.take_over(now)
+        state.forget_rested(now)
         return True
 
     async def claim(self, owner: int, limit: int) -> list[Claim]:
@@ -117,19 +118,24 @@ class MemoryOutbox:
     async def finish(self, owner: int, finished: Sequence[Finish]) -> list[Claim]:
         """As ``Outbox.finish``."""
         state, now = self._opened(), self._clock()
-        newer: dict[str, Claim] = {}
-        for one in sorted(finished, key=lambda finish: finish.seq):
+        newer: list[Claim] = []
+        # Of two for one device the later one tells more.
+        latest = {one.device_id: one for one in sorted(finished, key=lambda one: one.seq)}
+        for one in latest.values():
+            if one.may_forget:
+                state.raise_floor(one.seq)
             row = state.owned(owner, one.device_id)
             if row is None or not row.done_seq <= one.seq <= row.seq:
                 continue
             row.done_seq, row.done_at, row.done_attempts = one.seq, now, one.attempts
             row.error, row.due_at, row.doubt_since = one.error, now + one.hold_s, None
             if row.waits:
-                newer[row.device_id] = claim_of(row, now)
-            else:
-                newer.pop(row.device_id, None)
-                row.owner = row.owner if one.keep else None
-        return list(newer.values())
+                newer.append(claim_of(row, now))
+            elif one.may_forget:
+                state.forget(row)
+            elif not one.keep:
+                state.free(row, None)
+        return newer
 
     async def release(self, owner: int, released: Sequence[Release]) -> None:
         """As ``Outbox.release``."""
@@ -206,12 +212,15 @@ class MemoryOutbox:
         """As ``Outbox.purge``."""
         state, now = self._opened(), self._clock()
         gone = [
-            row.device_id
+            row
             for row in state.rows.values()
-            if not row.waits and row.is_dead == failed and row.done_at <= now - older_than_s
+            if row.owner is None
+            and not row.waits
+            and row.is_dead == failed
+            and row.done_at <= now - older_than_s
         ]
-        for device_id in gone:
-            del state.rows[device_id]
+        for row in gone:
+            state.forget(row)
         return len(gone)
 
     def _opened(self) -> Account:

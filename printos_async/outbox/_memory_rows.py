@@ -39,6 +39,16 @@ class Row:
     def is_dead(self) -> bool:
         return self.seq == self.done_seq and self.error is not None
 
+    @property
+    def is_idle(self) -> bool:
+        """Nothing is left to do but to delete it after its hold."""
+        return (
+            self.owner is None
+            and self.seq == self.done_seq
+            and self.error is None
+            and self.doubt_since is None
+        )
+
     def doubt_age_s(self, now: float) -> float | None:
         return None if self.doubt_since is None else max(now - self.doubt_since, 0.0)
 
@@ -51,6 +61,9 @@ class Account:
     leases: dict[int, float] = field(factory=dict)
     # Of devices that wait and are owned by nobody, by due_at; what is not so any more is skipped.
     claimable: list[tuple[float, int, Row]] = field(factory=list)
+    # Of devices that are idle, by due_at, likewise.
+    idle: list[tuple[float, int, Row]] = field(factory=list)
+    floor: int = 0  # no number of a row that was deleted is above it
     _entries: Iterator[int] = field(factory=count)
 
     def is_live(self, owner: int | None, now: float) -> bool:
@@ -62,6 +75,25 @@ class Account:
     def owned(self, owner: int, device_id: str) -> Row | None:
         row = self.rows.get(device_id)
         return row if row is not None and row.owner == owner else None
+
+    def add(self, device_id: str, now: float) -> Row:
+        # Whatever the device had before is done.
+        row = Row(device_id, put_at=now, due_at=now, seq=self.floor, done_seq=self.floor)
+        self.rows[device_id] = row
+        return row
+
+    def raise_floor(self, seq: int) -> None:
+        self.floor = max(self.floor, seq)
+
+    def forget(self, row: Row) -> None:
+        self.raise_floor(row.seq)
+        del self.rows[row.device_id]
+
+    def forget_rested(self, now: float) -> None:
+        while self.idle and self.idle[0][0] <= now:
+            _, _, row = heapq.heappop(self.idle)
+            if row.is_idle and row.due_at <= now and self.rows.get(row.device_id) is row:
+                self.forget(row)
 
     def take_over(self, now: float) -> None:
         ended = {owner: until for owner, until in self.leases.items() if until <= now}
@@ -78,6 +110,8 @@ class Account:
             row.doubt_since = max(doubt_since, row.doubt_since or doubt_since)
         if row.waits:
             self.make_claimable(row)
+        elif row.is_idle:
+            heapq.heappush(self.idle, (row.due_at, next(self._entries), row))
 
     def make_claimable(self, row: Row) -> None:
         heapq.heappush(self.claimable, (row.due_at, next(self._entries), row))

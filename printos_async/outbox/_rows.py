@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 from printos_async._errors import OutboxError
 
 from ._base import Claim, DeadLetter, Finish, Kept, OutboxStats, Progress
-from ._batches import crc, merge, portions, to_json
+from ._batches import age, as_bytes, crc, merge, portions, to_json
 from ._dialect import Dialect
+from ._forgetting import Forgetting
 from ._grouping import Background, Grouping
 from ._schema import prepare
 from ._statements import Statements
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
 
 _DAMAGED = "damaged: the bytes that the outbox gave back are not those that it was given"
 
-_PURGED_AT_ONCE = 5000
-
 
 class AccountRows:
     """What ``SqlOutbox`` does once it is open; the methods are those of ``Outbox``."""
@@ -39,6 +38,7 @@ class AccountRows:
         dialect = Dialect(database.dialect)
         self._statements = Statements(dialect)
         self._upkeep = Upkeep(dialect)
+        self._forgetting = Forgetting(database, dialect, account)
         self._background = Background()
         self._puts: Grouping[Draft, Kept] = Grouping(self._put)
         self._finishes: Grouping[Finish, Claim | None] = Grouping(self._finish)
@@ -129,7 +129,7 @@ class AccountRows:
             DeadLetter(
                 row.device_id,
                 row.seq,
-                _bytes(row.body),
+                as_bytes(row.body),
                 row.done_attempts,
                 row.error,
                 max(row.failed_age_s, 0.0),
@@ -146,14 +146,7 @@ class AccountRows:
         return count
 
     async def purge(self, *, failed: bool, older_than_s: float) -> int:
-        statement = self._upkeep.purge_failed if failed else self._upkeep.purge_delivered
-        count, after = 0, ""
-        while True:  # in portions, between which others get their turn
-            rows = await self._fetch(statement, older_than_s=older_than_s, after=after, limit=_PURGED_AT_ONCE)
-            count += len(rows)
-            if len(rows) < _PURGED_AT_ONCE:
-                return count
-            after = max(row.device_id for row in rows)
+        return await self._background.run(self._forgetting.purge(failed=failed, older_than_s=older_than_s))
 
     async def _settle(self) -> None:
         await self._puts.settle()
@@ -172,7 +165,7 @@ class AccountRows:
                 self._untold.add(owner)
             raise
         newest = {
-            row.device_id: (row.seq, owner is not None and row.owner == owner, _age(row.doubt_age_s))
+            row.device_id: (row.seq, owner is not None and row.owner == owner, age(row.doubt_age_s))
             for row in rows
         }
         left = {device_id: count for device_id, count, *_ in merged}
@@ -186,9 +179,12 @@ class AccountRows:
     async def _finish(self, owner: Any, finished: list[Finish]) -> list[Claim | None]:
         # Of two for one device the later one tells more.
         latest = {one.device_id: one for one in sorted(finished, key=lambda one: one.seq)}
+        left = await self._forgetting.delivered(owner, latest.values())
+        if not left:
+            return [None] * len(finished)
         lines = [
             (one.device_id, one.seq, one.hold_s, one.attempts, one.error, int(one.keep))
-            for _, one in sorted(latest.items())
+            for one in sorted(left, key=lambda one: one.device_id)
         ]
         # Should power be lost before the disk has it, the devices are still owned, and taken over in doubt. (Not so
         # in PostgreSQL, which may lose power while the worker goes on: there everything is safe at once.)
@@ -209,6 +205,8 @@ class AccountRows:
             return False
         if rows[0].expired:
             await self._take_over(rows[0].now)
+        if rows[0].rested:
+            await self._forgetting.rested()
         return True
 
     async def _leave(self, owner: int) -> None:
@@ -226,12 +224,12 @@ class AccountRows:
         """Give the rows as claims; those whose bytes were damaged become dead letters."""
         claims, damaged = [], []
         for row in rows:
-            body = _bytes(row.body)
+            body = as_bytes(row.body)
             if crc(row.device_id, body) != row.crc:
                 damaged.append((row.device_id, row.seq, 0.0, row.attempts, _DAMAGED, 0))
                 continue
             waited_s = max(row.waited_s, 0.0)
-            claims.append(Claim(row.device_id, row.seq, body, row.attempts, waited_s, _age(row.doubt_age_s)))
+            claims.append(Claim(row.device_id, row.seq, body, row.attempts, waited_s, age(row.doubt_age_s)))
         if damaged:
             parameters = self._parameters(this_worker=owner, batch=to_json(sorted(damaged)))
             found = await self._database.rows(self._statements.finish, parameters)
@@ -247,11 +245,3 @@ class AccountRows:
 
     def _parameters(self, **parameters: Any) -> dict[str, Any]:
         return {"this_account": self.account, **parameters}
-
-
-def _bytes(body: Any) -> bytes:
-    return body if isinstance(body, bytes) else str(body).encode()
-
-
-def _age(age_s: float | None) -> float | None:
-    return None if age_s is None else max(age_s, 0.0)

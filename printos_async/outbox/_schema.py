@@ -56,8 +56,9 @@ outbox = Table(
     Column("done_attempts", Integer, nullable=False),
     Column("error", Text),  # why done_seq was given up
     PrimaryKeyConstraint("account", "device_id"),
-    # One tree rather than two: a status of a device among a million changes half as many pages.
-    sqlite_with_rowid=False,
+    # In SQLite rows lie in the order of their coming: of a status beside a million that wait, only its place in the
+    # index of the key is in a page of its own, which put and finish write, and claim does not.
+    sqlite_with_rowid=True,
     # A row is written three times for each status; with room beside it the new one stays in the same page.
     postgresql_with={"fillfactor": "50"},
 )
@@ -68,6 +69,20 @@ Index(
     outbox.c.due_at,
     sqlite_where=unowned_and_waiting,
     postgresql_where=unowned_and_waiting,
+)
+# Nothing is left to do but to delete it after its hold; one in doubt has something to tell the next status.
+idle = and_(
+    outbox.c.owner.is_(None),
+    outbox.c.seq == outbox.c.done_seq,
+    outbox.c.error.is_(None),
+    outbox.c.doubt_since.is_(None),
+)
+Index(
+    "printos_outbox_idle",
+    outbox.c.account,
+    outbox.c.due_at,
+    sqlite_where=idle,
+    postgresql_where=idle,
 )
 Index(
     "printos_outbox_failed",
@@ -85,7 +100,12 @@ worker = Table(
     Column("lease_until", Double, nullable=False),
 )
 
-meta = Table("printos_meta", metadata, Column("version", Integer, nullable=False))
+meta = Table(
+    "printos_meta",
+    metadata,
+    Column("version", Integer, nullable=False),
+    Column("floor", BigInteger, nullable=False),  # no number of a row that was deleted is above it
+)
 
 
 class DatabaseTime(FunctionElement[float]):
@@ -130,7 +150,7 @@ def prepare(connection: Connection, migrations: Sequence[Callable[[Connection], 
         found = _version(connection, newest=version)
         if found == 0:
             metadata.create_all(connection, checkfirst=False)
-            connection.execute(insert(meta).values(version=version))
+            connection.execute(insert(meta).values(version=version, floor=0))
         elif found < version:
             for step in migrations[found - 1 :]:
                 step(connection)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import BigInteger, Double, Integer, Text, bindparam, case, literal, null, select, true, update
 
 from ._dialect import ACCOUNT, IS_WAITING, LIVE, NOW, OURS, ROW, WORKER, Dialect, later
+from ._numbers import current_floor
 from ._schema import outbox, unowned_and_waiting, worker
 
 if TYPE_CHECKING:
@@ -36,18 +37,20 @@ class Statements:
 
 def _put(dialect: Dialect) -> Executable:
     batch = dialect.batch(device_id=Text, count=BigInteger, body=Text, crc=BigInteger)
+    floor = current_floor(is_sqlite=dialect.is_sqlite)
     live = select(worker.c.id).where(LIVE).scalar_subquery()
     columns = {
         ROW.account: ACCOUNT,
         ROW.device_id: batch.c.device_id,
-        ROW.seq: batch.c.count,
+        ROW.seq: floor + batch.c.count,
         ROW.body: batch.c.body,
         ROW.crc: batch.c.crc,
         ROW.put_at: NOW,
         ROW.due_at: NOW,
         ROW.attempts: literal(0),
         ROW.owner: live,
-        ROW.done_seq: literal(0),
+        # Whatever the device had before is done.
+        ROW.done_seq: floor,
         ROW.done_attempts: literal(0),
     }
     # Without the condition SQLite would take ON for the beginning of a join's.
@@ -56,7 +59,7 @@ def _put(dialect: Dialect) -> Executable:
     upsert: Executable = statement.on_conflict_do_update(
         index_elements=[ROW.account, ROW.device_id],
         set_={
-            "seq": ROW.seq + statement.excluded.seq,
+            "seq": ROW.seq + statement.excluded.seq - statement.excluded.done_seq,
             "body": statement.excluded.body,
             "crc": statement.excluded.crc,
             "put_at": statement.excluded.put_at,

@@ -19,7 +19,7 @@ from sqlalchemy import (
 )
 
 from ._dialect import ACCOUNT, IS_DEAD, IS_WAITING, LIVE, NOW, OURS, ROW, WORKER, Dialect, later
-from ._schema import outbox, worker
+from ._schema import idle, outbox, worker
 
 if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Executable
@@ -62,8 +62,6 @@ class Upkeep:
         chosen = dialect.batch(device_id=Text)
         self.requeue = _requeue(ROW.device_id.in_(select(chosen.c.device_id)))
         self.requeue_all = _requeue(true())
-        self.purge_delivered = _purge(ROW.error.is_(None))
-        self.purge_failed = _purge(ROW.error.is_not(None))
 
 
 def _renew() -> Executable:
@@ -74,11 +72,12 @@ def _renew() -> Executable:
         .where(others.c.account == ACCOUNT, others.c.lease_until <= NOW)
         .scalar_subquery()
     )
+    rested = select(ROW.device_id).where(OURS, idle, ROW.due_at <= NOW).exists()
     return (
         update(worker)
         .where(LIVE)
         .values(lease_until=NOW + bindparam("lease_s", type_=Double))
-        .returning(NOW.label("now"), expired.label("expired"))
+        .returning(NOW.label("now"), expired.label("expired"), rested.label("rested"))
     )
 
 
@@ -136,25 +135,3 @@ def _stats() -> Executable:
         live.label("workers"),
         (NOW - func.min(case((IS_WAITING, ROW.put_at)))).label("oldest_waiting_s"),
     ).where(OURS)
-
-
-def _purge(kind: ColumnElement[bool]) -> Executable:
-    old = (
-        select(ROW.device_id)
-        .where(
-            OURS,
-            kind,
-            ROW.seq == ROW.done_seq,
-            ROW.owner.is_(None),
-            ROW.done_at <= NOW - bindparam("older_than_s", type_=Double),
-            ROW.device_id > bindparam("after", type_=Text),
-        )
-        .order_by(ROW.device_id)
-        .limit(bindparam("limit", type_=Integer))
-        .with_for_update()
-        .cte("old")
-        .prefix_with("MATERIALIZED")
-    )
-    # What was put meanwhile is looked at again.
-    chosen = ROW.device_id.in_(select(old.c.device_id))
-    return delete(outbox).where(OURS, chosen, ROW.seq == ROW.done_seq).returning(ROW.device_id)

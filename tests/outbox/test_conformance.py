@@ -25,7 +25,7 @@ async def finish_all(outbox: Outbox, owner: int, **fields: object) -> None:
         await outbox.finish(owner, [Finish(claim.device_id, claim.seq, **fields)])  # type: ignore[arg-type]
 
 
-async def test_statuses_of_a_device_are_numbered_from_one(outbox: Outbox) -> None:
+async def test_statuses_of_a_device_are_numbered(outbox: Outbox) -> None:
     assert [kept.seq for kept in await outbox.put([draft("a"), draft("b")])] == [1, 1]
     assert [kept.seq for kept in await outbox.put([draft("a"), draft("b"), draft("a")])] == [2, 2, 3]
     assert await outbox.put([]) == []
@@ -112,9 +112,96 @@ async def test_finishing_gives_the_device_up(outbox: Outbox) -> None:
     owner, other = await outbox.join(), await outbox.join()
     await outbox.put([draft("a")], owner=owner)
     assert await outbox.finish(owner, [Finish("a", 1, attempts=2)]) == []
-    assert await outbox.progress(["a"]) == [Progress("a", 1, 1, 2, None)]
+    assert await outbox.progress(["a"]) == []
     [kept] = await outbox.put([draft("a")], owner=other)
     assert kept.claimed
+
+
+async def test_a_delivered_device_is_forgotten_unless_something_is_to_be_kept(outbox: Outbox) -> None:
+    owner = await outbox.join()
+    names = ["gone", "held", "dead", "kept", "newer"]
+    await outbox.put([draft(name) for name in names], owner=owner)
+    await outbox.put([draft("newer", "DS_OFF")])
+    finished = [
+        Finish("gone", 1),
+        Finish("held", 1, hold_s=60.0),
+        Finish("dead", 1, error="404"),
+        Finish("kept", 1, keep=True),
+        Finish("newer", 1),
+    ]
+    assert said(await outbox.finish(owner, finished)) == [("newer", 2, b'{"status":"DS_OFF"}')]
+    assert {one.device_id for one in await outbox.progress(names)} == {"held", "dead", "kept", "newer"}
+    assert (await outbox.stats()).devices == 4
+    assert await outbox.finish(owner, [Finish("kept", 1), Finish("newer", 2)]) == []
+    assert {one.device_id for one in await outbox.progress(names)} == {"held", "dead"}
+
+
+async def test_numbers_never_go_back_though_a_device_was_forgotten(outbox: Outbox) -> None:
+    owner = await outbox.join()
+    newest = 0
+    for _ in range(3):
+        first, second = await outbox.put([draft("a"), draft("a")], owner=owner)
+        assert newest < first.seq < second.seq
+        assert await outbox.progress(["a"]) == [Progress("a", second.seq, first.seq - 1, 0, None)]
+        assert await outbox.newer(owner, {"a": newest}) != []
+        await outbox.finish(owner, [Finish("a", second.seq)])
+        newest = second.seq
+    [other] = await outbox.put([draft("b")], owner=owner)
+    await outbox.finish(owner, [Finish("b", other.seq, error="404")])
+    assert await outbox.purge(failed=True) == 1
+    [again] = await outbox.put([draft("b")])
+    assert again.seq > other.seq
+
+
+async def test_what_is_told_of_a_forgotten_device_again_changes_nothing(outbox: Outbox) -> None:
+    owner = await outbox.join()
+    [kept] = await outbox.put([draft("a")], owner=owner)
+    done = [Finish("a", kept.seq)]
+    assert await outbox.finish(owner, done) == []
+    assert await outbox.finish(owner, done) == []
+    [kept] = await outbox.put([draft("a", "DS_OFF")], owner=owner)
+    assert said(await outbox.finish(owner, done)) == [("a", kept.seq, b'{"status":"DS_OFF"}')]
+    await outbox.release(owner, [Release("a")])
+    assert await outbox.finish(owner, done) == []
+    assert said(await outbox.claim(owner, 10)) == [("a", kept.seq, b'{"status":"DS_OFF"}')]
+
+
+async def test_renewing_forgets_devices_whose_hold_has_passed(outbox: Outbox, store: Store) -> None:
+    owner = await outbox.join()
+    names = ["short", "long", "dead", "waiting", "released", "kept"]
+    await outbox.put([draft(name) for name in names], owner=owner)
+    await outbox.finish(
+        owner,
+        [
+            Finish("short", 1, hold_s=5.0),
+            Finish("long", 1, hold_s=60.0),
+            Finish("dead", 1, hold_s=5.0, error="404"),
+            Finish("waiting", 1, hold_s=5.0),
+            Finish("released", 1, hold_s=60.0, keep=True),
+            Finish("kept", 1, keep=True),
+        ],
+    )
+    await outbox.release(owner, [Release("released")])
+    await outbox.put([draft("waiting")])
+    await store.pass_time(6.0)
+    assert (await outbox.stats()).devices == 6
+    assert await outbox.renew(owner)
+    assert {one.device_id for one in await outbox.progress(names)} == {"long", "dead", "waiting", "kept"}
+    assert (await outbox.put([draft("short")]))[0].seq > 1
+
+
+async def test_a_doubt_outlives_what_was_delivered_before_it(outbox: Outbox, store: Store) -> None:
+    dead = await outbox.join()
+    await outbox.put([draft("a")], owner=dead)
+    await outbox.finish(dead, [Finish("a", 1, keep=True)])
+    await store.pass_time(LEASE_S + 5.0)
+    alive = await outbox.join()
+    for _ in range(2):
+        assert await outbox.renew(alive)
+    [kept] = await outbox.put([draft("a")], owner=alive)
+    assert kept.doubt_age_s is not None
+    await outbox.finish(alive, [Finish("a", kept.seq)])
+    assert (await outbox.put([draft("a")], owner=alive))[0].doubt_age_s is None
 
 
 async def test_finishing_gives_the_newer_status_and_keeps_the_device(outbox: Outbox) -> None:
@@ -220,7 +307,7 @@ async def test_a_renewed_lease_keeps_the_devices(outbox: Outbox, store: Store) -
     assert await outbox.renew(late)
     assert await outbox.claim(late, 10) == []
     assert not await outbox.renew(other)
-    assert await outbox.finish(owner, [Finish("a", 1)]) == []
+    assert await outbox.finish(owner, [Finish("a", 1, keep=True)]) == []
     assert (await outbox.progress(["a"]))[0].done_seq == 1
 
 
@@ -285,7 +372,7 @@ async def test_a_dead_letter_is_gone_when_a_newer_status_comes(outbox: Outbox) -
     assert said(await outbox.claim(owner, 10)) == [("a", 2, b'{"status":"DS_OFF"}')]
     await outbox.finish(owner, [Finish("a", 2)])
     assert await outbox.failed() == []
-    assert await outbox.progress(["a"]) == [Progress("a", 2, 2, 0, None)]
+    assert await outbox.progress(["a"]) == []
 
 
 async def test_requeued_dead_letters_are_sent_again(outbox: Outbox, store: Store) -> None:
@@ -309,7 +396,9 @@ async def test_requeued_dead_letters_are_sent_again(outbox: Outbox, store: Store
 async def test_purging_forgets_what_is_done_and_nothing_that_waits(outbox: Outbox, store: Store) -> None:
     owner = await outbox.join()
     await outbox.put([draft(name) for name in ("done", "dead", "again")], owner=owner)
-    await outbox.finish(owner, [Finish("done", 1), Finish("dead", 1, error="no"), Finish("again", 1)])
+    await outbox.finish(
+        owner, [Finish("done", 1, hold_s=60.0), Finish("dead", 1, error="no"), Finish("again", 1)]
+    )
     await outbox.put([draft("again"), draft("waiting")])
     await store.pass_time(10.0)
     assert await outbox.purge(older_than_s=60.0) == 0
@@ -323,7 +412,7 @@ async def test_purging_forgets_what_is_done_and_nothing_that_waits(outbox: Outbo
     assert await outbox.purge(failed=True) == 1
     assert (await outbox.stats()).devices == 2
     assert sorted(claim.device_id for claim in await outbox.claim(owner, 10)) == ["again", "waiting"]
-    assert [kept.seq for kept in await outbox.put([draft("done")])] == [1]
+    assert (await outbox.put([draft("done")]))[0].seq > 1
 
 
 async def test_progress_leaves_out_what_is_not_known(outbox: Outbox) -> None:
@@ -338,8 +427,10 @@ async def test_stats_count_rows(outbox: Outbox, store: Store) -> None:
     owner = await outbox.join()
     await outbox.put([draft("waiting")])
     await store.pass_time(3.0)
-    await outbox.put([draft("owned"), draft("done"), draft("dead")], owner=owner)
-    await outbox.finish(owner, [Finish("done", 1), Finish("dead", 1, error="no")])
+    await outbox.put([draft(name) for name in ("owned", "held", "done", "dead")], owner=owner)
+    await outbox.finish(
+        owner, [Finish("held", 1, hold_s=60.0), Finish("done", 1), Finish("dead", 1, error="no")]
+    )
     stats = await outbox.stats()
     assert (stats.devices, stats.waiting, stats.claimed, stats.failed, stats.workers) == (4, 2, 1, 1, 1)
     assert stats.oldest_waiting_s is not None

@@ -27,13 +27,14 @@ several = st.lists(devices, max_size=4)
 worker = st.integers(0, WORKERS - 1)
 hours = st.integers(0, 4).map(lambda count: count * HOUR_S)
 errors = st.one_of(st.none(), st.just("refused"))
+endings = st.fixed_dictionaries({"error": errors, "keep": st.booleans()})
 operations = st.one_of(
     st.tuples(st.just("put"), several, st.one_of(st.none(), worker)),
     st.tuples(st.just("put"), several, worker),
     st.tuples(st.just("join"), worker),
     st.tuples(st.just("renew"), worker),
     st.tuples(st.just("claim"), worker),
-    st.tuples(st.just("finish"), worker, several, st.integers(0, 2), hours, errors),
+    st.tuples(st.just("finish"), worker, several, st.integers(0, 2), hours, endings),
     st.tuples(st.just("release"), worker, several, hours, st.one_of(st.none(), hours)),
     st.tuples(st.just("leave"), worker),
     st.tuples(st.just("newer"), worker, st.integers(0, 3)),
@@ -46,8 +47,9 @@ operations = st.one_of(
 class Driver:
     """Does an operation with one outbox, and gives what can be compared of the answer."""
 
-    def __init__(self, outbox: Outbox) -> None:
+    def __init__(self, outbox: Outbox, floor: int) -> None:
         self.outbox = outbox
+        self.floor = floor
         self.tokens: dict[int, int] = {}
         self._bodies = 0
 
@@ -55,7 +57,7 @@ class Driver:
         if kind != "join" and kind in {"renew", "claim", "finish", "release", "leave", "newer"}:
             index, *arguments = arguments  # type: ignore[assignment]
             arguments = (self.tokens.get(index, -1), *arguments)
-        return comparable(await getattr(self, kind)(*arguments))
+        return comparable(await getattr(self, kind)(*arguments), self.floor)
 
     async def put(self, names: Sequence[str], index: int | None) -> Any:
         drafts = []
@@ -74,10 +76,14 @@ class Driver:
         return by_device(await self.outbox.claim(owner, 100))
 
     async def finish(
-        self, owner: int, names: Sequence[str], back: int, hold_s: float, error: str | None
+        self, owner: int, names: Sequence[str], back: int, hold_s: float, ending: dict[str, Any]
     ) -> Any:
         newest = {one.device_id: one.seq for one in await self.outbox.progress(names)}
-        done = [Finish(name, seq - back, hold_s, 2, error) for name, seq in newest.items() if seq > back]
+        done = [
+            Finish(name, seq - back, hold_s, 2, **ending)
+            for name, seq in newest.items()
+            if seq - self.floor > back
+        ]
         return by_device(await self.outbox.finish(owner, done))
 
     async def release(
@@ -91,7 +97,7 @@ class Driver:
         await self.outbox.leave(owner)
 
     async def newer(self, owner: int, known: int) -> Any:
-        return by_device(await self.outbox.newer(owner, dict.fromkeys(DEVICES, known)))
+        return by_device(await self.outbox.newer(owner, dict.fromkeys(DEVICES, self.floor + known)))
 
     async def requeue(self, names: Sequence[str] | None) -> int:
         return await self.outbox.requeue(names)
@@ -102,7 +108,8 @@ class Driver:
     async def everything(self) -> Any:
         stats = await self.outbox.stats()
         return comparable(
-            [by_device(await self.outbox.progress(DEVICES)), await self.outbox.failed(), hourly(stats)]
+            [by_device(await self.outbox.progress(DEVICES)), await self.outbox.failed(), hourly(stats)],
+            self.floor,
         )
 
 
@@ -115,14 +122,18 @@ def hourly(stats: OutboxStats) -> OutboxStats:
     return attrs.evolve(stats, oldest_waiting_s=None if oldest_s is None else oldest_s // HOUR_S)
 
 
-def comparable(answer: Any) -> Any:
-    """Leave out of ages what is less than an hour."""
+def comparable(answer: Any, floor: int) -> Any:
+    """Leave out of ages what is less than an hour, and count numbers from the floor that there was at the beginning."""
     if isinstance(answer, list):
-        return [comparable(item) for item in answer]
+        return [comparable(item, floor) for item in answer]
     if attrs.has(type(answer)):
         fields = attrs.asdict(answer, recurse=False)
         return {
-            name: value // HOUR_S if name.endswith("_s") and value is not None else value
+            name: value // HOUR_S
+            if name.endswith("_s") and value is not None
+            else value - floor
+            if name in {"seq", "done_seq"}
+            else value
             for name, value in fields.items()
         }
     return answer
@@ -143,7 +154,8 @@ async def test_a_database_answers_as_memory_does(database_url: str, steps: list[
     await memory.open(account)
     await outbox.open(account)
     try:
-        model, real = Driver(memory), Driver(outbox)
+        [(floor,)] = await store.execute("SELECT floor FROM printos_meta")
+        model, real = Driver(memory, 0), Driver(outbox, int(str(floor)))
         for driver in (model, real):
             for index in range(WORKERS - 1):
                 await driver.join(index)

@@ -6,6 +6,8 @@ import asyncio
 import random
 from typing import TYPE_CHECKING
 
+from attrs import evolve
+
 from printos_async.sandbox import Faults
 from tests.conftest import status
 
@@ -26,7 +28,7 @@ async def test_a_status_is_in_the_outbox_when_put_returns(sandbox: Sandbox, work
         assert (await workplace.stats()).waiting == 1
         await sandbox.release()
     found = await workplace.stats()
-    assert (found.devices, found.waiting, found.workers) == (1, 0, 0)
+    assert (found.devices, found.waiting, found.workers) == (0, 0, 0)
 
 
 async def test_a_pusher_sends_what_a_spooler_puts(sandbox: Sandbox, workplace: Workplace) -> None:
@@ -72,7 +74,8 @@ async def test_the_newest_status_wins_whoever_has_put_it(sandbox: Sandbox, workp
         results = await asyncio.gather(first.drain(), second.drain())
     assert applied(sandbox, "dev-1") == [1, 4]
     assert all(adds_up(stats) and stats.pending == 0 for stats in results)
-    assert results[1].superseded == 1
+    # Delivered, the device is forgotten: that it was by a newer status cannot always be seen.
+    assert results[1].superseded + results[1].sent == 1
 
 
 async def test_accounts_add_up_where_several_pushers_put_and_send_the_same_devices(
@@ -93,7 +96,8 @@ async def test_accounts_add_up_where_several_pushers_put_and_send_the_same_devic
         assert adds_up(stats)
         assert (stats.pending, stats.failed, stats.active_devices) == (0, 0, 0)
         await pusher.aclose()
-        assert pusher.stats() == stats
+        # Limit and circuit are the client's: others may have gone on sending after this one had drained.
+        assert evolve(pusher.stats(), limit=stats.limit, circuit=stats.circuit) == stats
     assert sum(stats.accepted for stats in drained) >= 300
     assert set(sandbox.max_in_flight_by_device.values()) == {1}
 
@@ -112,7 +116,7 @@ async def test_push_has_the_result_of_what_another_worker_has_sent(
         sent, also_sent = await first, await second
         assert other.stats().requests == 0
     assert (sent.outcome, sent.seq) == ("sent", 1)
-    assert (also_sent.outcome, also_sent.seq, also_sent.attempts) == ("sent", 2, 1)
+    assert (also_sent.outcome, also_sent.seq, also_sent.attempts) == ("sent", 2, 0)
     assert applied(sandbox, "dev-1") == [1, 2]
 
 
@@ -120,7 +124,8 @@ async def test_push_tells_by_which_status_of_another_worker_it_was_superseded(
     sandbox: Sandbox, workplace: Workplace
 ) -> None:
     await sandbox.block("dev-1")
-    async with workplace.pusher() as owner, workplace.pusher() as other:
+    # The interval keeps the device in the outbox after it was delivered.
+    async with workplace.pusher(min_interval_s=1.0) as owner, workplace.pusher() as other:
         await owner.put("dev-1", status(1))
         await sandbox.wait_for(lambda: sandbox.in_flight_by_device.get("dev-1"))
         second = asyncio.create_task(other.push("dev-1", status(2)))
