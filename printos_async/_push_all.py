@@ -35,7 +35,7 @@ Statuses: TypeAlias = (
 # Devices that wait for a request at once, at most. More would coalesce more and take more memory.
 MAX_WAITING_DEVICES = 1_024
 # A run of an iterable is no longer than this: answers that come meanwhile have to wait, and with them their slots.
-_ITEMS_PER_TURN = 128
+_ITEMS_PER_TURN = 64
 
 
 class _Push:
