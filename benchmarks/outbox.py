@@ -37,7 +37,8 @@ _BODY = b'{"status":"DS_PRINTING","metrics":{"pagesTotal":1234567,"inkLevel":0.4
 _FOR_LONG_S = 1e8
 
 
-def _names(devices: int, seed: int) -> list[str]:
+def names_of(devices: int, seed: int) -> list[str]:
+    """Give identifiers of devices."""
     # As PrintOS gives them: without an order that would put neighbours into one page.
     dice = random.Random(seed)
     return [f"{dice.getrandbits(128):032x}" for _ in range(devices)]
@@ -73,7 +74,7 @@ async def _put_rate(outbox: Outbox, names: Sequence[str], duration_s: float) -> 
     return count / (time.perf_counter() - begun)
 
 
-async def _cycle_cost_us(outbox: Outbox, names: Sequence[str], duration_s: float, batch: int) -> float:
+async def cycle_cost_us(outbox: Outbox, names: Sequence[str], duration_s: float, batch: int) -> float:
     """Give microseconds for put, claim and finish of one status, in batches."""
     owner = await outbox.join()
     dice = random.Random(time.perf_counter())
@@ -109,7 +110,7 @@ def _measure(arguments: argparse.Namespace, kind: str, make: Callable[[str], Out
         finally:
             await outbox.aclose()
 
-    small = _names(_SMALL, 1)
+    small = names_of(_SMALL, 1)
     for loop in available_loops():
         rates = [
             _run(loop, lambda: on("rate", lambda outbox: _put_rate(outbox, small, arguments.duration_s)))
@@ -118,11 +119,11 @@ def _measure(arguments: argparse.Namespace, kind: str, make: Callable[[str], Out
         print(f"{kind:11} {loop:8} put from {_PUTTERS} putters       {statistics.median(rates):>10,.0f}/s")
     if not arguments.large:
         return
-    large = _names(arguments.large, 2)
+    large = names_of(arguments.large, 2)
     compare = partial(_compare, arguments, kind, on)
     compare("devices, none of which waits for long", {"few": small, "many": large})
     for account, devices in (("few", _SMALL), ("many", arguments.large)):
-        _run("asyncio", lambda: on(account, partial(_fill, names=_names(devices, 3))))  # noqa: B023 - at once
+        _run("asyncio", lambda: on(account, partial(_fill, names=names_of(devices, 3))))  # noqa: B023 - at once
     compare("devices that wait beside", {"few": large, "many": large})
 
 
@@ -137,7 +138,7 @@ def _compare(
         costs: dict[str, list[float]] = {account: [] for account in fleets}
         for _ in range(arguments.rounds):
             for account, names in fleets.items():
-                spend = partial(_cycle_cost_us, names=names, duration_s=arguments.duration_s, batch=batch)
+                spend = partial(cycle_cost_us, names=names, duration_s=arguments.duration_s, batch=batch)
                 costs[account].append(_run(available_loops()[-1], partial(on, account, spend)))
         few, many = (statistics.median(costs[account]) for account in ("few", "many"))
         print(

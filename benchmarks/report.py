@@ -38,8 +38,6 @@ NAMES = {
 }
 # sniffio is not a dependency of httpx, but httpcore looks for it at every request, and is slower without it.
 _PACKAGES = ("httpx", "httpcore", "sniffio", "aiohttp", "httptools", "uvloop", "h2", "hypercorn")
-_START = "<!-- benchmarks:start -->"
-_END = "<!-- benchmarks:end -->"
 
 
 def cpu_model() -> str:
@@ -121,18 +119,19 @@ def to_markdown(rows: Sequence[Row], *, command: str) -> str:
     return "\n\n".join(parts)
 
 
-def write_between_markers(path: Path, markdown: str) -> None:
-    """Replace what stands between the page's markers.
+def write_between_markers(path: Path, markdown: str, *, name: str = "benchmarks") -> None:
+    """Replace what stands between the page's markers of this name.
 
     Raises:
         ValueError: The page has no such markers.
     """
+    start, end = f"<!-- {name}:start -->", f"<!-- {name}:end -->"
     page = path.read_text(encoding="utf-8")
-    before, start, rest = page.partition(_START)
-    _, end, after = rest.partition(_END)
-    if not start or not end:
-        raise ValueError(f"{path} has no {_START} ... {_END}")
-    path.write_text(f"{before}{_START}\n\n{markdown}\n\n{_END}{after}", encoding="utf-8")
+    before, found_start, rest = page.partition(start)
+    _, found_end, after = rest.partition(end)
+    if not found_start or not found_end:
+        raise ValueError(f"{path} has no {start} ... {end}")
+    path.write_text(f"{before}{start}\n\n{markdown}\n\n{end}{after}", encoding="utf-8")
 
 
 def to_json(rows: Sequence[Row]) -> list[dict[str, Any]]:
