@@ -13,7 +13,7 @@ from ._loan import Loan
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ._delivery import Settle
+    from ._desk import Settle
     from ._engine import Engine
     from ._events import Hooks
     from ._operations import Operations

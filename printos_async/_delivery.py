@@ -1,37 +1,36 @@
-"""Between an engine and an outbox that other processes use too: what is put, claimed, and noted as done."""
+"""How a worker talks to an outbox that other processes use too: what it puts, claims, looks up and notes."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 from itertools import islice
-from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from ._errors import APIError, InvalidDeviceIdError, OutboxError
+from ._desk import Desk
+from ._errors import OutboxError
 from ._events import LeaseLost
 from ._lease import Lease
 from ._ledger import Ledger
-from ._settling import claimed_entry, doubt_until_s, release_of
+from ._settling import release_of
 from ._slot import Entry
-from .outbox._base import Draft, Finish
+from .outbox._base import Draft
 from .outbox._grouping import Grouping
 from .outbox._sql import SqlOutbox
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable
 
+    from ._desk import Settle
     from ._encode import Call
     from ._engine import Engine
-    from ._errors import PrintOSError
     from ._events import Hooks
     from ._models import PushResult
     from ._operations import Operations
-    from ._slot import Outcome, Promises, Slot
-    from .outbox import Claim, Kept, Outbox, Progress
+    from ._slot import Promises
+    from .outbox import Claim, Outbox
 
     Waiter = asyncio.Future[PushResult] | None
-    Settle = Callable[[Entry, Outcome, PrintOSError | None, int | None], None]
 
 _log = logging.getLogger("printos_async.outbox")
 
@@ -42,15 +41,13 @@ _CLAIMED_AT_ONCE = 500
 _LOOKED_UP_AT_ONCE = 1_000
 # Nothing may take longer at the end: of a database that hangs, the lease's end does the rest.
 _LEAVING_S = 0.4
-_NOTHING: Mapping[str, int] = MappingProxyType({})
 _NEW = 0  # the outbox has not numbered it yet
 
 
 class Delivery:
     """Owns devices of the outbox as long as the engine has something to do for them.
 
-    ``accepted`` is called with each status that is new to this process, ``settle`` with those of which another
-    process was seen to have made something.
+    ``accepted`` and ``settle`` are those of ``Desk``.
     """
 
     def __init__(
@@ -68,20 +65,15 @@ class Delivery:
     ) -> None:
         self._outbox = outbox
         self._engine = engine
-        self._operations = operations
-        self._promises = promises
         self._hooks = hooks
         self._timeout_s = timeout_s
         self._max_devices = max_devices
-        self._accepted = accepted
-        self._settle = settle
         self._loop = asyncio.get_running_loop()
         self._lease = Lease(outbox, on_kept=self._lease_kept, on_lost=self._lease_lost)
         self._puts: Grouping[Entry, None] = Grouping(self._keep)
         self._ledger = Ledger()
+        self.desk = Desk(engine, self._ledger, operations, promises, accepted=accepted, settle=settle)
         self._noting = False
-        self._news = asyncio.Event()
-        self._progress = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._draining = False
         self._unfiled: dict[str, Entry] = {}  # what was in a file that was replaced
@@ -92,8 +84,8 @@ class Delivery:
         Raises:
             OutboxError: It cannot be read or written.
         """
-        self._engine.timetable.watcher = self
-        self._engine.on_lost = self._leave_to_others
+        self._engine.timetable.watcher = self.desk
+        self._engine.on_lost = self.desk.leave_to_others
         if isinstance(self._outbox, SqlOutbox):
             self._outbox.on_replaced = self._file_replaced
         await self._lease.join()
@@ -115,8 +107,8 @@ class Delivery:
         self._draining = True
         ledger, occupancy = self._ledger, self._engine.occupancy
         while ledger.elsewhere or ledger.finished or self._noting or occupancy.devices:
-            self._progress.clear()
-            await self._progress.wait()
+            self.desk.progress.clear()
+            await self.desk.progress.wait()
 
     def left_to_others(self) -> list[Entry]:
         """Give what was put here, and is for others to send or for later."""
@@ -147,102 +139,17 @@ class Delivery:
         await self._outbox.release(owner, released)
         await self._outbox.leave(owner)
 
-    # What the engine tells
-
-    def settled(self, entry: Entry, outcome: Outcome, error: PrintOSError | None) -> None:
-        """Take note of what became of a status that the engine had."""
-        # A client that was closed, or may not send at all, says nothing about a status: it stays in the outbox.
-        if outcome != "superseded" and (error is None or isinstance(error, APIError)):
-            self._ledger.settle(entry, None if error is None else str(error))
-
-    def rested(self, slot: Slot) -> None:
-        """Note in the outbox what became of a device's newest status."""
-        now_s = self._loop.time()
-        hold_s = max(0.0, slot.not_before_s - now_s)
-        keep = slot.remembers(self._promises, now_s=now_s)
-        if self._ledger.rest(slot.device_id, hold_s=hold_s, keep=keep):
-            self._news.set()
-        self._progress.set()
-
-    def forgotten(self, slot: Slot) -> None:
-        """Give a device back that was only owned for what was remembered."""
-        if self._ledger.forget(slot.device_id):
-            self._news.set()
-
-    # What the outbox tells
-
     async def _keep(self, _: object, entries: list[Entry]) -> list[None]:
         room = self._engine.occupancy.devices + len(entries) <= self._max_devices
         owner = self._lease.owner if room else None
         with self._ledger.asking() as told:
             drafts = [Draft(entry.device_id, entry.call.body) for entry in entries]
             kept = await self._outbox.put(drafts, owner=owner)
+        is_ours = owner is not None and owner == self._lease.owner
         for entry, one in zip(entries, kept, strict=True):
             is_new, entry.seq = entry.seq == _NEW, one.seq
-            self._take_kept(entry, one, owner, told, is_new=is_new)
+            self.desk.take_kept(entry, one, told, is_ours=is_ours, is_new=is_new)
         return [None] * len(entries)
-
-    def _take_kept(
-        self, entry: Entry, kept: Kept, owner: int | None, told: Mapping[str, int], *, is_new: bool
-    ) -> None:
-        known = max(self._ledger.held_seq(entry.device_id), told.get(entry.device_id, 0))
-        if known == entry.seq and self._engine.adopt(entry):
-            return  # it came by another way in the same moment
-        if is_new:
-            self._accepted(entry)
-        if known > entry.seq:
-            self._settle(entry, "superseded", None, known)
-        elif kept.claimed and known < entry.seq and owner is not None and owner == self._lease.owner:
-            self._hand_over(entry, kept)
-        else:
-            self._leave_to_others(entry)
-
-    def _take_claims(self, claims: Iterable[Claim], owner: int, told: Mapping[str, int] = _NOTHING) -> None:
-        if owner != self._lease.owner:
-            return  # the lease was lost on the way
-        for claim in claims:
-            if claim.seq <= max(self._ledger.held_seq(claim.device_id), told.get(claim.device_id, 0)):
-                continue
-            entry = self._ledger.elsewhere.pop(claim.device_id, None)
-            if entry is not None and entry.seq != claim.seq:
-                self._settle(entry, "superseded", None, claim.seq)
-                entry = None
-            if entry is None:
-                try:
-                    entry = claimed_entry(claim, self._operations, now_s=self._loop.time())
-                except InvalidDeviceIdError as error:  # put by something else than this package
-                    self._ledger.put_back([Finish(claim.device_id, claim.seq, error=str(error))])
-                    self._news.set()
-                    continue
-                self._accepted(entry)
-            self._hand_over(entry, claim)
-
-    def _hand_over(self, entry: Entry, claim: Claim | Kept) -> None:
-        self._ledger.hold(entry)
-        until_s = doubt_until_s(claim, self._promises, now_s=self._loop.time())
-        self._engine.take(entry, doubt_until_s=until_s)
-
-    def _leave_to_others(self, entry: Entry) -> None:
-        other = self._ledger.elsewhere.pop(entry.device_id, entry)
-        older, newer = (entry, other) if entry.seq < other.seq else (other, entry)
-        if older is not newer:
-            self._settle(older, "superseded", None, newer.seq)
-        self._ledger.elsewhere[entry.device_id] = newer
-
-    def _settle_by(self, progress: Progress) -> None:
-        entry = self._ledger.elsewhere.pop(progress.device_id, None)
-        if entry is None:
-            return
-        if progress.done_seq < entry.seq:
-            self._ledger.elsewhere[progress.device_id] = entry  # as the last one: the next look sees others
-            return
-        entry.attempts = progress.attempts
-        if progress.done_seq > entry.seq:
-            self._settle(entry, "superseded", None, progress.seq)
-        elif progress.error is None:
-            self._settle(entry, "sent", None, None)
-        else:
-            self._settle(entry, "failed", OutboxError(f"given up by another worker: {progress.error}"), None)
 
     # The lease
 
@@ -253,7 +160,7 @@ class Delivery:
     def _lease_lost(self) -> None:
         devices = self._ledger.lose()
         for entry in self._engine.drop():
-            self._leave_to_others(entry)
+            self.desk.leave_to_others(entry)
         self._hooks.emit(LeaseLost(devices))  # logged even if nobody watches
 
     def _file_replaced(self) -> None:
@@ -271,18 +178,17 @@ class Delivery:
         left = {device_id: entry for device_id, entry in elsewhere.items() if self._is_unfiled(entry)}
         there = {one.device_id: one.seq for one in await self._outbox.progress(left)} if left else {}
         for device_id, entry in left.items():
-            if elsewhere.get(device_id) is not entry:
-                continue
-            del elsewhere[device_id]
             if device_id in there:
-                self._settle(entry, "superseded", None, there[device_id])
-            else:
+                self.desk.settle_gone(entry, superseded_by=there[device_id])
+            elif elsewhere.get(device_id) is entry:
+                del elsewhere[device_id]
                 try:
                     await self._puts.submit([entry])
                 except OutboxError:
-                    self._leave_to_others(entry)
+                    self.desk.leave_to_others(entry)
                     raise
-            self._unfiled.pop(device_id, None)
+            if self._is_unfiled(entry):
+                del self._unfiled[device_id]
 
     def _is_unfiled(self, entry: Entry) -> bool:
         return self._unfiled.get(entry.device_id) is entry
@@ -294,14 +200,16 @@ class Delivery:
         enough = self._max_devices - max(1, min(_CLAIMED_AT_ONCE, self._max_devices // 2) // 2)
         while True:
             room = min(self._max_devices - occupancy.devices, _CLAIMED_AT_ONCE)
-            owner, claims = self._lease.owner, []
+            owner = self._lease.owner
+            claims: list[Claim] = []
             try:
                 if owner is not None and self._unfiled:
                     await self._put_again()
                 if owner is not None and room > 0 and (self._ledger.elsewhere or not self._draining):
                     with self._ledger.asking() as told:
                         claims = await self._outbox.claim(owner, room)
-                    self._take_claims(claims, owner, told)
+                    if owner == self._lease.owner:  # else it was lost on the way
+                        self.desk.take_claims(claims, told)
                 if owner is not None and len(claims) < room:
                     await self._look_around(owner)
             except OutboxError as error:
@@ -319,23 +227,23 @@ class Delivery:
         # Asked even where nothing is known: the answer to a claim may have been lost.
         with self._ledger.asking() as told:
             newer = await self._outbox.newer(owner, known)
-        self._take_claims(newer, owner, told)
+        if owner == self._lease.owner:
+            self.desk.take_claims(newer, told)
         if self._ledger.elsewhere:
             asked = dict(islice(self._ledger.elsewhere.items(), _LOOKED_UP_AT_ONCE))
             for progress in await self._outbox.progress(asked):
                 del asked[progress.device_id]
-                self._settle_by(progress)
+                self.desk.settle_by(progress)
             # Forgotten, for it was delivered. What was put since then may not be in this answer.
-            for device_id, entry in asked.items():
-                if self._ledger.elsewhere.get(device_id) is entry and not self._is_unfiled(entry):
-                    del self._ledger.elsewhere[device_id]
-                    self._settle(entry, "sent", None, None)
-            self._progress.set()
+            for entry in asked.values():
+                if not self._is_unfiled(entry):
+                    self.desk.settle_gone(entry)
+            self.desk.progress.set()
 
     async def _note(self) -> None:
         while True:
-            await self._news.wait()
-            self._news.clear()
+            await self.desk.news.wait()
+            self.desk.news.clear()
             owner, finished = self._lease.owner, self._ledger.take_finished()
             if owner is None or not finished:
                 continue
@@ -346,15 +254,15 @@ class Delivery:
                 self._report("not noted", error)
                 if owner == self._lease.owner:
                     self._ledger.put_back(finished)
-                    self._news.set()
+                    self.desk.news.set()
                 await asyncio.sleep(_RETRY_S)
             else:
                 if owner == self._lease.owner:
                     self._ledger.told(finished)
-                self._take_claims(newer, owner)
+                    self.desk.take_claims(newer)
             finally:
                 self._noting = False
-                self._progress.set()
+                self.desk.progress.set()
 
     def _report(self, what: str, error: OutboxError) -> None:
         _log.warning("%s: %s", what, error, extra={"error": type(error).__name__})

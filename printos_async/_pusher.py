@@ -291,7 +291,7 @@ class StatusPusher:
     ) -> None:
         self._outcomes[outcome] += 1
         if self._keeper is not None and self._keeper.delivery is not None:
-            self._keeper.delivery.settled(entry, outcome, error)
+            self._keeper.delivery.desk.settled(entry, outcome, error)
         now_s = self._loop.time()
         if outcome == "failed" or self._core.hooks:  # a failure is logged even if nobody watches
             emit_outcome(self._core.hooks, entry, outcome, error, superseded_by, now_s=now_s)
