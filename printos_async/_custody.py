@@ -42,6 +42,7 @@ class Keeper:
     """Opens and closes the outbox of one pusher.
 
     Attributes:
+        is_open: Whether the outbox is open.
         delivery: What goes between engine and outbox where others use that too; else the engine has it all.
     """
 
@@ -59,7 +60,7 @@ class Keeper:
         self._outbox = custody.outbox
         self._account = custody.account
         self._opening = asyncio.Lock()
-        self._is_open = False
+        self.is_open = False
         self._loan: Loan | None = None
         self.delivery: Delivery | None = None
         if custody.outbox.is_shared:
@@ -91,13 +92,13 @@ class Keeper:
             OutboxError: It cannot be read or written.
             ConfigurationError: Another pusher has it, or it is open for another account.
         """
-        if not self._is_open:
+        if not self.is_open:
             async with self._opening:
                 await self._open()
 
     async def _open(self) -> None:
         holder = self.delivery or self._loan
-        if self._is_open or holder is None:
+        if self.is_open or holder is None:
             return
         await self._outbox.open(self._account)
         try:
@@ -106,19 +107,19 @@ class Keeper:
             if self.delivery is not None:  # that of a loan may be somebody else's
                 await self._outbox.aclose()
             raise
-        self._is_open = True
+        self.is_open = True
 
     async def drained(self) -> None:
         """Wait until everything accepted is settled, and noted in the outbox."""
-        if self._is_open and self.delivery is not None:
+        if self.is_open and self.delivery is not None:
             await self.delivery.drained()
 
     async def close(self) -> None:
         """Give back what was not sent, and close the outbox."""
         async with self._opening:
             holder = self.delivery or self._loan
-            if self._is_open and holder is not None:
-                self._is_open = False
+            if self.is_open and holder is not None:
+                self.is_open = False
                 try:
                     await holder.aclose()
                 finally:

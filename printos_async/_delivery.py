@@ -19,7 +19,7 @@ from .outbox._grouping import Grouping
 from .outbox._sql import SqlOutbox
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from ._desk import Settle
     from ._encode import Call
@@ -94,13 +94,13 @@ class Delivery:
             task.add_done_callback(self._ended)
             self._tasks.append(task)
 
-    async def put(self, call: Call, waiter: Waiter) -> None:
-        """Keep a status; in the outbox when this returns.
+    def put(self, call: Call, waiter: Waiter) -> Awaitable[object]:
+        """Keep a status; in the outbox when what this gives was awaited.
 
         Raises:
             OutboxError: The outbox cannot be written.
         """
-        await self._puts.submit([Entry(_NEW, call.device_id or "", call, self._loop.time(), waiter=waiter)])
+        return self._puts.submit([Entry(_NEW, call.device_id or "", call, self._loop.time(), waiter=waiter)])
 
     async def drained(self) -> None:
         """Wait until everything put here has an outcome, and everything sent here is noted in the outbox."""

@@ -252,8 +252,9 @@ class StatusPusher:
         self._require_open()
         call = self._engine.encode(device_id, status)
         if self._keeper is not None:
-            await self._keeper.open()
-            self._require_open()
+            if not self._keeper.is_open:
+                await self._keeper.open()
+                self._require_open()
             if self._keeper.delivery is not None:
                 await self._keeper.delivery.put(call, waiter)
                 return None

@@ -56,7 +56,7 @@ class Forgetting:
         )
         parameters = {"this_account": self._account, "this_worker": owner, "batch": to_json(sorted(lines))}
         rows = await self._database.rows(self._forget_owned, parameters, outlives_power=False)
-        gone = {row.device_id for row in rows}
+        gone = {row[0] for row in rows}
         return [one for one in finished if one.device_id not in gone]
 
     async def rested(self) -> None:

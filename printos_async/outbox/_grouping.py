@@ -7,7 +7,7 @@ import copy
 from collections import deque
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from attrs import frozen
+from attrs import define
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -18,7 +18,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-@frozen(eq=False)
+@define(eq=False)
 class _Waiting(Generic[Item, Result]):
     key: object
     items: Sequence[Item]

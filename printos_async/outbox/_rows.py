@@ -165,8 +165,10 @@ class AccountRows:
                 self._untold.add(owner)
             raise
         newest = {
-            row.device_id: (row.seq, owner is not None and row.owner == owner, age(row.doubt_age_s))
-            for row in rows
+            device_id: (seq, owner is not None and its_owner == owner, age(doubt_age_s))
+            for device_id, seq, its_owner, doubt_age_s in map(
+                tuple, rows
+            )  # a row's attributes take their time
         }
         left = {device_id: count for device_id, count, *_ in merged}
         kept = []
