@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from printos_async._errors import OutboxError
 
@@ -164,11 +164,11 @@ class AccountRows:
             if owner is not None:
                 self._untold.add(owner)
             raise
+        # As tuples, which they are: a row's attributes take their time.
+        lines = cast("Sequence[tuple[str, int, int | None, float | None]]", rows)
         newest = {
             device_id: (seq, owner is not None and its_owner == owner, age(doubt_age_s))
-            for device_id, seq, its_owner, doubt_age_s in map(
-                tuple, rows
-            )  # a row's attributes take their time
+            for device_id, seq, its_owner, doubt_age_s in lines
         }
         left = {device_id: count for device_id, count, *_ in merged}
         kept = []
