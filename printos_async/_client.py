@@ -310,8 +310,10 @@ class PrintOSClient:
             skip_unchanged: Leave out a status equal to the last one that was sent; its result is ``"sent"`` with
                 0 attempts.
             unchanged_max_age_s: An equal status is sent all the same if the last one is older than this.
-            max_pending_devices: Devices with something to be done, at most.
-            on_full: Whether ``put`` waits for room or raises ``PusherFullError``.
+            max_pending_devices: Devices with something to be done, at most. Of a shared outbox, those that the
+                pusher owns at once, and then no more than 1,024, or four for each request that the limit's
+                ``maximum`` allows if that is more: what one owns the others cannot send.
+            on_full: Whether ``put`` waits for room or raises ``PusherFullError``. A shared outbox has room.
             deadline_s: Seconds in which a status must be delivered; one that still waits then fails with the
                 last cause. None for no deadline.
 
@@ -371,7 +373,7 @@ class PrintOSClient:
             raise ConfigurationError(
                 f"the outbox's lease_s must be at least {_LEASE_PER_TIMEOUT} times timeout_s ({self._timeout_s} s)"
             )
-        # What one worker owns the others cannot send: no more than keeps its slots full.
+        # What one worker owns the others cannot send: no more than keeps its slots full, and takes what it puts.
         max_devices = max(_MIN_OWNED_DEVICES, _OWNED_PER_SLOT * self._core.limiter.maximum)
         max_devices = min(max_devices, max_pending_devices)
         return Custody(
