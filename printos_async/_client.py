@@ -354,8 +354,9 @@ class PrintOSClient:
         Use it as an asynchronous context manager: ``async with printos.spooler(SqlOutbox(url)) as spooler``.
 
         Raises:
-            ConfigurationError: The authentication does not say who calls.
+            ConfigurationError: The authentication does not say who calls, or ``outbox`` is none.
         """
+        _require_outbox(outbox)
         return Spooler(outbox, self._operations, account=self.account)
 
     @property
@@ -368,6 +369,7 @@ class PrintOSClient:
         return account_of(self._base_url, self._auth)
 
     def _custody(self, outbox: Outbox, max_pending_devices: int) -> Custody:
+        _require_outbox(outbox)
         # What is in flight has to end, and a renewal may be late, before the lease does.
         if outbox.lease_s < _LEASE_PER_TIMEOUT * self._timeout_s:
             raise ConfigurationError(
@@ -384,3 +386,10 @@ class PrintOSClient:
 def _require(name: str, value: object, kind: object, wanted: str) -> None:
     if not isinstance(value, kind):  # type: ignore[arg-type]
         raise ConfigurationError(f"{name} must be {wanted}, not {type(value).__name__}")
+
+
+def _require_outbox(outbox: object) -> None:
+    if not callable(getattr(outbox, "claim", None)):
+        raise ConfigurationError(
+            f"outbox must be SqlOutbox(url) or MemoryOutbox(), not {type(outbox).__name__}"
+        )

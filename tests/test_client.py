@@ -19,6 +19,7 @@ from printos_async import (
     InvalidDeviceIdError,
     InvalidProvisionRequestError,
     InvalidStatusError,
+    MemoryOutbox,
     NotFoundError,
     PrintOSClient,
     RateLimitError,
@@ -404,3 +405,35 @@ def test_importing_the_package_needs_no_extra() -> None:
     module = sys.modules["printos_async"]
     for name in ("starlette", "uvicorn", "typer", "rich"):
         assert name not in vars(module)
+
+
+async def test_an_outbox_that_is_none_is_refused_with_what_to_give() -> None:
+    async with PrintOSClient("http://127.0.0.1:1", auth=None) as client:
+        url: Any = "sqlite+aiosqlite:///spool.db"
+        for make in (client.spooler, lambda outbox: client.status_pusher(outbox=outbox)):
+            with pytest.raises(ConfigurationError, match=r"outbox must be SqlOutbox\(url\)"):
+                make(url)
+
+
+async def test_a_lease_must_outlast_two_timeouts() -> None:
+    async with PrintOSClient("http://127.0.0.1:1", auth=None, timeout_s=10.0) as client:
+        with pytest.raises(ConfigurationError, match="at least 2 times timeout_s"):
+            client.status_pusher(outbox=MemoryOutbox(lease_s=15.0))
+
+
+async def test_an_outbox_needs_to_know_who_calls() -> None:
+    async with PrintOSClient("http://127.0.0.1:1", auth=httpx.BasicAuth("me", "word")) as client:
+        with pytest.raises(ConfigurationError, match="BasicAuth needs an attribute `account`") as caught:
+            client.status_pusher(outbox=MemoryOutbox())
+    assert "word" not in str(caught.value)
+
+
+async def test_the_account_tells_base_urls_and_callers_apart() -> None:
+    accounts = []
+    for url in ("https://one.example", "https://two.example/base"):
+        for auth in (None, HmacAuth("a", "s"), HmacAuth("b", "s"), SessionTokenAuth("a", "p")):
+            async with PrintOSClient(url, auth=auth) as client:
+                accounts.append(client.account)
+    assert len(set(accounts)) == 8
+    async with PrintOSClient("https://one.example", auth=HmacAuth("a", "another")) as client:
+        assert client.account == accounts[1]
