@@ -154,8 +154,7 @@ class Engine:
         """End the work because of a bug, which those who wait for it or for a result raise."""
         self.occupancy.end(crash)
         for entry in self.unsettled():
-            if entry.waiter is not None and not entry.waiter.done():
-                entry.waiter.set_exception(crash)
+            entry.abandon(crash)
 
     async def aclose(self) -> None:
         """End the workers at once. What is in flight ends by itself, at its deadline at the latest.

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ._answers import Answers
     from ._core import Core
     from ._custody import Custody
+    from ._delivery import Delivery
     from ._encode import Call
     from ._errors import PrintOSError
     from ._health import Circuit
@@ -91,6 +92,7 @@ class StatusPusher:
         self._engine = Engine(core, operations, answers, promises, self._settle)
         self._admission = Admission(self._engine, max_pending_devices=max_pending_devices, on_full=on_full)
         self._keeper: Keeper | None = None
+        self._delivery: Delivery | None = None
         if custody is not None:
             self._keeper = Keeper(
                 custody,
@@ -101,10 +103,10 @@ class StatusPusher:
                 accepted=self._count_accepted,
                 settle=self._settle,
             )
+            self._delivery = self._keeper.delivery
         self._accepted = 0
         self._outcomes: dict[Outcome, int] = {"sent": 0, "superseded": 0, "failed": 0}
         self._closed = False
-        self._ended = False
         self._ending: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -215,20 +217,17 @@ class StatusPusher:
         Those who wait in ``push`` get a ``PusherClosedError``. The second time does nothing.
         """
         self._closed = True
-        if not self._ended:
-            self._ended = True
+        if self._ending is None:
             reason = PusherClosedError("the pusher was closed before this status was settled")
             unsettled = self._engine.unsettled()
-            if self._keeper is not None and self._keeper.delivery is not None:
-                unsettled += self._keeper.delivery.left_to_others()
+            if self._delivery is not None:
+                unsettled += self._delivery.left_to_others()
             self._emit_withdrawn(unsettled)
             for entry in unsettled:
-                if entry.waiter is not None and not entry.waiter.done():
-                    entry.waiter.set_exception(reason)
+                entry.abandon(reason)
             self._ending = self._loop.create_task(self._end())
-        if self._ending is not None:
-            # Whoever is cancelled here, and however often, it comes to its end.
-            await asyncio.shield(self._ending)
+        # Whoever is cancelled here, and however often, it comes to its end.
+        await asyncio.shield(self._ending)
 
     def stats(self) -> PusherStats:
         """Give the account of this moment."""
@@ -255,8 +254,8 @@ class StatusPusher:
             if not self._keeper.is_open:
                 await self._keeper.open()
                 self._require_open()
-            if self._keeper.delivery is not None:
-                await self._keeper.delivery.put(call, waiter)
+            if self._delivery is not None:
+                await self._delivery.put(call, waiter)
                 return None
         return await self._admission.enter(call.device_id or "", lambda: self._take(call, waiter))
 
@@ -291,8 +290,8 @@ class StatusPusher:
         self, entry: Entry, outcome: Outcome, error: PrintOSError | None, superseded_by: int | None
     ) -> None:
         self._outcomes[outcome] += 1
-        if self._keeper is not None and self._keeper.delivery is not None:
-            self._keeper.delivery.desk.settled(entry, outcome, error)
+        if self._delivery is not None:
+            self._delivery.desk.settled(entry, outcome, error)
         now_s = self._loop.time()
         if outcome == "failed" or self._core.hooks:  # a failure is logged even if nobody watches
             emit_outcome(self._core.hooks, entry, outcome, error, superseded_by, now_s=now_s)

@@ -49,6 +49,11 @@ class Entry:
     has_replaced: bool = False  # another one made way for it: now this one has to be sent
     is_lost: bool = False  # somebody else may own its device by now: it is not sent again
 
+    def abandon(self, reason: BaseException) -> None:
+        """Tell who waits for the result that there is going to be none."""
+        if self.waiter is not None and not self.waiter.done():
+            self.waiter.set_exception(reason)
+
 
 class Place:
     """A slot's place in a heap; without its slot once it was given up."""
