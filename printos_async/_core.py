@@ -119,8 +119,7 @@ class Core:
         started_s = time.perf_counter()
         try:
             response = await self.exchange.attempt(call, until_s=until_s)
-            if self.health.succeeded(now_s=asyncio.get_running_loop().time()):
-                self._recovered()
+            self._note_answer()
             result = _decoded(call, response, decode)
         except APIError as error:
             now_s = time.perf_counter()
@@ -187,9 +186,10 @@ class Core:
             )
         )
 
-    def _recovered(self) -> None:
-        self.budget.refill()
-        self._circuit_changed("closed")
+    def _note_answer(self) -> None:
+        if self.health.succeeded(now_s=asyncio.get_running_loop().time()):
+            self.budget.refill()
+            self._circuit_changed("closed")
 
     def _note_failure(self, error: APIError) -> None:
         match error:
@@ -200,9 +200,7 @@ class Core:
             case TransportError():
                 retry_after_s = None
             case StatusError() if 400 <= error.status <= 499 and error.status != 408:
-                # The host works; it does not want this request, such as of a device that is gone.
-                if self.health.succeeded(now_s=asyncio.get_running_loop().time()):
-                    self._recovered()
+                self._note_answer()  # the host works; it does not want this request, such as of a device that is gone
                 return
             case _:
                 return

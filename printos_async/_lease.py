@@ -56,7 +56,8 @@ class Lease:
 
     async def keep(self) -> None:
         """Renew for ever; a lost lease is joined anew."""
-        pause_s = self._outbox.lease_s / _RENEWALS_PER_LEASE
+        interval_s = self._outbox.lease_s / _RENEWALS_PER_LEASE
+        pause_s = interval_s
         while True:
             with suppress(TimeoutError):
                 async with asyncio.timeout(pause_s):
@@ -66,9 +67,9 @@ class Lease:
                 await self._renew()
             except OutboxError as error:
                 _log.warning("lease not renewed: %s", error, extra={"error": type(error).__name__})
-                pause_s = min(_RETRY_S, self._outbox.lease_s / _RENEWALS_PER_LEASE)
+                pause_s = min(_RETRY_S, interval_s)
             else:
-                pause_s = self._outbox.lease_s / _RENEWALS_PER_LEASE
+                pause_s = interval_s
 
     def lose(self) -> None:
         """Take the lease for lost: the outbox is another one than before. It is joined anew at once."""
