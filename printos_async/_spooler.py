@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING, Self
 
 from ._errors import PusherClosedError
 from .outbox._base import Draft
-from .outbox._grouping import Grouping
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from ._models import DeviceId, DeviceStatusUpdate
     from ._operations import Operations
-    from .outbox import Kept, Outbox
+    from .outbox import Outbox
 
 
 class Spooler:
@@ -27,7 +26,6 @@ class Spooler:
         self._outbox = outbox
         self._operations = operations
         self._account = account
-        self._puts: Grouping[Draft, Kept] = Grouping(self._put)
         self._opening = asyncio.Lock()
         self._is_open = False
         self._closed = False
@@ -64,7 +62,8 @@ class Spooler:
         call = self._operations.update_device_status(device_id, status)
         if not self._is_open:
             await self._open()
-        [kept] = await self._puts.submit([Draft(call.device_id or "", call.body)])
+        # Calls that overlap share commits there.
+        [kept] = await self._outbox.put([Draft(call.device_id or "", call.body)])
         return kept.seq
 
     async def aclose(self) -> None:
@@ -72,7 +71,6 @@ class Spooler:
         if self._closed:
             return
         self._closed = True
-        await self._puts.settle()
         if self._is_open:
             await self._outbox.aclose()
 
@@ -81,6 +79,3 @@ class Spooler:
             if not self._is_open:
                 await self._outbox.open(self._account)
                 self._is_open = True
-
-    async def _put(self, _: object, drafts: list[Draft]) -> list[Kept]:
-        return await self._outbox.put(drafts)
