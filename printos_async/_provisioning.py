@@ -1,7 +1,7 @@
 """Provisioning many devices: bounded, a result each, and no device sent twice without a look first.
 
 PrintOS replaces a device of the same model and serial number, so a POST that may have arrived is not repeated
-before the device list was asked for it.
+before the device list was asked for it. ``ensure_all`` asks before the first POST, too.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from ._models import DeviceProvisionRequest, PrintDevice, ProvisionResult
 from ._retry import is_transient
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
     from ._answers import Answers
     from ._core import Core
@@ -30,9 +30,25 @@ async def provision_all(
     core: Core, operations: Operations, answers: Answers, requests: Iterable[DeviceProvisionRequest]
 ) -> list[ProvisionResult]:
     """Provision every request; see ``PrintOSClient.provision_devices``."""
+    return await _provision(core, requests, _Provisioner(core, operations, answers))
+
+
+async def ensure_all(
+    core: Core, operations: Operations, answers: Answers, requests: Iterable[DeviceProvisionRequest]
+) -> list[ProvisionResult]:
+    """Provision the requests whose device is not registered; see ``PrintOSClient.ensure_devices``."""
+    requests = list(requests)
+    if not requests:
+        return []
+    registered = dict(_by_identity(await core.run(operations.list_devices(), answers.device_list)))
+    return await _provision(core, requests, _Provisioner(core, operations, answers, registered=registered))
+
+
+async def _provision(
+    core: Core, requests: Iterable[DeviceProvisionRequest], provisioner: _Provisioner
+) -> list[ProvisionResult]:
     requests = list(requests)
     results: dict[int, ProvisionResult] = {}
-    provisioner = _Provisioner(core, operations, answers)
     todo = iter(enumerate(requests))  # shared: each worker takes the next one
 
     async def work() -> None:
@@ -50,10 +66,27 @@ async def provision_all(
 
 
 class _Provisioner:
-    def __init__(self, core: Core, operations: Operations, answers: Answers) -> None:
+    """Provisions one device after another, for several workers.
+
+    Args:
+        core: Makes the calls.
+        operations: Describes them.
+        answers: Reads their answers.
+        registered: The devices that are not to be registered again; None to register whatever is requested.
+    """
+
+    def __init__(
+        self,
+        core: Core,
+        operations: Operations,
+        answers: Answers,
+        *,
+        registered: Mapping[_Identity, PrintDevice] | None = None,
+    ) -> None:
         self._core = core
         self._operations = operations
         self._answers = answers
+        self._registered = registered
         self._taken: set[_Identity] = set()
         self._lookup = _Lookup(core, operations, answers)
 
@@ -64,6 +97,14 @@ class _Provisioner:
             identity = self._claim(request)
         except InvalidProvisionRequestError as error:
             return ProvisionResult(request, "failed", None, 0, error)
+        if self._registered and identity in self._registered:
+            await asyncio.sleep(0)  # a fleet that is all registered must not block the event loop
+            return ProvisionResult(request, "found", self._registered[identity], 0)
+        return await self._send(request, call, identity)
+
+    async def _send(
+        self, request: DeviceProvisionRequest, call: Call, identity: _Identity | None
+    ) -> ProvisionResult:
         attempts = 0
         while True:
             attempts += 1
@@ -92,7 +133,12 @@ class _Provisioner:
     def _claim(self, request: DeviceProvisionRequest) -> _Identity | None:
         model, serial_number = request.model, request.serial_number
         if not isinstance(model, str) or not isinstance(serial_number, str):
-            return None
+            if self._registered is None:
+                return None
+            raise InvalidProvisionRequestError(
+                "model and serial number are both needed to find a device that is registered; "
+                "provision_device registers one without them"
+            )
         if (model, serial_number) in self._taken:
             raise InvalidProvisionRequestError(
                 f"model {model!a} with serial number {serial_number!a} is there twice: one would replace the other"
