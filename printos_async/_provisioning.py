@@ -23,7 +23,14 @@ if TYPE_CHECKING:
     from ._operations import Operations
 
 # Model and serial number: what PrintOS tells devices apart by.
-_Identity: TypeAlias = tuple[str, str]
+Identity: TypeAlias = tuple[str, str]
+
+
+def identity_of(device: DeviceProvisionRequest | PrintDevice) -> Identity | None:
+    """Return model and serial number, or None where one of them is missing."""
+    if isinstance(device.model, str) and isinstance(device.serial_number, str):
+        return device.model, device.serial_number
+    return None
 
 
 async def provision_all(
@@ -81,13 +88,13 @@ class _Provisioner:
         operations: Operations,
         answers: Answers,
         *,
-        registered: Mapping[_Identity, PrintDevice] | None = None,
+        registered: Mapping[Identity, PrintDevice] | None = None,
     ) -> None:
         self._core = core
         self._operations = operations
         self._answers = answers
         self._registered = registered
-        self._taken: set[_Identity] = set()
+        self._taken: set[Identity] = set()
         self._lookup = _Lookup(core, operations, answers)
 
     async def provision(self, request: DeviceProvisionRequest) -> ProvisionResult:
@@ -103,7 +110,7 @@ class _Provisioner:
         return await self._send(request, call, identity)
 
     async def _send(
-        self, request: DeviceProvisionRequest, call: Call, identity: _Identity | None
+        self, request: DeviceProvisionRequest, call: Call, identity: Identity | None
     ) -> ProvisionResult:
         attempts = 0
         while True:
@@ -130,21 +137,22 @@ class _Provisioner:
             if delay_s is None or not self._core.take_retry():
                 return ProvisionResult(request, "failed", None, attempts, failure)
 
-    def _claim(self, request: DeviceProvisionRequest) -> _Identity | None:
-        model, serial_number = request.model, request.serial_number
-        if not isinstance(model, str) or not isinstance(serial_number, str):
+    def _claim(self, request: DeviceProvisionRequest) -> Identity | None:
+        identity = identity_of(request)
+        if identity is None:
             if self._registered is None:
                 return None
             raise InvalidProvisionRequestError(
                 "model and serial number are both needed to find a device that is registered; "
                 "provision_device registers one without them"
             )
-        if (model, serial_number) in self._taken:
+        if identity in self._taken:
+            model, serial_number = identity
             raise InvalidProvisionRequestError(
                 f"model {model!a} with serial number {serial_number!a} is there twice: one would replace the other"
             )
-        self._taken.add((model, serial_number))
-        return model, serial_number
+        self._taken.add(identity)
+        return identity
 
 
 def _may_be_applied(call: Call, error: APIError) -> bool:
@@ -163,9 +171,9 @@ class _Lookup:
         self._lock = asyncio.Lock()
         self._asked = 0
         self._fresh = 0  # the number of the list that _devices is from
-        self._devices: dict[_Identity, PrintDevice] = {}
+        self._devices: dict[Identity, PrintDevice] = {}
 
-    async def find(self, identity: _Identity) -> PrintDevice | None:
+    async def find(self, identity: Identity) -> PrintDevice | None:
         """Give the device as a list asked for from now on shows it."""
         wanted = self._asked + 1
         async with self._lock:
@@ -177,7 +185,8 @@ class _Lookup:
         return self._devices.get(identity)
 
 
-def _by_identity(devices: Iterable[PrintDevice]) -> Iterator[tuple[_Identity, PrintDevice]]:
+def _by_identity(devices: Iterable[PrintDevice]) -> Iterator[tuple[Identity, PrintDevice]]:
     for device in devices:
-        if isinstance(device.model, str) and isinstance(device.serial_number, str):
-            yield (device.model, device.serial_number), device
+        identity = identity_of(device)
+        if identity is not None:
+            yield identity, device
