@@ -117,11 +117,8 @@ def provision_devices(
             requests = [provision_request_of(record)]
         except BadLineError as error:
             raise CommandError(str(error)) from error
-        if identity_of(requests[0]) is None and not replace:
-            raise CommandError(
-                "give both --model and --serial-number, by which registered devices are found; "
-                "--replace registers a device without them"
-            )
+        # Without both there is nothing to look for, and nothing that would be replaced.
+        replace = replace or identity_of(requests[0]) is None
     else:
         requests = asyncio.run(_read(file, format_of(file, file_format), replace=replace))
     client = _settings.Connection(

@@ -34,6 +34,10 @@ class FailuresFile:
 
     What the file holds already stays; it is only readable by its owner if it is made here.
 
+    Attributes:
+        path: Where it is.
+        is_regular: It can be read again; a pipe cannot.
+
     Args:
         path: The file; made if it is not there.
 
@@ -47,7 +51,7 @@ class FailuresFile:
         flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0)
         try:
             self._file = io.FileIO(os.open(path, flags, 0o600), "r+")
-            self._is_regular = stat.S_ISREG(os.fstat(self._file.fileno()).st_mode)
+            self.is_regular = stat.S_ISREG(os.fstat(self._file.fileno()).st_mode)
             self._end_last_line()
         except OSError as error:
             raise CommandError(f"cannot write {path}: {error.strerror}") from error
@@ -71,7 +75,7 @@ class FailuresFile:
             OSError: It cannot be written.
         """
         line = line_of(push)
-        if self._is_regular:
+        if self.is_regular:
             offset = self._file.seek(0, os.SEEK_END)
             self._write(line)
             self.drop(push.device_id)
@@ -92,7 +96,7 @@ class FailuresFile:
 
     def _end_last_line(self) -> None:
         # A process that was killed may have left half a line; ours must not continue it.
-        if self._is_regular and self._file.seek(0, os.SEEK_END):
+        if self.is_regular and self._file.seek(0, os.SEEK_END):
             self._file.seek(-1, os.SEEK_END)
             if self._file.read(1) != b"\n":
                 self._write(b"\n")

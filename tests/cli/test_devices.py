@@ -94,9 +94,6 @@ async def test_what_cannot_be_looked_for_is_refused_before_anything_is_sent(
     ended = await cli.run("devices", "provision", "--file", file)
     assert (ended.code, ended.out) == (1, "")
     assert "line 2: needs model and serialNumber" in ended.err
-    ended = await cli.run("devices", "provision", "--model", "A")
-    assert (ended.code, ended.out) == (2, "")
-    assert "give both --model and --serial-number" in ended.err
     assert sandbox.request_count == 0
 
 
@@ -110,7 +107,12 @@ async def test_one_device_is_found_or_replaced_like_those_of_a_file(cli: Cli, sa
     ended = await cli.run(*options, "--replace", "--json")
     assert (ended.json["results"][0]["outcome"], ended.json["replaced"]) == ("provisioned", 1)
     assert device_id not in sandbox.devices
-    assert (await cli.run("devices", "provision", "--model", "Indigo", "--replace")).code == 0
+
+
+async def test_one_device_without_a_serial_number_is_registered(cli: Cli, sandbox: Sandbox) -> None:
+    ended = await cli.run("devices", "provision", "--model", "Indigo", "--json")
+    assert (ended.code, ended.err, ended.json["results"][0]["outcome"]) == (0, "", "provisioned")
+    assert len(sandbox.devices) == 4
 
 
 async def test_a_list_that_cannot_be_read_provisions_nothing(cli: Cli, sandbox: Sandbox) -> None:

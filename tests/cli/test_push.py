@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import asyncio
 import json
+import re
 import stat
 from typing import TYPE_CHECKING
 
@@ -116,6 +118,45 @@ async def test_failed_statuses_can_be_pushed_again(cli: Cli, sandbox: Sandbox) -
     ended = await cli.run("push", failures, "--json")
     assert (ended.code, ended.json["sent"]) == (0, 2)
     assert (pages_total(sandbox, "new-1"), pages_total(sandbox, "new-2")) == (1, 3)
+
+
+@pytest.mark.parametrize("options", [(), ("--processes", "2")], ids=["one process", "two processes"])
+async def test_the_first_ten_failures_are_named_once_and_the_others_counted(
+    cli: Cli, sandbox: Sandbox, options: tuple[str, ...]
+) -> None:
+    file = cli.file("s.jsonl", "".join(line(f"nobody-{number}") for number in range(1_000)))
+    process = await cli.start("push", file, *options)
+    ended = await process.wait()
+    *named, count = ended.err.splitlines()
+    assert ended.code == 1
+    assert (
+        len(named)
+        == len({re.match(r"printos: (nobody-\d+): PUT .* 404 Not Found", text) for text in named})
+        == 10
+    )
+    assert count == (
+        "printos: 1,000 statuses failed (1,000 NotFoundError), the first 10 are named above; "
+        "add --failures FILE to keep what fails in lines that can be pushed again"
+    )
+
+
+async def test_how_to_push_again_what_failed_is_said(cli: Cli, sandbox: Sandbox) -> None:
+    file, failures = cli.file("s.jsonl", line("dev-1") + line("nobody")), cli.folder / "failed.jsonl"
+    ended = await cli.run("push", file, "--failures", failures)
+    named, count = ended.err.splitlines()
+    assert "nobody: PUT" in named
+    assert count == (
+        "printos: 1 status failed (1 NotFoundError); push the file of --failures to send what it keeps again"
+    )
+
+
+async def test_a_failure_is_named_while_a_pipe_is_still_open(cli: Cli, sandbox: Sandbox) -> None:
+    process = await cli.start("push", "-")
+    await process.write(line("nobody").encode())
+    assert process.process.stderr is not None
+    async with asyncio.timeout(20):
+        assert b"nobody: PUT" in await process.process.stderr.readline()
+    assert (await process.wait(b"")).code == 1
 
 
 async def test_a_failed_status_is_not_kept_once_a_newer_one_was_sent(cli: Cli, sandbox: Sandbox) -> None:
