@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 import stat
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -63,8 +65,6 @@ async def test_bad_lines_are_named_and_kept_and_do_not_stop_the_others(cli: Cli,
     assert stat.S_IMODE(rejected.stat().st_mode) == 0o600
 
 
-async def test_strict_sends_nothing_if_the_last_line_is_bad(cli: Cli, sandbox: Sandbox) -> None:
-    file = cli.file("s.jsonl", line("dev-1") + "{")
 async def test_bad_lines_of_a_csv_can_be_mended_and_pushed_again(cli: Cli, sandbox: Sandbox) -> None:
     rejected = cli.folder / "rejected.csv"
     file = cli.file("s.csv", "\ufeffdeviceId,pagesTotal\r\ndev-1,x\r\ndev-2,2\r\ndev-3,y\r\n")
@@ -96,6 +96,8 @@ async def test_a_csv_without_bad_lines_leaves_no_header_behind(cli: Cli, sandbox
     assert rejected.read_bytes() == b""
 
 
+async def test_strict_sends_nothing_if_the_last_line_is_bad(cli: Cli, sandbox: Sandbox) -> None:
+    file = cli.file("s.jsonl", line("dev-1") + "{")
     ended = await cli.run("push", file, "--strict", "--json")
     assert (ended.code, ended.json["sent"], ended.json["badLines"]) == (1, 0, 1)
     assert "line 2" in ended.err
@@ -216,6 +218,52 @@ async def test_the_file_that_is_read_is_not_written(cli: Cli, sandbox: Sandbox, 
     assert ended.code == 2
     assert file.read_text() == line("dev-1")
     assert sandbox.request_count == 0
+
+
+@pytest.mark.parametrize("option", ["--failures", "--bad-lines"])
+async def test_a_file_that_somebody_else_could_have_put_there_is_not_written(
+    cli: Cli, sandbox: Sandbox, option: str
+) -> None:
+    precious, link = cli.file("precious", "mine"), cli.folder / "link"
+    link.symlink_to(precious)
+    dangling = cli.folder / "dangling"
+    dangling.symlink_to(cli.folder / "new")
+    for path in (link, dangling):
+        ended = await cli.run("push", cli.file("s.jsonl", line("nobody") + "{"), option, path)
+        assert (ended.code, ended.out) == (2, "")
+        assert f"cannot write {path}: it is a symbolic link" in ended.err
+    assert precious.read_text() == "mine"
+    assert not (cli.folder / "new").exists()
+    assert sandbox.request_count == 0
+
+
+@pytest.mark.skipif(
+    sys.platform == "win32" or os.geteuid() != 0, reason="only root gives files to other users"
+)
+@pytest.mark.parametrize("option", ["--failures", "--bad-lines"])
+@pytest.mark.parametrize("kind", ["file", "pipe"])
+async def test_a_file_of_another_user_is_not_written(
+    cli: Cli, sandbox: Sandbox, option: str, kind: str
+) -> None:
+    theirs = cli.folder / "theirs"
+    if kind == "file":
+        theirs.touch()
+    else:
+        os.mkfifo(theirs)
+    os.chown(theirs, 12345, -1)
+    ended = await cli.run("push", cli.file("s.jsonl", line("nobody") + "{"), option, theirs)
+    assert (ended.code, ended.out) == (2, "")
+    assert f"cannot write {theirs}: it belongs to another user (uid 12345" in ended.err
+    assert sandbox.request_count == 0
+
+
+@pytest.mark.parametrize("option", ["--failures", "--bad-lines"])
+async def test_lines_can_go_to_a_stream_of_the_process(cli: Cli, sandbox: Sandbox, option: str) -> None:
+    file = cli.file("s.jsonl", line("nobody") + '{"deviceId": "nobody"}')
+    ended = await (await cli.start("push", file, option, "/dev/stdout", "--json")).wait()
+    assert ended.code == 1
+    kept, _ = ended.out.splitlines()
+    assert json.loads(kept)["deviceId"] == "nobody"
 
 
 async def test_faults_are_tried_again(cli: Cli, sandbox: Sandbox) -> None:
