@@ -104,7 +104,7 @@ class _Provisioner:
             identity = self._claim(request)
         except InvalidProvisionRequestError as error:
             return ProvisionResult(request, "failed", None, 0, error)
-        if self._registered and identity in self._registered:
+        if self._registered and identity is not None and identity in self._registered:
             await asyncio.sleep(0)  # a fleet that is all registered must not block the event loop
             return ProvisionResult(request, "found", self._registered[identity], 0)
         return await self._send(request, call, identity)
