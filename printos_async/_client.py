@@ -28,7 +28,7 @@ from ._models import (
     PushResult,
 )
 from ._operations import Operations
-from ._provisioning import provision_all
+from ._provisioning import ensure_all, provision_all
 from ._push_all import Statuses, push_all
 from ._pusher import StatusPusher
 from ._retry import RetryPolicy
@@ -222,6 +222,32 @@ class PrintOSClient:
         """
         self._exchange.open()
         return await provision_all(self._core, self._operations, self._answers, requests)
+
+    async def ensure_devices(self, requests: Iterable[DeviceProvisionRequest]) -> list[ProvisionResult]:
+        """Register the devices that are missing, and find those that are registered.
+
+        The device list is read once, before anything is sent. A request whose model and serial number are in it
+        is ``"found"``, with the device as it is registered: a location that differs stays as it was. The others
+        are registered as ``provision_devices`` does. A request without both model and serial number cannot be
+        looked for and fails, and so does one that repeats the model and serial number of an earlier one.
+
+        Another process that registers the same device after the list was read is not noticed: PrintOS then
+        replaces its device. Let one process at a time register a fleet.
+
+        Cancelling leaves the requests that were sent to the server; those that were not are not sent.
+
+        Args:
+            requests: The devices that are to be registered.
+
+        Returns:
+            One result for each request, in the same order.
+
+        Raises:
+            APIError: The device list could not be read. Nothing was sent.
+            ClientClosedError: The client was closed, or lives in another event loop or process.
+        """
+        self._exchange.open()
+        return await ensure_all(self._core, self._operations, self._answers, requests)
 
     async def update_device_status(self, device_id: DeviceId, status: DeviceStatusUpdate) -> None:
         """Send one status of one device.

@@ -112,8 +112,9 @@ class ProvisionResult:
 
     Attributes:
         request: The request, as the caller gave it.
-        outcome: ``"provisioned"``: the server answered with the device. ``"found"``: the answer was lost, and
-            the device list then showed a device of this model and serial number. ``"failed"``: ``error`` says why.
+        outcome: ``"provisioned"``: the server answered with the device. ``"found"``: the device list showed a
+            device of this model and serial number, before anything was sent (``ensure_devices`` only) or after
+            the answer was lost. ``"failed"``: ``error`` says why.
         device: The device, unless the outcome is ``"failed"``.
         attempts: POST requests made.
         error: The last error of a failed request, else None.

@@ -1,7 +1,7 @@
 """Provisioning many devices: bounded, a result each, and no device sent twice without a look first.
 
 PrintOS replaces a device of the same model and serial number, so a POST that may have arrived is not repeated
-before the device list was asked for it.
+before the device list was asked for it. ``ensure_all`` asks before the first POST, too.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from ._models import DeviceProvisionRequest, PrintDevice, ProvisionResult
 from ._retry import is_transient
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
     from ._answers import Answers
     from ._core import Core
@@ -23,16 +23,39 @@ if TYPE_CHECKING:
     from ._operations import Operations
 
 # Model and serial number: what PrintOS tells devices apart by.
-_Identity: TypeAlias = tuple[str, str]
+Identity: TypeAlias = tuple[str, str]
+
+
+def identity_of(device: DeviceProvisionRequest | PrintDevice) -> Identity | None:
+    """Return model and serial number, or None where one of them is missing."""
+    if isinstance(device.model, str) and isinstance(device.serial_number, str):
+        return device.model, device.serial_number
+    return None
 
 
 async def provision_all(
     core: Core, operations: Operations, answers: Answers, requests: Iterable[DeviceProvisionRequest]
 ) -> list[ProvisionResult]:
     """Provision every request; see ``PrintOSClient.provision_devices``."""
+    return await _provision(core, requests, _Provisioner(core, operations, answers))
+
+
+async def ensure_all(
+    core: Core, operations: Operations, answers: Answers, requests: Iterable[DeviceProvisionRequest]
+) -> list[ProvisionResult]:
+    """Provision the requests whose device is not registered; see ``PrintOSClient.ensure_devices``."""
+    requests = list(requests)
+    if not requests:
+        return []
+    registered = dict(_by_identity(await core.run(operations.list_devices(), answers.device_list)))
+    return await _provision(core, requests, _Provisioner(core, operations, answers, registered=registered))
+
+
+async def _provision(
+    core: Core, requests: Iterable[DeviceProvisionRequest], provisioner: _Provisioner
+) -> list[ProvisionResult]:
     requests = list(requests)
     results: dict[int, ProvisionResult] = {}
-    provisioner = _Provisioner(core, operations, answers)
     todo = iter(enumerate(requests))  # shared: each worker takes the next one
 
     async def work() -> None:
@@ -50,11 +73,28 @@ async def provision_all(
 
 
 class _Provisioner:
-    def __init__(self, core: Core, operations: Operations, answers: Answers) -> None:
+    """Provisions one device after another, for several workers.
+
+    Args:
+        core: Makes the calls.
+        operations: Describes them.
+        answers: Reads their answers.
+        registered: The devices that are not to be registered again; None to register whatever is requested.
+    """
+
+    def __init__(
+        self,
+        core: Core,
+        operations: Operations,
+        answers: Answers,
+        *,
+        registered: Mapping[Identity, PrintDevice] | None = None,
+    ) -> None:
         self._core = core
         self._operations = operations
         self._answers = answers
-        self._taken: set[_Identity] = set()
+        self._registered = registered
+        self._taken: set[Identity] = set()
         self._lookup = _Lookup(core, operations, answers)
 
     async def provision(self, request: DeviceProvisionRequest) -> ProvisionResult:
@@ -64,6 +104,14 @@ class _Provisioner:
             identity = self._claim(request)
         except InvalidProvisionRequestError as error:
             return ProvisionResult(request, "failed", None, 0, error)
+        if self._registered and identity is not None and identity in self._registered:
+            await asyncio.sleep(0)  # a fleet that is all registered must not block the event loop
+            return ProvisionResult(request, "found", self._registered[identity], 0)
+        return await self._send(request, call, identity)
+
+    async def _send(
+        self, request: DeviceProvisionRequest, call: Call, identity: Identity | None
+    ) -> ProvisionResult:
         attempts = 0
         while True:
             attempts += 1
@@ -89,16 +137,22 @@ class _Provisioner:
             if delay_s is None or not self._core.take_retry():
                 return ProvisionResult(request, "failed", None, attempts, failure)
 
-    def _claim(self, request: DeviceProvisionRequest) -> _Identity | None:
-        model, serial_number = request.model, request.serial_number
-        if not isinstance(model, str) or not isinstance(serial_number, str):
-            return None
-        if (model, serial_number) in self._taken:
+    def _claim(self, request: DeviceProvisionRequest) -> Identity | None:
+        identity = identity_of(request)
+        if identity is None:
+            if self._registered is None:
+                return None
+            raise InvalidProvisionRequestError(
+                "model and serial number are both needed to find a device that is registered; "
+                "provision_device registers one without them"
+            )
+        if identity in self._taken:
+            model, serial_number = identity
             raise InvalidProvisionRequestError(
                 f"model {model!a} with serial number {serial_number!a} is there twice: one would replace the other"
             )
-        self._taken.add((model, serial_number))
-        return model, serial_number
+        self._taken.add(identity)
+        return identity
 
 
 def _may_be_applied(call: Call, error: APIError) -> bool:
@@ -117,9 +171,9 @@ class _Lookup:
         self._lock = asyncio.Lock()
         self._asked = 0
         self._fresh = 0  # the number of the list that _devices is from
-        self._devices: dict[_Identity, PrintDevice] = {}
+        self._devices: dict[Identity, PrintDevice] = {}
 
-    async def find(self, identity: _Identity) -> PrintDevice | None:
+    async def find(self, identity: Identity) -> PrintDevice | None:
         """Give the device as a list asked for from now on shows it."""
         wanted = self._asked + 1
         async with self._lock:
@@ -131,7 +185,8 @@ class _Lookup:
         return self._devices.get(identity)
 
 
-def _by_identity(devices: Iterable[PrintDevice]) -> Iterator[tuple[_Identity, PrintDevice]]:
+def _by_identity(devices: Iterable[PrintDevice]) -> Iterator[tuple[Identity, PrintDevice]]:
     for device in devices:
-        if isinstance(device.model, str) and isinstance(device.serial_number, str):
-            yield (device.model, device.serial_number), device
+        identity = identity_of(device)
+        if identity is not None:
+            yield identity, device

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from printos_async import (
+    AttemptFinished,
     ConcurrencyLimit,
     DeviceProvisionRequest,
     HmacAuth,
@@ -20,6 +21,7 @@ from printos_async.sandbox import Faults
 from .conftest import KEY, QUICK_RETRY, SECRET
 
 if TYPE_CHECKING:
+    from printos_async import Event
     from printos_async.sandbox import Sandbox
 
 
@@ -166,3 +168,91 @@ async def test_cancelling_stops_what_was_not_sent(sandbox: Sandbox) -> None:
         await sandbox.wait_for(lambda: sandbox.in_flight == 0)
         assert posts(sandbox) == 2
         assert len(await client.list_devices()) == 12
+
+
+async def test_ensuring_registers_what_is_missing_and_finds_the_rest(
+    client: PrintOSClient, sandbox: Sandbox
+) -> None:
+    first = await client.ensure_devices(request(n) for n in range(2))
+    moved = DeviceProvisionRequest(model="Indigo 12000", serial_number="SN-1", location="Hall 4")
+    results = await client.ensure_devices([request(2), moved, request(0)])
+    assert [(result.outcome, result.attempts) for result in results] == [
+        ("provisioned", 1),
+        ("found", 0),
+        ("found", 0),
+    ]
+    assert [result.device for result in results[1:]] == [first[1].device, first[0].device]
+    assert results[1].request is moved
+    assert (posts(sandbox), lists(sandbox)) == (3, 2)
+    locations = {d.location for d in sandbox.devices.values() if d.model == "Indigo 12000"}
+    assert locations == {"Hall 3"}
+
+
+async def test_ensuring_a_fleet_a_second_time_sends_no_post(client: PrintOSClient, sandbox: Sandbox) -> None:
+    fleet = [request(n) for n in range(500)]
+    first = await client.ensure_devices(fleet)
+    second = await client.ensure_devices(fleet)
+    assert {result.outcome for result in second} == {"found"}
+    assert [result.device and result.device.id for result in second] == [
+        result.device and result.device.id for result in first
+    ]
+    assert (posts(sandbox), lists(sandbox)) == (500, 2)
+
+
+async def test_ensuring_refuses_what_cannot_be_looked_for_and_what_is_repeated(
+    client: PrintOSClient, sandbox: Sandbox
+) -> None:
+    await client.ensure_devices([request(1)])
+    results = await client.ensure_devices(
+        [DeviceProvisionRequest(model="Indigo 12000"), request(1), request(1), request(2), request(2)]
+    )
+    assert [result.outcome for result in results] == ["failed", "found", "failed", "provisioned", "failed"]
+    assert "both needed" in str(results[0].error)
+    for failed in (results[0], results[2], results[4]):
+        assert isinstance(failed.error, InvalidProvisionRequestError)
+        assert failed.attempts == 0
+    assert posts(sandbox) == 2
+
+
+async def test_ensuring_sends_nothing_if_the_list_cannot_be_read(sandbox: Sandbox) -> None:
+    sandbox.inject("server_error", operation="listDevices", times=5)
+    async with PrintOSClient(sandbox.url, auth=HmacAuth(KEY, SECRET), retry=QUICK_RETRY) as client:
+        with pytest.raises(ServerError):
+            await client.ensure_devices([request(1)])
+        assert await client.ensure_devices([]) == []
+    assert posts(sandbox) == 0
+
+
+async def test_ensuring_looks_again_after_a_lost_answer(client: PrintOSClient, sandbox: Sandbox) -> None:
+    sandbox.inject("reset_after", operation="provisionDevice")
+    [result] = await client.ensure_devices([request(1)])
+    assert (result.outcome, result.attempts) == ("found", 1)
+    assert (posts(sandbox), lists(sandbox)) == (1, 2)
+
+
+async def test_ensuring_leaves_the_event_loop_to_others(sandbox: Sandbox) -> None:
+    fleet = [request(n) for n in range(50)]
+    listed = asyncio.Event()
+    turns = 0
+
+    def on_event(event: Event) -> None:
+        if isinstance(event, AttemptFinished) and event.operation == "listDevices":
+            listed.set()
+
+    async def count_turns() -> None:
+        nonlocal turns
+        await listed.wait()
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    limit = ConcurrencyLimit(maximum=2)
+    async with PrintOSClient(sandbox.url, auth=HmacAuth(KEY, SECRET), limit=limit) as client:
+        await client.ensure_devices(fleet)
+    async with PrintOSClient(
+        sandbox.url, auth=HmacAuth(KEY, SECRET), limit=limit, hooks=[on_event]
+    ) as client:
+        counting = asyncio.create_task(count_turns())
+        await client.ensure_devices(fleet)
+        counting.cancel()
+    assert turns > 20

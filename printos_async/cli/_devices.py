@@ -1,6 +1,7 @@
 """``printos devices``."""
 
 import asyncio
+from collections import Counter
 from contextlib import aclosing
 from typing import Annotated, Any
 
@@ -8,6 +9,7 @@ import typer
 
 from printos_async._client import PrintOSClient
 from printos_async._models import DeviceProvisionRequest, PrintDevice, ProvisionResult
+from printos_async._provisioning import Identity, identity_of
 
 from . import _settings
 from ._output import EXIT_FAILED, EXIT_OK, CommandError, complain, say_json, say_rows
@@ -82,6 +84,12 @@ def provision_devices(
             show_default=False,
         ),
     ] = None,
+    replace: Annotated[
+        bool,
+        typer.Option(
+            "--replace", help="Register anew what is registered; each device gets a new identifier."
+        ),
+    ] = False,
     as_json: _AsJson = False,
     base_url: _settings.BaseUrl = None,
     key: _settings.Key = None,
@@ -93,12 +101,12 @@ def provision_devices(
     max_attempts: _settings.MaxAttempts = _settings.DEFAULT_MAX_ATTEMPTS,
     insecure_http: _settings.InsecureHttp = False,
 ) -> None:
-    """Register a device, or all devices in a file.
+    """Register a device, or all devices in a file; those that are registered are found and left as they are.
 
-    PrintOS replaces a device of the same model and serial number. A file is checked whole before anything is
-    sent; a request whose answer was lost is looked for in the device list before it is sent again.
+    Devices are told apart by model and serial number. With `--replace` all are registered anew: PrintOS then
+    replaces those of the same model and serial number. A file is checked whole before anything is sent.
 
-    Exit codes: 0 all registered, 1 some failed or some lines are bad, 2 usage or configuration.
+    Exit codes: 0 all registered or found, 1 some failed or some lines are bad, 2 usage or configuration.
     """
     given = {"model": model, "serialNumber": serial_number, "location": location}
     record = {name: value for name, value in given.items() if value is not None}
@@ -109,8 +117,10 @@ def provision_devices(
             requests = [provision_request_of(record)]
         except BadLineError as error:
             raise CommandError(str(error)) from error
+        # Without both there is nothing to look for, and nothing that would be replaced.
+        replace = replace or identity_of(requests[0]) is None
     else:
-        requests = asyncio.run(_read(file, format_of(file, file_format)))
+        requests = asyncio.run(_read(file, format_of(file, file_format), replace=replace))
     client = _settings.Connection(
         base_url=base_url,
         key=key,
@@ -122,26 +132,28 @@ def provision_devices(
         max_attempts=max_attempts,
         insecure_http=insecure_http,
     ).make_client()
-    results = asyncio.run(_provision(client, requests))
-    _report(results, as_json=as_json)
+    results, replaced = asyncio.run(_provision(client, requests, replace=replace))
+    _report(results, replaced, as_json=as_json, has_summary=file is not None)
     raise typer.Exit(EXIT_FAILED if any(result.outcome == "failed" for result in results) else EXIT_OK)
 
 
-async def _read(path: str, file_format: Format) -> list[DeviceProvisionRequest]:
+async def _read(path: str, file_format: Format, *, replace: bool) -> list[DeviceProvisionRequest]:
     parser = make_parser(file_format, DeviceProvisionRequest)
     requests = []
+    first_lines: dict[Identity, int] = {}
     bad_lines = 0
     with Source(path) as source:
         async with aclosing(LineReader(source, stop=asyncio.Event()).batches()) as batches:
-            async for batch in batches:
-                for line in batch:
-                    try:
-                        record = parser.parse(line.data, is_cut=line.is_cut)
-                        if record is not None:
-                            requests.append(provision_request_of(record))
-                    except BadLineError as error:
-                        bad_lines += 1
-                        complain(f"{source.name}, line {line.number}: {error}")
+            async for line in (line async for batch in batches for line in batch):
+                try:
+                    record = parser.parse(line.data, is_cut=line.is_cut)
+                    if record is not None:
+                        request = provision_request_of(record)
+                        _check_identity(request, line.number, first_lines, replace=replace)
+                        requests.append(request)
+                except BadLineError as error:
+                    bad_lines += 1
+                    complain(f"{source.name}, line {line.number}: {error}")
     if bad_lines:
         raise CommandError(
             f"nothing was sent: correct {bad_lines} bad lines of {source.name}", exit_code=EXIT_FAILED
@@ -149,18 +161,47 @@ async def _read(path: str, file_format: Format) -> list[DeviceProvisionRequest]:
     return requests
 
 
-async def _provision(client: PrintOSClient, requests: list[DeviceProvisionRequest]) -> list[ProvisionResult]:
+def _check_identity(
+    request: DeviceProvisionRequest, line_number: int, first_lines: dict[Identity, int], *, replace: bool
+) -> None:
+    identity = identity_of(request)
+    if identity is None:
+        if not replace:
+            raise BadLineError(
+                "needs model and serialNumber, by which registered devices are found; "
+                "--replace registers a device without them"
+            )
+    elif identity in first_lines:
+        raise BadLineError(
+            f"repeats the model and serial number of line {first_lines[identity]}: one would replace the other"
+        )
+    else:
+        first_lines[identity] = line_number
+
+
+async def _provision(
+    client: PrintOSClient, requests: list[DeviceProvisionRequest], *, replace: bool
+) -> tuple[list[ProvisionResult], int]:
+    """Return the results, and how many devices were replaced."""
     async with client:
-        return await client.provision_devices(requests)
+        if not replace:
+            return await client.ensure_devices(requests), 0
+        registered = {identity_of(device) for device in await client.list_devices()} - {None}
+        to_replace = sum(identity_of(request) in registered for request in requests)
+        if to_replace:
+            complain(f"replacing {to_replace:,} registered devices; each gets a new identifier")
+        results = await client.provision_devices(requests)
+    replaced = [result for result in results if result.outcome == "provisioned"]
+    return results, sum(identity_of(result.request) in registered for result in replaced)
 
 
-def _report(results: list[ProvisionResult], *, as_json: bool) -> None:
+def _report(results: list[ProvisionResult], replaced: int, *, as_json: bool, has_summary: bool) -> None:
     for result in results:
         if result.error is not None:
             wanted = result.request.to_dict()
             complain(f"{wanted.get('model')}, {wanted.get('serialNumber')}: {result.error}")
     if as_json:
-        say_json({"results": [_to_json(result) for result in results]})
+        say_json({"results": [_to_json(result) for result in results], "replaced": replaced})
         return
     rows = []
     for result in results:
@@ -170,6 +211,12 @@ def _report(results: list[ProvisionResult], *, as_json: bool) -> None:
             [result.outcome, device.get("id"), *map(wanted.get, ("model", "serialNumber", "location"))]
         )
     say_rows(("outcome", "id", "model", "serialNumber", "location"), rows)
+    if has_summary:
+        counts = Counter(result.outcome for result in results)
+        anew = f" ({replaced:,} of them replaced)" if replaced else ""
+        complain(
+            f"{counts['provisioned']:,} provisioned{anew}, {counts['found']:,} found, {counts['failed']:,} failed"
+        )
 
 
 def _to_json(result: ProvisionResult) -> dict[str, Any]:

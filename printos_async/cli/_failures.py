@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import os
 import stat
 from typing import TYPE_CHECKING, Self
 
 from attrs import define
 
-from ._output import CommandError
+from ._private_file import open_private
 from ._records import line_of
 
 if TYPE_CHECKING:
@@ -34,23 +33,22 @@ class FailuresFile:
 
     What the file holds already stays; it is only readable by its owner if it is made here.
 
+    Attributes:
+        path: Where it is.
+        is_regular: It can be read again; a pipe cannot.
+
     Args:
         path: The file; made if it is not there.
 
     Raises:
-        CommandError: It cannot be written.
+        CommandError: It cannot be written, is a symbolic link, or belongs to another user.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._places: dict[str, _Place] = {}
-        flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0)
-        try:
-            self._file = io.FileIO(os.open(path, flags, 0o600), "r+")
-            self._is_regular = stat.S_ISREG(os.fstat(self._file.fileno()).st_mode)
-            self._end_last_line()
-        except OSError as error:
-            raise CommandError(f"cannot write {path}: {error.strerror}") from error
+        self._file = open_private(path)
+        self.is_regular = stat.S_ISREG(os.fstat(self._file.fileno()).st_mode)
 
     def __enter__(self) -> Self:
         return self
@@ -71,7 +69,7 @@ class FailuresFile:
             OSError: It cannot be written.
         """
         line = line_of(push)
-        if self._is_regular:
+        if self.is_regular:
             offset = self._file.seek(0, os.SEEK_END)
             self._write(line)
             self.drop(push.device_id)
@@ -89,13 +87,6 @@ class FailuresFile:
         if place is not None:
             self._file.seek(place.offset)
             self._write(b" " * (place.length - 1))
-
-    def _end_last_line(self) -> None:
-        # A process that was killed may have left half a line; ours must not continue it.
-        if self._is_regular and self._file.seek(0, os.SEEK_END):
-            self._file.seek(-1, os.SEEK_END)
-            if self._file.read(1) != b"\n":
-                self._write(b"\n")
 
     def _write(self, data: bytes) -> None:
         while data:

@@ -19,10 +19,14 @@ class LibraryWarnings(logging.Handler):
     """Says on standard error what the library warns of; ten lines in ten seconds at most, then their number.
 
     A context manager: on entering it takes over from whatever the interpreter would print itself.
+
+    Args:
+        except_for: The name of the event that the command itself reports.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, except_for: str) -> None:
         super().__init__(logging.WARNING)
+        self._except_for = except_for
         self._logger = logging.getLogger("printos_async")
         self._since_s = 0.0
         self._lines = 0
@@ -39,8 +43,8 @@ class LibraryWarnings(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Say one warning, or count it."""
-        if getattr(record, "event", None) == "CircuitChanged":
-            return  # said in the command's own words, and when it closes too
+        if getattr(record, "event", None) == self._except_for:
+            return
         now_s = time.monotonic()
         if now_s - self._since_s > _SPAN_S:
             self._say_what_was_left_out()

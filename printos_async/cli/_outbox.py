@@ -13,7 +13,7 @@ from printos_async.outbox import DeadLetter, SqlOutbox
 
 from . import _settings
 from ._outbox_options import OutboxUrl, opened_outbox, outbox_url
-from ._output import CommandError, complain, say, say_json, say_rows
+from ._output import EXIT_FAILED, CommandError, complain, say, say_json, say_rows
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -117,12 +117,32 @@ def requeue(
     password_file: _settings.PasswordFile = None,
     insecure_http: _settings.InsecureHttp = False,
 ) -> None:
-    """Let statuses that were given up be sent again."""
+    """Let statuses that were given up be sent again.
+
+    Exit codes: 0 requeued, 1 nothing was given up of a device that was named, 2 usage or configuration.
+    """
     if bool(devices) == all_devices:
         raise CommandError("name the devices whose statuses are to be sent again, or give --all")
     connection = _connection(base_url, key, secret_file, login, password_file, insecure_http=insecure_http)
-    count = _run(outbox, connection, lambda opened: opened.requeue(None if all_devices else devices))
+    named = list(dict.fromkeys(devices or ()))
+    not_found: list[str] = []
+
+    async def requeue_all(opened: SqlOutbox) -> int:
+        if all_devices:
+            return await opened.requeue()
+        count = 0
+        for device_id in named:  # one by one, for the outbox only says how many there were
+            requeued = await opened.requeue([device_id])
+            count += requeued
+            if not requeued:
+                not_found.append(device_id)
+        return count
+
+    count = _run(outbox, connection, requeue_all)
     _say_count("requeued", count, as_json=as_json)
+    if not_found:
+        complain(f"nothing was given up of {', '.join(not_found)}; printos outbox failed lists what was")
+        raise typer.Exit(EXIT_FAILED)
 
 
 @app.command()

@@ -4,7 +4,7 @@ import asyncio
 import os
 from contextlib import ExitStack
 from pathlib import Path
-from typing import IO, Annotated
+from typing import Annotated
 
 import typer
 
@@ -13,6 +13,7 @@ from ._account import report
 from ._failures import FailuresFile
 from ._followed import FollowedSource
 from ._output import CommandError
+from ._private_file import open_private
 from ._push_job import PushJob
 from ._records import Format
 from ._source import STANDARD_INPUT, Source
@@ -144,7 +145,7 @@ def push(
             kept = stack.enter_context(FailuresFile(failures))
             _refuse_same_file(source, kept.fileno(), "--failures")
         if bad_lines is not None:
-            rejected = stack.enter_context(_open_bad_lines(bad_lines))
+            rejected = stack.enter_context(open_private(bad_lines, flags=os.O_APPEND))
             _refuse_same_file(source, rejected.fileno(), "--bad-lines")
         # Made here, outside of the event loop: it may ask for a secret on the terminal.
         client_settings = None if dry_run else connection.resolve()
@@ -164,13 +165,6 @@ def push(
             account = asyncio.run(job.push(client_settings.make_client(hooks=job.hooks)))
     report(account, as_json=as_json)
     raise typer.Exit(account.exit_code)
-
-
-def _open_bad_lines(path: Path) -> IO[bytes]:
-    try:
-        return os.fdopen(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), "ab", buffering=0)
-    except OSError as error:
-        raise CommandError(f"cannot write {path}: {error.strerror}") from error
 
 
 def _refuse_same_file(source: Source, file_descriptor: int, option: str) -> None:

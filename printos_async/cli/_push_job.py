@@ -66,7 +66,7 @@ class PushJob:
         self._signals = StopSignals(grace_s=_grace_s(follow))
         self._lines = self._from_the_start()
         self._started_s = time.perf_counter()
-        self._tally = Tally(failures=failures, stop=self._signals.stopping)
+        self._tally = Tally(failures=failures, stop=self._signals.stopping, names_failures=follow is None)
         self._follow = None if follow is None else Follow(follow, self._tally)
 
     @property
@@ -143,11 +143,14 @@ class PushJob:
             word = "sent" if self._spool_url is None else "accepted"
             return lines.bytes_read, f"{done:,} {word}{failed} · {rate:,.0f}/s{stopping}"
 
+        # What a pusher gives up is named by its warnings, what fails otherwise by the tally, which counts the rest.
+        warnings = LibraryWarnings(except_for="StatusFailed" if follow is None else "CircuitChanged")
         async with live_progress(
             "Pushing", total=self._source.size_bytes, sample=sample, has_bar=follow is None
         ):
             try:
-                await signals.run_until_giving_up(self._push_all(client))
+                with warnings:
+                    await signals.run_until_giving_up(self._push_all(client))
             finally:
                 tally.give_up(lines.left_over())
 
@@ -160,8 +163,7 @@ class PushJob:
         elif self._follow is None:
             await client.push_statuses(self._statuses(), on_result=self._tally.on_result)
         else:
-            with LibraryWarnings():
-                await self._follow.run(client, self._statuses())
+            await self._follow.run(client, self._statuses())
 
     async def _statuses(self) -> AsyncGenerator[StatusPush, None]:
         try:

@@ -43,7 +43,13 @@ class BadLineError(ValueError):
 
 
 class Parser(Protocol):
-    """Turns the lines of one file into records, in order."""
+    """Turns the lines of one file into records, in order.
+
+    Attributes:
+        header_line: The line without which the lines after it cannot be read; empty if there is none.
+    """
+
+    header_line: bytes
 
     def parse(self, line: bytes, *, is_cut: bool = False) -> dict[str, Any] | None:
         """Give a line's record, or None where the line holds none.
@@ -65,6 +71,8 @@ def make_parser(file_format: Format, model: type[DeviceStatusUpdate | DeviceProv
 
 class JsonLines:
     """JSON objects, one on each line."""
+
+    header_line = b""
 
     def __init__(self) -> None:
         self._decode = json.JSONDecoder(parse_constant=_no_constant).decode
@@ -100,9 +108,13 @@ class Column:
 
 
 class CsvLines:
-    """Comma-separated values under a header line; an empty cell leaves its field out."""
+    """Comma-separated values under a header line; an empty cell leaves its field out.
+
+    A header may come again, and then be another one, so that files of statuses can be put one behind the other.
+    """
 
     def __init__(self, columns: Mapping[str, Column]) -> None:
+        self.header_line = b""
         self._columns = columns
         self._header: list[Column] | None = None
 
@@ -111,10 +123,11 @@ class CsvLines:
         text = _text(line, is_cut=is_cut)
         if not text:
             return None
-        if self._header is None:
-            self._header = self._read_header(_cells(text))
-            return None
         cells = _cells(text)
+        if self._header is None or self._is_header(cells):
+            self._header = self._read_header(cells)
+            self.header_line = line
+            return None
         if len(cells) != len(self._header):
             raise BadLineError(f"has {len(cells)} values; the header has {len(self._header)}")
         record: dict[str, Any] = {}
@@ -125,6 +138,13 @@ class CsvLines:
                     part = part.setdefault(name, {})
                 part[column.path[-1]] = _value(column, cell)
         return record
+
+    def _is_header(self, cells: list[str]) -> bool:
+        return (
+            DEVICE_ID in cells
+            and len({*cells}) == len(cells)
+            and all(cell in self._columns for cell in cells)
+        )
 
     def _read_header(self, cells: list[str]) -> list[Column]:
         wanted = ",".join(self._columns)

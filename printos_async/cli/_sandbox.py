@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from printos_async._config import parse_base_url
+from printos_async._errors import ConfigurationError
+
 from ._extras import require_sandbox
 from ._output import CommandError, complain, say, say_json
 from ._signals import StopSignals
@@ -124,6 +127,11 @@ async def _serve(server: "Sandbox", exports: dict[str, str], *, as_json: bool) -
                 f"cannot listen: {error.strerror or error}; give another --port or --host"
             ) from error
         try:
+            if _is_seen_by_others(server.url):
+                complain(
+                    f"warning: {server.url} can be reached from other machines, without encryption: whoever sees the "
+                    "network sees statuses and credentials; --host 127.0.0.1 keeps it to this machine"
+                )
             if as_json:
                 say_json({"url": server.url})
             else:
@@ -140,6 +148,14 @@ async def _serve(server: "Sandbox", exports: dict[str, str], *, as_json: bool) -
         finally:
             await server.__aexit__(None, None, None)
     complain(f"stopped after {server.request_count} requests")
+
+
+def _is_seen_by_others(url: str) -> bool:
+    try:
+        parse_base_url(url, allow_insecure_http=False)  # clients refuse plain HTTP to another machine
+    except ConfigurationError:
+        return True
+    return False
 
 
 def _secret(name: str) -> str:

@@ -14,6 +14,7 @@ from printos_async._models import DeviceStatusUpdate, StatusPush
 
 from . import _parent
 from ._client_settings import ClientSettings
+from ._log import LibraryWarnings
 from ._outcomes import Outcomes
 from ._records import DEVICE_ID, JsonLines
 
@@ -34,7 +35,8 @@ async def send() -> None:
                     yield StatusPush(record.pop(DEVICE_ID), DeviceStatusUpdate.from_dict(record))
 
         async with settings.make_client(hooks=[outcomes.on_event]) as client:
-            await client.push_statuses(statuses(), on_result=outcomes.on_result)
+            with LibraryWarnings(except_for="StatusFailed"):  # the parent names failures
+                await client.push_statuses(statuses(), on_result=outcomes.on_result)
     outcomes.end()
 
 

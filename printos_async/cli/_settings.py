@@ -1,6 +1,8 @@
 """Where PrintOS is and who calls: from options, then from the environment."""
 
 import os
+import shlex
+import stat
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -14,7 +16,7 @@ from printos_async._config import PRODUCTION_URL
 from printos_async._events import Hook
 
 from ._client_settings import ClientSettings
-from ._output import CommandError
+from ._output import CommandError, complain
 
 _MAX_SECRET_BYTES = 64 * 1024
 _PANEL = "Connection"
@@ -143,11 +145,14 @@ class Connection:
 def read_secret(path: Path) -> str:
     """Give the secret in a file, without the line end that editors put there.
 
+    Warns on standard error if other users may read the file too.
+
     Raises:
         CommandError: It cannot be read, or is no secret.
     """
     try:
         with path.open("rb") as file:
+            _warn_of_other_readers(path, os.fstat(file.fileno()))
             content = file.read(_MAX_SECRET_BYTES + 1)
     except OSError as error:
         raise CommandError(f"cannot read {path}: {error.strerror}") from error
@@ -158,3 +163,15 @@ def read_secret(path: Path) -> str:
     if not secret or len(content) > _MAX_SECRET_BYTES:
         raise CommandError(f"{path} holds no secret; it must be one line of UTF-8 text")
     return secret
+
+
+def _warn_of_other_readers(path: Path, status: os.stat_result) -> None:
+    if sys.platform == "win32" or not stat.S_ISREG(status.st_mode):
+        return
+    # What belongs to root may be meant for this process's group: then it is read by that right.
+    is_own = status.st_uid == os.geteuid()
+    if status.st_mode & (stat.S_IROTH | stat.S_IRGRP if is_own else stat.S_IROTH):
+        complain(
+            f"warning: other users may read the secret in {path} (mode {stat.S_IMODE(status.st_mode):04o}); "
+            f"take the right away with chmod {'go' if is_own else 'o'}-r {shlex.quote(str(path))}"
+        )

@@ -62,6 +62,7 @@ class StatusLines:
         self._bad_lines_file = bad_lines_file
         self._batch: deque[Line] = deque()
         self._last_data = b""
+        self._kept_header = b""
         self.statuses = 0
         self.bad_lines = 0
         self.last_line = 0
@@ -111,9 +112,16 @@ class StatusLines:
             self.bad_lines += 1
             complain(f"{self._source.name}, line {line.number}: {error}")
             if self._bad_lines_file is not None:
-                self._bad_lines_file.write(line.data + b"\n")
+                self._keep_bad_line(line.data, self._bad_lines_file)
             return None
         except CommandError as error:
             raise CommandError(f"{self._source.name}, line {line.number}: {error}") from error
         self.statuses += 1
         return push
+
+    def _keep_bad_line(self, data: bytes, file: IO[bytes]) -> None:
+        header = self._parser.header_line
+        if header and header != self._kept_header:
+            file.write(header + b"\n")
+            self._kept_header = header
+        file.write(data + b"\n")

@@ -68,6 +68,7 @@ class Tally:
     Args:
         failures: Where statuses that were not sent are kept.
         stop: Set when they cannot be kept: reading on would lose more.
+        names_failures: Whether to name the first failures on standard error as they come.
 
     Attributes:
         accepted: Statuses that an outbox has kept.
@@ -82,8 +83,11 @@ class Tally:
         problem: What kept the command from doing its work, or None.
     """
 
-    def __init__(self, *, failures: FailuresFile | None, stop: asyncio.Event) -> None:
+    def __init__(
+        self, *, failures: FailuresFile | None, stop: asyncio.Event, names_failures: bool = True
+    ) -> None:
         self._failures = failures
+        self._names_failures = names_failures
         self._stop = stop
         # Those that were handed over and are not settled: how many of each device, and the newest of them.
         self._open: dict[str, tuple[int, StatusPush]] = {}
@@ -159,6 +163,8 @@ class Tally:
         newest = self._settle(failure.device_id)
         self.failed += 1
         self.errors[failure.error] += 1
+        if self._names_failures and self.failed <= MAX_FAILURES_SHOWN:
+            complain(f"{failure.device_id}: {failure.message}")
         if len(self.shown) < _MAX_FAILURES_KEPT:
             self.shown.append(failure)
         if newest is not None:
@@ -188,12 +194,18 @@ class Tally:
         }
 
     def complain_of_failures(self) -> None:
-        """Name the first failures on standard error."""
-        for failure in self.shown[:MAX_FAILURES_SHOWN]:
-            complain(f"{failure.device_id}: {failure.message}")
+        """Count the failures on standard error, and say what to do next."""
+        if not self.failed:
+            return
+        kinds = ", ".join(f"{count:,} {name}" for name, count in self.errors.most_common())
+        text = f"{self.failed:,} {'status' if self.failed == 1 else 'statuses'} failed ({kinds})"
         if self.failed > MAX_FAILURES_SHOWN:
-            kinds = ", ".join(f"{count} {name}" for name, count in self.errors.most_common())
-            complain(f"{self.failed} statuses failed, the first {MAX_FAILURES_SHOWN} are above: {kinds}")
+            text += f", the first {MAX_FAILURES_SHOWN} are named above"
+        if self._failures is None:
+            text += "; add --failures FILE to keep what fails in lines that can be pushed again"
+        elif self.problem is None and self._failures.is_regular:
+            text += "; push the file of --failures to send what it keeps again"
+        complain(text)
 
     def _settle(self, device_id: str) -> StatusPush | None:
         """Take out a status; give it if it was its device's newest, for only that one is worth keeping."""

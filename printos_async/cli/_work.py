@@ -101,7 +101,7 @@ class Work:
             settings.make_pusher(client) as pusher,
         ):
             self._pusher = pusher
-            with LibraryWarnings():
+            with LibraryWarnings(except_for="CircuitChanged"):
                 await _first_of(stop.wait(), pusher.wait_ended())
                 await pusher.drain(settings.drain_timeout_s)
 

@@ -1,10 +1,17 @@
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
+
+import pytest
 
 if TYPE_CHECKING:
     from printos_async.sandbox import Sandbox
     from tests.cli.conftest import Cli
+
+
+def posts(sandbox: Sandbox) -> int:
+    return sum(seen.method == "POST" for seen in sandbox.requests)
 
 
 async def test_devices_are_listed_for_people_and_for_machines(cli: Cli, sandbox: Sandbox) -> None:
@@ -30,12 +37,92 @@ async def test_one_device_is_provisioned_from_options(cli: Cli, sandbox: Sandbox
 
 
 async def test_many_devices_are_provisioned_from_a_file(cli: Cli, sandbox: Sandbox) -> None:
-    file = cli.file("d.csv", "model,serialNumber,location\nA,SN-1,H\nA,SN-2,\nA,SN-1,again\n")
+    file = cli.file("d.csv", "model,serialNumber,location\nA,SN-1,H\nA,SN-2,\n")
     ended = await cli.run("devices", "provision", "--file", file, "--json")
     outcomes = [result["outcome"] for result in ended.json["results"]]
-    assert (ended.code, sorted(outcomes)) == (1, ["failed", "provisioned", "provisioned"])
-    assert "is there twice" in ended.err
+    assert (ended.code, ended.err, outcomes) == (0, "", ["provisioned", "provisioned"])
+    assert ended.json["replaced"] == 0
     assert len(sandbox.devices) == 5
+
+
+async def test_a_fleet_that_is_provisioned_twice_is_found_the_second_time(cli: Cli, sandbox: Sandbox) -> None:
+    lines = (json.dumps({"model": "A", "serialNumber": f"SN-{number}"}) for number in range(500))
+    file = cli.file("d.jsonl", "\n".join(lines))
+    ended = await cli.run("devices", "provision", "--file", file)
+    assert (ended.code, ended.err) == (0, "printos: 500 provisioned, 0 found, 0 failed\n")
+    ids = [row.split("\t")[1] for row in ended.out.splitlines()[1:]]
+    ended = await cli.run("devices", "provision", "--file", file)
+    assert (ended.code, ended.err) == (0, "printos: 0 provisioned, 500 found, 0 failed\n")
+    assert [row.split("\t")[:2] for row in ended.out.splitlines()[1:]] == [["found", id_] for id_ in ids]
+    assert set(ids) < set(sandbox.devices)
+    assert posts(sandbox) == 500
+    ended = await cli.run("devices", "provision", "--file", file, "--json")
+    assert [result["attempts"] for result in ended.json["results"]] == [0] * 500
+    assert posts(sandbox) == 500
+
+
+async def test_replacing_says_how_many_it_replaces(cli: Cli, sandbox: Sandbox) -> None:
+    await cli.run("devices", "provision", "--file", cli.file("d.csv", "model,serialNumber\nA,SN-1\nA,SN-2\n"))
+    before = set(sandbox.devices)
+    file = cli.file("e.csv", "model,serialNumber\nA,SN-1\nA,SN-2\nA,SN-3\nB,\n")
+    ended = await cli.run("devices", "provision", "--file", file, "--replace")
+    assert ended.code == 0
+    assert ended.err.splitlines() == [
+        "printos: replacing 2 registered devices; each gets a new identifier",
+        "printos: 4 provisioned (2 of them replaced), 0 found, 0 failed",
+    ]
+    assert len(before - set(sandbox.devices)) == 2
+    ended = await cli.run("devices", "provision", "--file", file, "--replace", "--json")
+    assert (ended.code, ended.json["replaced"]) == (0, 3)
+
+
+@pytest.mark.parametrize("options", [[], ["--replace"]])
+async def test_a_line_that_repeats_another_is_refused_before_anything_is_sent(
+    cli: Cli, sandbox: Sandbox, options: list[str]
+) -> None:
+    file = cli.file("d.csv", "model,serialNumber,location\nA,SN-1,H\nA,SN-2,\nA,SN-1,again\n")
+    ended = await cli.run("devices", "provision", "--file", file, *options)
+    assert (ended.code, ended.out) == (1, "")
+    assert "line 4: repeats the model and serial number of line 2" in ended.err
+    assert sandbox.request_count == 0
+
+
+async def test_what_cannot_be_looked_for_is_refused_before_anything_is_sent(
+    cli: Cli, sandbox: Sandbox
+) -> None:
+    file = cli.file("d.jsonl", '{"model": "A", "serialNumber": "SN-1"}\n{"model": "A"}\n')
+    ended = await cli.run("devices", "provision", "--file", file)
+    assert (ended.code, ended.out) == (1, "")
+    assert "line 2: needs model and serialNumber" in ended.err
+    assert sandbox.request_count == 0
+
+
+async def test_one_device_is_found_or_replaced_like_those_of_a_file(cli: Cli, sandbox: Sandbox) -> None:
+    options = ("devices", "provision", "--model", "Indigo", "--serial-number", "SN-9")
+    assert (await cli.run(*options, "--json")).json["results"][0]["outcome"] == "provisioned"
+    device_id = list(sandbox.devices)[-1]
+    ended = await cli.run(*options)
+    assert (ended.code, ended.err) == (0, "")
+    assert f"found\t{device_id}\tIndigo\tSN-9" in ended.out
+    ended = await cli.run(*options, "--replace", "--json")
+    assert (ended.json["results"][0]["outcome"], ended.json["replaced"]) == ("provisioned", 1)
+    assert device_id not in sandbox.devices
+
+
+async def test_one_device_without_a_serial_number_is_registered(cli: Cli, sandbox: Sandbox) -> None:
+    ended = await cli.run("devices", "provision", "--model", "Indigo", "--json")
+    assert (ended.code, ended.err, ended.json["results"][0]["outcome"]) == (0, "", "provisioned")
+    assert len(sandbox.devices) == 4
+
+
+async def test_a_list_that_cannot_be_read_provisions_nothing(cli: Cli, sandbox: Sandbox) -> None:
+    sandbox.inject("server_error", operation="listDevices", times=2)
+    file = cli.file("d.csv", "model,serialNumber\nA,SN-1\n")
+    for options in ((), ("--replace",)):
+        ended = await cli.run("devices", "provision", "--file", file, "--max-attempts", "1", *options)
+        assert (ended.code, ended.out) == (1, "")
+        assert "GET /devices: 503" in ended.err
+    assert posts(sandbox) == 0
 
 
 async def test_a_bad_line_provisions_nothing(cli: Cli, sandbox: Sandbox) -> None:

@@ -7,6 +7,8 @@ import pty
 import re
 import signal
 import sys
+import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,8 +16,6 @@ import pytest
 from printos_async.sandbox import Faults, Sandbox
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from tests.cli.conftest import Cli, Running
 
 posix_only = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals and files")
@@ -44,6 +44,15 @@ def append(path: Path, data: bytes) -> None:
 async def read_complaint(process: Running) -> str:
     assert process.process.stderr is not None
     return (await process.process.stderr.readline()).decode()
+
+
+def wait_until_open(process: Running, path: Path) -> None:
+    """Wait until a process has opened the file that has this name now."""
+    descriptors = Path(f"/proc/{process.process.pid}/fd")
+    deadline_s = time.monotonic() + 20
+    while not any(entry.exists() and entry.samefile(path) for entry in descriptors.iterdir()):
+        assert time.monotonic() < deadline_s
+        time.sleep(0.01)
 
 
 def kept(path: Path) -> dict[str, int]:
@@ -105,6 +114,24 @@ async def test_a_file_that_is_replaced_is_read_to_its_end_and_then_the_new_one(
     process.send_signal(signal.SIGINT)
     ended = await process.wait()
     assert (ended.code, ended.json["sent"], ended.json["badLines"]) == (130, 4, 1)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc")
+async def test_files_that_are_replaced_while_reading_waits_are_all_read(cli: Cli, sandbox: Sandbox) -> None:
+    await sandbox.block()
+    file = cli.file("s.jsonl", line("dev-1", 1) + line("dev-2", 1))
+    process = await cli.start("push", "--follow", file, "--json", "--max-pending-devices", "1")
+    await sandbox.wait_for(lambda: sandbox.in_flight == 1)
+    for number in range(2, 6):
+        file.rename(cli.folder / f"s.jsonl.{number}")
+        cli.file("s.jsonl", line("dev-1", number) + line("dev-2", number))
+        await asyncio.to_thread(wait_until_open, process, file)
+    await sandbox.release()
+    await has(sandbox, 5, "dev-2")
+    process.send_signal(signal.SIGTERM)
+    ended = await process.wait()
+    assert (ended.json["statuses"], ended.json["badLines"]) == (10, 0)
+    assert ended.json["sent"] + ended.json["superseded"] == 10
 
 
 @posix_only

@@ -150,6 +150,20 @@ async def test_what_was_given_up_is_sent_again_if_asked_for(cli: Cli, sandbox: S
         assert "or give --all" in ended.err
 
 
+async def test_a_device_of_which_nothing_was_given_up_is_named(cli: Cli, sandbox: Sandbox, url: str) -> None:
+    await cli.run("push", cli.file("s.jsonl", line("waits")), "--outbox", url)
+    await give_up(url, sandbox, {"a": "503"})
+    ended = await run_outbox(cli, url, "requeue", "waits", "a", "no-such-device", "a")
+    assert (ended.code, ended.out) == (1, "1 requeued\n")
+    assert ended.err == (
+        "printos: nothing was given up of waits, no-such-device; printos outbox failed lists what was\n"
+    )
+    ended = await run_outbox(cli, url, "requeue", "no-such-device", "--json")
+    assert (ended.code, ended.json) == (1, {"requeued": 0})
+    assert "no-such-device" in ended.err
+    assert (await run_outbox(cli, url, "requeue", "--all")).code == 0
+
+
 async def test_only_what_is_meant_is_purged(cli: Cli, sandbox: Sandbox, url: str) -> None:
     await cli.run("push", cli.file("s.jsonl", line("waits")), "--outbox", url)
     await give_up(url, sandbox, {"a": "503"})

@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+import asyncio
 import json
+import os
+import re
 import stat
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -61,6 +65,37 @@ async def test_bad_lines_are_named_and_kept_and_do_not_stop_the_others(cli: Cli,
     assert stat.S_IMODE(rejected.stat().st_mode) == 0o600
 
 
+async def test_bad_lines_of_a_csv_can_be_mended_and_pushed_again(cli: Cli, sandbox: Sandbox) -> None:
+    rejected = cli.folder / "rejected.csv"
+    file = cli.file("s.csv", "\ufeffdeviceId,pagesTotal\r\ndev-1,x\r\ndev-2,2\r\ndev-3,y\r\n")
+    assert (await cli.run("push", file, "--bad-lines", rejected)).code == 1
+    assert rejected.read_bytes() == b"deviceId,pagesTotal\r\ndev-1,x\r\ndev-3,y\r\n"
+    # Another file with columns in another order, and its bad lines behind those of the first.
+    file = cli.file("t.csv", "pagesTotal,deviceId\nz,dev-2\n")
+    assert (await cli.run("push", file, "--bad-lines", rejected)).code == 1
+
+    mended = cli.file("mended.csv", re.sub("[xyz]", "7", rejected.read_text()))
+    ended = await cli.run("push", mended, "--json")
+    assert (ended.code, ended.json["sent"], ended.err) == (0, 3, "")
+    assert [pages_total(sandbox, f"dev-{number}") for number in (1, 2, 3)] == [7, 7, 7]
+
+
+async def test_each_header_of_a_csv_goes_before_its_bad_lines_once(cli: Cli) -> None:
+    rejected = cli.folder / "rejected.csv"
+    bad = "deviceId,pagesTotal\ndev-1,x\ndev-2,y\npagesTotal,deviceId\nz,dev-3\n"
+    file = cli.file("s.csv", bad + "deviceId,status\nstatus,deviceId\ndeviceId,pagesTotal\ndev-1,1\n")
+    ended = await cli.run("push", file, "--dry-run", "--json", "--bad-lines", rejected)
+    assert (ended.code, ended.json["statuses"], ended.json["badLines"]) == (1, 1, 3)
+    assert rejected.read_text() == bad
+
+
+async def test_a_csv_without_bad_lines_leaves_no_header_behind(cli: Cli, sandbox: Sandbox) -> None:
+    rejected = cli.folder / "rejected.csv"
+    file = cli.file("s.csv", "deviceId,pagesTotal\ndev-1,1\n")
+    assert (await cli.run("push", file, "--bad-lines", rejected)).code == 0
+    assert rejected.read_bytes() == b""
+
+
 async def test_strict_sends_nothing_if_the_last_line_is_bad(cli: Cli, sandbox: Sandbox) -> None:
     file = cli.file("s.jsonl", line("dev-1") + "{")
     ended = await cli.run("push", file, "--strict", "--json")
@@ -118,6 +153,45 @@ async def test_failed_statuses_can_be_pushed_again(cli: Cli, sandbox: Sandbox) -
     assert (pages_total(sandbox, "new-1"), pages_total(sandbox, "new-2")) == (1, 3)
 
 
+@pytest.mark.parametrize("options", [(), ("--processes", "2")], ids=["one process", "two processes"])
+async def test_the_first_ten_failures_are_named_once_and_the_others_counted(
+    cli: Cli, sandbox: Sandbox, options: tuple[str, ...]
+) -> None:
+    file = cli.file("s.jsonl", "".join(line(f"nobody-{number}") for number in range(1_000)))
+    process = await cli.start("push", file, *options)
+    ended = await process.wait()
+    *named, count = ended.err.splitlines()
+    assert ended.code == 1
+    assert (
+        len(named)
+        == len({re.match(r"printos: (nobody-\d+): PUT .* 404 Not Found", text) for text in named})
+        == 10
+    )
+    assert count == (
+        "printos: 1,000 statuses failed (1,000 NotFoundError), the first 10 are named above; "
+        "add --failures FILE to keep what fails in lines that can be pushed again"
+    )
+
+
+async def test_how_to_push_again_what_failed_is_said(cli: Cli, sandbox: Sandbox) -> None:
+    file, failures = cli.file("s.jsonl", line("dev-1") + line("nobody")), cli.folder / "failed.jsonl"
+    ended = await cli.run("push", file, "--failures", failures)
+    named, count = ended.err.splitlines()
+    assert "nobody: PUT" in named
+    assert count == (
+        "printos: 1 status failed (1 NotFoundError); push the file of --failures to send what it keeps again"
+    )
+
+
+async def test_a_failure_is_named_while_a_pipe_is_still_open(cli: Cli, sandbox: Sandbox) -> None:
+    process = await cli.start("push", "-")
+    await process.write(line("nobody").encode())
+    assert process.process.stderr is not None
+    async with asyncio.timeout(20):
+        assert b"nobody: PUT" in await process.process.stderr.readline()
+    assert (await process.wait(b"")).code == 1
+
+
 async def test_a_failed_status_is_not_kept_once_a_newer_one_was_sent(cli: Cli, sandbox: Sandbox) -> None:
     sandbox.inject("server_error", device_id="dev-1")
     failures = cli.folder / "failures.jsonl"
@@ -144,6 +218,52 @@ async def test_the_file_that_is_read_is_not_written(cli: Cli, sandbox: Sandbox, 
     assert ended.code == 2
     assert file.read_text() == line("dev-1")
     assert sandbox.request_count == 0
+
+
+@pytest.mark.parametrize("option", ["--failures", "--bad-lines"])
+async def test_a_file_that_somebody_else_could_have_put_there_is_not_written(
+    cli: Cli, sandbox: Sandbox, option: str
+) -> None:
+    precious, link = cli.file("precious", "mine"), cli.folder / "link"
+    link.symlink_to(precious)
+    dangling = cli.folder / "dangling"
+    dangling.symlink_to(cli.folder / "new")
+    for path in (link, dangling):
+        ended = await cli.run("push", cli.file("s.jsonl", line("nobody") + "{"), option, path)
+        assert (ended.code, ended.out) == (2, "")
+        assert f"cannot write {path}: it is a symbolic link" in ended.err
+    assert precious.read_text() == "mine"
+    assert not (cli.folder / "new").exists()
+    assert sandbox.request_count == 0
+
+
+@pytest.mark.skipif(
+    sys.platform == "win32" or os.geteuid() != 0, reason="only root gives files to other users"
+)
+@pytest.mark.parametrize("option", ["--failures", "--bad-lines"])
+@pytest.mark.parametrize("kind", ["file", "pipe"])
+async def test_a_file_of_another_user_is_not_written(
+    cli: Cli, sandbox: Sandbox, option: str, kind: str
+) -> None:
+    theirs = cli.folder / "theirs"
+    if kind == "file":
+        theirs.touch()
+    else:
+        os.mkfifo(theirs)
+    os.chown(theirs, 12345, -1)
+    ended = await cli.run("push", cli.file("s.jsonl", line("nobody") + "{"), option, theirs)
+    assert (ended.code, ended.out) == (2, "")
+    assert f"cannot write {theirs}: it belongs to another user (uid 12345" in ended.err
+    assert sandbox.request_count == 0
+
+
+@pytest.mark.parametrize("option", ["--failures", "--bad-lines"])
+async def test_lines_can_go_to_a_stream_of_the_process(cli: Cli, sandbox: Sandbox, option: str) -> None:
+    file = cli.file("s.jsonl", line("nobody") + '{"deviceId": "nobody"}')
+    ended = await (await cli.start("push", file, option, "/dev/stdout", "--json")).wait()
+    assert ended.code == 1
+    kept, _ = ended.out.splitlines()
+    assert json.loads(kept)["deviceId"] == "nobody"
 
 
 async def test_faults_are_tried_again(cli: Cli, sandbox: Sandbox) -> None:

@@ -11,9 +11,18 @@ import pytest
 from printos_async.sandbox import Sandbox
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.cli.conftest import Cli
 
 LIST = ("devices", "list")
+posix_only = pytest.mark.skipif(sys.platform == "win32", reason="POSIX rights")
+
+
+def secret_file(cli: Cli, content: str, mode: int = 0o600) -> Path:
+    file = cli.file("secret file", content)
+    file.chmod(mode)
+    return file
 
 
 @pytest.mark.parametrize(
@@ -44,7 +53,7 @@ async def test_options_come_before_the_environment(cli: Cli, monkeypatch: pytest
         monkeypatch.setenv("PRINTOS_BASE_URL", "http://127.0.0.1:1")
         monkeypatch.setenv("PRINTOS_KEY", "wrong")
         monkeypatch.setenv("PRINTOS_SECRET", "wrong")
-        file = cli.file("secret", "s3cret\r\n")
+        file = secret_file(cli, "s3cret\r\n")
         ended = await cli.run(*LIST, "--base-url", sandbox.url, "--key", "right", "--secret-file", file)
         assert (ended.code, ended.err) == (0, "")
 
@@ -55,10 +64,50 @@ async def test_a_login_given_as_an_option_hides_a_key_of_the_environment(
     async with Sandbox(logins={"me": "pass word"}) as sandbox:
         monkeypatch.setenv("PRINTOS_KEY", "other")
         monkeypatch.setenv("PRINTOS_SECRET", "other")
-        file = cli.file("password", "pass word\n")
+        file = secret_file(cli, "pass word\n")
         ended = await cli.run(*LIST, "--base-url", sandbox.url, "--login", "me", "--password-file", file)
         assert (ended.code, ended.err) == (0, "")
         assert sandbox.logins_count == 1
+
+
+@posix_only
+@pytest.mark.parametrize(
+    ("mode", "owner", "advice"),
+    [
+        (0o600, 0, ""),
+        (0o604, 0, "chmod go-r"),
+        (0o640, 0, "chmod go-r"),
+        (0o640, 12345, ""),
+        (0o644, 12345, "chmod o-r"),
+    ],
+    ids=["private", "all users", "group", "group of somebody else's", "all users, somebody else's"],
+)
+@pytest.mark.parametrize("options", [("--key", "k", "--secret-file"), ("--login", "l", "--password-file")])
+async def test_a_secret_that_other_users_may_read_is_warned_of_once(
+    cli: Cli, options: tuple[str, ...], mode: int, owner: int, advice: str
+) -> None:
+    file = secret_file(cli, "hunter2\n", mode)
+    if owner:
+        if os.geteuid():
+            pytest.skip("only root gives files to other users")
+        os.chown(file, owner, -1)
+    async with Sandbox() as sandbox:
+        ended = await cli.run(*LIST, "--base-url", sandbox.url, *options, file)
+    assert ended.code == 0
+    warning = (
+        f"printos: warning: other users may read the secret in {file} (mode {mode:04o}); "
+        f"take the right away with {advice} '{file}'\n"
+    )
+    assert ended.err == (warning if advice else "")
+
+
+@posix_only
+async def test_the_processes_of_a_command_warn_once(cli: Cli) -> None:
+    file, secret = cli.file("s.jsonl", ""), secret_file(cli, "hunter2\n", 0o644)
+    options = ("--base-url", "http://127.0.0.1:1", "--key", "k", "--secret-file", secret, "--processes", "2")
+    ended = await (await cli.start("push", file, *options)).wait()
+    assert ended.code == 0
+    assert ended.err.count("warning") == 1
 
 
 @pytest.mark.parametrize(

@@ -70,6 +70,21 @@ async def test_the_sandbox_runs_until_it_is_told_to_stop(cli: Cli) -> None:
     assert "very-secret" not in first + ended.out + ended.err
 
 
+@pytest.mark.parametrize(("host", "count"), [("0.0.0.0", 1), ("127.0.0.1", 0), ("localhost", 0)])
+async def test_a_sandbox_that_other_machines_reach_is_warned_of(cli: Cli, host: str, count: int) -> None:
+    process = await cli.start("sandbox", "--port", "0", "--host", host, "--json")
+    url = json.loads(await process.read_line())["url"]
+    process.send_signal(signal.SIGTERM)
+    ended = await process.wait()
+    *warnings, stopped = ended.err.splitlines()
+    assert (ended.code, len(warnings)) == (0, count)
+    assert "stopped after" in stopped
+    for warning in warnings:
+        assert warning.startswith(
+            f"printos: warning: {url} can be reached from other machines, without encryption"
+        )
+
+
 async def test_a_client_can_be_pointed_at_the_sandbox_that_was_started(
     cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -91,6 +91,7 @@ async def operations(client: PrintOSClient) -> None:
             DeviceProvisionRequest(serial_number=str(n)) for n in range(3)
         )
         assert_type(results, list[ProvisionResult])
+        assert_type(await printos.ensure_devices(result.request for result in results), list[ProvisionResult])
         assert_type(results[0].outcome, Literal["provisioned", "found", "failed"])
         assert_type(results[0].device, PrintDevice | None)
         await printos.update_device_status("dev-1", STATUS)
