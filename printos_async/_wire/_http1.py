@@ -45,7 +45,7 @@ class Http1Wire:
         data = _serialize(request)
         connection = self._take_idle(request)
         if connection is None:
-            return self._connect_and_send(request.origin, data, deadline, max_body_bytes)
+            return self._connect_and_send(request, deadline, max_body_bytes)
         return connection.exchange(data, deadline=deadline, max_body_bytes=max_body_bytes)
 
     async def aclose(self) -> None:
@@ -87,10 +87,13 @@ class Http1Wire:
         return None
 
     async def _connect_and_send(
-        self, origin: Origin, data: bytes, deadline: float, max_body_bytes: int
+        self, request: WireRequest, deadline: float, max_body_bytes: int
     ) -> WireResponse:
-        connection = await self._connect(origin, deadline)
-        return await connection.exchange(data, deadline=deadline, max_body_bytes=max_body_bytes)
+        connection = await self._connect(request.origin, deadline)
+        # Written once more in place of being kept: a traceback may show the values of locals, after a cancellation too.
+        return await connection.exchange(
+            _serialize(request), deadline=deadline, max_body_bytes=max_body_bytes
+        )
 
     async def _connect(self, origin: Origin, deadline: float) -> Connection:
         loop = asyncio.get_running_loop()
