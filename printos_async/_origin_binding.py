@@ -29,8 +29,7 @@ class OriginBinding:
         Raises:
             ConfigurationError: The request goes to another origin than the first one did.
         """
-        url = request.url
-        origin = httpx.URL(scheme=url.scheme, host=url.host, port=url.port, path="/")
+        origin = httpx.URL(f"{request.url.scheme}://{request.url.netloc.decode('ascii')}/")
         self._origin = self._origin or origin
         if self._origin != origin:
             raise ConfigurationError(
