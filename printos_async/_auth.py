@@ -229,7 +229,7 @@ class SessionTokenAuth(ReadyAuth):
                         login = self._login_request(request)
                         self._failure = _unfinished(login)  # until an answer says otherwise
                         response = yield login
-                        if response.request is not login:
+                        if response.history and response.request is not login:
                             response = response.history[-1]  # a redirect: nothing from elsewhere is a token
                         await response.aread()
                         self._token = self._take_token(response)
