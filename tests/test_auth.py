@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from printos_async import (
@@ -342,6 +342,7 @@ def test_a_login_url_that_cannot_be_used_is_refused_without_being_quoted(login_u
     assert caught.value.__context__ is None
 
 
+@settings(deadline=None)
 @given(
     st.text(max_size=20)
     | st.from_regex(r"(https?:)?(//)?[xn\-.\[\]:@%0-9a-f]{0,12}(/.{0,4})?", fullmatch=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from printos_async import (
@@ -108,6 +108,7 @@ def test_a_base_url_that_is_wrong_or_unsafe_is_refused(url: Any, problem: str) -
     assert "hunter2@" not in str(caught.value)
 
 
+@settings(deadline=None)
 @given(
     st.text(max_size=30)
     | st.from_regex(
