@@ -6,6 +6,7 @@ import hashlib
 import os
 import shutil
 import sys
+import tarfile
 from pathlib import Path
 
 import nox
@@ -60,8 +61,17 @@ def package(session: nox.Session) -> None:
     session.install("build>=1.2")
     folder = Path(session.create_tmp()).resolve()
     shutil.rmtree(folder, ignore_errors=True)
-    session.run("python", "-m", "build", "--outdir", str(folder / "dist"), silent=True)
+    stray = ROOT / "stray.env"  # as somebody may leave one there; it must not be packed
+    stray.touch()
+    try:
+        session.run("python", "-m", "build", "--outdir", str(folder / "dist"), silent=True)
+    finally:
+        stray.unlink()
     [wheel] = (folder / "dist").glob("*.whl")
+    [sdist] = (folder / "dist").glob("*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        if any(stray.name in name for name in archive.getnames()):
+            session.error(f"{sdist.name} holds {stray.name}")
     for name, extras in {"core": "", "full": "[cli,sandbox]"}.items():
         environment = folder / name
         python = str(environment / BIN / "python")

@@ -13,6 +13,7 @@ from abc import abstractmethod
 from typing import TYPE_CHECKING
 
 import httpx
+from attrs import define, field
 
 from ._errors import (
     APIError,
@@ -23,6 +24,7 @@ from ._errors import (
     TransportError,
     status_error_class,
 )
+from ._origin_binding import OriginBinding, SentOnce
 from ._retry import parse_retry_after
 from ._signing import format_timestamp, keyed, signed_headers
 
@@ -36,7 +38,7 @@ TOKEN_HEADER = "Indigo-SmS-Auth-Token"  # noqa: S105  # the header's name
 DEFAULT_LOGIN_URL = "/api/aaa/v1/devices/login"
 # Set on a request that was refused once already: it must not be replayed a second time.
 REPLAY_EXTENSION = "printos_async.replay"
-# A refused login is not tried again for this long, whoever asks.
+# A refused login is not tried again for this long, whoever asks; nor a login whose token was refused at once.
 REFUSED_LOGIN_HOLD_S = 30.0
 _MAX_TOKEN_CHARS = 8192
 
@@ -50,7 +52,7 @@ class ReadyAuth(httpx.Auth):
 
     @abstractmethod
     def refused(self, headers: Headers) -> bool:
-        """Take note that the server answered 401; True if the flow can get other headers."""
+        """Take note that a request with these headers was answered 401; True if the flow can get others."""
 
     @property
     @abstractmethod
@@ -65,6 +67,9 @@ class ReadyAuth(httpx.Auth):
 class HmacAuth(ReadyAuth):
     """Signs every request with a PrintOS device key and its secret.
 
+    In other httpx clients it signs requests to one origin, that of the first request. A request or a redirect to
+    another one raises ``ConfigurationError``: httpx would take the signature along.
+
     Args:
         key: The key, visible ASCII characters.
         secret: The secret that belongs to it; any text.
@@ -77,16 +82,21 @@ class HmacAuth(ReadyAuth):
     """
 
     def __init__(self, key: str, secret: str, *, clock: Callable[[], float] = time.time) -> None:
-        self._key = _visible("key", key)
-        _check_secret("secret", secret)
+        problem = _key_problem(key) or _secret_problem("secret", secret)
+        if problem:
+            del secret  # some tracebacks show the values of locals
+            raise ConfigurationError(problem)
+        self._key = key
         self._secret = secret
+        self._binding = OriginBinding()
         self._keyed_hmac = keyed(secret.encode())
         self._clock = clock
         self._millisecond = -1
         self._timestamp = ""
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}(key={self._key[:4] + '…'!r})"
+        key = getattr(self, "_key", "")  # missing in the traceback of one that was refused
+        return f"{type(self).__name__}(key={key[:4] + '…'!r})"
 
     @property
     def account(self) -> str:
@@ -109,8 +119,19 @@ class HmacAuth(ReadyAuth):
         """Give the secret."""
         return (self._secret,)
 
+    def sync_auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
+        """Sign a request of a synchronous httpx client."""
+        self._binding.keep(request, synchronous=True)
+        yield from self.auth_flow(request)
+
+    async def async_auth_flow(self, request: httpx.Request) -> AsyncGenerator[httpx.Request, httpx.Response]:
+        """Sign a request of an asynchronous httpx client."""
+        self._binding.keep(request)
+        for signed in self.auth_flow(request):
+            yield signed
+
     def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
-        """Sign a request of any httpx client."""
+        """Sign a request."""
         path = request.url.raw_path.partition(b"?")[0].decode("ascii")
         request.headers.update(dict(self.headers(request.method, path)))
         yield request
@@ -120,7 +141,11 @@ class SessionTokenAuth(ReadyAuth):
     """Logs in once and sends the session token; logs in again when the server answers 401.
 
     However many requests find the token missing or refused at once, one of them logs in. A request that was
-    refused is sent once more with the new token, not twice.
+    refused is sent once more with the new token, not twice. A token that no request was accepted with is no reason
+    to log in again for 30 s, for the next one would be refused as well.
+
+    In other httpx clients the token goes to one origin, that of the first request. A request or a redirect to
+    another one raises ``ConfigurationError``. A redirect of the login is refused: the password is sent once.
 
     Args:
         login: The device login.
@@ -128,7 +153,7 @@ class SessionTokenAuth(ReadyAuth):
         login_url: Where to log in; absolute, or relative to the base URL's origin.
 
     Raises:
-        ConfigurationError: A value is empty or cannot be sent.
+        ConfigurationError: A value is empty or cannot be sent, or the login URL holds credentials.
 
     Source: HP's description of ``POST /api/aaa/v1/devices/login`` and ``Indigo-SmS-Auth-Token``. The answer's
     expiry is a hint only, so 401 decides.
@@ -137,12 +162,19 @@ class SessionTokenAuth(ReadyAuth):
     requires_response_body = True
 
     def __init__(self, login: str, password: str, *, login_url: str = DEFAULT_LOGIN_URL) -> None:
-        _check_secret("login", login)
-        _check_secret("password", password)
+        problem = (
+            _secret_problem("login", login)
+            or _secret_problem("password", password)
+            or _login_url_problem(login_url)
+        )
+        if problem:
+            del password, login_url  # some tracebacks show the values of locals
+            raise ConfigurationError(problem)
         self._login = login
         self._password = password
         self._login_url = login_url
-        self._token: str | None = None
+        self._token: _Token | None = None
+        self._binding = OriginBinding()
         self._logins = 0  # logins tried; tells a waiter whether somebody tried while it waited
         self._failure: APIError | None = None  # why the last one failed
         self._tried_at_s = 0.0
@@ -150,7 +182,8 @@ class SessionTokenAuth(ReadyAuth):
         self._lock_loop: asyncio.AbstractEventLoop | None = None
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}(login_url={self._login_url!r})"
+        login_url = getattr(self, "_login_url", "")  # missing in the traceback of one that was refused
+        return f"{type(self).__name__}(login_url={login_url!r})"
 
     @property
     def account(self) -> str:
@@ -158,18 +191,18 @@ class SessionTokenAuth(ReadyAuth):
         return f"login {self._login}"
 
     def headers(self, method: str, path: str) -> Headers | None:  # noqa: ARG002
-        """Give the token's header, or None before the first login."""
-        return None if self._token is None else ((TOKEN_HEADER.lower(), self._token),)
+        """Give the token's header, or None while there is none that is known to work."""
+        token = self._token
+        return token.headers if token is not None and token.worked else None
 
     def refused(self, headers: Headers) -> bool:
         """Forget the token if it is still the one that was refused."""
-        if self._token is not None and headers[0][1] == self._token:
-            self._token = None
-        return True
+        token = self._token
+        return token is None or token.headers[0] not in headers or self._forget(token)
 
     def secrets(self) -> tuple[str, ...]:
         """Give password and token."""
-        return (self._password,) if self._token is None else (self._password, self._token)
+        return (self._password,) if self._token is None else (self._password, self._token.headers[0][1])
 
     def sync_auth_flow(self, request: httpx.Request) -> NoReturn:  # noqa: ARG002
         """Refuse: the token is shared by the tasks of an event loop."""
@@ -178,8 +211,9 @@ class SessionTokenAuth(ReadyAuth):
     async def async_auth_flow(self, request: httpx.Request) -> AsyncGenerator[httpx.Request, httpx.Response]:
         """Authenticate a request of any httpx client."""
         replayed = bool(request.extensions.get(REPLAY_EXTENSION))
+        if REPLAY_EXTENSION not in request.extensions:  # not from our own client, which follows no redirect
+            self._binding.keep(request)
         while True:
-            had_token = self._token is not None
             if self._token is None:
                 tried_before = self._logins
                 async with self._single_flight():
@@ -195,17 +229,29 @@ class SessionTokenAuth(ReadyAuth):
                         login = self._login_request(request)
                         self._failure = _unfinished(login)  # until an answer says otherwise
                         response = yield login
+                        if response.history and response.request is not login:
+                            response = response.history[-1]  # a redirect: nothing from elsewhere is a token
                         await response.aread()
                         self._token = self._take_token(response)
             token = self._token
-            request.headers[TOKEN_HEADER] = token
+            request.headers.update(dict(token.headers))
             response = yield request
             if response.status_code != 401:
+                token.worked = token.worked or response.status_code < 500
                 return
-            self.refused(((TOKEN_HEADER, token),))
-            if replayed or not had_token:
+            if replayed or not self._forget(token):
                 return
             replayed = True
+
+    def _forget(self, token: _Token) -> bool:
+        """Forget a token that was refused; False where another login would not help either."""
+        now_s = asyncio.get_running_loop().time()
+        if not token.worked and now_s - token.since_s < REFUSED_LOGIN_HOLD_S:
+            # Kept: what the server refuses may be this one request, and others may show that the token is good.
+            return False
+        if token is self._token:
+            self._token = None
+        return True
 
     def _refused_recently(self) -> bool:
         refused = isinstance(self._failure, AuthenticationError)
@@ -218,12 +264,16 @@ class SessionTokenAuth(ReadyAuth):
         return self._lock
 
     def _login_request(self, request: httpx.Request) -> httpx.Request:
-        body = {"login": self._login, "password": self._password}
-        return httpx.Request(
-            "POST", request.url.join(self._login_url), json=body, headers={"accept": "application/json"}
+        login = httpx.Request(
+            "POST",
+            request.url.join(self._login_url),
+            json={"login": self._login, "password": self._password},
+            headers={"accept": "application/json"},
         )
+        login.stream = SentOnce(login.content)
+        return login
 
-    def _take_token(self, response: httpx.Response) -> str:
+    def _take_token(self, response: httpx.Response) -> _Token:
         path = response.request.url.path
         status = response.status_code
         if not response.is_success:
@@ -249,7 +299,16 @@ class SessionTokenAuth(ReadyAuth):
             )
             raise copy.copy(self._failure)
         self._failure = None
-        return token
+        return _Token(((TOKEN_HEADER.lower(), token),), asyncio.get_running_loop().time())
+
+
+@define(eq=False, repr=False)
+class _Token:
+    """A session token; without a repr, for it is a secret."""
+
+    headers: Headers = field(repr=False)
+    since_s: float
+    worked: bool = False  # a request with it was answered other than 401
 
 
 def _json_token(response: httpx.Response) -> str | None:
@@ -283,20 +342,31 @@ def _unfinished(login: httpx.Request) -> TransportError:
     )
 
 
-def _check_secret(name: str, value: object) -> None:
+def _secret_problem(name: str, value: object) -> str:
+    """Say what is wrong with a secret, or with a login; quotes nothing of it."""
     if not isinstance(value, str) or not value:
-        raise ConfigurationError(f"{name} must be a non-empty str")
-    if not value.isascii():
-        failed = False
-        try:
-            value.encode()
-        except UnicodeEncodeError:
-            failed = True
-        if failed:  # outside the handler: the codec's error quotes the value
-            raise ConfigurationError(f"{name} holds a character that UTF-8 cannot carry")
+        return f"{name} must be a non-empty str"
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return f"{name} holds a character that UTF-8 cannot carry"
+    return ""
 
 
-def _visible(name: str, value: object) -> str:
+def _key_problem(value: object) -> str:
     if not isinstance(value, str) or not value or not all("!" <= c <= "~" for c in value) or ":" in value:
-        raise ConfigurationError(f"{name} must be visible ASCII characters without a colon")
-    return value
+        return "key must be visible ASCII characters without a colon"
+    return ""
+
+
+def _login_url_problem(value: object) -> str:
+    problem = ""
+    try:
+        url = httpx.URL(value) if isinstance(value, str) and value else None
+        if url is None or url.scheme not in {"", "http", "https"} or bool(url.scheme) > bool(url.host):
+            problem = "login_url must be an absolute HTTP URL, or a path"
+        elif url.userinfo:
+            problem = "login_url must not hold credentials"
+    except (httpx.InvalidURL, ValueError):
+        problem = "login_url is not a URL"
+    return problem

@@ -32,11 +32,12 @@ def parse_base_url(base_url: str, *, allow_insecure_http: bool) -> tuple[Origin,
     # No part of the text is repeated in these errors: it may hold a password.
     try:
         url = httpx.URL(base_url.strip())
-    except (httpx.InvalidURL, UnicodeError):
+        host = url.host  # decoded only now, which fails for `xn--`
+    except (httpx.InvalidURL, ValueError):
         url = None
     if url is None:
         raise ConfigurationError("base_url is not a URL")
-    if url.scheme not in _DEFAULT_PORTS or not url.host:
+    if url.scheme not in _DEFAULT_PORTS or not host:
         raise ConfigurationError(
             f"base_url must start with https:// and name a host, such as {PRODUCTION_URL}"
         )
@@ -73,6 +74,15 @@ def auth_from_env(env: Mapping[str, str]) -> HmacAuth | SessionTokenAuth:
     Raises:
         ConfigurationError: None is described, or more than one, or one by half.
     """
+    try:
+        return _auth_from_env(env)
+    except ConfigurationError as error:
+        problem = str(error)
+    del env  # some tracebacks show the values of locals
+    raise ConfigurationError(problem)
+
+
+def _auth_from_env(env: Mapping[str, str]) -> HmacAuth | SessionTokenAuth:
     pairs: dict[tuple[str, str], type[HmacAuth | SessionTokenAuth]] = {
         ("PRINTOS_KEY", "PRINTOS_SECRET"): HmacAuth,
         ("PRINTOS_LOGIN", "PRINTOS_PASSWORD"): SessionTokenAuth,

@@ -202,7 +202,17 @@ def _model_problem(value: Any, model: type, prefix: str) -> str | None:
         if problem is not None:
             return problem
     extra = value.additional_properties
-    return _value_problem(extra, prefix[:-1] or "additional properties") if extra else None
+    return None if type(extra) is dict and not extra else _extra_problem(extra, model, prefix)
+
+
+def _extra_problem(extra: Any, model: type, prefix: str) -> str | None:
+    if not isinstance(extra, dict):
+        return f"{prefix}additional_properties must be a dict, not {type(extra).__name__}"
+    # Beside the attribute it would be lost without a word, and in its place it would pass by the attribute's type.
+    for name in (json_name(name) for name, _ in field_types(model)):
+        if name in extra:
+            return f"{prefix}{name} must be set as the attribute, not as an additional property"
+    return _value_problem(extra, prefix[:-1] or "additional properties")
 
 
 def _is_plain(value: Any, kind: type) -> bool:

@@ -63,12 +63,8 @@ class Exchange:
             ConfigurationError: The login URL is plain HTTP to another machine.
         """
         wire = self.open()
-        headers: Headers | None = () if self._auth is None else None
-        if self._ready is not None:
-            headers = self._ready.headers(call.method, call.path)
-        if headers is not None:
-            target = f"{call.path}?{call.query}" if call.query else call.path
-            request = WireRequest(self.origin, call.method, target, call.headers + headers, call.body)
+        request = self._ready_request(call)
+        if request is not None:
             failure: APIError
             try:
                 response = await wire.send(
@@ -77,11 +73,22 @@ class Exchange:
             except WireError as error:
                 failure = transport_error(call, error, self._secrets(call, request))
             else:
-                if response.status != 401 or self._ready is None or not self._ready.refused(headers):
+                if response.status != 401 or self._ready is None or not self._ready.refused(request.headers):
                     return self._successful(call, request, response)
                 return await self._flow(wire, call, until_s, replay=True)
             raise failure  # outside the handler, so that the wire's own words are not chained to it
         return await self._flow(wire, call, until_s, replay=False)
+
+    def _ready_request(self, call: Call) -> WireRequest | None:
+        """Give the request with its credentials, or None where the flow has to run first."""
+        # Not in attempt(): some tracebacks show the values of locals, and it is from there that errors are raised.
+        headers: Headers | None = () if self._auth is None else None
+        if self._ready is not None:
+            headers = self._ready.headers(call.method, call.path)
+        if headers is None:
+            return None
+        target = f"{call.path}?{call.query}" if call.query else call.path
+        return WireRequest(self.origin, call.method, target, call.headers + headers, call.body)
 
     def open(self) -> Wire:
         """Give the wire; the first call binds the client to the running event loop and process."""
@@ -158,10 +165,10 @@ class Exchange:
         raise failure
 
     def _from_httpx(self, request: httpx.Request) -> WireRequest:
+        origin = origin_of(request.url, allow_insecure_http=self._allow_insecure_http)
         headers = tuple(
             (k.lower(), v) for k, v in request.headers.multi_items() if k.lower() not in _HOP_HEADERS
         )
-        origin = origin_of(request.url, allow_insecure_http=self._allow_insecure_http)
         target = request.url.raw_path.decode("ascii")
         return WireRequest(origin, request.method, target, headers, request.content)
 

@@ -15,7 +15,7 @@ from ._errors import (
     TransportError,
     status_error_class,
 )
-from ._redact import excerpt, redact
+from ._redact import excerpt, one_line
 from ._retry import parse_retry_after
 from ._signing import ALGORITHM_HEADER, DATE_HEADER
 
@@ -50,7 +50,7 @@ def transport_error(call: Call, error: WireError, secrets: Iterable[str]) -> Tra
     """Give the error for an exchange without a complete answer."""
     error_class = RequestTimeoutError if error.timed_out else TransportError
     return error_class(
-        excerpt(error.reason, secrets, limit=_MAX_MESSAGE_CHARS),
+        one_line(error.reason, secrets, limit=_MAX_MESSAGE_CHARS),
         method=call.method,
         path=call.path,
         may_have_arrived=error.may_have_arrived,
@@ -77,7 +77,7 @@ def status_error(call: Call, response: WireResponse, secrets: Iterable[str]) -> 
         path=call.path,
         status=status,
         body=excerpt(body.decode("utf-8", "replace"), secrets, limit=MAX_BODY_CHARS, cut=cut),
-        request_id=None if request_id is None else excerpt(request_id, secrets, limit=_MAX_MESSAGE_CHARS),
+        request_id=None if request_id is None else one_line(request_id, secrets, limit=_MAX_MESSAGE_CHARS),
         retry_after_s=parse_retry_after(response.header("retry-after"), now_s=time.time()),
     )
 
@@ -118,7 +118,4 @@ def _envelope_message(body: bytes, secrets: Iterable[str]) -> str:
     message = envelope.get("message") if isinstance(envelope, dict) else None
     if not isinstance(message, str):
         return ""
-    # Twice: a secret may hold the white space that goes, and one may appear where it went.
-    line = excerpt(" ".join(redact(message, secrets).split()), secrets, limit=_MAX_MESSAGE_CHARS)
-    # Half of a surrogate pair could not be printed or logged.
-    return line.encode("utf-8", "replace").decode()
+    return one_line(message, secrets, limit=_MAX_MESSAGE_CHARS)

@@ -60,7 +60,9 @@ class PushResult:
             an outbox has sent it, which may not be known.
         latency_s: Seconds from acceptance to the outcome, waiting and retries included.
         error: The last error of a failed status, else None.
-        status: Of a failed status the status itself, so that it can be pushed again, else None.
+        status: Of a failed status the status itself, so that it can be pushed again, else None. One from an outbox
+            that this version's ``DeviceStatusUpdate`` cannot be made of has every property in
+            ``additional_properties``; None if it is no JSON object.
         seq: The pusher's own sequence number, counted from 1 in the order of acceptance; 0 if it was refused.
         superseded_by: The sequence number of the newer status that replaced it, else None.
     """

@@ -31,6 +31,14 @@ def excerpt(text: str, secrets: Iterable[str], *, limit: int, cut: bool = False)
     return redacted[:limit]
 
 
+def one_line(text: str, secrets: Iterable[str], *, limit: int) -> str:
+    """Give the redacted start of a text on one line; what a terminal would obey or hide is a replacement character."""
+    # Redacted twice: a secret may hold the white space that goes, and one may appear where it went.
+    line = " ".join(redact(text, secrets).split())
+    shown = "".join(character if character.isprintable() else "\ufffd" for character in line)
+    return excerpt(shown, secrets, limit=limit)
+
+
 def _replace(text: str, forms: Iterable[str]) -> str:
     for form in forms:
         text = text.replace(form, MASK)

@@ -23,10 +23,29 @@ def make_result(
 ) -> PushResult:
     """Give the result of one accepted status; a failed one carries its status, so that it can be pushed again."""
     # Built anew from what was accepted: the caller may have changed its object since.
-    status = None if error is None else DeviceStatusUpdate.from_dict(json.loads(entry.call.body))
+    status = None if error is None else _status_of(entry.call.body)
     device_id = entry.device_id
     latency_s = now_s - entry.accepted_s
     return PushResult(device_id, outcome, entry.attempts, latency_s, error, status, entry.seq, superseded_by)
+
+
+def _status_of(body: bytes) -> DeviceStatusUpdate | None:
+    """Give the status of an encoded one; all in additional properties if the model cannot be made of it.
+
+    An outbox may hold what another version of this package, or of the specification, has encoded.
+    """
+    try:
+        properties = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(properties, dict):
+        return None
+    try:
+        return DeviceStatusUpdate.from_dict(properties)
+    except Exception:  # noqa: BLE001  # generated code says nothing of what it raises
+        status = DeviceStatusUpdate()
+        status.additional_properties = properties
+        return status
 
 
 def emit_outcome(

@@ -11,7 +11,9 @@ from attrs import frozen
 from openapi_spec_validator import OpenAPIV30SpecValidator, OpenAPIV31SpecValidator
 from openapi_spec_validator.validation.exceptions import OpenAPIValidationError
 from ruamel.yaml import YAML
+from ruamel.yaml.constructor import SafeConstructor
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.nodes import MappingNode, SequenceNode
 
 from spec.codegen_tools import CodegenError
 
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 
 _METHODS = ("get", "put", "post", "delete", "options", "head", "patch", "trace")
 _VALIDATORS = {"3.0": OpenAPIV30SpecValidator, "3.1": OpenAPIV31SpecValidator}
+# What aliases may add to a document. Whoever walks it, here and in the generator, walks what they stand for.
+_MAX_ALIASED_NODES = 100_000
 _BODY_TYPES = {"application/octet-stream", "application/x-www-form-urlencoded", "multipart/form-data"}
 
 
@@ -80,10 +84,35 @@ def read_specification(path: Path) -> Specification:
     return Specification(name=path.name, content=content, operations=operations)
 
 
+class _Constructor(SafeConstructor):
+    """The generator's own, but it refuses a document that is small only as it is written."""
+
+    def construct_document(self, node: Any) -> Any:
+        sizes: dict[int, int] = {}
+        if _expanded_size(node, sizes) > len(sizes) + _MAX_ALIASED_NODES:
+            raise CodegenError(f"its YAML aliases stand for more than {_MAX_ALIASED_NODES:,} further nodes")
+        return super().construct_document(node)
+
+
+def _expanded_size(node: Any, sizes: dict[int, int]) -> int:
+    """Count the nodes below one, those behind an alias each time it is used."""
+    if id(node) not in sizes:
+        sizes[id(node)] = 1  # of an alias within itself, which is refused later
+        children: list[Any] = []
+        if isinstance(node, SequenceNode):
+            children = node.value
+        elif isinstance(node, MappingNode):
+            children = [part for pair in node.value for part in pair]
+        sizes[id(node)] = 1 + sum(_expanded_size(child, sizes) for child in children)
+    return sizes[id(node)]
+
+
 def _parse(content: bytes) -> dict[str, Any]:
     try:
         # The generator's own loader, so that both read the same; JSON is read by it too.
-        document = YAML(typ="safe", pure=True).load(content.decode("utf-8-sig"))
+        yaml = YAML(typ="safe", pure=True)
+        yaml.Constructor = _Constructor
+        document = yaml.load(content.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         raise CodegenError(f"not UTF-8 at byte {error.start}") from error
     except MarkedYAMLError as error:
@@ -92,7 +121,7 @@ def _parse(content: bytes) -> dict[str, Any]:
         raise CodegenError(
             f"bad YAML: {where}{_one_line(error.problem or error.context or 'unreadable')}"
         ) from error
-    except (YAMLError, ValueError) as error:
+    except (YAMLError, ValueError, TypeError) as error:  # TypeError: a key that is a list of lists
         raise CodegenError(f"bad YAML: {_one_line(str(error))}") from error
     if document is None:
         raise CodegenError("the file is empty")

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from printos_async import (
     AuthenticationError,
@@ -18,14 +20,14 @@ from printos_async import (
     SessionTokenAuth,
     TransportError,
 )
-from printos_async._auth import TOKEN_HEADER
+from printos_async._auth import REFUSED_LOGIN_HOLD_S, TOKEN_HEADER
 from printos_async._signing import format_timestamp, keyed, sign
 from printos_async.sandbox import Faults, Sandbox
 
 from .conftest import KEY, QUICK_RETRY, SECRET, status
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
 LOGIN, PASSWORD = "press-hall-3", "correct horse"
 NO_RETRY = RetryPolicy(max_attempts=1)
@@ -168,6 +170,71 @@ async def test_a_token_that_is_refused_right_after_login_is_not_replayed_again()
     assert (logins, calls) == (2, 3)
 
 
+class TokenHost:
+    """A host that grants logins; what becomes of the other requests is the test's to say."""
+
+    def __init__(self, accepts: Callable[[str, str], bool]) -> None:
+        self.accepts = accepts
+        self.logins = 0
+        self.calls = 0
+
+    def client(self) -> PrintOSClient:
+        auth, transport = SessionTokenAuth(LOGIN, PASSWORD), httpx.MockTransport(self._answer)
+        return PrintOSClient("https://printos.test", auth=auth, retry=QUICK_RETRY, transport=transport)
+
+    def _answer(self, request: httpx.Request) -> httpx.Response:
+        if request.url.path.endswith("/login"):
+            self.logins += 1
+            return httpx.Response(200, json={"authToken": f"token-{self.logins}"})
+        self.calls += 1
+        accepted = self.accepts(request.headers[TOKEN_HEADER], request.url.path)
+        return httpx.Response(200 if accepted else 401)
+
+
+async def test_tokens_that_are_never_accepted_are_no_reason_to_log_in_again() -> None:
+    host = TokenHost(lambda token, path: False)
+    async with host.client() as client:
+        for _ in range(20):
+            ends = await asyncio.gather(
+                *(client.update_device_status(f"dev-{n}", status()) for n in range(10)),
+                return_exceptions=True,
+            )
+            assert {type(end) for end in ends} == {AuthenticationError}
+    assert (host.logins, host.calls) == (1, 200)
+
+
+async def test_a_token_that_was_never_accepted_is_replaced_after_a_while() -> None:
+    host = TokenHost(lambda token, path: token != "token-1")
+    async with host.client() as client:
+        with pytest.raises(AuthenticationError):
+            await client.update_device_status("dev-1", status())
+        token = client._auth._token  # type: ignore[union-attr]
+        token.since_s -= REFUSED_LOGIN_HOLD_S
+        await client.update_device_status("dev-1", status())
+    assert (host.logins, host.calls) == (2, 3)
+
+
+async def test_one_device_that_is_refused_does_not_hold_up_the_others() -> None:
+    host = TokenHost(lambda token, path: "stranger" not in path)
+    async with host.client() as client:
+        for _ in range(3):
+            with pytest.raises(AuthenticationError):
+                await client.update_device_status("stranger", status())
+            await asyncio.gather(*(client.update_device_status(f"dev-{n}", status()) for n in range(10)))
+    assert host.logins <= 3
+
+
+async def test_tokens_that_are_accepted_and_then_refused_are_replaced_each_time_by_one_login() -> None:
+    good = "token-1"
+    host = TokenHost(lambda token, path: token == good)
+    async with host.client() as client:
+        for number in range(1, 6):
+            good = f"token-{number}"
+            for _ in range(2):
+                await asyncio.gather(*(client.update_device_status(f"dev-{n}", status()) for n in range(10)))
+    assert host.logins == 5
+
+
 async def test_refused_login_is_one_request_however_many_wait_and_ask_again(token_sandbox: Sandbox) -> None:
     async with token_client(token_sandbox, password="wrong", retry=QUICK_RETRY) as client:
         for _ in range(2):
@@ -253,6 +320,41 @@ async def test_login_on_another_machine_must_be_encrypted() -> None:
     async with PrintOSClient("https://printos.test", auth=auth, transport=transport) as client:
         with pytest.raises(ConfigurationError, match="clear text"):
             await client.list_devices()
+
+
+@pytest.mark.parametrize(
+    "login_url",
+    [
+        "",
+        None,
+        5,
+        "https://xn--/login",
+        "https://user:word@login.example/",
+        "ftp://login.example/",
+        "https:///x",
+        "https://a:b",
+    ],
+)
+def test_a_login_url_that_cannot_be_used_is_refused_without_being_quoted(login_url: Any) -> None:
+    with pytest.raises(ConfigurationError, match="login_url") as caught:
+        SessionTokenAuth(LOGIN, PASSWORD, login_url=login_url)
+    assert "word" not in str(caught.value)
+    assert caught.value.__context__ is None
+
+
+@settings(deadline=None)
+@given(
+    st.text(max_size=20)
+    | st.from_regex(r"(https?:)?(//)?[xn\-.\[\]:@%0-9a-f]{0,12}(/.{0,4})?", fullmatch=True)
+)
+def test_a_login_url_is_refused_or_can_be_joined_and_sent(login_url: str) -> None:
+    try:
+        auth = SessionTokenAuth(LOGIN, PASSWORD, login_url=login_url)
+    except ConfigurationError:
+        return
+    request = auth._login_request(httpx.Request("GET", "https://printos.test/devices"))
+    assert request.url.scheme in {"http", "https"}
+    assert request.url.host
 
 
 async def test_session_token_auth_works_in_any_async_httpx_client(token_sandbox: Sandbox) -> None:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from printos_async import (
     APIError,
@@ -27,6 +29,7 @@ from printos_async import (
     RetryPolicy,
     SessionTokenAuth,
 )
+from printos_async._config import parse_base_url
 from printos_async._limits import Limiter
 
 from .conftest import KEY, SECRET, status
@@ -94,6 +97,8 @@ async def test_a_path_in_the_base_url_goes_in_front_and_is_signed() -> None:
         ("http://127.0.0.1.hunter2.example", "clear text"),
         ("https://[::1", "not a URL"),
         ("https://a\x00b", "not a URL"),
+        ("https://xn--/", "not a URL"),
+        ("https://xn--hunter2-@host/", "not a URL|credentials"),
         (None, "str"),
     ],
 )
@@ -101,6 +106,24 @@ def test_a_base_url_that_is_wrong_or_unsafe_is_refused(url: Any, problem: str) -
     with pytest.raises(ConfigurationError, match=problem) as caught:
         PrintOSClient(url, auth=None)
     assert "hunter2@" not in str(caught.value)
+
+
+@settings(deadline=None)
+@given(
+    st.text(max_size=30)
+    | st.from_regex(
+        r"(?i)(https?:)?(//)?[xn.\-\[\]:@%0-9a-f~_ \u00fc\u00df\u3002\u200d]{0,14}(:.{0,3})?(/.{0,4})?",
+        fullmatch=True,
+    )
+)
+def test_any_base_url_is_refused_or_can_be_used(url: str) -> None:
+    try:
+        origin, path = parse_base_url(url, allow_insecure_http=True)
+    except ConfigurationError:
+        return
+    request = httpx.Request("GET", f"{origin}{path}/devices")
+    assert (request.url.scheme, request.url.port or origin.port) == (origin.scheme, origin.port)
+    assert request.url.host
 
 
 @pytest.mark.parametrize(

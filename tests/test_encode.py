@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import json
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
@@ -31,6 +32,10 @@ if TYPE_CHECKING:
 EMPTY = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"
 OPERATIONS = Operations("")
 ON = DeviceStatusUpdate(status="DS_ON")
+
+
+def _full_status() -> DeviceStatusUpdate:
+    return DeviceStatusUpdate(status="DS_ON", metrics=DeviceStatusUpdateMetrics(pages_total=1, ink_level=0.5))
 
 
 class Word(StrEnum):
@@ -129,6 +134,45 @@ def test_additional_property_that_json_cannot_carry_is_refused(extra: dict[Any, 
     status = DeviceStatusUpdate(status="DS_ON")
     status.additional_properties = extra
     with pytest.raises(InvalidStatusError, match=message):
+        OPERATIONS.update_device_status("dev-1", status)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("status", 5), ("status", "DS_ON"), ("metrics", 5), ("metrics", {"pagesTotal": "x"})]
+)
+@pytest.mark.parametrize("declared", [DeviceStatusUpdate(), _full_status()], ids=["unset", "set"])
+def test_additional_property_of_a_declared_name_is_refused_with_the_field(
+    declared: DeviceStatusUpdate, name: str, value: Any
+) -> None:
+    status = copy.deepcopy(declared)
+    status[name] = value
+    with pytest.raises(InvalidStatusError, match=f"status update: {name} must be set as the attribute"):
+        OPERATIONS.update_device_status("dev-1", status)
+
+
+def test_additional_property_of_a_declared_name_is_refused_in_nested_models_and_requests_too() -> None:
+    status = _full_status()
+    assert isinstance(status.metrics, DeviceStatusUpdateMetrics)
+    status.metrics["pagesTotal"] = "many"
+    with pytest.raises(InvalidStatusError, match=r"metrics\.pagesTotal must be set as the attribute"):
+        OPERATIONS.update_device_status("dev-1", status)
+    request = DeviceProvisionRequest(model="Indigo 12000")
+    request["serialNumber"] = 5
+    with pytest.raises(InvalidProvisionRequestError, match="serialNumber must be set as the attribute"):
+        OPERATIONS.provision_device(request)
+
+
+def test_additional_property_that_only_resembles_a_declared_one_is_sent() -> None:
+    status = DeviceStatusUpdate(status="DS_ON")
+    status.additional_properties = {"Status": 1, "pagesTotal": "x", "additional_properties": {"status": 2}}
+    assert json.loads(OPERATIONS.update_device_status("dev-1", status).body) == status.to_dict()
+
+
+@pytest.mark.parametrize("extra", [None, [], [1], "ab", 5])
+def test_additional_properties_that_are_no_mapping_are_refused(extra: Any) -> None:
+    status = DeviceStatusUpdate(status="DS_ON")
+    status.additional_properties = extra
+    with pytest.raises(InvalidStatusError, match="additional_properties must be a dict"):
         OPERATIONS.update_device_status("dev-1", status)
 
 

@@ -156,6 +156,23 @@ async def test_status_without_success_is_its_error(
     assert len(made.server.requests) == 1
 
 
+HOSTILE = "a\x00\x07\x1b[2J\x1b]0;t\x07\b\r\nb\x7f\x85c\x9b31m\u200b\u202e\u2066\u2028\ufeff\ue000\ud83dd \xa0\u00e9\u2603"
+
+
+@pytest.mark.parametrize("status", [400, 401, 404, 429, 500])
+async def test_what_a_terminal_would_obey_is_not_in_the_text_of_an_error(
+    bench: MakeBench, operation: Operation, status: int
+) -> None:
+    body = json.dumps({"smsError": {"message": HOSTILE}}).encode()
+    made = await bench(always(answer(status, body, "x-request-id: r\x9b\u00ad1").replace(b"\xc2", b"")))
+    with pytest.raises(StatusError) as caught:
+        await call(made.client, operation)
+    assert str(caught.value).isprintable()
+    assert str(caught.value).endswith("d \u00e9\u2603")
+    assert caught.value.request_id == "r\ufffd\ufffd1"
+    assert len(str(caught.value)) < 100
+
+
 @pytest.mark.parametrize("status", [200, 201, 202, 203, 206, 226, 299])
 async def test_any_2xx_with_the_right_body_is_a_success(
     bench: MakeBench, operation: Operation, status: int

@@ -22,6 +22,7 @@ from printos_async import (
     ReassertionFailed,
     RetryPolicy,
     RetryScheduled,
+    SqlOutbox,
     StatusAccepted,
     StatusFailed,
     StatusReasserted,
@@ -36,6 +37,7 @@ from .watching import exercise_parrot
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from printos_async.sandbox import Sandbox
 
@@ -229,3 +231,25 @@ async def test_no_record_holds_a_secret_that_the_server_repeats(debug: pytest.Lo
     everything = " ".join(f"{record.getMessage()} {record.__dict__}" for record in debug.records)
     assert "[redacted]" in everything
     assert [secret for secret in heard if secret in everything] == []
+
+
+async def test_no_status_is_in_what_the_libraries_of_a_database_log(
+    sandbox: Sandbox, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    for name in ("", "aiosqlite", "asyncio", "sqlalchemy", "printos_async"):
+        caplog.set_level(DEBUG, logger=name)
+    outbox = SqlOutbox(f"sqlite+aiosqlite:///{tmp_path / 'outbox.db'}")
+    async with PrintOSClient(sandbox.url, auth=HmacAuth(KEY, SECRET)) as client:
+        async with client.spooler(outbox) as spooler:
+            await spooler.put("dev-1", status(word="CANARY-1"))
+        async with client.status_pusher(outbox=outbox, skip_unchanged=True) as pusher:
+            await pusher.push("dev-2", status(word="CANARY-2"))
+            await pusher.put("nobody", status(word="CANARY-3"))
+    assert {"aiosqlite", "sqlalchemy.engine.Engine.printos_async"} <= {
+        record.name for record in caplog.records
+    }
+    everything = " ".join(
+        f"{record.getMessage()} {record.args} {record.__dict__}" for record in caplog.records
+    )
+    assert "executing execute" in everything
+    assert "CANARY" not in everything

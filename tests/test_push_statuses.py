@@ -18,6 +18,7 @@ from printos_async import (
     InvalidStatusError,
     NotFoundError,
     PrintOSClient,
+    PrintOSError,
     PushReport,
     PushResult,
     RetryPolicy,
@@ -27,6 +28,9 @@ from printos_async import (
     TransportError,
 )
 from printos_async._models import MAX_FAILURES_KEPT
+from printos_async._operations import Operations
+from printos_async._settling import make_result
+from printos_async._slot import Entry
 from printos_async.sandbox import Faults, Sandbox
 
 from .conftest import KEY, QUICK_RETRY, SECRET, status
@@ -355,3 +359,40 @@ def test_a_report_adds_up() -> None:
     report = PushReport(sent=1, superseded=2, failed=0)
     report.raise_for_failures()
     assert report == PushReport(sent=1, superseded=2, failed=0)
+
+
+@pytest.mark.parametrize(
+    ("body", "properties"),
+    [
+        (b'{"status":"DS_ON","metrics":{"pagesTotal":1}}', {"status": "DS_ON", "metrics": {"pagesTotal": 1}}),
+        (b'{"status":5}', {"status": 5}),
+        (b'{"metrics":5,"new":[1]}', {"metrics": 5, "new": [1]}),
+        (b'{"metrics":["a"]}', {"metrics": ["a"]}),
+        (b"5", None),
+        (b"{", None),
+        (b"\xff", None),
+        (b"[" * 100_000, None),
+    ],
+    ids=["whole", "type", "number", "list", "no object", "cut off", "no text", "deep"],
+)
+async def test_whatever_an_outbox_held_of_a_failed_status_is_in_its_result(
+    body: bytes, properties: dict[str, Any] | None
+) -> None:
+    call = Operations("").stored_status("dev-1", body)
+    entry = Entry(1, "dev-1", call, accepted_s=0.0)
+    error = PrintOSError("refused")
+    result = make_result(entry, "failed", error, None, now_s=1.0)
+    assert result.error is error
+    assert (None if result.status is None else result.status.to_dict()) == properties
+
+
+async def test_status_whose_additional_property_shadows_a_declared_one_is_a_failed_result(
+    client: PrintOSClient, sandbox: Sandbox
+) -> None:
+    wrong = DeviceStatusUpdate(status="DS_ON")
+    wrong["metrics"] = 5
+    report = await client.push_statuses({"dev-1": wrong, "dev-2": status(2)})
+    [failure] = report.failures
+    assert (report.sent, failure.device_id, failure.status) == (1, "dev-1", wrong)
+    assert isinstance(failure.error, InvalidStatusError)
+    assert sandbox.request_count == 1

@@ -26,7 +26,7 @@ from printos_async import (
     RetryPolicy,
     SessionTokenAuth,
 )
-from printos_async._redact import MASK, excerpt, redact
+from printos_async._redact import MASK, excerpt, one_line, redact
 from printos_async._wire import Origin, WireRequest, WireResponse
 
 from .wire.scripted import ScriptedServer
@@ -82,6 +82,19 @@ def test_secret_that_the_limit_cuts_in_two_is_not_shown_by_half(limit: int) -> N
 
 def test_secret_that_a_missing_end_cuts_in_two_is_not_shown_by_half() -> None:
     assert "S3C" not in excerpt("the token is S3CR3", ["S3CR3T-and-more"], limit=100, cut=True)
+
+
+@settings(deadline=None)
+@given(st.text(min_size=1, max_size=30), st.text(alphabet=st.characters()), st.integers(0, 300))
+def test_one_line_is_printable_and_bounded_and_never_shows_the_secret(
+    secret: str, text: str, limit: int
+) -> None:
+    if secret in MASK or MASK in secret or secret in "\ufffd ":
+        return
+    shown = one_line(text + secret + text + secret, [secret], limit=limit)
+    assert shown.isprintable()
+    assert len(shown) <= limit
+    assert secret not in shown.replace(MASK, "")
 
 
 # What a server can do with what it knows. ``echo`` holds every secret in one spelling.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from attrs import define
+from attrs import define, field
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -38,8 +38,9 @@ class WireRequest:
     origin: Origin
     method: str
     target: str
-    headers: tuple[tuple[str, str], ...]
-    body: bytes = b""
+    # Said for each of them too: some look into attrs classes whatever their repr.
+    headers: tuple[tuple[str, str], ...] = field(repr=False)
+    body: bytes = field(default=b"", repr=False)
 
 
 @define(repr=False, eq=False)
@@ -54,8 +55,8 @@ class WireResponse:
     """
 
     status: int
-    headers: list[tuple[str, str]]
-    body: bytes
+    headers: list[tuple[str, str]] = field(repr=False)
+    body: bytes = field(repr=False)
     overflow: bool = False
 
     def header(self, name: str) -> str | None:

@@ -42,11 +42,11 @@ class Http1Wire:
     def send(self, request: WireRequest, *, deadline: float, max_body_bytes: int) -> Awaitable[WireResponse]:
         """Carry one request; see ``Wire.send``."""
         # No coroutine: on a connection that is there already, waiting for the answer is all that is left to do.
-        data = _serialize(request)
+        head = _head(request)
         connection = self._take_idle(request)
         if connection is None:
-            return self._connect_and_send(request.origin, data, deadline, max_body_bytes)
-        return connection.exchange(data, deadline=deadline, max_body_bytes=max_body_bytes)
+            return self._connect_and_send(request, deadline, max_body_bytes)
+        return connection.exchange(head + request.body, deadline=deadline, max_body_bytes=max_body_bytes)
 
     async def aclose(self) -> None:
         """Close every connection; ends within ``CLOSE_GRACE_S`` even if peers do not answer."""
@@ -87,10 +87,13 @@ class Http1Wire:
         return None
 
     async def _connect_and_send(
-        self, origin: Origin, data: bytes, deadline: float, max_body_bytes: int
+        self, request: WireRequest, deadline: float, max_body_bytes: int
     ) -> WireResponse:
-        connection = await self._connect(origin, deadline)
-        return await connection.exchange(data, deadline=deadline, max_body_bytes=max_body_bytes)
+        connection = await self._connect(request.origin, deadline)
+        # The head is made again, not handed over: a traceback may show the values of locals, of a cancellation too.
+        return await connection.exchange(
+            _head(request) + request.body, deadline=deadline, max_body_bytes=max_body_bytes
+        )
 
     async def _connect(self, origin: Origin, deadline: float) -> Connection:
         loop = asyncio.get_running_loop()
@@ -161,7 +164,7 @@ def _host_line(origin: Origin) -> str:
     return "host: " + str(origin).partition("://")[2]
 
 
-def _serialize(request: WireRequest) -> bytes:
+def _head(request: WireRequest) -> bytes:
     origin, headers, body = request.origin, request.headers, request.body
     lines = [f"{request.method} {request.target} HTTP/1.1", _host_line(origin)]
     lines += [f"{name}: {value}" for name, value in headers]
@@ -172,7 +175,7 @@ def _serialize(request: WireRequest) -> bytes:
     if head.count("\r") != len(lines) - 1 or head.count("\n") != len(lines) - 1 or "\0" in head:
         raise WireError("a header or the path holds a control character", may_have_arrived=False)
     try:
-        return f"{head}\r\n\r\n".encode("latin-1") + body
+        return f"{head}\r\n\r\n".encode("latin-1")
     except UnicodeEncodeError:
         pass
     raise WireError("a header or the path holds a character that HTTP cannot carry", may_have_arrived=False)

@@ -10,6 +10,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from printos_async._errors import OutboxError
+from printos_async._logging import withhold_values
 from printos_async._redact import redact
 
 from ._sqlite import SqliteFile
@@ -59,6 +60,7 @@ class Database:
         self._secrets = [str(url.password)] if url.password else []
         options: dict[str, Any] = {
             "hide_parameters": True,
+            "logging_name": "printos_async",
             "isolation_level": "AUTOCOMMIT",
             # Nothing is ever open that a rollback would end.
             "pool_reset_on_return": None,
@@ -75,6 +77,7 @@ class Database:
                 "pool_size": _POSTGRESQL_CONNECTIONS,
                 "connect_args": {"server_settings": settings, "timeout": _BUSY_S},
             }
+        withhold_values("sqlalchemy.engine.Engine.printos_async")
         self._engine = create_async_engine(url, **options)
         self._running: set[asyncio.Task[Any]] = set()
         self._aborted = False

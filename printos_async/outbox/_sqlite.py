@@ -15,6 +15,7 @@ from sqlalchemy import StaticPool, create_engine
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from printos_async._errors import OutboxCorruptError, OutboxError
+from printos_async._logging import withhold_values
 
 from ._damage import is_damage, outbox_error
 from ._schema import metadata, prepare
@@ -65,6 +66,7 @@ class SqliteFile:
 
     async def connect(self, *_: Any, **__: Any) -> DriverConnection:
         """Give a connection to the engine."""
+        withhold_values("aiosqlite")
         connection = DriverConnection(self._connect, _CHUNK_ROWS)
         # SQLAlchemy does so too: an outbox that was not closed does not keep the program from ending.
         thread: Any = getattr(connection, "_thread", connection)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import pytest
+
+from spec.codegen_input import _parse
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,6 +29,7 @@ TWIN = """\
 # Name: text to replace (None: the whole file), its replacement, what the line must say.
 BROKEN: dict[str, tuple[str | None, str, str]] = {
     "bad YAML": ("tags:\n  - name: Devices", "tags: [\n  - name: Devices", "bad YAML: line"),
+    "a key that is a list of lists": ("  version: 1.0.0\n", "  version: 1.0.0\n  ? [[1]]\n  : x\n", "bad YAML"),
     "a key twice": ("  version: 1.0.0\n", "  version: 1.0.0\n  version: 2.0.0\n", 'duplicate key "version"'),
     "unresolved $ref": (LIST_RESPONSE, "schemas/Nothing'", "$ref '#/components/schemas/Nothing' does not resolve"),
     "$ref to another file": ("'#/components/schemas/PrintDeviceList'", "other.yml", "outside the file"),
@@ -89,6 +92,35 @@ def test_nesting_without_end_is_one_line_and_changes_nothing(
 ) -> None:
     repository.specification.write_text("[" * 5000)
     assert_refused(repository, snapshot, "nested too deeply")
+
+
+def bomb(kind: Literal["lists", "mappings", "merges"]) -> str:
+    """A few lines of YAML that stand for ten to the ninth nodes."""
+    lines = ["x-bomb:"]
+    for level in range(9):
+        above = f"*a{level - 1}" if level else "x"
+        match kind:
+            case "lists":
+                value = f"[{', '.join([above] * 10)}]"
+            case "mappings":
+                value = f"{{{', '.join(f'k{number}: {above}' for number in range(10))}}}"
+            case "merges":
+                value = f"{{<<: [{', '.join([above] * 10)}]}}" if level else "{k: x}"
+        lines.append(f"  k{level}: &a{level} {value}")
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize("kind", ["lists", "mappings", "merges"])
+def test_aliases_that_stand_for_a_billion_nodes_are_one_line_and_change_nothing(
+    repository: Repository, snapshot: Snapshot, kind: Literal["lists", "mappings", "merges"]
+) -> None:
+    repository.change("tags:\n  - name: Devices", f"{bomb(kind)}\ntags:\n  - name: Devices")
+    assert_refused(repository, snapshot, "its YAML aliases stand for more than 100,000 further nodes")
+
+
+def test_aliases_within_reason_are_read() -> None:
+    document = _parse(f"some: &some [1, 2]\nmore: [{'*some, ' * 1000}]\n".encode())
+    assert document["more"] == [[1, 2]] * 1000
 
 
 @pytest.mark.parametrize("mode", ["--check", "--output"])
