@@ -158,7 +158,8 @@ def prepare(connection: Connection, migrations: Sequence[Callable[[Connection], 
     except BaseException:
         # SQLite has done so by itself where the disk is full or fails, and PostgreSQL where the connection is lost.
         with contextlib.suppress(SQLAlchemyError):
-            connection.exec_driver_sql("ROLLBACK")
+            if not connection.invalidated:
+                connection.exec_driver_sql("ROLLBACK")
         raise
     connection.exec_driver_sql("COMMIT")
 
