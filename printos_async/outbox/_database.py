@@ -228,7 +228,7 @@ class Database:
         state = state_of(origin)
         text = "" if state.startswith(_TELLING_CLASSES) else redact(_first_line(origin), self._secrets)
         if isinstance(origin, TimeoutError):
-            return OutboxError(f"the outbox's database does not answer: {text or 'all connections are busy'}")
+            return OutboxError(f"the outbox's database does not answer: {text or 'no connection in time'}")
         named = f"PostgreSQL error {state}" if state else type(origin).__name__
         return OutboxError(
             f"the outbox's database cannot be used: {named}{text and ': '}{text}{advice(origin)}"

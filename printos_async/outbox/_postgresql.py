@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     Answer = TypeVar("Answer")
 
 CONNECTIONS = 3
-_CONNECT_S = 5.0
 # For a lock that somebody else holds.
 _LOCK_S = 10.0
 _LONGEST_SILENCE_S = 5.0
@@ -207,7 +206,7 @@ class Sessions:
     async def _connect_to(self, host: Host) -> Any:
         import asyncpg  # noqa: PLC0415 - an outbox in a file does without
 
-        limit_s = _CONNECT_S / len(self._hosts)
+        limit_s = self._silence_s / len(self._hosts)
 
         async def connect() -> Any:
             return await asyncpg.connect(
@@ -231,9 +230,9 @@ class Sessions:
                 del self._settings["lock_timeout"]
                 driver = await connect()
         except TimeoutError:
-            raise TimeoutError(f"no connection within {limit_s:g} s") from None
+            raise TimeoutError(f"no connection within {limit_s:.3g} s") from None
         loop = asyncio.get_running_loop()
-        self._new[driver] = loop.call_later(_CONNECT_S, self._abandon, driver)
+        self._new[driver] = loop.call_later(self._silence_s, self._abandon, driver)
         if self._abandoned:
             pids = list(self._abandoned)
             # A server without such a statement, or that does not let this user, is as it would be without it.
@@ -268,7 +267,7 @@ class Sessions:
 
 def passes(error: BaseException) -> bool:
     """Tell whether an error of the server, the driver or the system may be gone in a moment."""
-    if isinstance(error, ssl.SSLCertVerificationError):
+    if advice(error):
         return False
     if isinstance(error, DBAPIError):
         if error.connection_invalidated or _is_useless(error):

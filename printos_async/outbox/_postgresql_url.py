@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 APPLICATION_NAME = "printos-async"
 
 _MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
+_FILES: tuple[str, ...] = ("sslcert", "sslkey", "sslpassword", "sslrootcert")
 _PARAMETERS = (
-    *("application_name", "host", "passfile", "port", "prepared_statement_cache_size", "ssl", "sslcert"),
-    *("sslkey", "sslmode", "sslpassword", "sslrootcert", "target_session_attrs"),
+    *("application_name", "host", "passfile", "port", "prepared_statement_cache_size", "ssl"),
+    *(*_FILES, "sslmode", "target_session_attrs"),
 )
-_FILES = ("sslcert", "sslkey", "sslpassword", "sslrootcert")
 _SESSION_KINDS = ("any", "primary", "standby", "read-write", "read-only")
 _USERS_FILES = Path("~/.postgresql")
 
