@@ -12,7 +12,8 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from printos_async._errors import OutboxError
 from printos_async._redact import redact
 
-from ._postgresql import CONNECTIONS, USUAL, NoAnswerError, Sessions, advice, passes, state_of
+from ._postgresql import USUAL, NoAnswerError, Sessions
+from ._postgresql_errors import advice, passes, state_of
 from ._sqlite import SqliteFile
 
 if TYPE_CHECKING:
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 _PAUSES_S = (0.05, 0.1, 0.2, 0.4, 0.6, 0.6)
 _PATIENCE_S = sum(_PAUSES_S)
 _PATIENCE_AT_END_S = 1.0
-_FAREWELL_S = 0.5
 _ABORTED = "the outbox was closed while its database did not answer"
 
 # Values that the statement was given may stand in these texts.
@@ -169,14 +169,10 @@ class Database:
 
     async def aclose(self) -> None:
         """Close the connections, politely to a server that answers."""
-        # A connection that does not close in time is dropped, and the next one of the pool has its turn.
-        for _ in range(CONNECTIONS):
-            with contextlib.suppress(SQLAlchemyError, OSError, TimeoutError):
-                async with asyncio.timeout(None if self._sessions is None else _FAREWELL_S):
-                    await self._engine.dispose()
-                break
         if self._sessions is not None:
-            self._sessions.terminate()
+            await self._sessions.aclose()
+        with contextlib.suppress(SQLAlchemyError, OSError):
+            await self._engine.dispose()
 
     async def _try_again(
         self,

@@ -15,14 +15,15 @@ from __future__ import annotations
 import asyncio
 import itertools
 import secrets
-import ssl
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from attrs import frozen
 from sqlalchemy import event
 from sqlalchemy.exc import DBAPIError, DisconnectionError
 from sqlalchemy.ext.asyncio import create_async_engine
+
+from ._postgresql_errors import is_unprepared, is_useless
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -35,23 +36,14 @@ if TYPE_CHECKING:
 
     Answer = TypeVar("Answer")
 
-CONNECTIONS = 3
+_CONNECTIONS = 3
+_FAREWELL_S = 0.5
 # For a lock that somebody else holds.
 _LOCK_S = 10.0
 _LONGEST_SILENCE_S = 5.0
 _SHORTEST_SILENCE_S = 1.0
 _SILENCES_PER_LEASE = 4
 
-# The session is of no use, and those beside it are likely to be no better: it is read-only (after a fail-over, say),
-# it lacks a prepared statement, or has one that does not fit the tables any more.
-_UNPREPARED_STATES = {"26000", "42P05"}
-_USELESS_STATES = _UNPREPARED_STATES | {"25006", "0A000"}
-# SQLAlchemy's own error for a statement that does not fit any more, which has no state.
-_OUTDATED = "InvalidCachedStatementError"
-# Of several servers none is the one that may be written to, until a fail-over is over.
-_NO_PRIMARY = "TargetServerAttributeNotMatched"
-# Deadlock, serialization failure, a server that stops or starts, too many connections; and all of class 08.
-_PASSING_STATES = _USELESS_STATES | {"40P01", "40001", "57P01", "57P02", "57P03", "53300"}
 _END = (
     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
     " WHERE pid = ANY($1::int[]) AND usename = current_user AND application_name = $2"
@@ -98,7 +90,7 @@ class Sessions:
         self._prepares = server.prepares
         prefix = f"printos_{secrets.token_hex(8)}_"
         self._names = (f"{prefix}{number}" for number in itertools.count())
-        self._turns = asyncio.Semaphore(CONNECTIONS)
+        self._turns = asyncio.Semaphore(_CONNECTIONS)
         # asyncpg's connections: in the pool; not used yet, with what ends them; and in use.
         self._idle: set[Any] = set()
         self._new: dict[Any, asyncio.TimerHandle] = {}
@@ -109,7 +101,7 @@ class Sessions:
         """Return an engine whose connections are made here; ``options`` are those of ``create_async_engine``."""
         engine = create_async_engine(
             url.set(username=None, password=None, host=None, port=None, database=None, query={}),
-            pool_size=CONNECTIONS,
+            pool_size=_CONNECTIONS,
             connect_args={"async_creator_fn": self._connect},
             **options,
         )
@@ -123,6 +115,7 @@ class Sessions:
         def replace_if_closed(_: object, record: Any, __: object) -> None:
             # What lay in the pool may have been given up meanwhile.
             if record.driver_connection.is_closed():
+                self._idle.discard(record.driver_connection)
                 raise DisconnectionError
 
         return engine
@@ -147,38 +140,23 @@ class Sessions:
             TimeoutError: No connection was to be had in time.
             NoAnswerError: A session did not answer in time.
         """
+        if self._idle:
+            # A connection is at hand: there is nothing to wait for.
+            async with self._turns, engine.connect() as connection:
+                return await self._run(connection, use, within=within, deadline_s=deadline_s)
         async with (
             asyncio.timeout_at(deadline_s) as waiting,
             self._turns,
             engine.connect() as connection,
         ):
             waiting.reschedule(None)
-            driver: Any = (await connection.get_raw_connection()).driver_connection
-            watchdog = self._new.pop(driver, None)
-            self._idle.discard(driver)
-            self._busy.add(driver)
-            left_s = max(deadline_s - asyncio.get_running_loop().time(), 0.0)
-            try:
-                if watchdog is not None:
-                    # It has answered a moment ago: whatever takes long now is not the way.
-                    watchdog.cancel()
-                elif within.is_long:
-                    await self._within(self._silence_s, driver, connection.exec_driver_sql("SELECT 1"))
-                else:
-                    left_s = min(left_s, self._silence_s)
-                return await self._within(left_s, driver, use(connection))
-            except DBAPIError as error:
-                if _is_useless(error):
-                    if state_of(error.orig) in _UNPREPARED_STATES:
-                        self._prepares = False
-                    for useless in (driver, *self._idle):
-                        useless.terminate()
-                    await connection.invalidate()
-                raise
-            finally:
-                self._busy.discard(driver)
-                if not driver.is_closed():
-                    self._idle.add(driver)
+            return await self._run(connection, use, within=within, deadline_s=deadline_s)
+
+    async def aclose(self) -> None:
+        """End the sessions that lie idle, politely where the server answers, and then all."""
+        farewells = (driver.close(timeout=_FAREWELL_S) for driver in self._idle)
+        await asyncio.gather(*farewells, return_exceptions=True)
+        self.terminate()
 
     def terminate(self) -> None:
         """End all sessions at once, without a farewell; what is under way in them fails."""
@@ -241,6 +219,42 @@ class Sessions:
             self._abandoned.difference_update(pids)
         return driver
 
+    async def _run(
+        self,
+        connection: AsyncConnection,
+        use: Callable[[AsyncConnection], Awaitable[Answer]],
+        *,
+        within: Limit,
+        deadline_s: float,
+    ) -> Answer:
+        # As ``get_raw_connection`` does, without its detour through a greenlet.
+        driver = cast("Any", connection.sync_connection).connection.driver_connection
+        watchdog = self._new.pop(driver, None)
+        self._idle.discard(driver)
+        self._busy.add(driver)
+        left_s = max(deadline_s - asyncio.get_running_loop().time(), 0.0)
+        try:
+            if watchdog is not None:
+                # It has answered a moment ago: whatever takes long now is not the way.
+                watchdog.cancel()
+            elif within.is_long:
+                await self._within(self._silence_s, driver, connection.exec_driver_sql("SELECT 1"))
+            else:
+                left_s = min(left_s, self._silence_s)
+            return await self._within(left_s, driver, use(connection))
+        except DBAPIError as error:
+            if is_useless(error):
+                # A session whose statements went astray does without them, and so do all that follow.
+                self._prepares = self._prepares and not is_unprepared(error)
+                for useless in (driver, *self._idle):
+                    useless.terminate()
+                await connection.invalidate()
+            raise
+        finally:
+            self._busy.discard(driver)
+            if not driver.is_closed():
+                self._idle.add(driver)
+
     async def _within(self, limit_s: float, driver: Any, answer: Awaitable[Answer]) -> Answer:
         watchdog = asyncio.get_running_loop().call_later(limit_s, self._abandon, driver)
         try:
@@ -263,42 +277,3 @@ class Sessions:
 
     def _next_name(self) -> str:
         return next(self._names)
-
-
-def passes(error: BaseException) -> bool:
-    """Tell whether an error of the server, the driver or the system may be gone in a moment."""
-    if advice(error):
-        return False
-    if isinstance(error, DBAPIError):
-        if error.connection_invalidated or _is_useless(error):
-            return True
-        return passes(error.orig) if error.orig is not None else False
-    state = state_of(error)
-    return (
-        # Connecting to a server raises what the system and the driver raise.
-        isinstance(error, OSError)
-        or state in _PASSING_STATES
-        or state.startswith("08")
-        or type(error).__name__ == _NO_PRIMARY
-    )
-
-
-def state_of(error: BaseException | None) -> str:
-    """Return PostgreSQL's code of an error; empty if it has none."""
-    return str(getattr(error, "sqlstate", None) or "")
-
-
-def _is_useless(error: DBAPIError) -> bool:
-    return state_of(error.orig) in _USELESS_STATES or type(error.orig).__name__ == _OUTDATED
-
-
-def advice(error: BaseException) -> str:
-    """Return what to do about an error of TLS; empty for others."""
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return "; name the file of the authority that signed it as sslrootcert in the outbox's URL"
-    if isinstance(error, ConnectionError) and "rejected SSL upgrade" in str(error):
-        return (
-            "; let the server offer TLS, or where nobody else can reach the network say sslmode=disable in the"
-            " outbox's URL"
-        )
-    return ""

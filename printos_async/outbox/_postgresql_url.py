@@ -134,9 +134,7 @@ def _split(host: str) -> tuple[str, int | None]:
 
 
 def _hosts(names: list[tuple[str | None, int | None]], given: dict[str, str]) -> Iterable[Host]:
-    files = {
-        name: given[name] for name in ("sslrootcert", "sslcert", "sslkey", "sslpassword") if name in given
-    }
+    files = {name: value for name in _FILES if (value := given.get(name))}
     said = given.get("sslmode", given.get("ssl", os.environ.get("PGSSLMODE")))
     if said is not None:
         _require("sslmode", said, _MODES)
