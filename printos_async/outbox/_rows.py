@@ -14,7 +14,7 @@ from ._dialect import Dialect
 from ._forgetting import Forgetting
 from ._grouping import Background, Grouping
 from ._postgresql import LONG, PROMPT, USUAL
-from ._schema import prepare
+from ._schema import is_current, prepare
 from ._statements import Statements
 from ._upkeep import Upkeep
 
@@ -52,9 +52,7 @@ class AccountRows:
         """Make the tables if they are missing."""
         background = Background()
         try:
-            await background.run(
-                database.with_connection(lambda connection: connection.run_sync(prepare), within=LONG)
-            )
+            await background.run(_prepare(database))
         except BaseException:
             await background.settle()
             await database.aclose()
@@ -259,3 +257,9 @@ class AccountRows:
 
     def _parameters(self, **parameters: Any) -> dict[str, Any]:
         return {"this_account": self.account, **parameters}
+
+
+async def _prepare(database: Database) -> None:
+    # Only a migration may take its time: a server that is silent at an opening is noticed sooner.
+    if not await database.with_connection(lambda connection: connection.run_sync(is_current), within=PROMPT):
+        await database.with_connection(lambda connection: connection.run_sync(prepare), within=LONG)

@@ -134,6 +134,16 @@ MIGRATIONS: tuple[Callable[[Connection], None], ...] = ()
 _LOCK_KEY = 7_205_731_104
 
 
+def is_current(connection: Connection) -> bool:
+    """Tell whether the tables are there, in this version. Nothing is locked for it.
+
+    Raises:
+        OutboxError: A newer version of this package has made the tables.
+    """
+    newest = len(MIGRATIONS) + 1
+    return _version(connection, newest=newest) == newest
+
+
 def prepare(connection: Connection, migrations: Sequence[Callable[[Connection], None]] = MIGRATIONS) -> None:
     """Create or migrate the tables, if that has not been done. Several processes may come at once.
 

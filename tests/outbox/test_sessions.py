@@ -121,6 +121,8 @@ async def test_a_status_that_was_held_back_on_its_way_does_not_come_after_a_newe
     postgres_url: str,
 ) -> None:
     async with proxied(postgres_url) as (proxy, url), opened(url) as outbox:
+        for _ in range(6):  # each connection has the statement prepared: all of the next one is held back
+            await outbox.put([draft("a", "DS_OLDEST")])
         proxy.forget()
         await outbox.put([draft("a", "DS_OLD")])
         [kept] = await outbox.put([draft("a", "DS_NEW")])
