@@ -19,7 +19,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
 
 from attrs import frozen
-from sqlalchemy import event
+from sqlalchemy import URL, event
 from sqlalchemy.exc import DBAPIError, DisconnectionError
 from sqlalchemy.ext.asyncio import create_async_engine
 
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from typing import TypeVar
 
-    from sqlalchemy import URL
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
     from ._postgresql_url import Host, Server
@@ -93,6 +92,8 @@ class Sessions:
         self._turns = asyncio.Semaphore(_CONNECTIONS)
         # asyncpg's connections: in the pool; not used yet, with what ends them; and in use.
         self._idle: set[Any] = set()
+        # How many of the idle ones are not promised to a call that is about to take one.
+        self._at_hand = 0
         self._new: dict[Any, asyncio.TimerHandle] = {}
         self._busy: set[Any] = set()
         self._abandoned: set[int] = set()
@@ -100,7 +101,8 @@ class Sessions:
     def engine(self, url: URL, **options: Any) -> AsyncEngine:
         """Return an engine whose connections are made here; ``options`` are those of ``create_async_engine``."""
         engine = create_async_engine(
-            url.set(username=None, password=None, host=None, port=None, database=None, query={}),
+            # The rest is for asyncpg alone.
+            URL.create(url.drivername),
             pool_size=_CONNECTIONS,
             connect_args={"async_creator_fn": self._connect},
             **options,
@@ -140,8 +142,9 @@ class Sessions:
             TimeoutError: No connection was to be had in time.
             NoAnswerError: A session did not answer in time.
         """
-        if self._idle:
-            # A connection is at hand: there is nothing to wait for.
+        if self._at_hand > 0:
+            # There is nothing to wait for, and no need of a limit, which would take its time.
+            self._at_hand -= 1
             async with self._turns, engine.connect() as connection:
                 return await self._run(connection, use, within=within, deadline_s=deadline_s)
         async with (
@@ -164,8 +167,8 @@ class Sessions:
             watchdog.cancel()
         for driver in (*self._idle, *self._new, *self._busy):
             driver.terminate()
-        self._idle.clear()
         self._new.clear()
+        self._none_is_idle()
 
     async def _connect(self, **_: Any) -> Any:
         """Make a connection for the engine, to the first host that will do."""
@@ -246,14 +249,17 @@ class Sessions:
             if is_useless(error):
                 # A session whose statements went astray does without them, and so do all that follow.
                 self._prepares = self._prepares and not is_unprepared(error)
-                for useless in (driver, *self._idle):
+                driver.terminate()
+                for useless in self._idle:
                     useless.terminate()
+                self._none_is_idle()
                 await connection.invalidate()
             raise
         finally:
             self._busy.discard(driver)
             if not driver.is_closed():
                 self._idle.add(driver)
+                self._at_hand += 1
 
     async def _within(self, limit_s: float, driver: Any, answer: Awaitable[Answer]) -> Answer:
         watchdog = asyncio.get_running_loop().call_later(limit_s, self._abandon, driver)
@@ -273,7 +279,11 @@ class Sessions:
             if not silent.is_closed():
                 self._abandoned.add(silent.get_server_pid())
                 silent.terminate()
+        self._none_is_idle()
+
+    def _none_is_idle(self) -> None:
         self._idle.clear()
+        self._at_hand = 0
 
     def _next_name(self) -> str:
         return next(self._names)
