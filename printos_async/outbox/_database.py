@@ -7,12 +7,14 @@ import contextlib
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+from sqlalchemy.ext.asyncio import create_async_engine
 
 from printos_async._errors import OutboxError
 from printos_async._logging import withhold_values
 from printos_async._redact import redact
 
+from ._postgresql import USUAL, NoAnswerError, Sessions
+from ._postgresql_errors import advice, passes, state_of
 from ._sqlite import SqliteFile
 
 if TYPE_CHECKING:
@@ -20,21 +22,19 @@ if TYPE_CHECKING:
     from typing import TypeVar
 
     from sqlalchemy import URL, Executable, Row
+    from sqlalchemy.ext.asyncio import AsyncConnection
 
+    from ._postgresql import Limit
+    from ._postgresql_url import Server
     from ._spool import SetAside
 
     Answer = TypeVar("Answer")
 
 _PAUSES_S = (0.05, 0.1, 0.2, 0.4, 0.6, 0.6)
 _PATIENCE_S = sum(_PAUSES_S)
-_BUSY_S = 10.0
-_POSTGRESQL_CONNECTIONS = 3
 _PATIENCE_AT_END_S = 1.0
-_FAREWELL_S = 0.5
 _ABORTED = "the outbox was closed while its database did not answer"
 
-# Deadlock, serialization failure, a server that stops or starts, too many connections; and all of class 08.
-_PASSING_STATES = {"40P01", "40001", "57P01", "57P02", "57P03", "53300"}
 # Values that the statement was given may stand in these texts.
 _TELLING_CLASSES = ("22", "23")
 
@@ -44,6 +44,8 @@ class Database:
 
     Args:
         url: ``sqlite+aiosqlite`` with a file, or ``postgresql+asyncpg``.
+        server: What the URL says about a PostgreSQL server; None for a file.
+        lease_s: Of the outbox.
         on_set_aside: As in ``SqliteFile``.
         on_replaced: As in ``SqliteFile``.
     """
@@ -52,12 +54,13 @@ class Database:
         self,
         url: URL,
         *,
+        server: Server | None,
+        lease_s: float,
         on_set_aside: Callable[[SetAside], None] | None = None,
         on_replaced: Callable[[], None] | None = None,
     ) -> None:
         self.dialect = url.get_backend_name()
-        self._is_sqlite = self.dialect == "sqlite"
-        self._secrets = [str(url.password)] if url.password else []
+        self._secrets = server.secrets if server is not None else ()
         options: dict[str, Any] = {
             "hide_parameters": True,
             "logging_name": "printos_async",
@@ -67,22 +70,19 @@ class Database:
             "max_overflow": 0,
             "pool_timeout": 3600.0,
         }
-        self._file: SqliteFile | None = None
-        if self._is_sqlite:
-            self._file = SqliteFile(str(url.database), on_set_aside=on_set_aside, on_replaced=on_replaced)
-            options |= {"pool_size": 1, "async_creator": self._file.connect}
-        else:
-            settings = {"application_name": "printos-async", "lock_timeout": f"{_BUSY_S:.0f}s"}
-            options |= {
-                "pool_size": _POSTGRESQL_CONNECTIONS,
-                "connect_args": {"server_settings": settings, "timeout": _BUSY_S},
-            }
         withhold_values("sqlalchemy.engine.Engine.printos_async")
-        self._engine = create_async_engine(url, **options)
+        self._file: SqliteFile | None = None
+        self._sessions: Sessions | None = None
+        if server is None:
+            self._file = SqliteFile(str(url.database), on_set_aside=on_set_aside, on_replaced=on_replaced)
+            self._engine = create_async_engine(url, pool_size=1, async_creator=self._file.connect, **options)
+        else:
+            self._sessions = Sessions(server, lease_s=lease_s)
+            self._engine = self._sessions.engine(url, **options)
         self._running: set[asyncio.Task[Any]] = set()
         self._aborted = False
         # SQLite ends what it does by itself, after its busy timeout at the latest, and cannot be stopped before.
-        self.patience_s: float | None = None if self._is_sqlite else _PATIENCE_AT_END_S
+        self.patience_s: float | None = None if server is None else _PATIENCE_AT_END_S
 
     async def rows(
         self,
@@ -91,6 +91,7 @@ class Database:
         *,
         on_retry: Callable[[], None] | None = None,
         outlives_power: bool = True,
+        within: Limit = USUAL,
     ) -> Sequence[Row[Any]]:
         """Give the rows of a statement.
 
@@ -100,33 +101,43 @@ class Database:
             on_retry: Called where an attempt before may have taken place.
             outlives_power: Whether a file has to hold it safe against a loss of power when this returns. Whatever
                 came before it in the file is there as well, if anything after it is.
+            within: How long a server may take.
         """
 
         async def execute(connection: AsyncConnection) -> Sequence[Row[Any]]:
-            if self._is_sqlite:
+            if self._file is not None:
                 await _synchronise(connection, outlives_power)
             return (await connection.execute(statement, dict(parameters))).all()
 
-        return await self.with_connection(execute, on_retry)
+        return await self.with_connection(execute, on_retry, within=within)
 
     async def execute(
-        self, statement: Executable, parameters: Mapping[str, Any], *, outlives_power: bool = True
+        self,
+        statement: Executable,
+        parameters: Mapping[str, Any],
+        *,
+        outlives_power: bool = True,
+        within: Limit = USUAL,
     ) -> None:
-        """Run a statement that gives no rows; ``outlives_power`` as with ``rows``."""
+        """Run a statement that gives no rows; ``outlives_power`` and ``within`` as with ``rows``."""
 
         async def execute(connection: AsyncConnection) -> None:
-            if self._is_sqlite:
+            if self._file is not None:
                 await _synchronise(connection, outlives_power)
             await connection.execute(statement, dict(parameters))
 
-        await self.with_connection(execute)
+        await self.with_connection(execute, within=within)
 
     async def with_connection(
         self,
         use: Callable[[AsyncConnection], Awaitable[Answer]],
         on_retry: Callable[[], None] | None = None,
+        *,
+        within: Limit = USUAL,
     ) -> Answer:
         """Give what ``use`` makes of a connection. It is tried again after errors that pass.
+
+        ``on_retry`` and ``within`` as with ``rows``.
 
         Raises:
             OutboxError: The database cannot be reached or used.
@@ -138,7 +149,7 @@ class Database:
             raise OutboxError(_ABORTED)
         self._running.add(task)
         try:
-            return await self._try_again(use, on_retry)
+            return await self._try_again(use, on_retry, within)
         except asyncio.CancelledError:
             if not self._is_aborted():
                 raise
@@ -153,47 +164,74 @@ class Database:
     def abort(self) -> None:
         """End what is under way, and what is still to come, with an ``OutboxError``."""
         self._aborted = True
+        if self._sessions is not None:
+            # Else SQLAlchemy says goodbye to each server that does not answer, and waits.
+            self._sessions.terminate()
         for task in self._running:
             task.cancel()
 
     async def aclose(self) -> None:
         """Close the connections, politely to a server that answers."""
-        # A connection that does not close in time is dropped, and the next one of the pool has its turn.
-        for _ in range(_POSTGRESQL_CONNECTIONS):
-            with contextlib.suppress(SQLAlchemyError, OSError, TimeoutError):
-                async with asyncio.timeout(None if self._is_sqlite else _FAREWELL_S):
-                    await self._engine.dispose()
-                return
+        if self._sessions is not None:
+            await self._sessions.aclose()
+        with contextlib.suppress(SQLAlchemyError, OSError):
+            await self._engine.dispose()
 
     async def _try_again(
-        self, use: Callable[[AsyncConnection], Awaitable[Answer]], on_retry: Callable[[], None] | None
+        self,
+        use: Callable[[AsyncConnection], Awaitable[Answer]],
+        on_retry: Callable[[], None] | None,
+        within: Limit,
     ) -> Answer:
-        begun = asyncio.get_running_loop().time()
+        loop = asyncio.get_running_loop()
+        begun_s = loop.time()
+        deadline_s = begun_s + within.total_s
         for pause_s in (*_PAUSES_S, None):
             try:
+                if self._sessions is not None:
+                    return await self._sessions.use(self._engine, use, within=within, deadline_s=deadline_s)
+                assert self._file is not None  # noqa: S101  # one of the two is there
                 async with self._engine.connect() as connection:
-                    if self._file is not None:
-                        return await self._file.use(connection, use)
-                    return await use(connection)
+                    return await self._file.use(connection, use)
             except Exception as error:
                 if not _is_of_the_database(error):
                     raise
-                waited_s = asyncio.get_running_loop().time() - begun
-                if pause_s is None or waited_s > _PATIENCE_S or not _passes(error):
+                now_s = loop.time()
+                if isinstance(error, NoAnswerError):
+                    # Patience is with a server that fails: this one has not been heard yet.
+                    begun_s = now_s
+                if (
+                    pause_s is None
+                    or now_s - begun_s > _PATIENCE_S
+                    or (self._sessions is not None and now_s + pause_s >= deadline_s)
+                    or not self._passes(error)
+                ):
                     raise self._translated(error) from None
             if on_retry is not None:
                 on_retry()
             await asyncio.sleep(pause_s)
         raise AssertionError  # the last round returns or raises
 
+    def _passes(self, error: Exception) -> bool:
+        """Tell whether an error may be gone in a moment."""
+        if self._sessions is not None:
+            return passes(error)
+        if isinstance(error, DBAPIError):
+            return error.connection_invalidated or "locked" in str(error.orig)
+        return isinstance(error, OSError)
+
     def _translated(self, error: Exception) -> OutboxError:
         origin = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
         if self._file is not None:
             return self._file.translated(origin)
-        state = _state(origin)
+        state = state_of(origin)
         text = "" if state.startswith(_TELLING_CLASSES) else redact(_first_line(origin), self._secrets)
+        if isinstance(origin, TimeoutError):
+            return OutboxError(f"the outbox's database does not answer: {text or 'no connection in time'}")
         named = f"PostgreSQL error {state}" if state else type(origin).__name__
-        return OutboxError(f"the outbox's database cannot be used: {named}{text and ': '}{text}")
+        return OutboxError(
+            f"the outbox's database cannot be used: {named}{text and ': '}{text}{advice(origin)}"
+        )
 
 
 async def _synchronise(connection: AsyncConnection, outlives_power: bool) -> None:  # noqa: FBT001
@@ -211,22 +249,6 @@ def _is_of_the_database(error: Exception) -> bool:
     # While it connects, SQLAlchemy lets errors of system and driver through as they are.
     module = type(error).__module__.partition(".")[0]
     return isinstance(error, (DBAPIError, OSError)) or module in {"asyncpg", "sqlite3"}
-
-
-def _passes(error: Exception) -> bool:
-    """Tell whether an error may be gone in a moment."""
-    if isinstance(error, DBAPIError):
-        if error.connection_invalidated:
-            return True
-        origin = error.orig
-        state = _state(origin)
-        return state in _PASSING_STATES or state.startswith("08") or "locked" in str(origin)
-    # Connecting to a server raises what the system and the driver raise.
-    return isinstance(error, OSError) or _state(error) in _PASSING_STATES
-
-
-def _state(error: BaseException | None) -> str:
-    return str(getattr(error, "sqlstate", None) or "")
 
 
 def _first_line(error: BaseException) -> str:

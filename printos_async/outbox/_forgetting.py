@@ -12,6 +12,7 @@ from sqlalchemy import BigInteger, Double, Integer, Text, bindparam, delete, sel
 from ._batches import portions, to_json
 from ._dialect import NOW, OURS, ROW, WORKER
 from ._numbers import raise_floor
+from ._postgresql import LONG
 from ._schema import idle, outbox
 
 if TYPE_CHECKING:
@@ -76,6 +77,7 @@ class Forgetting:
                     "after": after,
                     "limit": _PURGED_AT_ONCE,
                 },
+                within=LONG,
             )
             count += await self._forget_chosen(chosen)
             if len(chosen) < _PURGED_AT_ONCE:

@@ -13,7 +13,8 @@ from ._batches import age, as_bytes, crc, merge, portions, to_json
 from ._dialect import Dialect
 from ._forgetting import Forgetting
 from ._grouping import Background, Grouping
-from ._schema import prepare
+from ._postgresql import LONG, PROMPT, USUAL
+from ._schema import is_current, prepare
 from ._statements import Statements
 from ._upkeep import Upkeep
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from ._base import Draft, Release
     from ._database import Database
+    from ._postgresql import Limit
 
 _DAMAGED = "damaged: the bytes that the outbox gave back are not those that it was given"
 
@@ -50,7 +52,7 @@ class AccountRows:
         """Make the tables if they are missing."""
         background = Background()
         try:
-            await background.run(database.with_connection(lambda connection: connection.run_sync(prepare)))
+            await background.run(_prepare(database))
         except BaseException:
             await background.settle()
             await database.aclose()
@@ -72,7 +74,7 @@ class AccountRows:
     async def join(self) -> int:
         # Never used twice, and known before the statement is: whoever comes late with an old one owns nothing.
         owner = secrets.randbits(62) + 1
-        await self._execute(self._upkeep.join, this_worker=owner, lease_s=self._lease_s)
+        await self._execute(self._upkeep.join, within=PROMPT, this_worker=owner, lease_s=self._lease_s)
         return owner
 
     async def renew(self, owner: int) -> bool:
@@ -103,7 +105,7 @@ class AccountRows:
     async def newer(self, owner: int, known: Mapping[str, int]) -> list[Claim]:
         if owner in self._untold:
             # Rare, and a walk through all rows: no index leads from a worker to its devices.
-            rows = list(await self._fetch(self._statements.owned, this_worker=owner))
+            rows = list(await self._fetch(self._statements.owned, within=LONG, this_worker=owner))
             self._untold.discard(owner)
             rows = [row for row in rows if row.seq > known.get(row.device_id, 0)]
         else:
@@ -120,7 +122,7 @@ class AccountRows:
         return found
 
     async def stats(self) -> OutboxStats:
-        [row] = await self._fetch(self._upkeep.stats)
+        [row] = await self._fetch(self._upkeep.stats, within=LONG)
         return OutboxStats(**row._mapping)  # noqa: SLF001 - public in spite of its name
 
     async def failed(self, *, limit: int, after: str) -> list[DeadLetter]:
@@ -139,7 +141,7 @@ class AccountRows:
 
     async def requeue(self, device_ids: Iterable[str] | None) -> int:
         if device_ids is None:
-            return len(await self._fetch(self._upkeep.requeue_all))
+            return len(await self._fetch(self._upkeep.requeue_all, within=LONG))
         count = 0
         for part in portions(dict.fromkeys(device_ids)):
             count += len(await self._fetch(self._upkeep.requeue, batch=to_json((name,) for name in part)))
@@ -157,7 +159,9 @@ class AccountRows:
         merged = merge(drafts)
         try:
             rows = await self._database.rows(
-                self._statements.put, self._parameters(this_worker=owner, batch=to_json(merged))
+                self._statements.put,
+                self._parameters(this_worker=owner, batch=to_json(merged)),
+                within=PROMPT,
             )
         except OutboxError:
             # It may have taken place, and made the worker the owner of what it was never told of.
@@ -201,7 +205,7 @@ class AccountRows:
 
     async def _renew(self, owner: int) -> bool:
         rows = await self._database.rows(
-            self._upkeep.renew, self._parameters(this_worker=owner, lease_s=self._lease_s)
+            self._upkeep.renew, self._parameters(this_worker=owner, lease_s=self._lease_s), within=PROMPT
         )
         if not rows:
             return False
@@ -218,7 +222,7 @@ class AccountRows:
 
     async def _take_over(self, now: float) -> None:
         """Free the devices of all workers whose lease has ended, and forget workers that ended long before."""
-        await self._database.execute(self._upkeep.take_over, self._parameters())
+        await self._database.execute(self._upkeep.take_over, self._parameters(), within=LONG)
         # A statement that was under way when the lease ended may still bring rows; later ones cannot.
         await self._database.execute(self._upkeep.forget_workers, self._parameters(until=now - self._lease_s))
 
@@ -239,11 +243,23 @@ class AccountRows:
             claims += await self._sound(owner, [row for row in found if row.seq > row.done_seq])
         return claims
 
-    async def _fetch(self, statement: Executable, **parameters: Any) -> Sequence[Row[Any]]:
-        return await self._background.run(self._database.rows(statement, self._parameters(**parameters)))
+    async def _fetch(
+        self, statement: Executable, *, within: Limit = USUAL, **parameters: Any
+    ) -> Sequence[Row[Any]]:
+        return await self._background.run(
+            self._database.rows(statement, self._parameters(**parameters), within=within)
+        )
 
-    async def _execute(self, statement: Executable, **parameters: Any) -> None:
-        await self._background.run(self._database.execute(statement, self._parameters(**parameters)))
+    async def _execute(self, statement: Executable, *, within: Limit = USUAL, **parameters: Any) -> None:
+        await self._background.run(
+            self._database.execute(statement, self._parameters(**parameters), within=within)
+        )
 
     def _parameters(self, **parameters: Any) -> dict[str, Any]:
         return {"this_account": self.account, **parameters}
+
+
+async def _prepare(database: Database) -> None:
+    # Only a migration may take its time: a server that is silent at an opening is noticed sooner.
+    if not await database.with_connection(lambda connection: connection.run_sync(is_current), within=PROMPT):
+        await database.with_connection(lambda connection: connection.run_sync(prepare), within=LONG)

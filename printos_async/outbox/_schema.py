@@ -134,6 +134,16 @@ MIGRATIONS: tuple[Callable[[Connection], None], ...] = ()
 _LOCK_KEY = 7_205_731_104
 
 
+def is_current(connection: Connection) -> bool:
+    """Tell whether the tables are there, in this version. Nothing is locked for it.
+
+    Raises:
+        OutboxError: A newer version of this package has made the tables.
+    """
+    newest = len(MIGRATIONS) + 1
+    return _version(connection, newest=newest) == newest
+
+
 def prepare(connection: Connection, migrations: Sequence[Callable[[Connection], None]] = MIGRATIONS) -> None:
     """Create or migrate the tables, if that has not been done. Several processes may come at once.
 
@@ -158,7 +168,8 @@ def prepare(connection: Connection, migrations: Sequence[Callable[[Connection], 
     except BaseException:
         # SQLite has done so by itself where the disk is full or fails, and PostgreSQL where the connection is lost.
         with contextlib.suppress(SQLAlchemyError):
-            connection.exec_driver_sql("ROLLBACK")
+            if not connection.invalidated:
+                connection.exec_driver_sql("ROLLBACK")
         raise
     connection.exec_driver_sql("COMMIT")
 

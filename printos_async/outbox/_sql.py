@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from sqlalchemy import URL
 
     from ._base import Claim, DeadLetter, Draft, Finish, Kept, OutboxStats, Progress, Release
+    from ._postgresql_url import Server
     from ._rows import AccountRows
     from ._spool import SetAside
 
@@ -25,6 +26,8 @@ _POSSIBLE = (
     "sqlite+aiosqlite:///FILE (sqlite+aiosqlite:////FILE for an absolute path) or"
     " postgresql+asyncpg://USER:PASSWORD@HOST/DATABASE"
 )
+# Parameters of a URL.
+_SECRETS = {"sslpassword"}
 # RETURNING and MATERIALIZED.
 _OLDEST_SQLITE = (3, 35)
 
@@ -37,7 +40,8 @@ class SqlOutbox:
 
     Args:
         url: ``sqlite+aiosqlite:///spool.db`` for a file, which is made if it is missing (four slashes begin an
-            absolute path), or ``postgresql+asyncpg://user:password@host/database``.
+            absolute path), or ``postgresql+asyncpg://user:password@host/database``. Parameters after ``?`` say how a
+            server is reached, such as ``sslmode`` and ``sslrootcert``: see the documentation of outboxes.
         lease_s: Seconds after which others take over the devices of a worker that does not renew.
 
     Attributes:
@@ -47,7 +51,8 @@ class SqlOutbox:
             process has set a damaged one aside, this one or another. A pusher uses it.
 
     Raises:
-        ConfigurationError: The URL is of another kind, or the extra for it is not installed.
+        ConfigurationError: The URL is of another kind or has an unknown parameter, a file of certificates cannot be
+            read, or the extra for it is not installed.
     """
 
     is_shared = True
@@ -56,13 +61,16 @@ class SqlOutbox:
         require_number("lease_s", lease_s, 0.001)
         self.lease_s = lease_s
         self._url = _parsed(url)
+        self._server = _server(self._url)
         self.on_set_aside: Callable[[SetAside], None] | None = None
         self.on_replaced: Callable[[], None] | None = None
         self._rows: AccountRows | None = None
         self._opening = asyncio.Lock()
 
     def __repr__(self) -> str:
-        return f"SqlOutbox({self._url.render_as_string(hide_password=True)!r}, lease_s={self.lease_s!r})"
+        hidden = dict.fromkeys(_SECRETS & self._url.query.keys(), "***")
+        url = self._url.update_query_dict(hidden).render_as_string(hide_password=True)
+        return f"SqlOutbox({url!r}, lease_s={self.lease_s!r})"
 
     async def open(self, account: str) -> None:
         """As ``Outbox.open``."""
@@ -71,7 +79,13 @@ class SqlOutbox:
 
         async with self._opening:
             if self._rows is None:
-                database = Database(self._url, on_set_aside=self._tell, on_replaced=self._tell_replaced)
+                database = Database(
+                    self._url,
+                    server=self._server,
+                    lease_s=self.lease_s,
+                    on_set_aside=self._tell,
+                    on_replaced=self._tell_replaced,
+                )
                 self._rows = await AccountRows.open(database, account=account, lease_s=self.lease_s)
             elif self._rows.account != account:
                 raise ConfigurationError("this outbox is open for another account: make one for each")
@@ -179,3 +193,11 @@ def _parsed(url: str) -> URL:
                 f"an outbox in a file needs SQLite 3.35, and this Python has {sqlite3.sqlite_version}"
             )
     return parsed
+
+
+def _server(url: URL) -> Server | None:
+    if url.get_backend_name() == "sqlite":
+        return None
+    from ._postgresql_url import Server  # noqa: PLC0415 - optional
+
+    return Server.of(url)

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 
+TLS_REQUEST = (8).to_bytes(4) + (80877103).to_bytes(4)
+
+
 class Proxy:
     """Forwards TCP; what it is told holds for connections that are open already, too.
 
@@ -24,10 +27,12 @@ class Proxy:
         self._target = (host, port)
         self._lose: bytes | None = None
         self._delay: bytes | None = None
-        self._flows = asyncio.Event()
-        self._flows.set()
+        self._flows = _set_event()
+        self._silent: list[asyncio.Event] = []
         self._delayed_until = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._forgotten: set[asyncio.Task[None]] = set()
+        self._refused: bytes | None = None
         self.lost = 0
         self.held = asyncio.Event()
 
@@ -44,21 +49,41 @@ class Proxy:
         """Forward nothing; ``held`` is set once something would have been."""
         self._flows.clear()
 
+    def forget(self) -> None:
+        """Forward nothing on the connections that there are, as a firewall that forgot them; new ones work."""
+        self._flows.clear()
+        self._silent.append(self._flows)
+        self._forgotten |= self._tasks
+        self._flows = _set_event()
+
     def flow(self) -> None:
-        """Forward again."""
+        """Forward again, and what was held back first."""
         self._delayed_until.set()
-        self._flows.set()
+        for flows in (*self._silent, self._flows):
+            flows.set()
+
+    async def forgotten_end(self) -> None:
+        """Wait until all that was held back on the connections of ``forget`` is delivered, and they have ended."""
+        if self._forgotten:
+            await asyncio.wait(self._forgotten)
+
+    def refuse(self, request: bytes) -> None:
+        """Refuse to begin a session whose request has these bytes, as a pool does."""
+        self._refused = request
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
+        flows = self._flows
         with suppress(OSError, asyncio.CancelledError):
+            if self._refused is not None:
+                reader = await self._checked(reader, writer)
             there, to = await asyncio.open_connection(*self._target)
             try:
                 async with asyncio.TaskGroup() as ways:
-                    forward = ways.create_task(self._forward(reader, to, answers=False))
-                    backward = ways.create_task(self._forward(there, writer, answers=True))
+                    forward = ways.create_task(self._forward(reader, to, flows, answers=False))
+                    backward = ways.create_task(self._forward(there, writer, flows, answers=True))
                     await asyncio.wait([forward, backward], return_when=asyncio.FIRST_COMPLETED)
                     forward.cancel()
                     backward.cancel()
@@ -73,14 +98,37 @@ class Proxy:
         while self._tasks:
             await asyncio.wait(self._tasks)
 
+    async def _checked(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> asyncio.StreamReader:
+        """Give a reader of what a client sends, if what it begins with is not refused."""
+        begin = await reader.read(65_536)
+        if begin == TLS_REQUEST:
+            writer.write(b"N")
+            begin = await reader.read(65_536)
+        assert self._refused is not None
+        if self._refused in begin:
+            fields = b"SFATAL\0C08P01\0Munsupported startup parameter: " + self._refused + b"\0\0"
+            writer.write(b"E" + (len(fields) + 4).to_bytes(4) + fields)
+            await writer.drain()
+            writer.close()
+            raise ConnectionError
+        reader._buffer[:0] = begin  # type: ignore[attr-defined]
+        return reader
+
     async def _forward(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, answers: bool
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        flows: asyncio.Event,
+        *,
+        answers: bool,
     ) -> None:
         with suppress(OSError):
             while data := await reader.read(65_536):
-                if not self._flows.is_set():
+                if not flows.is_set():
                     self.held.set()
-                    await self._flows.wait()
+                    await flows.wait()
                 if answers and self._delay is not None and self._delay in data:
                     self._delay = None
                     self.held.set()
@@ -90,6 +138,12 @@ class Proxy:
                     return
                 writer.write(data)
                 await writer.drain()
+
+
+def _set_event() -> asyncio.Event:
+    event = asyncio.Event()
+    event.set()
+    return event
 
 
 @asynccontextmanager

@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
+from sqlalchemy import make_url
 
 from printos_async import OutboxError
 from tests.conftest import status
@@ -151,6 +152,66 @@ async def test_an_opening_whose_connection_is_lost_is_tried_again_and_fails_with
         await pusher.put("dev-1", status(2))
         await sandbox.wait_for(lambda: pages(sandbox, "dev-1") == 2)
         await pusher.aclose()
+
+
+# A put ends within it, and the devices are at their newest within two leases.
+PUT_ENDS_S, LEASE_S = 15.0, 4.0
+
+
+async def test_a_worker_and_a_spooler_outlive_the_silence_of_their_connections(
+    sandbox: Sandbox, client: PrintOSClient, postgres_url: str
+) -> None:
+    client._timeout_s = 0.4
+    async with proxied(postgres_url) as (proxy, url):
+        place = Workplace(client, url)
+        async with (
+            client.spooler(place.outbox(lease_s=LEASE_S)) as spooler,
+            place.pusher(lease_s=LEASE_S, consistency="strict", ambiguity_s=0.1) as pusher,
+        ):
+            await pusher.push("dev-0", status(0))
+            for index in range(1, 10):
+                await spooler.put(f"dev-{index}", status(1))
+            proxy.forget()
+            async with asyncio.timeout(2 * LEASE_S):
+                for index in range(10):
+                    async with asyncio.timeout(PUT_ENDS_S):
+                        await spooler.put(f"dev-{index}", status(2))
+                await sandbox.wait_for(
+                    lambda: all(pages(sandbox, f"dev-{index}") == 2 for index in range(10))
+                )
+            proxy.flow()
+            await proxy.forgotten_end()
+            await pusher.push("dev-0", status(3))
+            stats = await pusher.drain()
+    assert adds_up(stats)
+    for index in range(10):
+        assert applied(sandbox, f"dev-{index}") == sorted(applied(sandbox, f"dev-{index}"))
+
+
+async def test_a_worker_and_a_spooler_go_on_when_a_read_only_database_may_be_written_to_again(
+    sandbox: Sandbox, client: PrintOSClient, postgres_url: str, postgres_server: PostgresServer
+) -> None:
+    client._timeout_s = 0.4
+    database = make_url(postgres_url).database
+    place = Workplace(client, postgres_url)
+    async with (
+        client.spooler(place.outbox(lease_s=LEASE_S)) as spooler,
+        place.pusher(lease_s=LEASE_S, consistency="strict", ambiguity_s=0.1) as pusher,
+    ):
+        await pusher.push("dev-0", status(1))
+        await postgres_server.execute(f"ALTER DATABASE {database} SET default_transaction_read_only = on")
+        await postgres_server.execute(
+            f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{database}'"
+        )
+        async with asyncio.timeout(PUT_ENDS_S):
+            with pytest.raises(OutboxError, match="25006"):
+                await spooler.put("dev-1", status(1))
+        await postgres_server.execute(f"ALTER DATABASE {database} RESET default_transaction_read_only")
+        async with asyncio.timeout(2 * LEASE_S):
+            for index in range(10):
+                await spooler.put(f"dev-{index}", status(2))
+            await sandbox.wait_for(lambda: all(pages(sandbox, f"dev-{index}") == 2 for index in range(10)))
+        assert adds_up(await pusher.drain())
 
 
 async def test_closing_ends_in_time_with_a_database_that_is_silent(
