@@ -9,6 +9,9 @@ from attrs import define
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
+# RFC 9110, section 6.4.1: they have no body, whatever their header says.
+BODILESS = frozenset({204, 304})
+
 
 class Origin(NamedTuple):
     """Where requests go: ``scheme`` is ``http`` or ``https``, ``host`` is ASCII, IPv6 without brackets."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, cast
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
-from ._base import WireError, WireResponse
+from ._base import BODILESS, WireError, WireResponse
 from ._probe import make_probe
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ class Connection(asyncio.BufferedProtocol):
         self._has_news: Callable[[], bool] | None = None
         self._parser: HttpResponseParser | None = HttpResponseParser(self)
         self._waiter: asyncio.Future[WireResponse] | None = None
+        self._is_doubtful = False
         self._deadline = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
@@ -64,6 +65,8 @@ class Connection(asyncio.BufferedProtocol):
         self._complete = False
         self._excess = False
         self._until_close = True
+        self._has_length = False
+        self._codings = b""
         self._keep_alive = False
         self._status = 0
 
@@ -86,6 +89,7 @@ class Connection(asyncio.BufferedProtocol):
         transport = self._transport
         assert transport is not None  # noqa: S101  # the pool hands out usable connections only
         self._begin()
+        self._is_doubtful = False
         self._waiter = waiter = self._loop.create_future()
         self._max_body_bytes = max_body_bytes
         self._deadline = deadline
@@ -180,15 +184,27 @@ class Connection(asyncio.BufferedProtocol):
         if self._head_done:
             return
         key = name.decode("latin-1").lower()
-        if key in {"content-length", "transfer-encoding"}:
+        if key == "content-length":
             self._until_close = False
+            self._has_length = bool(value.strip(b"0 \t"))
+        elif key == "transfer-encoding":
+            self._until_close = False
+            self._codings += b"," + value.strip().lower()
         self._headers.append((key, value.decode("latin-1").strip()))
 
     def on_headers_complete(self) -> None:
-        """Note that the head is whole."""
+        """Note that the head is whole, and whether it leaves no doubt of where the answer ends."""
         self._head_done = True
-        if self._parser is not None:
-            self._status = self._parser.get_status_code()
+        parser = self._parser
+        if parser is None:
+            return
+        self._status = status = parser.get_status_code()
+        # RFC 9112, section 6. llhttp decides such cases one way, the server perhaps another: what it sends late
+        # would pass for the next answer.
+        if status < 200 or status in BODILESS:
+            self._is_doubtful |= self._has_length or self._codings != b""
+        elif self._codings:
+            self._is_doubtful |= self._codings != b",chunked" or parser.get_http_version() == "1.0"
 
     def on_body(self, data: bytes) -> None:
         """Keep the body up to its limit; the exchange ends when the limit is passed."""
@@ -207,7 +223,8 @@ class Connection(asyncio.BufferedProtocol):
             self._received_bytes = received
         else:
             self._complete = True
-            self._keep_alive = self._parser.should_keep_alive()  # asked later, llhttp has forgotten
+            # Asked later, llhttp has forgotten.
+            self._keep_alive = self._parser.should_keep_alive() and not self._is_doubtful
 
     # the end of an exchange
 
