@@ -5,8 +5,9 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from ._decode import DecodeError, content, decode_device_list, decode_provisioned
+from ._decode import DecodeError, beginning, content, decode_device_list, decode_provisioned
 from ._events import FieldUnreadable
+from ._wire import EXCERPT_BYTES
 
 if TYPE_CHECKING:
     from ._events import Hooks
@@ -36,7 +37,10 @@ class Answers:
         """Look at the answer of ``updateDeviceStatus``, to which the specification gives no body."""
         if not response.body and not response.overflow:
             return
-        body = self._content(response)
+        max_bytes = min(self._max_body_bytes, EXCERPT_BYTES)
+        body, is_cut = beginning(response, max_bytes=max_bytes)
+        if is_cut and max_bytes == self._max_body_bytes:
+            raise DecodeError(f"the body is larger than max_body_bytes ({max_bytes})")
         # A page with status 200 comes from something between, such as a captive portal: the status is not there.
         if body.lstrip()[:1] == b"<" or "html" in (response.header("content-type") or "").lower():
             raise DecodeError("the body is HTML or XML; is a proxy or a login page between?")

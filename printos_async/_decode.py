@@ -44,27 +44,47 @@ def content(response: WireResponse, *, max_bytes: int) -> bytes:
     """
     if response.overflow:
         raise DecodeError(f"the body is larger than max_body_bytes ({max_bytes})")
+    formats = _formats(response)
+    if not formats:
+        return response.body
+    plain = _inflate(response, formats, max_bytes)
+    if len(plain) > max_bytes:
+        raise DecodeError(f"the body is larger than max_body_bytes ({max_bytes}) once decompressed")
+    return plain
+
+
+def beginning(response: WireResponse, *, max_bytes: int) -> tuple[bytes, bool]:
+    """Return the first ``max_bytes`` of an answer's body without its content coding, and whether there is more.
+
+    Raises:
+        DecodeError: The body is damaged, or coded in a way nobody asked for.
+    """
+    formats = _formats(response)
+    plain = _inflate(response, formats, max_bytes) if formats else response.body
+    return plain[:max_bytes], response.overflow or len(plain) > max_bytes
+
+
+def _formats(response: WireResponse) -> tuple[int, ...]:
     codings = [value.strip().lower() for name, value in response.headers if name == "content-encoding"]
     coding = ", ".join(codings)
     if coding in {"identity", ""} or not response.body:
-        return response.body
+        return ()
     if coding in {"gzip", "x-gzip"}:
-        return _inflate(response.body, (zlib.MAX_WBITS | 16,), max_bytes)
+        return (zlib.MAX_WBITS | 16,)
     if coding == "deflate":  # RFC 9110 means zlib's format; some servers send the bare stream
-        return _inflate(response.body, (zlib.MAX_WBITS, -zlib.MAX_WBITS), max_bytes)
+        return (zlib.MAX_WBITS, -zlib.MAX_WBITS)
     raise DecodeError("the body is compressed in a way that was not asked for")
 
 
-def _inflate(body: bytes, formats: tuple[int, ...], max_bytes: int) -> bytes:
+def _inflate(response: WireResponse, formats: tuple[int, ...], max_bytes: int) -> bytes:
+    """Decompress a body as far as one byte over ``max_bytes``, or as far as it came."""
     for wbits in formats:
         inflater = zlib.decompressobj(wbits)
         try:
-            plain = inflater.decompress(body, max_bytes + 1)
+            plain = inflater.decompress(response.body, max_bytes + 1)
         except zlib.error:
             continue
-        if len(plain) > max_bytes:
-            raise DecodeError(f"the body is larger than max_body_bytes ({max_bytes}) once decompressed")
-        if inflater.eof:
+        if inflater.eof or response.overflow or len(plain) > max_bytes:
             return plain
     raise DecodeError("the compressed body is damaged")
 

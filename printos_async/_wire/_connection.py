@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, cast
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
-from ._base import BODILESS, WireError, WireResponse
+from ._base import BODILESS, EXCERPT_BYTES, WireError, WireResponse
 from ._probe import make_probe
 
 if TYPE_CHECKING:
@@ -199,6 +199,8 @@ class Connection(asyncio.BufferedProtocol):
         if parser is None:
             return
         self._status = status = parser.get_status_code()
+        if status > 299:
+            self._max_body_bytes = min(self._max_body_bytes, EXCERPT_BYTES)
         # RFC 9112, section 6. llhttp decides such cases one way, the server perhaps another: what it sends late
         # would pass for the next answer.
         if status < 200 or status in BODILESS:

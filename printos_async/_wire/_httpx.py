@@ -10,7 +10,7 @@ from typing import cast
 
 import httpx
 
-from ._base import BODILESS, WireError, WireRequest, WireResponse
+from ._base import BODILESS, EXCERPT_BYTES, WireError, WireRequest, WireResponse
 
 # How much longer than the deadline the inner timeouts get to report in their own, more exact words.
 _REPORT_GRACE_S = 0.1
@@ -152,6 +152,8 @@ async def _read(response: httpx.Response, deadline: float, max_body_bytes: int) 
     if response.status_code in BODILESS and ("transfer-encoding" in framings or _has_length(headers)):
         # Left unread: httpcore then ends the connection, on which a body might still come.
         return WireResponse(response.status_code, headers, b"")
+    if response.status_code > 299:
+        max_body_bytes = min(max_body_bytes, EXCERPT_BYTES)
     chunks: list[bytes] = []
     size = 0
     # Not aiter_raw: a mock's answer with content counts as consumed from the start.
