@@ -25,15 +25,15 @@ class Answers:
         self._max_body_bytes = max_body_bytes
         self._hooks = hooks
 
-    def device_list(self, response: WireResponse) -> list[PrintDevice]:
-        """Read the answer of ``listDevices``."""
-        return decode_device_list(self._content(response), partial(self._unreadable, "listDevices"))
+    async def device_list(self, response: WireResponse) -> list[PrintDevice]:
+        """Read the answer of ``listDevices``; others have their turn in between."""
+        return await decode_device_list(self._content(response), partial(self._unreadable, "listDevices"))
 
-    def provisioned(self, response: WireResponse) -> PrintDevice:
+    async def provisioned(self, response: WireResponse) -> PrintDevice:
         """Read the answer of ``provisionDevice``."""
         return decode_provisioned(self._content(response), partial(self._unreadable, "provisionDevice"))
 
-    def acknowledgement(self, response: WireResponse) -> None:
+    async def acknowledgement(self, response: WireResponse) -> None:
         """Look at the answer of ``updateDeviceStatus``, to which the specification gives no body."""
         if not response.body and not response.overflow:
             return

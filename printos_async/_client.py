@@ -172,7 +172,8 @@ class PrintOSClient:
         is in the device's ``additional_properties`` and goes to the hooks as ``FieldUnreadable``.
 
         Raises:
-            APIError: The call failed after its retries, or its answer is no device list.
+            APIError: The call failed after its retries, or its answer is no device list or one of more than 250,000
+                devices.
             ClientClosedError: The client was closed, or lives in another event loop or process.
 
         Source: operation ``listDevices``.

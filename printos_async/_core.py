@@ -19,7 +19,7 @@ from ._mapping import decode_error, pause_error
 from ._retry import RetryBudget, RetryPolicy
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from ._aimd import Reason
     from ._encode import Call
@@ -54,7 +54,7 @@ class Core:
         self._retry = retry
         self._endpoints: dict[str, Endpoint] = {}
 
-    async def run(self, call: Call, decode: Callable[[WireResponse], T]) -> T:
+    async def run(self, call: Call, decode: Callable[[WireResponse], Awaitable[T]]) -> T:
         """Make a call, with retries, each attempt in a slot of its own.
 
         Raises:
@@ -75,7 +75,9 @@ class Core:
                 return result
             await asyncio.sleep(delay_s)
 
-    async def attempt_in_turn(self, call: Call, decode: Callable[[WireResponse], T], *, attempt: int) -> T:
+    async def attempt_in_turn(
+        self, call: Call, decode: Callable[[WireResponse], Awaitable[T]], *, attempt: int
+    ) -> T:
         """Wait for the pause that the server asked for and for a slot, and make one attempt.
 
         Raises:
@@ -100,7 +102,7 @@ class Core:
     async def attempt(
         self,
         call: Call,
-        decode: Callable[[WireResponse], T],
+        decode: Callable[[WireResponse], Awaitable[T]],
         *,
         attempt: int,
         is_probe: bool = False,
@@ -120,7 +122,7 @@ class Core:
         try:
             response = await self.exchange.attempt(call, until_s=until_s)
             self._note_answer()
-            result = _decoded(call, response, decode)
+            result = await _decoded(call, response, decode)
         except APIError as error:
             now_s = time.perf_counter()
             self._note_failure(error)
@@ -218,9 +220,9 @@ class Core:
             watcher.circuit_changed()
 
 
-def _decoded(call: Call, response: WireResponse, decode: Callable[[WireResponse], T]) -> T:
+async def _decoded(call: Call, response: WireResponse, decode: Callable[[WireResponse], Awaitable[T]]) -> T:
     try:
-        return decode(response)
+        return await decode(response)
     except DecodeError as error:
         failure = decode_error(call, response, error)
     raise failure
