@@ -31,10 +31,14 @@ T = TypeVar("T")
 
 
 class CircuitWatcher(Protocol):
-    """Is told when the circuit opens or closes."""
+    """Is told when the circuit opens or closes, and when an overdue request makes room for another one."""
 
     def circuit_changed(self) -> None:
         """Look at the circuit."""
+        ...
+
+    def permit_freed(self) -> None:
+        """Send one more request if one is ready."""
         ...
 
 
@@ -45,7 +49,7 @@ class Core:
         self, exchange: Exchange, *, retry: RetryPolicy, limit: ConcurrencyLimit, hooks: Hooks
     ) -> None:
         self.exchange = exchange
-        self.limiter = Limiter(limit, on_change=self._limit_changed)
+        self.limiter = Limiter(limit, on_change=self._limit_changed, on_free=self._permit_freed)
         self.hooks = hooks
         self.budget = RetryBudget(retry)
         self.health = HostHealth()
@@ -118,9 +122,13 @@ class Core:
         Raises:
             APIError: Of the class that fits.
         """
+        number = self.limiter.begin()
         started_s = time.perf_counter()
         try:
-            response = await self.exchange.attempt(call, until_s=until_s)
+            try:
+                response = await self.exchange.attempt(call, until_s=until_s)
+            finally:
+                self.limiter.end(number)
             self._note_answer()
             result = await _decoded(call, response, decode)
         except APIError as error:
@@ -213,6 +221,10 @@ class Core:
     def _limit_changed(self, old: int, new: int, reason: Reason) -> None:
         if self.hooks:
             self.hooks.emit(LimitChanged(old, new, reason))
+
+    def _permit_freed(self) -> None:
+        for watcher in tuple(self.circuit_watchers):
+            watcher.permit_freed()
 
     def _circuit_changed(self, circuit: Circuit) -> None:
         self.hooks.emit(CircuitChanged(circuit))  # logged even if nobody watches
