@@ -73,7 +73,11 @@ class Exchange:
             failure: APIError
             try:
                 response = await wire.send(
-                    request, deadline=self._deadline_s(until_s), max_body_bytes=self._max_bytes(call.method)
+                    request,
+                    deadline=self._deadline_s(until_s),
+                    max_body_bytes=self._max_acknowledgement_bytes
+                    if call.method == "PUT"
+                    else self._max_body_bytes,
                 )
             except WireError as error:
                 failure = transport_error(call, error, self._secrets(call, request))
@@ -102,9 +106,6 @@ class Exchange:
         wire, self._wire, self._closed = self._wire, None, True
         if wire is not None and self._loop is asyncio.get_running_loop() and self._pid == os.getpid():
             await wire.aclose()
-
-    def _max_bytes(self, method: str) -> int:
-        return self._max_acknowledgement_bytes if method == "PUT" else self._max_body_bytes
 
     def _deadline_s(self, until_s: float) -> float:
         deadline_s = asyncio.get_running_loop().time() + self._timeout_s
@@ -149,7 +150,9 @@ class Exchange:
             return await wire.send(
                 request,
                 deadline=self._deadline_s(until_s),
-                max_body_bytes=self._max_bytes(request.method),
+                max_body_bytes=self._max_acknowledgement_bytes
+                if request.method == "PUT"
+                else self._max_body_bytes,
             )
         except WireError as error:
             failure = transport_error(call, error, self._secrets(call, request))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
+from itertools import count
 from typing import TYPE_CHECKING, TypeAlias
 
 from attrs import field, frozen
@@ -109,7 +110,7 @@ class Limiter:
         # How many may be taken: fewer than the limit where overdue requests come near the maximum.
         self._room = self.limit
         self._began: dict[int, int] = {}  # the tick at which each request in flight began, oldest first
-        self._number = 0
+        self._numbers = count(1)
         self._ticks = 0
         self._ticker: asyncio.TimerHandle | None = None
         self._in_a_row = 0  # slots that overdue requests gave up since one ended in time
@@ -180,8 +181,7 @@ class Limiter:
         """Note that the holder of a slot sends a request; give the result to ``end`` when it is over."""
         if self._aimd is None:
             return 0
-        self._number = number = self._number + 1
-        self._began[number] = self._ticks
+        self._began[number := next(self._numbers)] = self._ticks
         if self._ticker is None:
             self._ticker = asyncio.get_running_loop().call_later(_TICK_S, self._tick)
         return number

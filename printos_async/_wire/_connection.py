@@ -65,8 +65,7 @@ class Connection(asyncio.BufferedProtocol):
         self._complete = False
         self._excess = False
         self._until_close = True
-        self._has_length = False
-        self._codings = b""
+        self._is_coded = False
         self._keep_alive = False
         self._status = 0
 
@@ -186,10 +185,9 @@ class Connection(asyncio.BufferedProtocol):
         key = name.decode("latin-1").lower()
         if key == "content-length":
             self._until_close = False
-            self._has_length = bool(value.strip(b"0 \t"))
         elif key == "transfer-encoding":
             self._until_close = False
-            self._codings += b"," + value.strip().lower()
+            self._is_coded = True
         self._headers.append((key, value.decode("latin-1").strip()))
 
     def on_headers_complete(self) -> None:
@@ -201,12 +199,18 @@ class Connection(asyncio.BufferedProtocol):
         self._status = status = parser.get_status_code()
         if status > 299:
             self._max_body_bytes = min(self._max_body_bytes, EXCERPT_BYTES)
-        # RFC 9112, section 6. llhttp decides such cases one way, the server perhaps another: what it sends late
+        if self._is_coded or status < 200 or status in BODILESS:
+            self._is_doubtful |= not self._is_plainly_framed(parser.get_http_version())
+
+    def _is_plainly_framed(self, version: str) -> bool:
+        # RFC 9112, section 6. llhttp decides the other cases one way, the server perhaps another: what it sends late
         # would pass for the next answer.
-        if status < 200 or status in BODILESS:
-            self._is_doubtful |= self._has_length or self._codings != b""
-        elif self._codings:
-            self._is_doubtful |= self._codings != b",chunked" or parser.get_http_version() == "1.0"
+        if self._status < 200 or self._status in BODILESS:
+            return not self._is_coded and not any(
+                name == "content-length" and value.strip("0") for name, value in self._headers
+            )
+        codings = [value.lower() for name, value in self._headers if name == "transfer-encoding"]
+        return codings == ["chunked"] and version != "1.0"
 
     def on_body(self, data: bytes) -> None:
         """Keep the body up to its limit; the exchange ends when the limit is passed."""
