@@ -130,7 +130,13 @@ class Core:
             finally:
                 self.limiter.end(number)
             self._note_answer()
-            result = await _decoded(call, response, decode)
+            undecodable: ResponseDecodeError | None = None
+            try:
+                result = await decode(response)
+            except DecodeError as error:
+                undecodable = decode_error(call, response, error)
+            if undecodable is not None:  # outside the handler, so that what was read is not chained to it
+                raise undecodable
         except APIError as error:
             now_s = time.perf_counter()
             self._note_failure(error)
@@ -230,11 +236,3 @@ class Core:
         self.hooks.emit(CircuitChanged(circuit))  # logged even if nobody watches
         for watcher in tuple(self.circuit_watchers):
             watcher.circuit_changed()
-
-
-async def _decoded(call: Call, response: WireResponse, decode: Callable[[WireResponse], Awaitable[T]]) -> T:
-    try:
-        return await decode(response)
-    except DecodeError as error:
-        failure = decode_error(call, response, error)
-    raise failure
