@@ -30,6 +30,7 @@ class Aimd:
 
     Attributes:
         limit: The limit now.
+        mean_s: Moving average of latency; None before the first success.
         reason: Why it moved last: ``"steady"`` latency at the limit, a rise of ``"latency"``, or ``"overload"``.
     """
 
@@ -38,13 +39,13 @@ class Aimd:
         "_count",
         "_ends_s",
         "_maximum",
-        "_mean_s",
         "_minimum",
         "_overloaded",
         "_reached",
         "_sum_s",
         "_variance",
         "limit",
+        "mean_s",
         "reason",
     )
 
@@ -54,7 +55,7 @@ class Aimd:
         self._minimum = minimum
         self._maximum = maximum
         # Of the periods before: moving average and variance of their means, and the lowest mean, which fades.
-        self._mean_s: float | None = None
+        self.mean_s: float | None = None
         self._variance = 0.0
         self._baseline_s = math.inf
         # Of the period that runs.
@@ -86,16 +87,16 @@ class Aimd:
         if now_s >= self._ends_s:
             self._end_period()
             # Before the first success the round-trip is not known: the one that has just ended stands for it.
-            self._ends_s = now_s + (now_s - started_s if self._mean_s is None else self._mean_s)
+            self._ends_s = now_s + (now_s - started_s if self.mean_s is None else self.mean_s)
         return self.limit
 
     def _end_period(self) -> None:
         latency_s = self._sum_s / self._count if self._count else None
         if self._overloaded:
             self._decrease("overload")
-        elif latency_s is not None and self._mean_s is not None and self._reached:
+        elif latency_s is not None and self.mean_s is not None and self._reached:
             # Below the limit, latency is not of its making, and growth would be without evidence.
-            self._compare(latency_s, self._mean_s)
+            self._compare(latency_s, self.mean_s)
         if latency_s is not None:
             self._learn(latency_s)
         self._sum_s = 0.0
@@ -121,12 +122,12 @@ class Aimd:
             self.reason = reason
 
     def _learn(self, latency_s: float) -> None:
-        if self._mean_s is None:
-            self._mean_s = self._baseline_s = latency_s
+        if self.mean_s is None:
+            self.mean_s = self._baseline_s = latency_s
             return
         # Finch, "Incremental calculation of weighted mean and variance", section 9.
-        difference = latency_s - self._mean_s
-        self._mean_s += EWMA_ALPHA * difference
+        difference = latency_s - self.mean_s
+        self.mean_s += EWMA_ALPHA * difference
         self._variance = (1 - EWMA_ALPHA) * (self._variance + EWMA_ALPHA * difference * difference)
         fading_s = self._baseline_s + (latency_s - self._baseline_s) / BASELINE_PERIODS
         self._baseline_s = min(latency_s, fading_s)

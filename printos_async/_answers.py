@@ -5,8 +5,9 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from ._decode import DecodeError, content, decode_device_list, decode_provisioned
+from ._decode import DecodeError, beginning, content, decode_device_list, decode_provisioned
 from ._events import FieldUnreadable
+from ._wire import EXCERPT_BYTES
 
 if TYPE_CHECKING:
     from ._events import Hooks
@@ -24,19 +25,22 @@ class Answers:
         self._max_body_bytes = max_body_bytes
         self._hooks = hooks
 
-    def device_list(self, response: WireResponse) -> list[PrintDevice]:
-        """Read the answer of ``listDevices``."""
-        return decode_device_list(self._content(response), partial(self._unreadable, "listDevices"))
+    async def device_list(self, response: WireResponse) -> list[PrintDevice]:
+        """Read the answer of ``listDevices``; others have their turn in between."""
+        return await decode_device_list(self._content(response), partial(self._unreadable, "listDevices"))
 
-    def provisioned(self, response: WireResponse) -> PrintDevice:
+    async def provisioned(self, response: WireResponse) -> PrintDevice:
         """Read the answer of ``provisionDevice``."""
         return decode_provisioned(self._content(response), partial(self._unreadable, "provisionDevice"))
 
-    def acknowledgement(self, response: WireResponse) -> None:
+    async def acknowledgement(self, response: WireResponse) -> None:
         """Look at the answer of ``updateDeviceStatus``, to which the specification gives no body."""
         if not response.body and not response.overflow:
             return
-        body = self._content(response)
+        max_bytes = min(self._max_body_bytes, EXCERPT_BYTES)
+        body, is_cut = beginning(response, max_bytes=max_bytes)
+        if is_cut and max_bytes == self._max_body_bytes:
+            raise DecodeError(f"the body is larger than max_body_bytes ({max_bytes})")
         # A page with status 200 comes from something between, such as a captive portal: the status is not there.
         if body.lstrip()[:1] == b"<" or "html" in (response.header("content-type") or "").lower():
             raise DecodeError("the body is HTML or XML; is a proxy or a login page between?")

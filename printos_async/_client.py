@@ -69,7 +69,8 @@ class PrintOSClient:
             It stays yours to close. Its TLS is its own; so ``verify`` does not go with it.
         verify: False turns the check of the server's certificate off; a context replaces the default one.
         hooks: Functions that receive the events.
-        max_body_bytes: Bytes of an answer's body that are read at most, before and after decompression.
+        max_body_bytes: Bytes of an answer's body that are read at most, before and after decompression. Of an error,
+            and of the answer to a status, never more than 64 KiB.
         allow_insecure_http: Allow plain HTTP to another machine; to loopback it is always allowed.
 
     Raises:
@@ -171,7 +172,8 @@ class PrintOSClient:
         is in the device's ``additional_properties`` and goes to the hooks as ``FieldUnreadable``.
 
         Raises:
-            APIError: The call failed after its retries, or its answer is no device list.
+            APIError: The call failed after its retries, or its answer is no device list or one of more than 250,000
+                devices.
             ClientClosedError: The client was closed, or lives in another event loop or process.
 
         Source: operation ``listDevices``.

@@ -19,7 +19,7 @@ from ._mapping import decode_error, pause_error
 from ._retry import RetryBudget, RetryPolicy
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from ._aimd import Reason
     from ._encode import Call
@@ -31,10 +31,14 @@ T = TypeVar("T")
 
 
 class CircuitWatcher(Protocol):
-    """Is told when the circuit opens or closes."""
+    """Is told when the circuit opens or closes, and when an overdue request makes room for another one."""
 
     def circuit_changed(self) -> None:
         """Look at the circuit."""
+        ...
+
+    def permit_freed(self) -> None:
+        """Send one more request if one is ready."""
         ...
 
 
@@ -45,7 +49,7 @@ class Core:
         self, exchange: Exchange, *, retry: RetryPolicy, limit: ConcurrencyLimit, hooks: Hooks
     ) -> None:
         self.exchange = exchange
-        self.limiter = Limiter(limit, on_change=self._limit_changed)
+        self.limiter = Limiter(limit, on_change=self._limit_changed, on_free=self._permit_freed)
         self.hooks = hooks
         self.budget = RetryBudget(retry)
         self.health = HostHealth()
@@ -54,7 +58,7 @@ class Core:
         self._retry = retry
         self._endpoints: dict[str, Endpoint] = {}
 
-    async def run(self, call: Call, decode: Callable[[WireResponse], T]) -> T:
+    async def run(self, call: Call, decode: Callable[[WireResponse], Awaitable[T]]) -> T:
         """Make a call, with retries, each attempt in a slot of its own.
 
         Raises:
@@ -75,7 +79,9 @@ class Core:
                 return result
             await asyncio.sleep(delay_s)
 
-    async def attempt_in_turn(self, call: Call, decode: Callable[[WireResponse], T], *, attempt: int) -> T:
+    async def attempt_in_turn(
+        self, call: Call, decode: Callable[[WireResponse], Awaitable[T]], *, attempt: int
+    ) -> T:
         """Wait for the pause that the server asked for and for a slot, and make one attempt.
 
         Raises:
@@ -100,7 +106,7 @@ class Core:
     async def attempt(
         self,
         call: Call,
-        decode: Callable[[WireResponse], T],
+        decode: Callable[[WireResponse], Awaitable[T]],
         *,
         attempt: int,
         is_probe: bool = False,
@@ -116,11 +122,21 @@ class Core:
         Raises:
             APIError: Of the class that fits.
         """
+        number = self.limiter.begin()
         started_s = time.perf_counter()
         try:
-            response = await self.exchange.attempt(call, until_s=until_s)
+            try:
+                response = await self.exchange.attempt(call, until_s=until_s)
+            finally:
+                self.limiter.end(number)
             self._note_answer()
-            result = _decoded(call, response, decode)
+            undecodable: ResponseDecodeError | None = None
+            try:
+                result = await decode(response)
+            except DecodeError as error:
+                undecodable = decode_error(call, response, error)
+            if undecodable is not None:  # outside the handler, so that what was read is not chained to it
+                raise undecodable
         except APIError as error:
             now_s = time.perf_counter()
             self._note_failure(error)
@@ -212,15 +228,11 @@ class Core:
         if self.hooks:
             self.hooks.emit(LimitChanged(old, new, reason))
 
+    def _permit_freed(self) -> None:
+        for watcher in tuple(self.circuit_watchers):
+            watcher.permit_freed()
+
     def _circuit_changed(self, circuit: Circuit) -> None:
         self.hooks.emit(CircuitChanged(circuit))  # logged even if nobody watches
         for watcher in tuple(self.circuit_watchers):
             watcher.circuit_changed()
-
-
-def _decoded(call: Call, response: WireResponse, decode: Callable[[WireResponse], T]) -> T:
-    try:
-        return decode(response)
-    except DecodeError as error:
-        failure = decode_error(call, response, error)
-    raise failure

@@ -7,7 +7,9 @@ stays unset, its raw value kept in ``additional_properties``, and is reported.
 
 from __future__ import annotations
 
+import asyncio
 import json
+import re
 import zlib
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -27,6 +29,15 @@ if TYPE_CHECKING:
     # device id (if readable), property name, raw value
     Unreadable = Callable[[str | None, str, object], None]
 
+# Two and a half times the largest fleet, and ten values for each of its devices. What a value costs once it is
+# parsed is up to 130 bytes, a device 540: of 64 MiB of "{}," 3.3 GiB would come.
+MAX_DEVICES = 250_000
+MAX_VALUES = 2_500_000
+# Two to three milliseconds of work, after which others have their turn.
+_SLICE_DEVICES = 250
+_OPENING = re.compile(r'[ \t\n\r]*\{[ \t\n\r]*"devices"[ \t\n\r]*:[ \t\n\r]*\[[ \t\n\r]*')
+_COMMA = re.compile(r"[ \t\n\r]*,[ \t\n\r]*")
+_CLOSING = re.compile(r"[ \t\n\r]*\]")
 _MAX_DATE_CHARS = 64
 _DEFAULT_A = datetime(2000, 1, 1)  # noqa: DTZ001  # a date-time without an offset stays without one
 _DEFAULT_B = datetime(2001, 2, 2)  # noqa: DTZ001
@@ -44,27 +55,47 @@ def content(response: WireResponse, *, max_bytes: int) -> bytes:
     """
     if response.overflow:
         raise DecodeError(f"the body is larger than max_body_bytes ({max_bytes})")
+    formats = _formats(response)
+    if not formats:
+        return response.body
+    plain = _inflate(response, formats, max_bytes)
+    if len(plain) > max_bytes:
+        raise DecodeError(f"the body is larger than max_body_bytes ({max_bytes}) once decompressed")
+    return plain
+
+
+def beginning(response: WireResponse, *, max_bytes: int) -> tuple[bytes, bool]:
+    """Return the first ``max_bytes`` of an answer's body without its content coding, and whether there is more.
+
+    Raises:
+        DecodeError: The body is damaged, or coded in a way nobody asked for.
+    """
+    formats = _formats(response)
+    plain = _inflate(response, formats, max_bytes) if formats else response.body
+    return plain[:max_bytes], response.overflow or len(plain) > max_bytes
+
+
+def _formats(response: WireResponse) -> tuple[int, ...]:
     codings = [value.strip().lower() for name, value in response.headers if name == "content-encoding"]
     coding = ", ".join(codings)
     if coding in {"identity", ""} or not response.body:
-        return response.body
+        return ()
     if coding in {"gzip", "x-gzip"}:
-        return _inflate(response.body, (zlib.MAX_WBITS | 16,), max_bytes)
+        return (zlib.MAX_WBITS | 16,)
     if coding == "deflate":  # RFC 9110 means zlib's format; some servers send the bare stream
-        return _inflate(response.body, (zlib.MAX_WBITS, -zlib.MAX_WBITS), max_bytes)
+        return (zlib.MAX_WBITS, -zlib.MAX_WBITS)
     raise DecodeError("the body is compressed in a way that was not asked for")
 
 
-def _inflate(body: bytes, formats: tuple[int, ...], max_bytes: int) -> bytes:
+def _inflate(response: WireResponse, formats: tuple[int, ...], max_bytes: int) -> bytes:
+    """Decompress a body as far as one byte over ``max_bytes``, or as far as it came."""
     for wbits in formats:
         inflater = zlib.decompressobj(wbits)
         try:
-            plain = inflater.decompress(body, max_bytes + 1)
+            plain = inflater.decompress(response.body, max_bytes + 1)
         except zlib.error:
             continue
-        if len(plain) > max_bytes:
-            raise DecodeError(f"the body is larger than max_body_bytes ({max_bytes}) once decompressed")
-        if inflater.eof:
+        if inflater.eof or response.overflow or len(plain) > max_bytes:
             return plain
     raise DecodeError("the compressed body is damaged")
 
@@ -89,12 +120,57 @@ def parse_json(body: bytes) -> Any:
     raise DecodeError(reason)
 
 
-def decode_device_list(body: bytes, unreadable: Unreadable) -> list[PrintDevice]:
-    """Read a ``PrintDeviceList``.
+async def decode_device_list(body: bytes, unreadable: Unreadable) -> list[PrintDevice]:
+    """Read a ``PrintDeviceList``, in slices between which others have their turn.
 
     Raises:
-        DecodeError: It is no object with a list ``devices`` of objects.
+        DecodeError: It is no object with a list ``devices`` of objects, or holds too many of them.
     """
+    await asyncio.sleep(0)
+    _check_size(body)
+    await asyncio.sleep(0)
+    raw_devices = await _scan_devices(body)
+    if raw_devices is None:
+        raw_devices = _parse_devices(body)
+    if len(raw_devices) > MAX_DEVICES:
+        raise DecodeError(f"the list has more than {MAX_DEVICES:,} devices")
+    devices = []
+    for index, raw in enumerate(raw_devices):
+        if index % _SLICE_DEVICES == 0:
+            await asyncio.sleep(0)
+        devices.append(_decode_device(raw, f"devices[{index}]", unreadable))
+        raw_devices[index] = None  # not the memory of both
+    return devices
+
+
+async def _scan_devices(body: bytes) -> list[Any] | None:
+    """Parse the elements of ``devices`` one by one; None where the body does not begin with them, or is no JSON.
+
+    ``json.loads`` would hold up the event loop, in a thread too: it does not let go of the interpreter's lock.
+    """
+    try:
+        text = body.decode()
+        if (opening := _OPENING.match(text)) is None:
+            return None
+        at = opening.end()
+        devices: list[Any] = []
+        while True:
+            device, at = _DECODER.raw_decode(text, at)
+            devices.append(device)
+            if len(devices) % _SLICE_DEVICES == 0:
+                await asyncio.sleep(0)
+            if (comma := _COMMA.match(text, at)) is None:
+                break
+            at = comma.end()
+        closing = _CLOSING.match(text, at)
+        # What follows has to be the rest of the object, and must not name the devices again.
+        rest = None if closing is None else parse_json(b'{"": 0' + text[closing.end() :].encode())
+    except (ValueError, RecursionError):  # also an empty list, which has no first element
+        return None
+    return None if rest is None or "devices" in rest else devices
+
+
+def _parse_devices(body: bytes) -> list[Any]:
     answer = parse_json(body)
     if not isinstance(answer, dict):
         raise DecodeError(f"a device list must be an object, not {_kind(answer)}")
@@ -104,7 +180,13 @@ def decode_device_list(body: bytes, unreadable: Unreadable) -> list[PrintDevice]
     if "devices" not in answer and answer:
         # {} is an empty list by the specification; an object of other things is another answer.
         raise DecodeError("the answer has properties, but devices is not among them")
-    return [_decode_device(device, f"devices[{index}]", unreadable) for index, device in enumerate(devices)]
+    return devices
+
+
+def _check_size(body: bytes) -> None:
+    # Every value is behind one of these; those inside of texts are counted along.
+    if body.count(b",") + body.count(b"{") + body.count(b"[") > MAX_VALUES:
+        raise DecodeError(f"the body holds more than {MAX_VALUES:,} values")
 
 
 def decode_provisioned(body: bytes, unreadable: Unreadable) -> PrintDevice:
@@ -113,6 +195,7 @@ def decode_provisioned(body: bytes, unreadable: Unreadable) -> PrintDevice:
     Raises:
         DecodeError: It is no object, or its ``id`` cannot be used.
     """
+    _check_size(body)
     answer = parse_json(body)
     device = _decode_device(answer, "the device", unreadable)
     if "id" in answer and (device.id is UNSET or device.id == ""):
@@ -178,6 +261,9 @@ def _zone(name: str | None, offset: int | None) -> int | None:
 
 def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_no_constant)
 
 
 def _kind(value: Any) -> str:

@@ -172,7 +172,7 @@ class Engine:
     # Sending
 
     def _start_worker(self) -> None:
-        if len(self._workers) < self._core.limiter.limit:
+        if len(self._workers) < self._core.limiter.limit + self._core.limiter.overdue:
             worker = self._loop.create_task(self._work(), context=self._context.copy())
             self._workers.add(worker)
             worker.add_done_callback(self._worker_ended)

@@ -14,7 +14,7 @@ from ._config import origin_of
 from ._decode import DecodeError, content
 from ._errors import APIError, ClientClosedError, TransportError
 from ._mapping import secrets_of, status_error, transport_error
-from ._wire import Origin, Wire, WireError, WireRequest, WireResponse
+from ._wire import EXCERPT_BYTES, Origin, Wire, WireError, WireRequest, WireResponse
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,6 +43,7 @@ class Exchange:
         self._make_wire = make_wire
         self._timeout_s = timeout_s
         self._max_body_bytes = max_body_bytes
+        self._max_acknowledgement_bytes = min(max_body_bytes, EXCERPT_BYTES)
         self._allow_insecure_http = allow_insecure_http
         self._wire: Wire | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -68,7 +69,11 @@ class Exchange:
             failure: APIError
             try:
                 response = await wire.send(
-                    request, deadline=self._deadline_s(until_s), max_body_bytes=self._max_body_bytes
+                    request,
+                    deadline=self._deadline_s(until_s),
+                    max_body_bytes=self._max_acknowledgement_bytes
+                    if call.method == "PUT"
+                    else self._max_body_bytes,
                 )
             except WireError as error:
                 failure = transport_error(call, error, self._secrets(call, request))
@@ -150,7 +155,11 @@ class Exchange:
     ) -> WireResponse:
         try:
             return await wire.send(
-                request, deadline=self._deadline_s(until_s), max_body_bytes=self._max_body_bytes
+                request,
+                deadline=self._deadline_s(until_s),
+                max_body_bytes=self._max_acknowledgement_bytes
+                if request.method == "PUT"
+                else self._max_body_bytes,
             )
         except WireError as error:
             failure = transport_error(call, error, self._secrets(call, request))
@@ -175,7 +184,8 @@ class Exchange:
     def _to_httpx(self, request: httpx.Request, response: WireResponse) -> httpx.Response:
         # httpx would decompress without a limit.
         try:
-            body = content(response, max_bytes=self._max_body_bytes)
+            max_bytes = self._max_body_bytes if 200 <= response.status <= 299 else EXCERPT_BYTES
+            body = content(response, max_bytes=max_bytes)
         except DecodeError:
             body = b""
         # As bytes: httpx takes a header that is text for ASCII only.

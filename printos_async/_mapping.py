@@ -6,7 +6,7 @@ import time
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
-from ._decode import DecodeError, content, parse_json
+from ._decode import DecodeError, beginning, parse_json
 from ._errors import (
     RateLimitError,
     RequestTimeoutError,
@@ -18,6 +18,7 @@ from ._errors import (
 from ._redact import excerpt, one_line
 from ._retry import parse_retry_after
 from ._signing import ALGORITHM_HEADER, DATE_HEADER
+from ._wire import EXCERPT_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from ._wire import WireError, WireRequest, WireResponse
 
 MAX_BODY_CHARS = 2_048
-_MAX_ERROR_BODY_BYTES = 65_536
 _MAX_MESSAGE_CHARS = 300
 _REQUEST_ID_HEADERS = ("x-request-id", "x-correlation-id", "x-amzn-requestid")
 _HINTS = {
@@ -61,11 +61,9 @@ def status_error(call: Call, response: WireResponse, secrets: Iterable[str]) -> 
     """Give the error for an answer that is no success."""
     secrets = tuple(secrets)
     try:
-        body = content(response, max_bytes=_MAX_ERROR_BODY_BYTES)
+        body, cut = beginning(response, max_bytes=EXCERPT_BYTES)
     except DecodeError:
-        body = b"" if response.header("content-encoding") else response.body
-    cut = response.overflow or len(body) > _MAX_ERROR_BODY_BYTES
-    body = body[:_MAX_ERROR_BODY_BYTES]
+        body, cut = b"", response.overflow
     status = response.status
     parts = [_phrase(status), _envelope_message(body, secrets) or _HINTS.get(status, "")]
     if 300 <= status <= 399:

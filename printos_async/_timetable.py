@@ -142,6 +142,11 @@ class Timetable:
                 self.schedule(slot)
         self.ready.wake_all()
 
+    def permit_freed(self) -> None:
+        """Start a worker if a slot is ready for one."""
+        if self.ready.slots:
+            self._add_worker()
+
     def close(self) -> None:
         """Let no more slot come to its turn."""
         self._closed = True

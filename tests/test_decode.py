@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import json
+import time
+import tracemalloc
 import zlib
 from datetime import UTC, datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
@@ -13,7 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from printos_async import PrintDevice
-from printos_async._decode import DecodeError, content, decode_device_list, decode_provisioned
+from printos_async._answers import Answers
+from printos_async._decode import MAX_DEVICES, DecodeError, content, decode_device_list, decode_provisioned
+from printos_async._events import Hooks
 from printos_async._retry import parse_retry_after
 from printos_async._wire import WireResponse
 
@@ -30,6 +35,17 @@ JSON = st.recursive(
 DEVICES = st.dictionaries(KEYS, JSON, max_size=6)
 
 
+def decode_list(body: bytes, unreadable: Callable[[str | None, str, object], None]) -> list[PrintDevice]:
+    """Run the coroutine without an event loop: all it does is to let others have their turn."""
+    coroutine = decode_device_list(body, unreadable)
+    while True:
+        try:
+            coroutine.send(None)
+        except StopIteration as end:
+            devices: list[PrintDevice] = end.value
+            return devices
+
+
 def ignore(device_id: str | None, field: str, raw: object) -> None:
     pass
 
@@ -38,7 +54,7 @@ def ignore(device_id: str | None, field: str, raw: object) -> None:
 @given(JSON | st.fixed_dictionaries({"devices": st.lists(JSON | DEVICES)}) | DEVICES)
 def test_any_json_becomes_models_or_an_error(value: Any) -> None:
     body = json.dumps(value).encode()
-    for decode in (decode_device_list, decode_provisioned):
+    for decode in (decode_list, decode_provisioned):
         try:
             result = decode(body, ignore)
         except DecodeError:
@@ -53,7 +69,7 @@ def test_any_json_becomes_models_or_an_error(value: Any) -> None:
 @settings(deadline=None)
 @given(st.binary() | st.text().map(str.encode))
 def test_any_bytes_become_models_or_an_error(body: bytes) -> None:
-    for decode in (decode_device_list, decode_provisioned):
+    for decode in (decode_list, decode_provisioned):
         try:
             decode(body, ignore)
         except DecodeError as error:
@@ -67,11 +83,99 @@ def test_every_property_of_a_device_survives(raw: list[dict[str, Any]]) -> None:
     if "NaN" in text or "Infinity" in text:
         return
     unreadable: list[tuple[str | None, str, object]] = []
-    devices = decode_device_list(text.encode(), lambda *event: unreadable.append(event))
+    devices = decode_list(text.encode(), lambda *event: unreadable.append(event))
     for device, given_ in zip(devices, raw, strict=True):
         assert {**device.to_dict(), "registeredAt": 0} == {**given_, "registeredAt": 0}
         assert ("registeredAt" in device.to_dict()) == ("registeredAt" in given_)
     assert all(field in PRINT_DEVICE_FIELDS for _, field, _ in unreadable)
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ('{"devices":[' + ",".join(["{}"] * MAX_DEVICES) + "]}", None),
+        ('{"devices":[' + ",".join(["{}"] * (MAX_DEVICES + 1)) + "]}", "more than 250,000 devices"),
+        ('{"total":1,"devices":[' + ",".join(["{}"] * (MAX_DEVICES + 1)) + "]}", "more than 250,000 devices"),
+        ('{"devices":[{"x":[' + "[]," * 1_300_000 + "0]}]}", "more than 2,500,000 values"),
+        ('{"devices":[{"x":{' + '"":0,' * 2_600_000 + '"":0}}]}', "more than 2,500,000 values"),
+    ],
+    ids=["most devices", "more devices", "more devices behind a total", "lists", "properties"],
+)
+def test_the_number_of_devices_and_of_values_is_bounded(text: str, error: str | None) -> None:
+    if error is None:
+        assert len(decode_list(text.encode(), ignore)) == MAX_DEVICES
+        return
+    with pytest.raises(DecodeError, match=error):
+        decode_list(text.encode(), ignore)
+
+
+def test_an_answer_that_grows_a_thousandfold_costs_no_more_than_its_bytes() -> None:
+    body = gzip.compress(b'{"devices":[' + b"{}," * 22_000_000 + b"{}]}")
+    assert len(body) < 66_000
+    response = WireResponse(200, [("content-encoding", "gzip")], body)
+    tracemalloc.start()
+    try:
+        with pytest.raises(DecodeError, match="more than 2,500,000 values"):
+            decode_list(content(response, max_bytes=64 << 20), ignore)
+        assert tracemalloc.get_traced_memory()[1] < 200 << 20
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    ("text", "ids"),
+    [
+        ('{"devices":[]}', []),
+        (' { "devices" : [ { "id" : "a" } , { "id" : "b" } ] } ', ["a", "b"]),
+        ('{"devices":[{"id":"a"}],"total":1}', ["a"]),
+        ('{"total":1,"devices":[{"id":"a"}]}', ["a"]),
+        ('{"devices":[{"id":"a"}],"devices":[{"id":"b"}]}', ["b"]),
+        ('\ufeff{"devices":[{"id":"a"}]}', ["a"]),
+        ('{"devices":[{"id":"\\ud800"}]}', ["\ud800"]),
+        ('{"devices":[{"id":"a"},]}', None),
+        ('{"devices":[,{"id":"a"}]}', None),
+        ('{"devices":[{"id":"a"}', None),
+        ('{"devices":[{"id":"a"}]', None),
+        ('{"devices":[{"id":"a"}]}}', None),
+        ('{"devices":[{"id":"a"}]"x":1}', None),
+        ('{"devices":[{"id":"a"}],}', None),
+        ('{"devices":[{"id":"a"}],"devices":null}', None),
+        ('{"devices":[{"id":"a","x":NaN}]}', None),
+        ('{"devices":[{"id":"a"}],"x":NaN}', None),
+        ('{"devices":[{"id":"a"},null]}', None),
+    ],
+)
+def test_a_list_is_read_in_slices_as_it_would_be_as_a_whole(text: str, ids: list[str] | None) -> None:
+    if ids is None:
+        with pytest.raises(DecodeError):
+            decode_list(text.encode(), ignore)
+    else:
+        assert [device.id for device in decode_list(text.encode(), ignore)] == ids
+
+
+async def test_a_hundred_thousand_devices_leave_the_loop_to_others() -> None:
+    devices = [
+        {
+            "id": f"{number:032x}",
+            "model": "Indigo 12000",
+            "serialNumber": f"SN-{number:08d}",
+            "status": "DS_PRINTING",
+            "registeredAt": "2024-01-15T12:34:56Z",
+        }
+        for number in range(100_000)
+    ]
+    body = gzip.compress(json.dumps({"devices": devices}).encode(), 1)
+    response = WireResponse(200, [("content-encoding", "gzip")], body)
+    answers = Answers(max_body_bytes=64 << 20, hooks=Hooks([]))
+    listing = asyncio.create_task(answers.device_list(response))
+    longest_s, last_s = 0.0, time.thread_time()
+    while not listing.done():
+        await asyncio.sleep(0)
+        # The processor's time, which other processes do not add to.
+        now_s = time.thread_time()
+        longest_s, last_s = max(longest_s, now_s - last_s), now_s
+    assert len(await listing) == 100_000
+    assert longest_s < 0.15
 
 
 PRINT_DEVICE_FIELDS = {"id", "model", "serialNumber", "status", "registeredAt"}

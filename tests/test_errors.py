@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import os
+import tracemalloc
 import zlib
+from random import Random
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import httpx
@@ -15,6 +18,7 @@ from printos_async import (
     APIError,
     AuthenticationError,
     BadRequestError,
+    ConcurrencyLimit,
     ConflictError,
     DeviceStatusUpdate,
     FieldUnreadable,
@@ -45,6 +49,8 @@ Operation = Literal["list", "provision", "status"]
 OPERATIONS: tuple[Operation, ...] = ("list", "provision", "status")
 DEVICE = {"id": "dev-1", "model": "Indigo", "serialNumber": "SN-1", "status": "DS_ON"}
 LIST = json.dumps({"devices": [DEVICE]}).encode()
+MIB = 1 << 20
+LONG = bool(os.environ.get("PRINTOS_LONG_TESTS"))
 GOOD = {"list": LIST, "provision": json.dumps(DEVICE).encode(), "status": b""}
 # Both wires: the default one, and httpx's own transport.
 Via: TypeAlias = Literal["http1", "httpx"]
@@ -333,14 +339,17 @@ async def test_compressed_body_is_read(
 @pytest.mark.parametrize(
     ("body", "headers"),
     [
-        (gzip.compress(LIST)[:-9], ("content-encoding: gzip",)),
-        (gzip.compress(LIST)[:20] + b"damage" + gzip.compress(LIST)[26:], ("content-encoding: gzip",)),
+        (gzip.compress(LIST, mtime=0)[:-9], ("content-encoding: gzip",)),
+        (
+            gzip.compress(LIST, mtime=0)[:20] + b"damage" + gzip.compress(LIST, mtime=0)[26:],
+            ("content-encoding: gzip",),
+        ),
         (LIST, ("content-encoding: gzip",)),
         (LIST, ("content-encoding: deflate",)),
         (LIST, ("content-encoding: br",)),
         (LIST, ("content-encoding: zstd",)),
-        (gzip.compress(gzip.compress(LIST)), ("content-encoding: gzip, gzip",)),
-        (gzip.compress(LIST), ("content-encoding: identity", "content-encoding: gzip")),
+        (gzip.compress(gzip.compress(LIST, mtime=0), mtime=0), ("content-encoding: gzip, gzip",)),
+        (gzip.compress(LIST, mtime=0), ("content-encoding: identity", "content-encoding: gzip")),
         (LIST, ("content-encoding: identity", "content-encoding: br")),
     ],
 )
@@ -373,6 +382,61 @@ async def test_large_body_of_an_error_is_bounded(bench: MakeBench, operation: Op
             await call(made.client, operation)
         assert len(caught.value.body) <= 2048
         assert len(str(caught.value)) < 1000
+
+
+@pytest.mark.parametrize("status", [200, 500])
+async def test_bodies_of_which_only_the_beginning_counts_cost_no_more_than_it(
+    bench: MakeBench, status: int
+) -> None:
+    in_flight, body_bytes, most_bytes = (32, 200 * MIB, 100 * MIB) if LONG else (16, 4 * MIB, 12 * MIB)
+    piece = b"x" * 65_536
+
+    async def handle(peer: Peer) -> None:
+        await peer.read_request()
+        await peer.send(b"HTTP/1.1 %d x\r\ncontent-length: %d\r\n\r\n" % (status, body_bytes))
+        for _ in range(body_bytes // len(piece)):
+            if peer.client_left:
+                return
+            await peer.send(piece)
+
+    made = await bench(handle, timeout_s=60.0, limit=ConcurrencyLimit(minimum=in_flight, maximum=in_flight))
+    tracemalloc.start()
+    try:
+        calls = (call(made.client, "status") for _ in range(in_flight))
+        outcomes = await asyncio.gather(*calls, return_exceptions=True)
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert {type(outcome) for outcome in outcomes} == {type(None) if status == 200 else ServerError}
+    assert peak_bytes < most_bytes
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [(200, "plain"), (200, "gzip"), (200, "raw"), (500, "plain"), (500, "gzip"), (500, "zlib")],
+)
+async def test_the_beginning_of_a_long_body_is_enough(bench: MakeBench, status: int, kind: str) -> None:
+    # Incompressible behind its beginning: more than 64 KiB once compressed, too.
+    body = b'{"smsError": {"message": "no"}}' + Random(1).randbytes(300_000)
+    headers = () if kind == "plain" else ("content-encoding: " + ("gzip" if kind == "gzip" else "deflate"),)
+    sent = body if kind == "plain" else compressed(kind, body)
+    made = await bench(always(answer(status, sent, *headers)))
+    if status == 200:
+        with pytest.raises(ResponseDecodeError, match="PrintOS's error envelope"):
+            await call(made.client, "status")
+        return
+    with pytest.raises(ServerError) as caught:
+        await call(made.client, "status")
+    assert caught.value.body.startswith('{"smsError": {"message": "no"}}')
+
+
+async def test_long_acknowledgement_is_a_success(bench: MakeBench) -> None:
+    for headers, body in (
+        ((), b" " * 200_000),
+        (("content-encoding: gzip",), gzip.compress(b" " * 9_000_000)),
+    ):
+        made = await bench(always(answer(200, body, *headers)))
+        await call(made.client, "status")
 
 
 async def test_answer_that_drips_ends_at_the_timeout(bench: MakeBench, operation: Operation) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -9,10 +10,14 @@ import httpx
 import pytest
 
 from printos_async import APIError, ConcurrencyLimit, HmacAuth, PrintOSClient, RetryPolicy
-from printos_async._limits import Limiter
+from printos_async._limits import OVERDUE_S, Limiter
 from printos_async.sandbox import Faults, Sandbox
 
 from .conftest import KEY, SECRET, status
+from .pusher.clock import run
+from .pusher.host import OK as REPLIED
+from .pusher.host import SILENT, UNAVAILABLE, Host, Reply, Seen
+from .pusher.host import client_of as client_of_host
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -22,6 +27,8 @@ if TYPE_CHECKING:
     from printos_async._aimd import Reason
 
 ONCE = RetryPolicy(max_attempts=1)
+LONG = bool(os.environ.get("PRINTOS_LONG_TESTS"))
+FLEET_S = 120 if LONG else 15
 INSISTENT = RetryPolicy(max_attempts=200, base_delay_s=0.005, max_delay_s=0.1, budget=100_000)
 
 
@@ -297,6 +304,176 @@ async def test_ten_thousand_random_cancellations_leak_no_slot(seed: int) -> None
     assert (limiter.in_flight, inside, len(limiter._waiters)) == (0, 0, 0)
     assert most_inside > 4
     assert waited > 100
+
+
+# Requests that hang
+
+
+def learn(limiter: Limiter, usual_s: float) -> None:
+    limiter.record(started_s=0.0, now_s=usual_s, latency_s=usual_s, overloaded=False)
+
+
+async def send(limiter: Limiter, took_s: float) -> None:
+    async with limiter:
+        number = limiter.begin()
+        try:
+            await asyncio.sleep(took_s)
+        finally:
+            limiter.end(number)
+
+
+def test_a_request_that_hangs_does_not_hold_the_only_slot() -> None:
+    async def program() -> None:
+        limiter = limiter_of(1)
+        learn(limiter, 0.01)
+        now_s = asyncio.get_running_loop().time
+        began_s = now_s()
+        hanging = asyncio.create_task(send(limiter, 10.0))
+        await turns(1)
+        for _ in range(100):
+            await send(limiter, 0.01)
+        assert (limiter.limit, limiter.in_flight, limiter.overdue) == (1, 0, 1)
+        assert OVERDUE_S < now_s() - began_s - 100 * 0.01 < 2 * OVERDUE_S
+        await hanging
+        assert (limiter.limit, limiter.in_flight, limiter.overdue) == (1, 0, 0)
+
+    run(program())
+
+
+@pytest.mark.parametrize(
+    ("usual_s", "from_s", "until_s"), [(0.01, 0.25, 0.4), (0.2, 2.0, 2.2), (None, 10.0, 10.1)]
+)
+def test_overdue_is_what_lasts_much_longer_than_usual(
+    usual_s: float | None, from_s: float, until_s: float
+) -> None:
+    async def program() -> None:
+        limiter = limiter_of(1)
+        if usual_s is not None:
+            learn(limiter, usual_s)
+        now_s = asyncio.get_running_loop().time
+        began_s = now_s()
+        hanging = asyncio.create_task(send(limiter, 10.0))
+        await turns(1)
+        await send(limiter, 0.0)
+        assert from_s <= now_s() - began_s < until_s
+        await hanging
+
+    run(program())
+
+
+def test_a_server_that_answers_nobody_gets_few_requests_more_than_the_limit() -> None:
+    async def program() -> None:
+        limiter = limiter_of(1)
+        learn(limiter, 0.01)
+        sending = [asyncio.create_task(send(limiter, 10.0)) for _ in range(100)]
+        await asyncio.sleep(9.9)
+        assert (limiter.in_flight, limiter.overdue) == (1, 5)
+        for task in sending:
+            task.cancel()
+        await asyncio.gather(*sending, return_exceptions=True)
+        assert (limiter.in_flight, limiter.overdue) == (0, 0)
+
+    run(program())
+
+
+def test_with_equal_bounds_a_request_that_hangs_keeps_its_slot() -> None:
+    async def program() -> None:
+        limiter = Limiter(ConcurrencyLimit(minimum=2, maximum=2))
+        learn(limiter, 0.01)
+        sending = [asyncio.create_task(send(limiter, 10.0)) for _ in range(5)]
+        await asyncio.sleep(9.9)
+        assert (limiter.in_flight, limiter.overdue) == (2, 0)
+        await asyncio.gather(*sending)
+
+    run(program())
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_with_requests_that_hang_there_are_never_more_than_the_maximum(seed: int) -> None:
+    async def program() -> None:
+        draw = random.Random(seed)
+        limiter = limiter_of(4, maximum=8)
+        driver = Driver(limiter)
+        inside = most_inside = most_overdue = 0
+
+        async def work(took_s: float) -> None:
+            nonlocal inside
+            async with limiter:
+                inside += 1
+                number = limiter.begin()
+                try:
+                    await asyncio.sleep(took_s)
+                finally:
+                    limiter.end(number)
+                    inside -= 1
+
+        tasks: list[asyncio.Task[None]] = []
+        for _ in range(1_000):
+            # Half a second, the driver's round-trip, is usual.
+            took_s = 20.0 if draw.random() < 0.1 else draw.random()
+            tasks.append(asyncio.create_task(work(took_s)))
+            if draw.random() < 0.1:
+                draw.choice(tasks).cancel()
+            draw.choice([driver.shrink, driver.grow])()
+            await asyncio.sleep(draw.choice([0.0, 0.01, 0.3]))
+            tasks = [task for task in tasks if not task.done()]
+            most_inside, most_overdue = max(most_inside, inside), max(most_overdue, limiter.overdue)
+            assert inside <= limiter.in_flight + limiter.overdue <= limiter.maximum
+            room = min(limiter.limit, limiter.maximum - limiter.overdue)
+            assert limiter.in_flight >= room or not limiter._waiters
+        await asyncio.gather(*tasks, return_exceptions=True)
+        assert (limiter.in_flight, limiter.overdue, inside, len(limiter._waiters)) == (0, 0, 0, 0)
+        assert most_inside == limiter.maximum
+        assert most_overdue > 2
+
+    run(program())
+
+
+def refusing(seed: int) -> Callable[[Seen], Reply]:
+    """Refuse two requests in five, and leave one in fifty without an answer."""
+    draw = random.Random(seed)
+
+    def reply(_: Seen) -> Reply:
+        drawn = draw.random()
+        return SILENT if drawn < 0.02 else UNAVAILABLE if drawn < 0.42 else REPLIED
+
+    return reply
+
+
+@pytest.mark.parametrize("seed", range(10 if LONG else 2))
+def test_a_fleet_gets_through_where_many_are_refused_and_some_hang(seed: int) -> None:
+    async def program() -> None:
+        host = Host(refusing(seed), latency_s=0.001)
+        # So many retries that no budget is what limits the rate.
+        retry = RetryPolicy(budget=1_000_000)
+        async with client_of_host(host, retry=retry) as client, client.status_pusher() as pusher:
+            for second in range(FLEET_S):
+                for number in range(500):
+                    await pusher.put(f"dev-{number}", status(second))
+                await asyncio.sleep(1.0)
+                if second == 2:
+                    sent_before = pusher.stats().sent
+            assert (pusher.stats().sent - sent_before) / (FLEET_S - 3) >= 30
+
+    run(program())
+
+
+def test_a_batch_goes_on_behind_as_many_hanging_requests_as_the_limit() -> None:
+    async def program() -> None:
+        hangs = {f"dev-{number}" for number in (20, 21)}
+        host = Host(lambda seen: SILENT if seen.device_id in hangs else REPLIED, latency_s=0.001)
+        async with client_of_host(host, retry=ONCE, limit=ConcurrencyLimit(initial=2, maximum=4)) as client:
+            done_s: dict[str, float] = {}
+            now_s = asyncio.get_running_loop().time
+            began_s = now_s()
+            await client.push_statuses(
+                ((f"dev-{number}", status()) for number in range(50)),
+                on_result=lambda result: done_s.update({result.device_id: now_s() - began_s}),
+            )
+            assert max(done_s[device] for device in done_s if device not in hangs) < 2.0
+            assert min(done_s[device] for device in hangs) >= 10.0
+
+    run(program())
 
 
 # What a client tells its limiter

@@ -3,8 +3,17 @@
 A wire signs nothing, retries nothing, follows nothing, decodes nothing and keeps no cookie.
 """
 
-from ._base import Origin, Wire, WireError, WireRequest, WireResponse
+from ._base import EXCERPT_BYTES, Origin, Wire, WireError, WireRequest, WireResponse
 from ._http1 import Http1Wire
 from ._httpx import HttpxWire
 
-__all__ = ["Http1Wire", "HttpxWire", "Origin", "Wire", "WireError", "WireRequest", "WireResponse"]
+__all__ = [
+    "EXCERPT_BYTES",
+    "Http1Wire",
+    "HttpxWire",
+    "Origin",
+    "Wire",
+    "WireError",
+    "WireRequest",
+    "WireResponse",
+]

@@ -9,6 +9,11 @@ from attrs import define, field
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
+# What is kept of a body of which only the beginning is of use: an error's, which is quoted, an acknowledgement's.
+EXCERPT_BYTES = 65_536
+# RFC 9110, section 6.4.1: they have no body, whatever their header says.
+BODILESS = frozenset({204, 304})
+
 
 class Origin(NamedTuple):
     """Where requests go: ``scheme`` is ``http`` or ``https``, ``host`` is ASCII, IPv6 without brackets."""
@@ -50,8 +55,8 @@ class WireResponse:
     Attributes:
         status: The status code.
         headers: Names in lower case, as received, duplicates kept; decoded as Latin-1.
-        body: The body, at most ``max_body_bytes`` of it.
-        overflow: The body was longer than ``max_body_bytes`` and was cut.
+        body: The body, at most ``max_body_bytes`` of it, and at most ``EXCERPT_BYTES`` unless ``status`` is 2xx.
+        overflow: The body was longer than that and was cut.
     """
 
     status: int
@@ -95,7 +100,7 @@ class Wire(Protocol):
         Args:
             request: What to send.
             deadline: Time of the event loop's clock by which the whole exchange has ended.
-            max_body_bytes: Bytes of the body, as transferred, that are kept at most.
+            max_body_bytes: Bytes of a success's body, as transferred, that are kept at most.
 
         Raises:
             WireError: No complete answer came. By the call itself or by what it gives.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, cast
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
-from ._base import WireError, WireResponse
+from ._base import BODILESS, EXCERPT_BYTES, WireError, WireResponse
 from ._probe import make_probe
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ class Connection(asyncio.BufferedProtocol):
         self._has_news: Callable[[], bool] | None = None
         self._parser: HttpResponseParser | None = HttpResponseParser(self)
         self._waiter: asyncio.Future[WireResponse] | None = None
+        self._is_doubtful = False
         self._deadline = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
@@ -64,6 +65,7 @@ class Connection(asyncio.BufferedProtocol):
         self._complete = False
         self._excess = False
         self._until_close = True
+        self._is_coded = False
         self._keep_alive = False
         self._status = 0
 
@@ -86,6 +88,7 @@ class Connection(asyncio.BufferedProtocol):
         transport = self._transport
         assert transport is not None  # noqa: S101  # the pool hands out usable connections only
         self._begin()
+        self._is_doubtful = False
         self._waiter = waiter = self._loop.create_future()
         self._max_body_bytes = max_body_bytes
         self._deadline = deadline
@@ -180,15 +183,34 @@ class Connection(asyncio.BufferedProtocol):
         if self._head_done:
             return
         key = name.decode("latin-1").lower()
-        if key in {"content-length", "transfer-encoding"}:
+        if key == "content-length":
             self._until_close = False
+        elif key == "transfer-encoding":
+            self._until_close = False
+            self._is_coded = True
         self._headers.append((key, value.decode("latin-1").strip()))
 
     def on_headers_complete(self) -> None:
-        """Note that the head is whole."""
+        """Note that the head is whole, and whether it leaves no doubt of where the answer ends."""
         self._head_done = True
-        if self._parser is not None:
-            self._status = self._parser.get_status_code()
+        parser = self._parser
+        if parser is None:
+            return
+        self._status = status = parser.get_status_code()
+        if status > 299:
+            self._max_body_bytes = min(self._max_body_bytes, EXCERPT_BYTES)
+        if self._is_coded or status < 200 or status in BODILESS:
+            self._is_doubtful |= not self._is_plainly_framed(parser.get_http_version())
+
+    def _is_plainly_framed(self, version: str) -> bool:
+        # RFC 9112, section 6. llhttp decides the other cases one way, the server perhaps another: what it sends late
+        # would pass for the next answer.
+        if self._status < 200 or self._status in BODILESS:
+            return not self._is_coded and not any(
+                name == "content-length" and value.strip("0") for name, value in self._headers
+            )
+        codings = [value.lower() for name, value in self._headers if name == "transfer-encoding"]
+        return codings == ["chunked"] and version != "1.0"
 
     def on_body(self, data: bytes) -> None:
         """Keep the body up to its limit; the exchange ends when the limit is passed."""
@@ -207,7 +229,8 @@ class Connection(asyncio.BufferedProtocol):
             self._received_bytes = received
         else:
             self._complete = True
-            self._keep_alive = self._parser.should_keep_alive()  # asked later, llhttp has forgotten
+            # Asked later, llhttp has forgotten.
+            self._keep_alive = self._parser.should_keep_alive() and not self._is_doubtful
 
     # the end of an exchange
 

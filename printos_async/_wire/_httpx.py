@@ -10,7 +10,7 @@ from typing import cast
 
 import httpx
 
-from ._base import WireError, WireRequest, WireResponse
+from ._base import BODILESS, EXCERPT_BYTES, WireError, WireRequest, WireResponse
 
 # How much longer than the deadline the inner timeouts get to report in their own, more exact words.
 _REPORT_GRACE_S = 0.1
@@ -149,6 +149,11 @@ async def _read(response: httpx.Response, deadline: float, max_body_bytes: int) 
     framings = {name for name, _ in headers} & {"content-length", "transfer-encoding"}
     if response.status_code < 200 or response.http_version not in _VERSIONS or len(framings) == 2:
         raise WireError("the answer is not HTTP as expected", may_have_arrived=True)
+    if response.status_code in BODILESS and ("transfer-encoding" in framings or _has_length(headers)):
+        # Left unread: httpcore then ends the connection, on which a body might still come.
+        return WireResponse(response.status_code, headers, b"")
+    if response.status_code > 299:
+        max_body_bytes = min(max_body_bytes, EXCERPT_BYTES)
     chunks: list[bytes] = []
     size = 0
     # Not aiter_raw: a mock's answer with content counts as consumed from the start.
@@ -161,6 +166,10 @@ async def _read(response: httpx.Response, deadline: float, max_body_bytes: int) 
             raise WireError("no complete answer in time", may_have_arrived=True, timed_out=True)
     body = b"".join(chunks)
     return WireResponse(response.status_code, headers, body[:max_body_bytes], size > max_body_bytes)
+
+
+def _has_length(headers: list[tuple[str, str]]) -> bool:
+    return any(name == "content-length" and value.strip("0") for name, value in headers)
 
 
 def _words(error: Exception) -> str:

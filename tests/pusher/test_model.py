@@ -246,7 +246,8 @@ class PusherMachine(RuleBasedStateMachine):
         assert stats.accepted == len(self.values) - len(self.withdrawn)
         assert stats.pending == len(pending)
         assert stats.sent + stats.superseded + stats.failed == len(self.outcomes)
-        assert stats.in_flight == self.client._core.limiter.in_flight == sum(self.host.in_flight.values())
+        limiter = self.client._core.limiter
+        assert stats.in_flight == limiter.in_flight + limiter.overdue == sum(self.host.in_flight.values())
 
     @invariant()
     def nothing_broke(self) -> None:

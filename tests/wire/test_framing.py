@@ -19,6 +19,7 @@ CHUNKED = (
     b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
     b'4;name=value\r\nWiki\r\n5;q="a;b"\r\npedia\r\n0\r\nX-Trailer: 1\r\nX-Other: 2\r\n\r\n'
 )
+OK_CHUNKS = b"2\r\nok\r\n0\r\n\r\n"
 
 
 @pytest.mark.parametrize(
@@ -37,12 +38,14 @@ CHUNKED = (
             b"0123456789",
         ),
         (b"HTTP/1.1 204 No Content\r\n\r\n", 204, b""),
-        (b"HTTP/1.1 304 Not Modified\r\ncontent-length: 17\r\n\r\n", 304, b""),
+        (b"HTTP/1.1 204 No Content\r\ncontent-length: 0\r\n\r\n", 204, b""),
+        (b"HTTP/1.1 304 Not Modified\r\n\r\n", 304, b""),
         (b"HTTP/1.1 299 Whatever\r\ncontent-length: 1\r\n\r\nx", 299, b"x"),
         (b"HTTP/1.1 520 \r\ncontent-length: 1\r\n\r\nx", 520, b"x"),
         (b"HTTP/1.1 999 \r\ncontent-length: 1\r\n\r\nx", 999, b"x"),
         (b"HTTP/1.1 100 Continue\r\n\r\n" + OK, 200, b"ok"),
         (b"HTTP/1.1 103 Early Hints\r\nlink: </a>; rel=preload\r\n\r\n" + OK, 200, b"ok"),
+        (b"HTTP/1.1 100 Continue\r\ncontent-length: 0\r\n\r\n" + OK, 200, b"ok"),
         (
             b"HTTP/1.1 100 Continue\r\n\r\n" * 5 + b"HTTP/1.1 102 Processing\r\n\r\n" + CHUNKED,
             200,
@@ -222,6 +225,45 @@ async def test_folded_header_never_changes_another_one(serve: Serve, carrier: Ca
         assert carrier.kind == "http1"
     else:
         assert (response.body, response.header("x-folded")) == (b"ok", "a content-length: 5")
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"HTTP/1.1 204 No Content\r\ncontent-length: %d\r\n\r\n" % len(OTHER),
+        b"HTTP/1.1 304 Not Modified\r\ncontent-length: %d\r\n\r\n" % len(OTHER),
+        b"HTTP/1.1 204 No Content\r\ntransfer-encoding: chunked\r\n\r\n",
+        b"HTTP/1.1 304 Not Modified\r\ntransfer-encoding: chunked\r\n\r\n",
+        b"HTTP/1.1 100 Continue\r\ncontent-length: %d\r\n\r\n" % len(OTHER) + OK,
+        b"HTTP/1.1 103 Early Hints\r\ntransfer-encoding: chunked\r\n\r\n" + OK,
+        b"HTTP/1.0 200 OK\r\nconnection: keep-alive\r\ntransfer-encoding: chunked\r\n\r\n" + OK_CHUNKS,
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked, chunked\r\n\r\n" + OK_CHUNKS,
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n" + OK_CHUNKS,
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: gzip, chunked\r\n\r\n" + OK_CHUNKS,
+    ],
+)
+async def test_late_body_of_an_answer_with_doubtful_framing_is_not_the_next_answer(
+    serve: Serve, carrier: Carrier, head: bytes
+) -> None:
+    if carrier.kind == "httpx" and head.startswith(b"HTTP/1.1 10"):
+        pytest.skip("httpcore does not show interim answers")
+
+    async def handle(peer: Peer) -> None:
+        await peer.read_request()
+        await peer.send(head if peer.number == 0 else OK)
+        # Behind the next request, where it came over the same connection.
+        if await peer.read_request():
+            await peer.send(OTHER)
+        await peer.gone()
+
+    server = await serve(handle)
+    try:
+        assert (await carrier.send(server)).body in {b"", b"ok"}
+    except WireError:
+        assert carrier.kind == "httpx"  # h11 refuses what is not simply chunked
+    second = await carrier.send(server)
+    assert (second.status, second.body) == (200, b"ok")
+    assert (server.connections, len(server.requests)) == (2, 2)
 
 
 @pytest.mark.parametrize(
