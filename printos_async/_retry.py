@@ -9,7 +9,7 @@ from email.utils import parsedate_to_datetime
 from attrs import field, frozen
 
 from ._checks import at_least
-from ._errors import APIError, StatusError, TransportError
+from ._errors import APIError, ResponseDecodeError, StatusError, TransportError
 
 # Answers of something between that does not know what the server did with the request.
 _GATEWAY_STATUSES = frozenset({502, 504, 520, 522, 524})
@@ -61,7 +61,9 @@ class RetryPolicy:
             draw: A random number from 0 to 1.
             patient: Neither ``max_attempts`` nor a long ``Retry-After`` ends it: the host fails, not the call.
         """
-        if not may_repeat or not is_transient(error) or (attempt >= self.max_attempts and not patient):
+        if not may_repeat or (attempt >= self.max_attempts and not patient):
+            return None
+        if not is_transient(error) and not (patient and is_from_intermediary(error)):
             return None
         # The exponent is bounded: 2.0 ** 1024 overflows.
         delay_s = draw * min(self.max_delay_s, self.base_delay_s * 2.0 ** min(attempt - 1, 60))
@@ -83,6 +85,21 @@ def is_transient(error: APIError) -> bool:
     if isinstance(error, StatusError):
         return error.status in _RETRYABLE_STATUSES or 500 <= error.status <= 599
     return isinstance(error, TransportError)
+
+
+def is_intermediary_page(body: bytes, content_type: str | None = None) -> bool:
+    """Tell whether the body of a 2xx is HTML or XML: PrintOS sends neither."""
+    return body.lstrip()[:1] == b"<" or "html" in (content_type or "").lower()
+
+
+def is_from_intermediary(error: APIError) -> bool:
+    """Tell whether a page of something between came in place of PrintOS's answer: nothing is known of the request."""
+    return isinstance(error, ResponseDecodeError) and error.from_intermediary
+
+
+def is_local(error: APIError) -> bool:
+    """Tell whether this machine failed: nothing was sent, and nothing is known of the server."""
+    return isinstance(error, TransportError) and error.local
 
 
 class RetryBudget:
