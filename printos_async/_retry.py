@@ -14,7 +14,7 @@ from ._errors import APIError, ResponseDecodeError, StatusError, TransportError
 # Answers of something between that does not know what the server did with the request.
 _GATEWAY_STATUSES = frozenset({502, 504, 520, 522, 524})
 _RETRYABLE_STATUSES = frozenset({408, 429})
-# A retry takes one token. What succeeded after a retry gives one back, what succeeded at once a fifth, as in
+# A retry takes one token. A request that took a token and succeeds gives it back, any other success a fifth, as in
 # the standard retry mode of the AWS SDKs: the bucket empties only when retries do not help.
 _REFUND_AFTER_RETRY = 1.0
 _REFUND_AT_ONCE = 0.2
@@ -121,14 +121,10 @@ class RetryBudget:
         self._tokens -= 1.0
         return True
 
-    def refill(self) -> None:
-        """Fill the bucket: the outage that emptied it is over."""
-        self._tokens = self.capacity
-
-    def refund(self, *, attempts: int) -> None:
-        """Give back for a success that took ``attempts`` requests."""
+    def refund(self, *, retried: bool) -> None:
+        """Give back for a success; ``retried`` says that its request took a token."""
         if self._tokens < self.capacity:
-            refund = _REFUND_AT_ONCE if attempts == 1 else _REFUND_AFTER_RETRY
+            refund = _REFUND_AFTER_RETRY if retried else _REFUND_AT_ONCE
             self._tokens = min(self.capacity, self._tokens + refund)
 
 
