@@ -246,7 +246,7 @@ class Engine:
                 until_s=self.timetable.ends_s,
             )
         except APIError as error:
-            self._failed(slot, entry, error)
+            self._failed(slot, entry, error, started_s)
         except PrintOSError as error:  # the client was closed, or its configuration forbids the request
             self._refused(slot, entry, error)
         else:
@@ -263,7 +263,7 @@ class Engine:
                 entry.attempts, entry.exempt_attempts, entry.failed_s = 0, 0, None
         slot.has_token = False
 
-    def _failed(self, slot: Slot, entry: Entry, error: APIError) -> None:
+    def _failed(self, slot: Slot, entry: Entry, error: APIError, started_s: float) -> None:
         now_s = self._loop.time()
         error.attempts = entry.attempts
         slot.failed(entry)
@@ -277,6 +277,8 @@ class Engine:
         delay_s = self._retry_delay_s(entry, error, now_s)
         late = entry is not slot.sent and self.timetable.is_late(entry, now_s)  # what was sent was in time
         if delay_s is None or self._core.budget.capacity < 1 or late:
+            if self._promises.min_interval_s:
+                slot.not_before_s = max(slot.not_before_s, started_s + self._promises.min_interval_s)
             self._refused(slot, entry, error)
             return
         slot.error = error
