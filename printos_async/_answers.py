@@ -5,8 +5,16 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from ._decode import DecodeError, beginning, content, decode_device_list, decode_provisioned
+from ._decode import (
+    DecodeError,
+    IntermediaryPageError,
+    beginning,
+    content,
+    decode_device_list,
+    decode_provisioned,
+)
 from ._events import FieldUnreadable
+from ._retry import is_intermediary_page
 from ._wire import EXCERPT_BYTES
 
 if TYPE_CHECKING:
@@ -42,8 +50,8 @@ class Answers:
         if is_cut and max_bytes == self._max_body_bytes:
             raise DecodeError(f"the body is larger than max_body_bytes ({max_bytes})")
         # A page with status 200 comes from something between, such as a captive portal: the status is not there.
-        if body.lstrip()[:1] == b"<" or "html" in (response.header("content-type") or "").lower():
-            raise DecodeError("the body is HTML or XML; is a proxy or a login page between?")
+        if is_intermediary_page(body, response.header("content-type")):
+            raise IntermediaryPageError("the body is HTML or XML; is a proxy or a login page between?")
         if b'"smsError"' in body:
             raise DecodeError("the body is PrintOS's error envelope")
 

@@ -25,7 +25,7 @@ from ._errors import (
     status_error_class,
 )
 from ._origin_binding import OriginBinding, SentOnce
-from ._retry import parse_retry_after
+from ._retry import is_intermediary_page, parse_retry_after
 from ._signing import format_timestamp, keyed, signed_headers
 
 if TYPE_CHECKING:
@@ -291,11 +291,15 @@ class SessionTokenAuth(ReadyAuth):
             raise copy.copy(error)
         token = _json_token(response) or _cookie_token(response)
         if token is None:
+            page = is_intermediary_page(response.content, response.headers.get("content-type"))
             self._failure = ResponseDecodeError(
-                "the login's answer holds no authToken that can be sent",
+                "the login's answer is HTML or XML; is a proxy or a login page between?"
+                if page
+                else "the login's answer holds no authToken that can be sent",
                 method="POST",
                 path=path,
                 status=status,
+                from_intermediary=page,
             )
             raise copy.copy(self._failure)
         self._failure = None

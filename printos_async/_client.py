@@ -322,7 +322,9 @@ class PrintOSClient:
 
         It outlasts outages: while nothing succeeds it probes the host once a second at most, and keeps each
         device's newest status until it is sent, superseded, refused for good or too late. A status that fails
-        while others succeed is given up after the ``max_attempts`` of the retry policy.
+        while others succeed is given up after the ``max_attempts`` of the retry policy. A page of something between,
+        such as a captive portal, is an outage too. A pause that the host asks for holds for an hour at most; then
+        the host is probed once a minute.
 
         Args:
             outbox: Where statuses are kept until they are sent: ``SqlOutbox`` for statuses that outlive the process,
@@ -333,8 +335,10 @@ class PrintOSClient:
                 the device ends right. ``"strict"``: the device is held for ``ambiguity_s`` first, so that an
                 older status never overwrites a newer one.
             ambiguity_s: Seconds for which a write with an unknown outcome may still land.
-            min_interval_s: Seconds from one status of a device to its next; what comes between is coalesced.
-                PrintOS asks for 60 to 120.
+            min_interval_s: Seconds from one status of a device to its next, whether it was sent or refused; what comes
+                between is coalesced. PrintOS asks for 60 to 120. Retries, and what replaces a
+                status that failed, follow the backoff instead: in eventual mode the newest status goes out right after
+                a lost answer.
             skip_unchanged: Leave out a status equal to the last one that was sent; its result is ``"sent"`` with
                 0 attempts.
             unchanged_max_age_s: An equal status is sent all the same if the last one is older than this.

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
 
 from ._decode import DecodeError
 from ._endpoints import make_endpoint
-from ._errors import APIError, RateLimitError, ResponseDecodeError, ServerError, StatusError, TransportError
-from ._events import AttemptFinished, CircuitChanged, LimitChanged, RetryScheduled
+from ._errors import APIError, RateLimitError, ResponseDecodeError, StatusError, TransportError
+from ._events import AttemptFinished, CircuitChanged, LimitChanged, RetryAfterCapped, RetryScheduled
 from ._exchange import may_repeat
-from ._health import Circuit, HostHealth
+from ._health import MAX_HOLD_S, HostHealth
 from ._limits import ConcurrencyLimit, Limiter, is_overload
 from ._mapping import decode_error, pause_error
-from ._retry import RetryBudget, RetryPolicy
+from ._retry import RetryBudget, RetryPolicy, is_local
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -31,10 +31,18 @@ T = TypeVar("T")
 
 
 class CircuitWatcher(Protocol):
-    """Is told when the circuit opens or closes, and when an overdue request makes room for another one."""
+    """Is told when the circuit breaker or an overdue request changes what may be sent."""
 
-    def circuit_changed(self) -> None:
-        """Look at the circuit."""
+    def circuit_opened(self) -> None:
+        """Note that only probes are sent from now on."""
+        ...
+
+    def has_waiting(self) -> bool:
+        """Tell whether something waits to be sent."""
+        ...
+
+    def more_admitted(self) -> None:
+        """Note that requests may be admitted that were not before."""
         ...
 
     def permit_freed(self) -> None:
@@ -54,9 +62,11 @@ class Core:
         self.budget = RetryBudget(retry)
         self.health = HostHealth()
         self.max_delay_s = retry.max_delay_s
+        self.max_attempts = retry.max_attempts
         self.circuit_watchers: set[CircuitWatcher] = set()
         self._retry = retry
         self._endpoints: dict[str, Endpoint] = {}
+        self._told_circuit = self.health.circuit
 
     async def run(self, call: Call, decode: Callable[[WireResponse], Awaitable[T]]) -> T:
         """Make a call, with retries, each attempt in a slot of its own.
@@ -75,7 +85,7 @@ class Core:
                     error.attempts = attempt if error.attempts else attempt - 1
                     raise
             else:
-                self.budget.refund(attempts=attempt)
+                self.budget.refund(retried=attempt > 1)
                 return result
             await asyncio.sleep(delay_s)
 
@@ -88,7 +98,8 @@ class Core:
             APIError: Of the class that fits; ``attempts`` is 0 where the pause is too long to wait for.
         """
         while True:
-            pause_s = self.health.held_until_s - asyncio.get_running_loop().time()
+            now_s = asyncio.get_running_loop().time()
+            pause_s = self.health.admit(now_s=now_s, patient=False) - now_s
             if pause_s > self.max_delay_s:
                 raise pause_error(call, pause_s)
             if pause_s > 0:
@@ -129,7 +140,6 @@ class Core:
                 response = await self.exchange.attempt(call, until_s=until_s)
             finally:
                 self.limiter.end(number)
-            self._note_answer()
             undecodable: ResponseDecodeError | None = None
             try:
                 result = await decode(response)
@@ -139,7 +149,7 @@ class Core:
                 raise undecodable
         except APIError as error:
             now_s = time.perf_counter()
-            self._note_failure(error)
+            self._note_failure(call, error)
             # A failure may come early or late for any reason: its time says nothing about the server's load.
             if not is_probe:
                 self.limiter.record(
@@ -148,6 +158,7 @@ class Core:
             if self.hooks:
                 self._emit_attempt(call, attempt, now_s - started_s, error)
             raise
+        self._note_answer()
         now_s = time.perf_counter()
         latency_s = now_s - started_s
         # The time of a list is that of its length.
@@ -157,20 +168,13 @@ class Core:
             self._emit_attempt(call, attempt, latency_s, response.status)
         return result
 
-    def admit(self, *, now_s: float, patient: bool) -> float:
-        """Ask to send: admitted if the answer is not after ``now_s``, else the time to ask again.
-
-        Who is not ``patient`` is held by ``Retry-After`` only, and does not wait for an open circuit.
-        """
-        return self.health.admit(now_s=now_s) if patient else max(now_s, self.health.held_until_s)
-
     def retry_delay_s(
         self, call: Call, error: APIError, *, attempt: int, repeat: bool = False, patient: bool = False
     ) -> float | None:
-        """Give the seconds until the next attempt, or None if there must not be one.
+        """Return the seconds until the next attempt, or None if there must not be one.
 
         ``repeat`` says that the caller makes sure that a second request does no harm; ``patient`` that neither
-        the number of attempts nor a long pause ends them.
+        the number of attempts nor a long pause ends them, and that a page of something between is retried.
         """
         delay_s = self._retry.delay_s(
             error,
@@ -179,6 +183,9 @@ class Core:
             draw=random.random(),  # noqa: S311  # jitter, not a secret
             patient=patient,
         )
+        if patient and delay_s is not None and self.health.overlong_s is not None:
+            # The gate holds everybody, for no longer than this.
+            delay_s = min(delay_s, self.health.held_until_s - asyncio.get_running_loop().time())
         if delay_s is not None and self.hooks:
             cause = type(error).__name__
             self.hooks.emit(RetryScheduled(call.operation, call.device_id, attempt, delay_s, cause))
@@ -204,25 +211,54 @@ class Core:
 
     def _note_answer(self) -> None:
         if self.health.succeeded(now_s=asyncio.get_running_loop().time()):
-            self.budget.refill()
-            self._circuit_changed("closed")
+            if not any(watcher.has_waiting() for watcher in self.circuit_watchers):
+                self.health.close()  # there is nothing to probe with: no more evidence is to be had
+            self._tell_circuit()
+            for watcher in tuple(self.circuit_watchers):
+                watcher.more_admitted()
 
-    def _note_failure(self, error: APIError) -> None:
+    def _note_failure(self, call: Call, error: APIError) -> None:
+        retry_after_s = None
         match error:
-            case ServerError() | RateLimitError():
-                retry_after_s = error.retry_after_s if error.status in {429, 503} else None
-                if error.status == 429 and retry_after_s is None:
-                    return  # the host is there, and says no more than that it is too much
-            case TransportError():
-                retry_after_s = None
-            case StatusError() if 400 <= error.status <= 499 and error.status != 408:
+            case StatusError() if 500 <= error.status <= 599 or error.status in {408, 429}:
+                if error.status in {429, 503}:
+                    retry_after_s = error.retry_after_s
+            case TransportError() if not is_local(error):
+                pass
+            case ResponseDecodeError(from_intermediary=True):
+                pass
+            case ResponseDecodeError():
+                # The host works; what it says is not what the specification says.
+                self._note_answer()
+                return
+            case StatusError() if 400 <= error.status <= 499:
                 self._note_answer()  # the host works; it does not want this request, such as of a device that is gone
                 return
             case _:
                 return
+        health = self.health
+        was_overlong = health.overlong_s is not None
         now_s = asyncio.get_running_loop().time()
-        if self.health.failed(now_s=now_s, retry_after_s=retry_after_s):
-            self._circuit_changed("open")
+        health.failed(
+            now_s=now_s,
+            retry_after_s=retry_after_s,
+            is_refusal=isinstance(error, RateLimitError),
+            is_login=error.path != call.path,
+        )
+        if health.overlong_s is not None and not was_overlong:
+            # Logged even if nobody watches.
+            self.hooks.emit(RetryAfterCapped(health.overlong_s, MAX_HOLD_S, self.exchange.origin.host))
+        if self._tell_circuit():
+            for watcher in tuple(self.circuit_watchers):
+                watcher.circuit_opened()
+
+    def _tell_circuit(self) -> bool:
+        circuit = self.health.circuit
+        if circuit == self._told_circuit:
+            return False
+        self._told_circuit = circuit
+        self.hooks.emit(CircuitChanged(circuit, self.exchange.origin.host))  # logged even if nobody watches
+        return True
 
     def _limit_changed(self, old: int, new: int, reason: Reason) -> None:
         if self.hooks:
@@ -231,8 +267,3 @@ class Core:
     def _permit_freed(self) -> None:
         for watcher in tuple(self.circuit_watchers):
             watcher.permit_freed()
-
-    def _circuit_changed(self, circuit: Circuit) -> None:
-        self.hooks.emit(CircuitChanged(circuit))  # logged even if nobody watches
-        for watcher in tuple(self.circuit_watchers):
-            watcher.circuit_changed()

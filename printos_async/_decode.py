@@ -19,6 +19,7 @@ from printos_device_api.types import UNSET
 
 from ._encode import field_types, json_name
 from ._models import PrintDevice
+from ._retry import is_intermediary_page
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,6 +46,10 @@ _DEFAULT_B = datetime(2001, 2, 2)  # noqa: DTZ001
 
 class DecodeError(ValueError):
     """Says what is wrong with a body; quotes nothing of it."""
+
+
+class IntermediaryPageError(DecodeError):
+    """The body is HTML or XML: PrintOS sends neither."""
 
 
 def content(response: WireResponse, *, max_bytes: int) -> bytes:
@@ -113,10 +118,9 @@ def parse_json(body: bytes) -> Any:
     except RecursionError:
         reason = "the body is nested too deeply"
     except ValueError:
-        html = body.lstrip()[:1] == b"<"
-        reason = (
-            "the body is HTML or XML, not JSON; is a proxy or a login page between?" if html else "no JSON"
-        )
+        reason = "no JSON"
+    if is_intermediary_page(body):
+        raise IntermediaryPageError("the body is HTML or XML, not JSON; is a proxy or a login page between?")
     raise DecodeError(reason)
 
 

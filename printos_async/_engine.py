@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from ._errors import APIError, PrintOSError
 from ._events import ReassertionFailed, StatusReasserted
 from ._occupancy import Occupancy
-from ._retry import is_ambiguous
+from ._retry import is_ambiguous, is_from_intermediary, is_local
 from ._slot import Entry, Slot
 from ._timetable import Timetable, too_late
 
@@ -100,6 +100,9 @@ class Engine:
         if replaced is not None:
             entry.has_replaced = True
             self._settle(replaced, "superseded", None, entry.seq)
+            if slot.retrying:  # a newer status is no retry: it is due after the backoff, without a token
+                slot.retrying = False
+                self.timetable.schedule(slot)
         elif slot.in_flight is None:
             self.timetable.schedule(slot)
 
@@ -243,11 +246,11 @@ class Engine:
                 until_s=self.timetable.ends_s,
             )
         except APIError as error:
-            self._failed(slot, entry, error)
+            self._failed(slot, entry, error, started_s)
         except PrintOSError as error:  # the client was closed, or its configuration forbids the request
             self._refused(slot, entry, error)
         else:
-            self._core.budget.refund(attempts=entry.attempts)
+            self._core.budget.refund(retried=slot.has_token)
             again = entry is slot.sent
             slot.acknowledged(entry, self._promises, started_s=started_s)
             if not again:
@@ -256,9 +259,11 @@ class Engine:
                 self._core.hooks.emit(StatusReasserted(slot.device_id, entry.seq))
             if entry.is_lost:
                 slot.must_reassert = entry.is_lost = False
-            entry.attempts, entry.first_failure_s = 0, None  # should it be sent once more, that counts anew
+            if slot.must_reassert:  # being sent once more counts anew
+                entry.attempts, entry.exempt_attempts, entry.failed_s = 0, 0, None
+        slot.has_token = False
 
-    def _failed(self, slot: Slot, entry: Entry, error: APIError) -> None:
+    def _failed(self, slot: Slot, entry: Entry, error: APIError, started_s: float) -> None:
         now_s = self._loop.time()
         error.attempts = entry.attempts
         slot.failed(entry)
@@ -272,11 +277,20 @@ class Engine:
         delay_s = self._retry_delay_s(entry, error, now_s)
         late = entry is not slot.sent and self.timetable.is_late(entry, now_s)  # what was sent was in time
         if delay_s is None or self._core.budget.capacity < 1 or late:
+            if self._promises.min_interval_s:
+                slot.not_before_s = max(slot.not_before_s, started_s + self._promises.min_interval_s)
             self._refused(slot, entry, error)
             return
         slot.error = error
         slot.not_before_s = max(slot.not_before_s, now_s + delay_s)
-        slot.retrying = self._core.health.circuit == "closed" or not self._promises.patient
+        slot.failed_s = now_s
+        # The budget protects the host from more than it is asked for: probes, newer statuses and what was never
+        # sent are not more.
+        slot.retrying = (
+            slot.waiting is None
+            and not is_local(error)
+            and not (self._promises.patient and self._core.health.circuit == "open")
+        )
         if entry is slot.sent:
             return
         if slot.waiting is None:
@@ -300,9 +314,16 @@ class Engine:
     def _retry_delay_s(self, entry: Entry, error: APIError, now_s: float) -> float | None:
         if not self._promises.patient:
             return self._core.retry_delay_s(entry.call, error, attempt=entry.attempts)
-        if entry.first_failure_s is None:
-            entry.first_failure_s = now_s
-        # Where nothing has succeeded since this status first failed, it is the host that fails, not the status.
-        ailing = self._core.health.succeeded_s <= entry.first_failure_s
-        delay_s = self._core.retry_delay_s(entry.call, error, attempt=entry.attempts, patient=ailing)
-        return 0.0 if delay_s is not None and self._core.health.circuit == "open" else delay_s
+        health = self._core.health
+        is_open = health.circuit == "open"
+        is_first, previous_s = entry.failed_s is None, entry.failed_s or 0.0
+        entry.failed_s = now_s
+        # Where nothing has succeeded since this status failed before, it is the host that fails, not the status.
+        host_fails = is_open or (not is_first and health.succeeded_s <= previous_s)
+        is_exempt = host_fails or is_from_intermediary(error) or is_local(error)
+        entry.exempt_attempts += is_exempt
+        counted = entry.attempts - entry.exempt_attempts
+        if counted >= self._core.max_attempts and not is_exempt and not is_first:
+            return None
+        delay_s = self._core.retry_delay_s(entry.call, error, attempt=entry.attempts, patient=True)
+        return 0.0 if delay_s is not None and is_open else delay_s

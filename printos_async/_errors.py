@@ -92,13 +92,23 @@ class TransportError(APIError):
     Attributes:
         may_have_arrived: False only where it is known that the server got no request. True otherwise: the
             write may have been applied, or may be applied later.
+        local: This machine could make no connection: it has no file descriptor or no port left. Says nothing
+            about the server.
     """
 
     def __init__(
-        self, message: str, *, method: str, path: str, attempts: int = 1, may_have_arrived: bool = True
+        self,
+        message: str,
+        *,
+        method: str,
+        path: str,
+        attempts: int = 1,
+        may_have_arrived: bool = True,
+        local: bool = False,
     ) -> None:
         super().__init__(message, method=method, path=path, attempts=attempts)
         self.may_have_arrived = may_have_arrived
+        self.local = local
 
 
 class RequestTimeoutError(TransportError, TimeoutError):
@@ -167,11 +177,23 @@ class ResponseDecodeError(APIError):
 
     Attributes:
         status: The 2xx status code.
+        from_intermediary: The body is HTML or XML: a page of something between, such as a captive portal, or of
+            maintenance. Says nothing about the request.
     """
 
-    def __init__(self, message: str, *, method: str, path: str, status: int, attempts: int = 1) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        method: str,
+        path: str,
+        status: int,
+        attempts: int = 1,
+        from_intermediary: bool = False,
+    ) -> None:
         super().__init__(message, method=method, path=path, attempts=attempts)
         self.status = status
+        self.from_intermediary = from_intermediary
 
 
 class OutboxError(PrintOSError):

@@ -215,9 +215,32 @@ class LimitChanged:
 
 @frozen
 class CircuitChanged:
-    """The circuit opened, so that only probes are sent, or closed again."""
+    """The circuit opened, so that only probes are sent, or closed again.
+
+    Attributes:
+        circuit: Its state from now on.
+        host: The server's name or address.
+    """
 
     circuit: Literal["closed", "open"]
+    host: str = ""
+
+
+@frozen
+class RetryAfterCapped:
+    """The server asked for a pause of more than an hour: it is held for an hour, and then probed once a minute.
+
+    Emitted once, until the server answers with something else than such a pause.
+
+    Attributes:
+        asked_s: Seconds that the server asked for, by ``Retry-After``.
+        held_s: Seconds in which nothing is sent.
+        host: The server's name or address.
+    """
+
+    asked_s: float
+    held_s: float
+    host: str
 
 
 @frozen
@@ -250,6 +273,7 @@ Event: TypeAlias = (
     | LeaseLost
     | LimitChanged
     | CircuitChanged
+    | RetryAfterCapped
     | FieldUnreadable
 )
 

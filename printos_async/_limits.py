@@ -11,7 +11,7 @@ from attrs import field, frozen
 
 from ._aimd import Aimd, Reason
 from ._checks import at_least
-from ._errors import APIError, ConfigurationError, RequestTimeoutError, StatusError
+from ._errors import APIError, ConfigurationError, RequestTimeoutError, StatusError, TransportError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -243,8 +243,9 @@ def is_overload(error: APIError) -> bool:
 
     Timeouts do, that of connecting included: a full backlog drops the packets. A refused or reset connection
     does not: nobody is there, or somebody restarts, and fewer requests would not bring them back. Other
-    statuses do not either, 500 and 502 included: they are faults, and would come one at a time as well.
+    statuses do not either, 500 and 502 included: they are faults, and would come one at a time as well. Where this
+    machine has no file descriptor left, the limit is more than it can serve.
     """
     if isinstance(error, StatusError):
         return error.status in _OVERLOAD_STATUSES
-    return isinstance(error, RequestTimeoutError)
+    return isinstance(error, RequestTimeoutError) or (isinstance(error, TransportError) and error.local)

@@ -44,7 +44,11 @@ _LINES = {
     "StatusWithdrawn": (logging.DEBUG, "status %(seq)d withdrawn: device %(device_id)s"),
     "LeaseLost": (logging.WARNING, "the lease on %(devices)d devices was lost: not renewed in time"),
     "LimitChanged": (logging.DEBUG, "%(new)d requests may be in flight, %(old)d before: %(reason)s"),
-    "CircuitChanged": (logging.WARNING, "the circuit is %(circuit)s"),
+    "CircuitChanged": (logging.WARNING, "the circuit of %(host)s is %(circuit)s"),
+    "RetryAfterCapped": (
+        logging.WARNING,
+        "%(host)s asked for a pause of %(asked_s).0f s: held for %(held_s).0f s, then probed once a minute",
+    ),
     "FieldUnreadable": (
         logging.DEBUG,
         "%(operation)s, device %(device_id)s: %(field)s cannot be read and stays unset",

@@ -6,7 +6,7 @@ import time
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
-from ._decode import DecodeError, beginning, parse_json
+from ._decode import DecodeError, IntermediaryPageError, beginning, parse_json
 from ._errors import (
     RateLimitError,
     RequestTimeoutError,
@@ -54,6 +54,7 @@ def transport_error(call: Call, error: WireError, secrets: Iterable[str]) -> Tra
         method=call.method,
         path=call.path,
         may_have_arrived=error.may_have_arrived,
+        local=error.local,
     )
 
 
@@ -83,7 +84,11 @@ def status_error(call: Call, response: WireResponse, secrets: Iterable[str]) -> 
 def decode_error(call: Call, response: WireResponse, error: DecodeError) -> ResponseDecodeError:
     """Give the error for a success whose body is not what the specification says."""
     return ResponseDecodeError(
-        f"{_phrase(response.status)}, but {error}", method=call.method, path=call.path, status=response.status
+        f"{_phrase(response.status)}, but {error}",
+        method=call.method,
+        path=call.path,
+        status=response.status,
+        from_intermediary=isinstance(error, IntermediaryPageError),
     )
 
 

@@ -121,7 +121,7 @@ class _Provisioner:
                 error.attempts = attempts if error.attempts else attempts - 1
                 failure = error
             else:
-                self._core.budget.refund(attempts=attempts)
+                self._core.budget.refund(retried=attempts > 1)
                 return ProvisionResult(request, "provisioned", device, attempts)
             delay_s = self._core.retry_delay_s(call, failure, attempt=attempts, repeat=identity is not None)
             if delay_s is not None:

@@ -9,12 +9,12 @@ from email.utils import parsedate_to_datetime
 from attrs import field, frozen
 
 from ._checks import at_least
-from ._errors import APIError, StatusError, TransportError
+from ._errors import APIError, ResponseDecodeError, StatusError, TransportError
 
 # Answers of something between that does not know what the server did with the request.
 _GATEWAY_STATUSES = frozenset({502, 504, 520, 522, 524})
 _RETRYABLE_STATUSES = frozenset({408, 429})
-# A retry takes one token. What succeeded after a retry gives one back, what succeeded at once a fifth, as in
+# A retry takes one token. A request that took a token and succeeds gives it back, any other success a fifth, as in
 # the standard retry mode of the AWS SDKs: the bucket empties only when retries do not help.
 _REFUND_AFTER_RETRY = 1.0
 _REFUND_AT_ONCE = 0.2
@@ -61,7 +61,9 @@ class RetryPolicy:
             draw: A random number from 0 to 1.
             patient: Neither ``max_attempts`` nor a long ``Retry-After`` ends it: the host fails, not the call.
         """
-        if not may_repeat or not is_transient(error) or (attempt >= self.max_attempts and not patient):
+        if not may_repeat or (attempt >= self.max_attempts and not patient):
+            return None
+        if not is_transient(error) and not (patient and is_from_intermediary(error)):
             return None
         # The exponent is bounded: 2.0 ** 1024 overflows.
         delay_s = draw * min(self.max_delay_s, self.base_delay_s * 2.0 ** min(attempt - 1, 60))
@@ -85,6 +87,21 @@ def is_transient(error: APIError) -> bool:
     return isinstance(error, TransportError)
 
 
+def is_intermediary_page(body: bytes, content_type: str | None = None) -> bool:
+    """Tell whether the body of a 2xx is HTML or XML: PrintOS sends neither."""
+    return body.lstrip()[:1] == b"<" or "html" in (content_type or "").lower()
+
+
+def is_from_intermediary(error: APIError) -> bool:
+    """Tell whether a page of something between came in place of PrintOS's answer: nothing is known of the request."""
+    return isinstance(error, ResponseDecodeError) and error.from_intermediary
+
+
+def is_local(error: APIError) -> bool:
+    """Tell whether this machine failed: nothing was sent, and nothing is known of the server."""
+    return isinstance(error, TransportError) and error.local
+
+
 class RetryBudget:
     """A token bucket that all retries of one client share."""
 
@@ -104,14 +121,10 @@ class RetryBudget:
         self._tokens -= 1.0
         return True
 
-    def refill(self) -> None:
-        """Fill the bucket: the outage that emptied it is over."""
-        self._tokens = self.capacity
-
-    def refund(self, *, attempts: int) -> None:
-        """Give back for a success that took ``attempts`` requests."""
+    def refund(self, *, retried: bool) -> None:
+        """Give back for a success; ``retried`` says that its request took a token."""
         if self._tokens < self.capacity:
-            refund = _REFUND_AT_ONCE if attempts == 1 else _REFUND_AFTER_RETRY
+            refund = _REFUND_AFTER_RETRY if retried else _REFUND_AT_ONCE
             self._tokens = min(self.capacity, self._tokens + refund)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from attrs import define, frozen
@@ -44,7 +45,8 @@ class Entry:
     call: Call
     accepted_s: float
     attempts: int = 0
-    first_failure_s: float | None = None
+    exempt_attempts: int = 0  # those that failed with the whole host
+    failed_s: float | None = None
     waiter: asyncio.Future[PushResult] | None = None
     has_replaced: bool = False  # another one made way for it: now this one has to be sent
     is_lost: bool = False  # somebody else may own its device by now: it is not sent again
@@ -76,6 +78,8 @@ class Slot:
         must_reassert: ``sent`` was acknowledged while another write could still land on it.
         not_before_s: Nothing is sent earlier: backoff, minimum interval, or the hold of strict consistency.
         retrying: The next request is a retry, which takes a token of the retry budget.
+        has_token: It has taken one.
+        failed_s: When the failure came for which it is in backoff.
         error: The last attempt's, if that failed.
         queued: It is in the ready queue.
         place: Its place in the heap of delayed slots, if it is there.
@@ -92,6 +96,8 @@ class Slot:
     must_reassert: bool = False
     not_before_s: float = 0.0
     retrying: bool = False
+    has_token: bool = False
+    failed_s: float = -math.inf
     error: PrintOSError | None = None
     queued: bool = False
     place: Place | None = None

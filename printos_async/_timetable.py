@@ -98,7 +98,7 @@ class Timetable:
         ready = self.ready
         while ready.slots and (self._open_until_s is None or self.is_open()):
             now_s = self._loop.time()
-            again_s = self._core.admit(now_s=now_s, patient=self._promises.patient)
+            again_s = self._core.health.admit(now_s=now_s, patient=self._promises.patient)
             if again_s <= now_s:
                 slot = ready.slots.popleft()
                 if ready.slots:
@@ -133,12 +133,17 @@ class Timetable:
         """Whether a status is past its deadline."""
         return self._promises.deadline_s is not None and entry.accepted_s + self._promises.deadline_s <= now_s
 
-    def circuit_changed(self) -> None:
-        """Line up what is in backoff: an open circuit paces the probes, and behind a closed one all may go."""
-        now_s = self._loop.time()
+    def circuit_opened(self) -> None:
+        """Line up what failed since the last success: the host failed, and the open circuit paces its probes.
+
+        What failed while others succeeded stays in its backoff, and waits for its token.
+        """
+        now_s, succeeded_s = self._loop.time(), self._core.health.succeeded_s
         for slot in tuple(self.slots.values()) if self._promises.patient else ():
-            if slot.retrying and not slot.is_held(self._promises, now_s=now_s):
-                slot.retrying, slot.not_before_s = False, now_s
+            if slot.failed_s > succeeded_s and slot.in_flight is None:
+                slot.retrying, slot.failed_s = False, -math.inf
+                if not slot.is_held(self._promises, now_s=now_s):
+                    slot.not_before_s = now_s
                 self.schedule(slot)
         self.ready.wake_all()
 
@@ -146,6 +151,17 @@ class Timetable:
         """Start a worker if a slot is ready for one."""
         if self.ready.slots:
             self._add_worker()
+
+    def has_waiting(self) -> bool:
+        """Tell whether something waits to be sent, for whatever reason."""
+        return any(
+            slot.waiting is not None or (slot.must_reassert and slot.in_flight is None)
+            for slot in self.slots.values()
+        )
+
+    def more_admitted(self) -> None:
+        """Wake the workers: they may be admitted now."""
+        self.ready.wake_all()
 
     def close(self) -> None:
         """Let no more slot come to its turn."""
@@ -187,7 +203,7 @@ class Timetable:
         now_s = self._loop.time()
         while self._tokenless and self._core.budget.take(now_s=now_s):
             slot, _ = self._tokenless.popitem(last=False)
-            slot.retrying = False
+            slot.retrying, slot.has_token = False, True
             self.schedule(slot)
         if not self._promises.patient and self._core.health.seems_down:
             while self._tokenless:  # an outage would otherwise take as long as the fleet is large

@@ -20,6 +20,7 @@ from ._events import (
     LeaseLost,
     LimitChanged,
     ReassertionFailed,
+    RetryAfterCapped,
     RetryScheduled,
     StatusAccepted,
     StatusFailed,
@@ -120,6 +121,9 @@ class OpenTelemetryHook:
         self._limit_changes = counter("printos.concurrency.changes", "{change}", "Changes of the limit.")
         self._circuit_open = gauge("printos.circuit.open", "1", "1 while the circuit is open, 0 otherwise.")
         self._circuit_changes = counter("printos.circuit.changes", "{change}", "Changes of the circuit.")
+        self._capped_pauses = counter(
+            "printos.host.capped_pauses", "{pause}", "Pauses asked for that are longer than they are held."
+        )
         self._unreadable = counter("printos.field.unreadable", "{field}", "Fields of answers left unset.")
         self._pushers: tuple[weakref.ref[StatusPusher], ...] = ()
         for name, unit, description, read in (
@@ -156,9 +160,11 @@ class OpenTelemetryHook:
             case LimitChanged(new=limit, reason=reason):
                 self._limit.set(limit)
                 self._limit_changes.add(("printos.reason", reason))
-            case CircuitChanged(circuit=circuit):
+            case CircuitChanged(circuit=circuit, host=host):
                 self._circuit_open.set(int(circuit == "open"))
-                self._circuit_changes.add(("printos.circuit", circuit))
+                self._circuit_changes.add(("printos.circuit", circuit), ("server.address", host))
+            case RetryAfterCapped(host=host):
+                self._capped_pauses.add(("server.address", host))
             case FieldUnreadable(operation=operation, field=field):
                 self._unreadable.add(("printos.operation", operation), ("printos.field", field))
 

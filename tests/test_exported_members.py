@@ -56,6 +56,7 @@ PUBLIC = [
     "ReassertionFailed",
     "RequestTimeoutError",
     "ResponseDecodeError",
+    "RetryAfterCapped",
     "RetryPolicy",
     "RetryScheduled",
     "ServerError",

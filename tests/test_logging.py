@@ -20,6 +20,7 @@ from printos_async import (
     LimitChanged,
     PrintOSClient,
     ReassertionFailed,
+    RetryAfterCapped,
     RetryPolicy,
     RetryScheduled,
     SqlOutbox,
@@ -71,8 +72,13 @@ EVENTS: list[tuple[Event, int, str]] = [
     (StatusWithdrawn("d", 9), DEBUG, "status 9 withdrawn: device d"),
     (LimitChanged(64, 57, "overload"), DEBUG, "57 requests may be in flight, 64 before: overload"),
     (LeaseLost(3), WARNING, "the lease on 3 devices was lost: not renewed in time"),
-    (CircuitChanged("open"), WARNING, "the circuit is open"),
-    (CircuitChanged("closed"), INFO, "the circuit is closed"),
+    (CircuitChanged("open", "printos.test"), WARNING, "the circuit of printos.test is open"),
+    (CircuitChanged("closed", "printos.test"), INFO, "the circuit of printos.test is closed"),
+    (
+        RetryAfterCapped(86_400.0, 3_600.0, "printos.test"),
+        WARNING,
+        "printos.test asked for a pause of 86400 s: held for 3600 s, then probed once a minute",
+    ),
     (
         FieldUnreadable("listDevices", "d", "provisionedAt", "yesterday"),
         DEBUG,
@@ -145,14 +151,14 @@ async def test_an_outage_is_a_warning_and_its_end_is_told(
     retry = RetryPolicy(max_attempts=1)
     with caplog.at_level(INFO, "printos_async"):
         async with PrintOSClient(sandbox.url, auth=HmacAuth(KEY, SECRET), retry=retry) as client:
-            sandbox.inject("reset_before", times=12)
-            for _ in range(12):
+            sandbox.inject("reset_before", times=100)
+            for _ in range(100):
                 with pytest.raises(APIError):
                     await client.list_devices()
             await client.list_devices()
-    assert [(record.levelno, record.circuit) for record in ours(caplog)] == [
-        (WARNING, "open"),
-        (INFO, "closed"),
+    assert [(record.levelno, record.circuit, record.host) for record in ours(caplog)] == [
+        (WARNING, "open", "127.0.0.1"),
+        (INFO, "closed", "127.0.0.1"),
     ]
 
 

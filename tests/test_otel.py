@@ -28,6 +28,7 @@ from printos_async import (
     PusherClosedError,
     ReassertionFailed,
     ResponseDecodeError,
+    RetryAfterCapped,
     RetryPolicy,
     StatusReasserted,
 )
@@ -345,8 +346,8 @@ async def test_an_outage_opens_the_circuit_and_its_end_closes_it(
     retry = RetryPolicy(max_attempts=1)
     auth = HmacAuth(KEY, SECRET)
     async with PrintOSClient(sandbox.url, auth=auth, retry=retry, hooks=[telemetry.hook]) as client:
-        sandbox.inject("server_error", times=12)
-        for _ in range(12):
+        sandbox.inject("server_error", times=100)
+        for _ in range(100):
             with pytest.raises(APIError):
                 await client.list_devices()
         assert telemetry.metrics()["printos.circuit.open"] == [({}, 1)]
@@ -354,8 +355,8 @@ async def test_an_outage_opens_the_circuit_and_its_end_closes_it(
     metrics = telemetry.metrics()
     assert metrics["printos.circuit.open"] == [({}, 0)]
     assert metrics["printos.circuit.changes"] == [
-        ({"printos.circuit": "open"}, 1),
-        ({"printos.circuit": "closed"}, 1),
+        ({"printos.circuit": "open", "server.address": "127.0.0.1"}, 1),
+        ({"printos.circuit": "closed", "server.address": "127.0.0.1"}, 1),
     ]
 
 
@@ -376,11 +377,17 @@ async def test_an_outage_opens_the_circuit_and_its_end_closes_it(
         ),
         (LeaseLost(3), {"printos.outbox.lease_losses": [({}, 1)]}),
         (
-            CircuitChanged("open"),
+            CircuitChanged("open", "printos.test"),
             {
                 "printos.circuit.open": [({}, 1)],
-                "printos.circuit.changes": [({"printos.circuit": "open"}, 1)],
+                "printos.circuit.changes": [
+                    ({"printos.circuit": "open", "server.address": "printos.test"}, 1)
+                ],
             },
+        ),
+        (
+            RetryAfterCapped(86_400.0, 3_600.0, "printos.test"),
+            {"printos.host.capped_pauses": [({"server.address": "printos.test"}, 1)]},
         ),
         (
             FieldUnreadable("listDevices", "dev-1", "provisionedAt", "yesterday"),

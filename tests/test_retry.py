@@ -48,6 +48,7 @@ def answer_error(code: int, retry_after_s: float | None = None) -> StatusError:
         *((answer_error(code), True) for code in (408, 429, 500, 502, 503, 504, 520, 599)),
         *((answer_error(code), False) for code in (301, 400, 401, 403, 404, 409, 418, 422, 600)),
         (ResponseDecodeError("x", **PLACE, status=200), False),
+        (ResponseDecodeError("x", **PLACE, status=200, from_intermediary=True), False),
     ],
     ids=lambda value: (
         f"{type(value).__name__}{getattr(value, 'status', '')}" if isinstance(value, APIError) else None
@@ -57,6 +58,17 @@ def test_what_may_pass_by_itself_is_tried_again(error: APIError, *, again: bool)
     delay_s = RetryPolicy().delay_s(error, attempt=1, may_repeat=True, draw=0.5)
     assert (delay_s is not None) is again
     assert RetryPolicy().delay_s(error, attempt=1, may_repeat=False, draw=0.5) is None
+
+
+def test_a_page_of_something_between_is_tried_again_only_by_those_who_are_patient() -> None:
+    page = ResponseDecodeError("x", **PLACE, status=200, from_intermediary=True)
+    other = ResponseDecodeError("x", **PLACE, status=200)
+    delays = [
+        RetryPolicy().delay_s(error, attempt=9, may_repeat=True, draw=0.5, patient=patient)
+        for error in (page, other)
+        for patient in (True, False)
+    ]
+    assert [delay is None for delay in delays] == [False, True, True, True]
 
 
 @given(attempt=st.integers(1, 5000), draw=st.floats(0, 1), base=st.floats(0, 1e6), cap=st.floats(0.001, 1e6))
@@ -138,14 +150,14 @@ def test_a_setting_out_of_range_is_refused_by_name(settings: dict[str, Any]) -> 
 def test_budget_runs_dry_refills_by_success_and_with_time() -> None:
     budget = RetryBudget(RetryPolicy(budget=2, max_delay_s=10))
     assert [budget.take(now_s=0) for _ in range(3)] == [True, True, False]
-    budget.refund(attempts=2)
+    budget.refund(retried=True)
     assert [budget.take(now_s=0) for _ in range(2)] == [True, False]
     for _ in range(5):
-        budget.refund(attempts=1)
+        budget.refund(retried=False)
     assert [budget.take(now_s=0) for _ in range(2)] == [True, False]
     assert [budget.take(now_s=5.0) for _ in range(2)] == [True, False]
     for _ in range(100):
-        budget.refund(attempts=2)
+        budget.refund(retried=True)
     assert [budget.take(now_s=5.0) for _ in range(3)] == [True, True, False]
 
 

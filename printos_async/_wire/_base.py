@@ -79,13 +79,17 @@ class WireError(Exception):
         reason: What happened, for people.
         may_have_arrived: False only where it is known that not one byte of the request was written.
         timed_out: The deadline passed.
+        local: This machine has nothing left to make a connection with.
     """
 
-    def __init__(self, reason: str, *, may_have_arrived: bool, timed_out: bool = False) -> None:
+    def __init__(
+        self, reason: str, *, may_have_arrived: bool, timed_out: bool = False, local: bool = False
+    ) -> None:
         super().__init__(reason)
         self.reason = reason
         self.may_have_arrived = may_have_arrived
         self.timed_out = timed_out
+        self.local = local
 
 
 class Wire(Protocol):

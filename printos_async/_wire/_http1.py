@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections import defaultdict, deque
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,8 @@ MAX_IDLE_S = 30.0
 MAX_IDLE_UNSAFE_S = 1.0
 CLOSE_GRACE_S = 1.0
 READ_BUFFER_BYTES = 65_536
+# Of making a connection: no file descriptor in this process or on this machine, no port, no buffer.
+_LOCAL_ERRORS = frozenset({errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL, errno.ENOBUFS})
 _REPLAYABLE = frozenset({"GET", "HEAD", "PUT", "DELETE", "OPTIONS"})
 
 
@@ -126,7 +129,8 @@ class Http1Wire:
             failure = WireError("no connection in time", may_have_arrived=False, timed_out=not self._closed)
         except (OSError, ValueError, OverflowError) as error:  # ValueError: a host that is no name
             # The system's own words: host, port, errno, certificate. No part of the request.
-            failure = WireError(f"no connection: {error}", may_have_arrived=False)
+            local = isinstance(error, OSError) and error.errno in _LOCAL_ERRORS
+            failure = WireError(f"no connection: {error}", may_have_arrived=False, local=local)
         else:
             if connection.usable and not self._closed:
                 self._open.add(connection)

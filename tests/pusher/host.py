@@ -33,6 +33,7 @@ class Reply:
     headers: tuple[tuple[str, str], ...] = ()
     after_s: float | None = 0.0
     apply_after_s: float | None = 0.0
+    body: bytes = b""
 
 
 OK = Reply()
@@ -96,7 +97,7 @@ class Host:
             raise WireError("no answer", may_have_arrived=True, timed_out=True)
         if reply.status is None:
             raise WireError("connection lost", may_have_arrived=True)
-        return WireResponse(reply.status, list(reply.headers), b"")
+        return WireResponse(reply.status, list(reply.headers), reply.body)
 
     def apply(self, seen: Seen) -> None:
         self.newest[seen.device_id] = seen.pages

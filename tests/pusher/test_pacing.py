@@ -30,6 +30,25 @@ def test_what_comes_within_the_minimum_interval_is_coalesced() -> None:
     run(program())
 
 
+@pytest.mark.parametrize("refusal", [401, 404, 400, 500], ids=str)
+def test_what_is_refused_keeps_the_interval_like_what_is_sent(refusal: int) -> None:
+    async def program() -> None:
+        host = Host(reply=lambda _: Reply(status=refusal, apply_after_s=None), latency_s=0.1)
+        retry = RetryPolicy(budget=0)  # the first answer is the last
+        async with (
+            client_of(host, retry=retry) as client,
+            client.status_pusher(min_interval_s=2.0) as pusher,
+        ):
+            for number in range(30):
+                await pusher.put("dev-1", status(number))
+                await asyncio.sleep(0.1)
+            await pusher.drain()
+        times_s = times_of(host)
+        assert [later_s - earlier_s for earlier_s, later_s in pairwise(times_s)] == pytest.approx([2.0, 2.0])
+
+    run(program())
+
+
 def test_the_first_status_of_a_device_waits_for_no_interval_nor_does_any_other_device() -> None:
     async def program() -> None:
         host = Host()
