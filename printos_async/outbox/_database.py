@@ -78,6 +78,8 @@ class Database:
         self._engine = create_async_engine(url, **options)
         self._running: set[asyncio.Task[Any]] = set()
         self._aborted = False
+        # How often a server failed: behind it may be another one, which lacks what was committed last.
+        self.server_failures = 0
         # SQLite ends what it does by itself, after its busy timeout at the latest, and cannot be stopped before.
         self.patience_s: float | None = None if self._is_sqlite else _PATIENCE_AT_END_S
 
@@ -175,6 +177,7 @@ class Database:
             except Exception as error:
                 if not _is_of_the_database(error):
                     raise
+                self.server_failures += not self._is_sqlite
                 waited_s = asyncio.get_running_loop().time() - begun
                 if pause_s is None or waited_s > _PATIENCE_S or not _passes(error):
                     raise self._translated(error) from None
