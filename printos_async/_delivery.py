@@ -220,20 +220,21 @@ class Delivery:
         enough = self._max_devices - max(1, min(_CLAIMED_AT_ONCE, self._max_devices // 2) // 2)
         look_s = -math.inf
         while True:
-            room = min(self._max_devices - occupancy.devices, _CLAIMED_AT_ONCE)
+            room = 1  # where it fails, it is tried again after a pause
             owner = self._lease.owner
             claims: list[Claim] = []
             try:
                 if owner is not None and self._unfiled:
                     await self._put_again()
+                if owner is not None and self._loop.time() >= look_s:
+                    look_s = self._loop.time() + POLL_S
+                    await self._look_around(owner)  # before a backlog takes all the room
+                room = min(self._max_devices - occupancy.devices, _CLAIMED_AT_ONCE)
                 if owner is not None and room > 0 and (self._ledger.elsewhere or not self._draining):
                     with self._ledger.asking() as told:
                         claims = await self._outbox.claim(owner, room)
                     if owner == self._lease.owner:  # else it was lost on the way
                         self.desk.take_claims(claims, told)
-                if owner is not None and self._loop.time() >= look_s:
-                    look_s = self._loop.time() + POLL_S
-                    await self._look_around(owner)
             except OutboxError as error:
                 self._report("not claimed", error)
             if len(claims) >= room and not occupancy.has_ended:  # there may be more
