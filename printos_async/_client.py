@@ -317,6 +317,7 @@ class PrintOSClient:
         max_pending_devices: int = 100_000,
         on_full: Literal["wait", "raise"] = "wait",
         deadline_s: float | None = None,
+        drain_timeout_s: float | None = 30.0,
     ) -> StatusPusher:
         """Make a pusher that lives as long as the service: ``async with printos.status_pusher() as pusher``.
 
@@ -348,6 +349,7 @@ class PrintOSClient:
             on_full: Whether ``put`` waits for room or raises ``PusherFullError``. A shared outbox has room.
             deadline_s: Seconds in which a status must be delivered; one that still waits then fails with the
                 last cause. None for no deadline.
+            drain_timeout_s: Seconds for which leaving ``async with`` drains at most; None for as long as it takes.
 
         Raises:
             ConfigurationError: A setting is out of range.
@@ -359,6 +361,8 @@ class PrintOSClient:
         require_number("max_pending_devices", max_pending_devices, 1, whole=True)
         if deadline_s is not None:
             require_number("deadline_s", deadline_s, 0)
+        if drain_timeout_s is not None:
+            require_number("drain_timeout_s", drain_timeout_s, 0)
         require_choice("consistency", consistency, ("eventual", "strict"))
         require_choice("on_full", on_full, ("wait", "raise"))
         self._exchange.open()
@@ -377,6 +381,7 @@ class PrintOSClient:
             promises,
             max_pending_devices=max_pending_devices,
             on_full=on_full,
+            drain_timeout_s=drain_timeout_s,
             custody=None if outbox is None else self._custody(outbox, max_pending_devices),
         )
 

@@ -109,10 +109,10 @@ class Keeper:
             raise
         self.is_open = True
 
-    async def drained(self) -> None:
-        """Wait until everything accepted is settled, and noted in the outbox."""
+    async def drained(self, until_s: float) -> None:
+        """Wait until everything accepted that can be settled by then is so, and noted in the outbox."""
         if self.is_open and self.delivery is not None:
-            await self.delivery.drained()
+            await self.delivery.drained(until_s)
 
     async def close(self) -> None:
         """Give back what was not sent, and close the outbox."""
@@ -124,3 +124,5 @@ class Keeper:
                     await holder.aclose()
                 finally:
                     await self._outbox.aclose()
+                    if self.delivery is not None:
+                        await self.delivery.settle_puts()

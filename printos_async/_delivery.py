@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
+from contextlib import suppress
 from itertools import islice
 from typing import TYPE_CHECKING
 
 from ._desk import Desk
-from ._errors import OutboxError
+from ._errors import OutboxError, PusherClosedError
 from ._events import LeaseLost
 from ._lease import Lease
 from ._ledger import Ledger
@@ -73,9 +75,9 @@ class Delivery:
         self._puts: Grouping[Entry, None] = Grouping(self._keep)
         self._ledger = Ledger()
         self.desk = Desk(engine, self._ledger, operations, promises, accepted=accepted, settle=settle)
-        self._noting = False
         self._tasks: list[asyncio.Task[None]] = []
         self._draining = False
+        self._closed = False
         self._unfiled: dict[str, Entry] = {}  # what was in a file that was replaced
 
     async def start(self) -> None:
@@ -99,14 +101,22 @@ class Delivery:
 
         Raises:
             OutboxError: The outbox cannot be written.
+            PusherClosedError: It was closed before.
         """
         return self._puts.submit([Entry(_NEW, call.device_id or "", call, self._loop.time(), waiter=waiter)])
 
-    async def drained(self) -> None:
-        """Wait until everything put here has an outcome, and everything sent here is noted in the outbox."""
+    async def drained(self, until_s: float) -> None:
+        """Wait until everything put here has an outcome, and everything sent here is noted in the outbox.
+
+        What cannot be sent by then is not waited for.
+        """
         self._draining = True
-        ledger, occupancy = self._ledger, self._engine.occupancy
-        while ledger.elsewhere or ledger.finished or self._noting or occupancy.devices:
+        while True:
+            await self._engine.drained(until_s)
+            elsewhere = self._ledger.elsewhere.values()
+            may_come = self._ledger.has_news or any(one.held_until_s <= until_s for one in elsewhere)
+            if self._closed or not may_come:
+                return
             self.desk.progress.clear()
             await self.desk.progress.wait()
 
@@ -126,6 +136,13 @@ class Delivery:
         except (OutboxError, TimeoutError) as error:
             name = type(error).__name__
             _log.warning("what was not sent is free when the lease ends: %s", name, extra={"error": name})
+        finally:
+            self._closed = True
+            self.desk.progress.set()
+
+    async def settle_puts(self) -> None:
+        """Wait until every put has its answer; the outbox is closed, so that there is no other than an error."""
+        await self._puts.settle()
 
     async def _leave(self) -> None:
         owner, now_s = self._lease.owner, self._loop.time()
@@ -140,6 +157,8 @@ class Delivery:
         await self._outbox.leave(owner)
 
     async def _keep(self, _: object, entries: list[Entry]) -> list[None]:
+        if self._closed:
+            raise PusherClosedError("the pusher was closed before the outbox had this status")
         room = self._engine.occupancy.devices + len(entries) <= self._max_devices
         owner = self._lease.owner if room else None
         with self._ledger.asking() as told:
@@ -161,7 +180,8 @@ class Delivery:
         devices = self._ledger.lose()
         for entry in self._engine.drop():
             self.desk.leave_to_others(entry)
-        self._hooks.emit(LeaseLost(devices))  # logged even if nobody watches
+        if devices:
+            self._hooks.emit(LeaseLost(devices))  # logged even if nobody watches
 
     def _file_replaced(self) -> None:
         # The lease went with the old file. What this process had claimed from it has to be put into the new one, and
@@ -198,39 +218,48 @@ class Delivery:
     async def _claim(self) -> None:
         occupancy = self._engine.occupancy
         enough = self._max_devices - max(1, min(_CLAIMED_AT_ONCE, self._max_devices // 2) // 2)
+        look_s = -math.inf
         while True:
-            room = min(self._max_devices - occupancy.devices, _CLAIMED_AT_ONCE)
+            room = 1  # where it fails, it is tried again after a pause
             owner = self._lease.owner
             claims: list[Claim] = []
             try:
                 if owner is not None and self._unfiled:
                     await self._put_again()
+                if owner is not None and self._loop.time() >= look_s:
+                    look_s = self._loop.time() + POLL_S
+                    await self._look_around(owner)  # before a backlog takes all the room
+                room = min(self._max_devices - occupancy.devices, _CLAIMED_AT_ONCE)
                 if owner is not None and room > 0 and (self._ledger.elsewhere or not self._draining):
                     with self._ledger.asking() as told:
                         claims = await self._outbox.claim(owner, room)
                     if owner == self._lease.owner:  # else it was lost on the way
                         self.desk.take_claims(claims, told)
-                if owner is not None and len(claims) < room:
-                    await self._look_around(owner)
             except OutboxError as error:
                 self._report("not claimed", error)
-            if len(claims) >= room:  # there may be more
-                await occupancy.wait_until_below(enough)
+            if len(claims) >= room and not occupancy.has_ended:  # there may be more
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(POLL_S):
+                        await occupancy.wait_until_below(enough)
             else:
                 await asyncio.sleep(POLL_S)
 
     async def _look_around(self, owner: int) -> None:
-        """See what others have put for devices that wait here, and what became of those that were left to others."""
-        known = {
-            slot.device_id: self._ledger.held_seq(slot.device_id) for slot in self._engine.timetable.delayed()
-        }
-        # Asked even where nothing is known: the answer to a claim may have been lost.
-        with self._ledger.asking() as told:
-            newer = await self._outbox.newer(owner, known)
-        if owner == self._lease.owner:
-            self.desk.take_claims(newer, told)
+        """See what others have put for devices of this worker, and what became of those that were left to others."""
+        while self._ledger.elsewhere or not self._draining:
+            limit = min(self._max_devices - self._engine.occupancy.devices, _CLAIMED_AT_ONCE)
+            if limit <= 0:
+                break
+            with self._ledger.asking() as told:
+                newer = await self._outbox.newer(owner, limit)
+            if owner == self._lease.owner:
+                self.desk.take_claims(newer, told)
+            if len(newer) < limit:
+                break
         if self._ledger.elsewhere:
-            asked = dict(islice(self._ledger.elsewhere.items(), _LOOKED_UP_AT_ONCE))
+            asked = dict(
+                islice(self._ledger.elsewhere.items(), None if self._draining else _LOOKED_UP_AT_ONCE)
+            )
             for progress in await self._outbox.progress(asked):
                 del asked[progress.device_id]
                 self.desk.settle_by(progress)
@@ -247,22 +276,17 @@ class Delivery:
             owner, finished = self._lease.owner, self._ledger.take_finished()
             if owner is None or not finished:
                 continue
-            self._noting = True
             try:
                 newer = await self._outbox.finish(owner, finished)
             except OutboxError as error:
                 self._report("not noted", error)
-                if owner == self._lease.owner:
-                    self._ledger.put_back(finished)
-                    self.desk.news.set()
+                self.desk.news.set()
                 await asyncio.sleep(_RETRY_S)
             else:
                 if owner == self._lease.owner:
                     self._ledger.told(finished)
                     self.desk.take_claims(newer)
-            finally:
-                self._noting = False
-                self.desk.progress.set()
+            self.desk.progress.set()
 
     def _report(self, what: str, error: OutboxError) -> None:
         _log.warning("%s: %s", what, error, extra={"error": type(error).__name__})

@@ -92,7 +92,7 @@ class Desk:
             is_ours: The worker for which it was put still has its lease.
             is_new: It was not accepted before.
         """
-        known = max(self._ledger.held_seq(entry.device_id), told.get(entry.device_id, 0))
+        known = self._known_seq(entry.device_id, told)
         if known == entry.seq and self._engine.adopt(entry):
             return  # it came by another way in the same moment
         if is_new:
@@ -107,7 +107,7 @@ class Desk:
     def take_claims(self, claims: Iterable[Claim], told: Mapping[str, int] = _NOTHING) -> None:
         """Take statuses that were claimed; ``told`` is that of ``take_kept``."""
         for claim in claims:
-            if claim.seq <= max(self._ledger.held_seq(claim.device_id), told.get(claim.device_id, 0)):
+            if claim.seq <= self._known_seq(claim.device_id, told):
                 continue
             entry = self._ledger.elsewhere.pop(claim.device_id, None)
             if entry is not None and entry.seq != claim.seq:
@@ -117,11 +117,22 @@ class Desk:
                 try:
                     entry = claimed_entry(claim, self._operations, now_s=self._loop.time())
                 except InvalidDeviceIdError as error:  # put by something else than this package
-                    self._ledger.put_back([Finish(claim.device_id, claim.seq, error=str(error))])
+                    self._ledger.finished[claim.device_id] = Finish(
+                        claim.device_id, claim.seq, error=str(error)
+                    )
                     self.news.set()
                     continue
                 self._accepted(entry)
             self._hand_over(entry, claim)
+
+    def _known_seq(self, device_id: str, told: Mapping[str, int]) -> int:
+        """Give the number up to which the statuses of a device are under way here, or were finished meanwhile.
+
+        A finished one counts no more once the outbox was told. If it comes again, the outbox has forgotten: a server
+        that failed may be followed by one that lacks what was committed last.
+        """
+        is_under_way = self._engine.is_active(device_id) or self._ledger.is_untold(device_id)
+        return max(self._ledger.held_seq(device_id) if is_under_way else 0, told.get(device_id, 0))
 
     def _hand_over(self, entry: Entry, claim: Claim | Kept) -> None:
         self._ledger.hold(entry)
@@ -142,6 +153,7 @@ class Desk:
         if entry is None:
             return
         if progress.done_seq < entry.seq:
+            entry.held_until_s = self._loop.time() + progress.hold_s if progress.hold_s else 0.0
             self._ledger.elsewhere[progress.device_id] = entry  # as the last one: the next look sees others
             return
         entry.attempts = progress.attempts

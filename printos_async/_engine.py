@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import math
+from contextlib import suppress
 from itertools import count
 from typing import TYPE_CHECKING
 
@@ -25,6 +27,10 @@ if TYPE_CHECKING:
     from ._slot import Outcome, Promises
 
     Settle = Callable[[Entry, Outcome, PrintOSError | None, int | None], None]
+
+
+# How soon who drains sees that what is left cannot be sent in time.
+_LOOK_S = 0.25
 
 
 class Engine:
@@ -56,6 +62,20 @@ class Engine:
         self.requests = 0
         self.on_lost: Callable[[Entry], None] | None = None
         core.circuit_watchers.add(self.timetable)
+
+    async def drained(self, until_s: float) -> None:
+        """Wait until nothing is to be done, or until nothing of it may come to its turn by then.
+
+        Raises:
+            BaseException: What ended the work: a bug of a callback.
+        """
+        while self.in_flight or self.timetable.may_progress_by(until_s):
+            with suppress(TimeoutError):
+                async with asyncio.timeout(None if until_s == math.inf else _LOOK_S):
+                    await self.occupancy.wait_until_below(1)
+                    break
+        if self.occupancy.crash is not None:
+            raise self.occupancy.crash
 
     # Accepting
 
@@ -110,7 +130,7 @@ class Engine:
         """Let who waits for a status have the result of the same one that is here; False if that is gone."""
         slot = self._slots.get(entry.device_id)
         for one in () if slot is None else (slot.waiting, slot.in_flight):
-            if one is not None and one.seq == entry.seq:
+            if one is not None and one.seq == entry.seq and not one.has_ended:
                 one.waiter = one.waiter or entry.waiter
                 return True
         return False

@@ -27,6 +27,7 @@ class Ledger:
     def __init__(self) -> None:
         self.elsewhere: dict[str, Entry] = {}
         self.finished: dict[str, Finish] = {}
+        self._telling: dict[str, Finish] = {}  # taken out of ``finished``: the outbox may not know it
         self._held: dict[str, int] = {}  # owned devices, with the newest number that the engine knows
         self._outcomes: dict[str, tuple[int, int, str | None]] = {}  # number, attempts, error
         self._kept: dict[str, Finish] = {}  # finished, and owned for what is remembered
@@ -35,6 +36,15 @@ class Ledger:
     def held_seq(self, device_id: str) -> int:
         """Give the newest number that the engine knows of an owned device; 0 for any other."""
         return self._held.get(device_id, 0)
+
+    @property
+    def has_news(self) -> bool:
+        """Whether the outbox is still to be told something."""
+        return bool(self.finished or self._telling)
+
+    def is_untold(self, device_id: str) -> bool:
+        """Whether the outbox is still to be told what became of a device's newest status."""
+        return device_id in self.finished or device_id in self._telling
 
     @contextmanager
     def asking(self) -> Iterator[dict[str, int]]:
@@ -82,16 +92,14 @@ class Ledger:
         return True
 
     def take_finished(self) -> list[Finish]:
-        """Take out what the outbox is to be told."""
-        finished, self.finished = self.finished, {}
-        return list(finished.values())
-
-    def put_back(self, finished: Iterable[Finish]) -> None:
-        """Keep for later what the outbox could not be told."""
-        self.finished = {finish.device_id: finish for finish in finished} | self.finished
+        """Take out what the outbox is to be told, with what it was to be told before and may not have heard."""
+        self._telling |= self.finished
+        self.finished = {}
+        return list(self._telling.values())
 
     def told(self, finished: Iterable[Finish]) -> None:
         """Note that the outbox knows: what is not kept, and has nothing newer, is not owned any more."""
+        self._telling.clear()
         for finish in finished:
             for told in self._told.values():
                 told[finish.device_id] = finish.seq
@@ -101,6 +109,6 @@ class Ledger:
     def lose(self) -> int:
         """Note that nothing is owned any more; gives how many devices were."""
         devices = len(self._held)
-        for lost in (self._held, self._outcomes, self._kept, self.finished):
+        for lost in (self._held, self._outcomes, self._kept, self.finished, self._telling):
             lost.clear()
         return devices

@@ -11,13 +11,14 @@ class Occupancy:
     Attributes:
         devices: Devices with something to be done. Whoever lowers it calls ``notify`` if there are watchers.
         watchers: Those who wait, each with the number below which it is woken.
+        has_ended: Nobody works any more.
         crash: The bug that ended the work, if one did.
     """
 
     def __init__(self) -> None:
         self.devices = 0
         self.crash: BaseException | None = None
-        self._ended = False
+        self.has_ended = False
         self.watchers: list[tuple[int, asyncio.Future[None]]] = []
 
     async def wait_until_below(self, devices: int) -> None:
@@ -26,7 +27,7 @@ class Occupancy:
         Raises:
             BaseException: What ended the work: a bug of a callback.
         """
-        while self.devices >= devices and not self._ended:
+        while self.devices >= devices and not self.has_ended:
             watcher = (devices, asyncio.get_running_loop().create_future())
             self.watchers.append(watcher)
             try:
@@ -39,11 +40,11 @@ class Occupancy:
     def end(self, crash: BaseException | None = None) -> None:
         """Wake all who wait; what they waited for is not going to happen."""
         self.crash = self.crash or crash
-        self._ended = True
+        self.has_ended = True
         self.notify()
 
     def notify(self) -> None:
         """Wake those for whom the devices have become few enough."""
         for devices, watcher in self.watchers:
-            if not watcher.done() and (self.devices < devices or self._ended):
+            if not watcher.done() and (self.devices < devices or self.has_ended):
                 watcher.set_result(None)

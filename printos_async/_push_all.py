@@ -71,14 +71,19 @@ class _Push:
 
     async def aclose(self) -> None:
         """End the engine; what has no outcome by now gets none."""
-        if self._hooks:
+        try:
+            await self.engine.aclose()
+        finally:
             for entry in self.engine.unsettled():
-                self._hooks.emit(StatusWithdrawn(entry.device_id, entry.seq))
-        await self.engine.aclose()
+                entry.has_ended = True
+                if self._hooks:
+                    self._hooks.emit(StatusWithdrawn(entry.device_id, entry.seq))
 
     def _settle(
         self, entry: Entry, outcome: Outcome, error: PrintOSError | None, superseded_by: int | None
     ) -> None:
+        if entry.has_ended:
+            return
         if self._is_watched:
             emit_outcome(self._hooks, entry, outcome, error, superseded_by, now_s=self._loop.time())
         if outcome == "sent" and self._on_result is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from typing import TYPE_CHECKING, Literal, Self
 
 from attrs import frozen
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
     from ._slot import Entry, Outcome, Promises
 
 _log = logging.getLogger("printos_async.pusher")
-
-EXIT_DRAIN_S = 30.0
 
 
 @frozen(kw_only=True)
@@ -68,8 +67,11 @@ class StatusPusher:
     """Sends the newest status of every device, one request per device at a time, for as long as it lives.
 
     Made by ``PrintOSClient.status_pusher``, which describes the settings. Use it as an asynchronous context
-    manager: leaving drains for up to 30 s, or not at all if an exception is the reason. It belongs to the event
-    loop in which it was made.
+    manager: leaving drains for up to ``drain_timeout_s``, or not at all if an exception is the reason. It belongs to
+    the event loop in which it was made.
+
+    Every accepted status has one end, and one event of it: ``StatusSent``, ``StatusSuperseded``, ``StatusFailed`` or,
+    where it was still pending when its caller or the pusher ended, ``StatusWithdrawn``.
 
     With an outbox that other processes use too, such as ``SqlOutbox``, a status is accepted when it is durable, and
     the pusher also sends what others have put. One outbox object serves one pusher at a time, which opens and
@@ -85,12 +87,14 @@ class StatusPusher:
         *,
         max_pending_devices: int,
         on_full: Literal["wait", "raise"],
+        drain_timeout_s: float | None,
         custody: Custody | None = None,
     ) -> None:
         self._core = core
         self._loop = asyncio.get_running_loop()
         self._engine = Engine(core, operations, answers, promises, self._settle)
         self._admission = Admission(self._engine, max_pending_devices=max_pending_devices, on_full=on_full)
+        self._drain_timeout_s = drain_timeout_s
         self._keeper: Keeper | None = None
         self._delivery: Delivery | None = None
         if custody is not None:
@@ -119,7 +123,7 @@ class StatusPusher:
     ) -> None:
         try:
             if kind is None and not self._closed:  # who has drained already has waited as long as they wanted
-                await self.drain(timeout_s=EXIT_DRAIN_S)
+                await self.drain(timeout_s=self._drain_timeout_s)
         finally:
             await self.aclose()
 
@@ -166,14 +170,17 @@ class StatusPusher:
             OutboxError: The outbox cannot be written. The status was not accepted.
         """
         waiter: asyncio.Future[PushResult] = self._loop.create_future()
-        entry = await self._accept(device_id, status, waiter)
+        entry: Entry | None = None
         try:
+            entry = await self._accept(device_id, status, waiter)
             return await waiter
         except asyncio.CancelledError:
-            if entry is not None and self._engine.withdraw(entry):
+            if entry is not None and not entry.has_ended and self._engine.withdraw(entry):
                 self._accepted -= 1
-                self._emit_withdrawn([entry])
+                self._withdraw([entry])
             raise
+        finally:
+            waiter.cancel()  # cancelled while the outbox was written: nobody waits for what it may still accept
 
     async def drain(self, timeout_s: float | None = None) -> PusherStats:
         """Accept no more, and wait until everything accepted is settled and, where needed, sent again.
@@ -182,6 +189,10 @@ class StatusPusher:
 
         Cancelling stops the waiting only; the pusher goes on with what it has and stays closed for more.
 
+        What cannot be sent in time is not waited for: as soon as every status that is left is held for longer than
+        the rest of ``timeout_s``, by ``min_interval_s`` or after an uncertain write, this returns. A durable outbox
+        keeps these statuses; in memory they stay ``pending``, and another ``drain`` with more time sends them.
+
         Args:
             timeout_s: Seconds to wait at most; None for as long as it takes.
 
@@ -189,15 +200,20 @@ class StatusPusher:
             The account; ``pending`` is what was not settled in time.
         """
         self._closed = True
+        until_s = math.inf if timeout_s is None else self._loop.time() + timeout_s
+        text = "%(pending)d statuses cannot be sent within %(timeout_s)s s: they are held for longer"
         try:
             async with asyncio.timeout(timeout_s):
-                await self._engine.occupancy.wait_until_below(1)
+                await self._engine.drained(until_s)
                 if self._keeper is not None:
-                    await self._keeper.drained()
+                    await self._keeper.drained(until_s)
         except TimeoutError:
-            fields = {"pending": self.stats().pending, "timeout_s": timeout_s}
-            _log.warning("%(pending)d statuses were not settled within %(timeout_s)s s", fields, extra=fields)
-        return self.stats()
+            text = "%(pending)d statuses were not settled within %(timeout_s)s s"
+        stats = self.stats()
+        if stats.pending and self._ending is None:
+            fields = {"pending": stats.pending, "timeout_s": timeout_s}
+            _log.warning(text, fields, extra=fields)
+        return stats
 
     async def wait_ended(self) -> None:
         """Wait until the pusher was closed: for a process that only sends what others have put.
@@ -210,7 +226,7 @@ class StatusPusher:
         await self._engine.occupancy.wait_until_below(0)
 
     async def aclose(self) -> None:
-        """End at once. What is in flight ends by itself; what waits is not sent and stays ``pending``.
+        """End at once. What has no answer by now and what waits is withdrawn, and stays ``pending``.
 
         With an outbox, what is not sent stays there, for the next pusher or another worker.
 
@@ -218,13 +234,6 @@ class StatusPusher:
         """
         self._closed = True
         if self._ending is None:
-            reason = PusherClosedError("the pusher was closed before this status was settled")
-            unsettled = self._engine.unsettled()
-            if self._delivery is not None:
-                unsettled += self._delivery.left_to_others()
-            self._emit_withdrawn(unsettled)
-            for entry in unsettled:
-                entry.abandon(reason)
             self._ending = self._loop.create_task(self._end())
         # Whoever is cancelled here, and however often, it comes to its end.
         await asyncio.shield(self._ending)
@@ -272,12 +281,27 @@ class StatusPusher:
 
     async def _end(self) -> None:
         await self._engine.aclose()
+        self._withdraw_rest()  # before the outbox, which may take its time
         if self._keeper is not None:
-            await self._keeper.close()
+            try:
+                await self._keeper.close()
+            finally:
+                self._withdraw_rest()  # what the outbox has accepted meanwhile
 
-    def _emit_withdrawn(self, entries: Iterable[Entry]) -> None:
-        if self._core.hooks:
-            for entry in entries:
+    def _withdraw_rest(self) -> None:
+        unsettled = self._engine.unsettled()
+        if self._delivery is not None:
+            unsettled += self._delivery.left_to_others()
+        rest = [entry for entry in unsettled if not entry.has_ended]
+        self._withdraw(rest)
+        reason = PusherClosedError("the pusher was closed before this status was settled")
+        for entry in rest:
+            entry.abandon(reason)
+
+    def _withdraw(self, entries: Iterable[Entry]) -> None:
+        for entry in entries:
+            entry.has_ended = True
+            if self._core.hooks:
                 self._core.hooks.emit(StatusWithdrawn(entry.device_id, entry.seq))
 
     def _require_open(self) -> None:
@@ -289,6 +313,9 @@ class StatusPusher:
     def _settle(
         self, entry: Entry, outcome: Outcome, error: PrintOSError | None, superseded_by: int | None
     ) -> None:
+        if entry.has_ended:
+            return  # the outbox tells of one that was withdrawn
+        entry.has_ended = True
         self._outcomes[outcome] += 1
         if self._delivery is not None:
             self._delivery.desk.settled(entry, outcome, error)

@@ -50,6 +50,8 @@ class Entry:
     waiter: asyncio.Future[PushResult] | None = None
     has_replaced: bool = False  # another one made way for it: now this one has to be sent
     is_lost: bool = False  # somebody else may own its device by now: it is not sent again
+    held_until_s: float = 0.0  # no worker sends it earlier; known of what was left to others
+    has_ended: bool = False  # it was told what became of it, and it is told once
 
     def abandon(self, reason: BaseException) -> None:
         """Tell who waits for the result that there is going to be none."""

@@ -120,9 +120,19 @@ class Timetable:
         self.ends_s = ends_s - time.monotonic() + self._loop.time()
         self.ready.wake_all()
 
-    def delayed(self) -> list[Slot]:
-        """Give the slots that wait for a time or for the retry budget, with something to do."""
-        return [slot for slot in self.slots.values() if slot.waiting is not None and not slot.queued]
+    def may_progress_by(self, until_s: float) -> bool:
+        """Whether anything that is to be done may come to its turn, or to its deadline, by then."""
+        if not self._occupancy.devices or self.ready.slots or self._tokenless or until_s == math.inf:
+            return self._occupancy.devices > 0
+        return any(slot.active and self._may_progress(slot, until_s) for slot in self.slots.values())
+
+    def _may_progress(self, slot: Slot, until_s: float) -> bool:
+        if slot.place is None or slot.due_s(self._promises) <= until_s:
+            return True
+        if slot.waiting is not None and self.is_late(slot.waiting, until_s):
+            return True
+        # The end of a backoff may be brought forward, that of a hold is not.
+        return slot.retrying and not slot.is_held(self._promises, now_s=self._loop.time())
 
     def arm_deadline(self, slot: Slot, entry: Entry) -> None:
         """See to it that a waiting status fails at its deadline, if there are deadlines."""

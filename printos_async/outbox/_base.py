@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 from attrs import frozen
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
 
 
 @frozen
@@ -144,6 +144,7 @@ class Progress:
         done_seq: What has a number up to this one was delivered, given up or superseded.
         attempts: Requests that were made for the newest status that was delivered or given up, as far as is known.
         error: Why that one was given up, also where a newer one waits by now; None if it was delivered.
+        hold_s: Seconds in which nothing is sent for the device although a status waits; 0 where a worker owns it.
     """
 
     device_id: str
@@ -151,6 +152,7 @@ class Progress:
     done_seq: int
     attempts: int
     error: str | None
+    hold_s: float = 0.0
 
 
 @frozen(kw_only=True)
@@ -164,7 +166,8 @@ class OutboxStats:
         claimed: Of the waiting, owned by a worker.
         failed: Devices whose newest status is a dead letter.
         workers: Workers whose lease runs.
-        oldest_waiting_s: Seconds since the oldest waiting status was put; None if none waits.
+        oldest_waiting_s: Seconds for which a device has had something waiting at the longest; a newer status that
+            takes the place of a waiting one does not shorten it. None if none waits.
     """
 
     devices: int
@@ -264,10 +267,16 @@ class Outbox(Protocol):
         """End as a worker; whatever it still owns is given back, in doubt from now on."""
         ...
 
-    async def newer(self, owner: int, known: Mapping[str, int]) -> list[Claim]:
-        """Give statuses of devices that the worker owns with a number above the one that it knows.
+    async def newer(self, owner: int, limit: int) -> list[Claim]:
+        """Take what others have put for devices that the worker owns and whose time has come, oldest first.
 
-        Devices that are not in ``known`` are found only after a claim whose outcome its caller did not get.
+        Each status is told once: by this, or by ``finish``. After a call whose answer may have been lost, or a lost
+        connection, this also gives, once, whatever waits and is owned by the worker, so that it may know some of it
+        already.
+
+        Args:
+            owner: The worker.
+            limit: Devices at most, but for what is given after a lost answer.
         """
         ...
 

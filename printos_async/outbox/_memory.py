@@ -16,7 +16,7 @@ from ._base import DeadLetter, Kept, OutboxStats, Progress
 from ._memory_rows import Account, claim_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from ._base import Claim, Draft, Finish, Release
 
@@ -62,10 +62,12 @@ class MemoryOutbox:
             was_claimable = row.waits and row.owner is None
             if not row.waits:
                 row.due_at = max(row.due_at, now)
+                row.waiting_since = now
             if row.owner is None and row.due_at <= now:
                 row.owner = live
             row.seq += 1
             row.body, row.put_at, row.attempts = draft.body, now, 0
+            state.mark(row, put_by=live)
             if row.owner is None and not was_claimable:
                 state.make_claimable(row)
             claimed = owner is not None and row.owner == owner
@@ -129,6 +131,8 @@ class MemoryOutbox:
                 continue
             row.done_seq, row.done_at, row.done_attempts = one.seq, now, one.attempts
             row.error, row.due_at, row.doubt_since = one.error, now + one.hold_s, None
+            row.waiting_since = row.put_at
+            state.unmark(row)
             if row.waits:
                 newer.append(claim_of(row, now))
             elif one.may_forget:
@@ -156,26 +160,27 @@ class MemoryOutbox:
             state.leases[owner] = now
             state.take_over(now)
 
-    async def newer(self, owner: int, known: Mapping[str, int]) -> list[Claim]:
+    async def newer(self, owner: int, limit: int) -> list[Claim]:
         """As ``Outbox.newer``."""
         state, now = self._opened(), self._clock()
-        return [
-            claim_of(row, now)
-            for row in state.rows.values()
-            if row.owner == owner and row.waits and row.seq > known.get(row.device_id, 0)
-        ]
+        unseen = state.unseen.get(owner, {})
+        due = sorted((row for row in unseen.values() if row.due_at <= now), key=lambda row: row.due_at)
+        return [claim_of(unseen.pop(row.device_id), now) for row in due[:limit]]
 
     async def progress(self, device_ids: Iterable[str]) -> list[Progress]:
         """As ``Outbox.progress``."""
-        rows = self._opened().rows
+        rows, now = self._opened().rows, self._clock()
         found = [rows[device_id] for device_id in dict.fromkeys(device_ids) if device_id in rows]
-        return [Progress(row.device_id, row.seq, row.done_seq, row.done_attempts, row.error) for row in found]
+        return [
+            Progress(row.device_id, row.seq, row.done_seq, row.done_attempts, row.error, row.hold_s(now))
+            for row in found
+        ]
 
     async def stats(self) -> OutboxStats:
         """As ``Outbox.stats``."""
         state, now = self._opened(), self._clock()
         waiting = [row for row in state.rows.values() if row.waits]
-        oldest = min((row.put_at for row in waiting), default=None)
+        oldest = min((row.waiting_since for row in waiting), default=None)
         return OutboxStats(
             devices=len(state.rows),
             waiting=len(waiting),
@@ -204,7 +209,8 @@ class MemoryOutbox:
         for row in dead:
             # A number of its own: done_seq never goes back.
             row.seq += 1
-            row.put_at, row.due_at, row.attempts = now, max(row.due_at, now), 0
+            row.put_at = row.waiting_since = now
+            row.due_at, row.attempts = max(row.due_at, now), 0
             state.make_claimable(row)
         return len(dead)
 

@@ -30,6 +30,7 @@ class Row:
     done_at: float = 0.0
     done_attempts: int = 0
     error: str | None = None
+    waiting_since: float = 0.0  # when the first of the waiting statuses was put
 
     @property
     def waits(self) -> bool:
@@ -49,6 +50,10 @@ class Row:
             and self.doubt_since is None
         )
 
+    def hold_s(self, now: float) -> float:
+        """Give the seconds in which nobody may claim what waits."""
+        return max(0.0, self.due_at - now) if self.waits and self.owner is None else 0.0
+
     def doubt_age_s(self, now: float) -> float | None:
         return None if self.doubt_since is None else max(now - self.doubt_since, 0.0)
 
@@ -63,6 +68,8 @@ class Account:
     claimable: list[tuple[float, int, Row]] = field(factory=list)
     # Of devices that are idle, by due_at, likewise.
     idle: list[tuple[float, int, Row]] = field(factory=list)
+    # By owner and device: what others have put, and the owner was not told of; what is not so any more is skipped.
+    unseen: dict[int, dict[str, Row]] = field(factory=dict)
     floor: int = 0  # no number of a row that was deleted is above it
     _entries: Iterator[int] = field(factory=count)
 
@@ -86,6 +93,7 @@ class Account:
         self.floor = max(self.floor, seq)
 
     def forget(self, row: Row) -> None:
+        self.unmark(row)
         self.raise_floor(row.seq)
         del self.rows[row.device_id]
 
@@ -103,8 +111,10 @@ class Account:
                 self.free(row, ended[row.owner])
         for owner in ended:
             del self.leases[owner]
+            self.unseen.pop(owner, None)
 
     def free(self, row: Row, doubt_since: float | None) -> None:
+        self.unmark(row)
         row.owner = None
         if doubt_since is not None:
             row.doubt_since = max(doubt_since, row.doubt_since or doubt_since)
@@ -112,6 +122,17 @@ class Account:
             self.make_claimable(row)
         elif row.is_idle:
             heapq.heappush(self.idle, (row.due_at, next(self._entries), row))
+
+    def mark(self, row: Row, *, put_by: int | None) -> None:
+        """Note of an owned row that has got a newer status whether its owner knows."""
+        if row.owner is not None and row.owner != put_by:
+            self.unseen.setdefault(row.owner, {})[row.device_id] = row
+        else:
+            self.unmark(row)
+
+    def unmark(self, row: Row) -> None:
+        if row.owner in self.unseen:
+            self.unseen[row.owner].pop(row.device_id, None)
 
     def make_claimable(self, row: Row) -> None:
         heapq.heappush(self.claimable, (row.due_at, next(self._entries), row))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import time
 from typing import TYPE_CHECKING, Any, cast
 
 from printos_async._errors import OutboxError
@@ -19,7 +20,7 @@ from ._statements import Statements
 from ._upkeep import Upkeep
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
 
     from sqlalchemy import Executable, Row
 
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from ._postgresql import Limit
 
 _DAMAGED = "damaged: the bytes that the outbox gave back are not those that it was given"
+# Where puts fail again and again, so may walks: their share of the time is bounded.
+_PAUSE_PER_WALK = 30
 
 
 class AccountRows:
@@ -46,6 +49,8 @@ class AccountRows:
         self._finishes: Grouping[Finish, Claim | None] = Grouping(self._finish)
         # Workers for which something may have been claimed that they were not told of.
         self._untold: set[int] = set()
+        self._server_failures = 0
+        self._next_walk_s = 0.0
 
     @classmethod
     async def open(cls, database: Database, *, account: str, lease_s: float) -> AccountRows:
@@ -81,14 +86,7 @@ class AccountRows:
         return await self._background.run(self._renew(owner))
 
     async def claim(self, owner: int, limit: int) -> list[Claim]:
-        def may_lose() -> None:
-            self._untold.add(owner)
-
-        parameters = self._parameters(this_worker=owner, limit=limit)
-        rows = await self._background.run(
-            self._database.rows(self._statements.claim, parameters, on_retry=may_lose), on_loss=may_lose
-        )
-        return await self._sound(owner, sorted(rows, key=lambda row: float(row.due_at)))
+        return await self._sound(owner, await self._take(self._statements.claim, owner, limit))
 
     async def finish(self, owner: int, finished: Sequence[Finish]) -> list[Claim]:
         newer = await self._finishes.submit(finished, key=owner)
@@ -102,16 +100,15 @@ class AccountRows:
     async def leave(self, owner: int) -> None:
         await self._background.run(self._leave(owner))
 
-    async def newer(self, owner: int, known: Mapping[str, int]) -> list[Claim]:
-        if owner in self._untold:
-            # Rare, and a walk through all rows: no index leads from a worker to its devices.
-            rows = list(await self._fetch(self._statements.owned, within=LONG, this_worker=owner))
-            self._untold.discard(owner)
-            rows = [row for row in rows if row.seq > known.get(row.device_id, 0)]
+    async def newer(self, owner: int, limit: int) -> list[Claim]:
+        if self._server_failures != self._database.server_failures:
+            self._server_failures = self._database.server_failures
+            self._untold.add(owner)
+        if owner in self._untold and time.monotonic() >= self._next_walk_s:
+            rows = await self._walk(owner)
         else:
-            rows = []
-            for part in portions(known.items()):
-                rows += await self._fetch(self._statements.newer, this_worker=owner, batch=to_json(part))
+            # A mark that a loss of power brings back is told again.
+            rows = await self._take(self._statements.newer, owner, limit, outlives_power=False)
         return await self._sound(owner, rows)
 
     async def progress(self, device_ids: Iterable[str]) -> list[Progress]:
@@ -149,6 +146,30 @@ class AccountRows:
 
     async def purge(self, *, failed: bool, older_than_s: float) -> int:
         return await self._background.run(self._forgetting.purge(failed=failed, older_than_s=older_than_s))
+
+    async def _take(
+        self, statement: Executable, owner: int, limit: int, *, outlives_power: bool = True
+    ) -> Sequence[Row[Any]]:
+        def may_lose() -> None:
+            self._untold.add(owner)
+
+        parameters = self._parameters(this_worker=owner, limit=limit)
+        taking = self._database.rows(statement, parameters, on_retry=may_lose, outlives_power=outlives_power)
+        rows = await self._background.run(taking, on_loss=may_lose)
+        return sorted(rows, key=lambda row: float(row.due_at))
+
+    async def _walk(self, owner: int) -> Sequence[Row[Any]]:
+        """Give all that waits and is the worker's: a walk through all rows, for no index leads from it to them."""
+        begun_s = time.monotonic()
+        self._untold.discard(owner)  # before: whatever is lost meanwhile takes another walk
+        try:
+            return await self._fetch(self._statements.owned, within=LONG, this_worker=owner)
+        except BaseException:
+            self._untold.add(owner)
+            raise
+        finally:
+            ended_s = time.monotonic()
+            self._next_walk_s = ended_s + _PAUSE_PER_WALK * (ended_s - begun_s)
 
     async def _settle(self) -> None:
         await self._puts.settle()

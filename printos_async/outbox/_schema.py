@@ -55,6 +55,10 @@ outbox = Table(
     Column("done_at", Double),
     Column("done_attempts", Integer, nullable=False),
     Column("error", Text),  # why done_seq was given up
+    # The owner, from when somebody else puts a status of its device until the owner has been told.
+    Column("unseen_by", BigInteger),
+    # When the first of the waiting statuses was put; null where the newest is the first.
+    Column("waiting_since", Double),
     PrimaryKeyConstraint("account", "device_id"),
     # In SQLite rows lie in the order of their coming: of a status beside a million that wait, only its place in the
     # index of the key is in a page of its own, which put and finish write, and claim does not.
@@ -90,6 +94,15 @@ Index(
     outbox.c.device_id,
     sqlite_where=outbox.c.error.is_not(None),
     postgresql_where=outbox.c.error.is_not(None),
+)
+# As large as what is new: a worker finds that in it, however many devices it owns.
+unseen_index = Index(
+    "printos_outbox_unseen",
+    outbox.c.account,
+    outbox.c.unseen_by,
+    outbox.c.due_at,
+    sqlite_where=outbox.c.unseen_by.is_not(None),
+    postgresql_where=outbox.c.unseen_by.is_not(None),
 )
 
 worker = Table(
@@ -127,8 +140,16 @@ def _postgresql_time(*_: Any, **__: Any) -> str:
     return "(SELECT CAST(extract(epoch FROM clock_timestamp()) AS double precision))"
 
 
+def add_unseen_and_waiting_since(connection: Connection) -> None:
+    """Add the columns that tell a worker of newer statuses, and people since when a device waits."""
+    for column in (outbox.c.unseen_by, outbox.c.waiting_since):
+        kind = column.type.compile(connection.dialect)
+        connection.exec_driver_sql(f"ALTER TABLE {outbox.name} ADD COLUMN {column.name} {kind}")
+    unseen_index.create(connection)
+
+
 # The step at index N lifts a database from version N + 1 to N + 2.
-MIGRATIONS: tuple[Callable[[Connection], None], ...] = ()
+MIGRATIONS: tuple[Callable[[Connection], None], ...] = (add_unseen_and_waiting_since,)
 
 # Any number does, as long as all versions use the same.
 _LOCK_KEY = 7_205_731_104

@@ -11,7 +11,7 @@ from printos_async._checks import require_number
 from printos_async._errors import ConfigurationError, OutboxError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from sqlalchemy import URL
 
@@ -125,9 +125,9 @@ class SqlOutbox:
         """As ``Outbox.leave``."""
         await self._opened().leave(owner)
 
-    async def newer(self, owner: int, known: Mapping[str, int]) -> list[Claim]:
+    async def newer(self, owner: int, limit: int) -> list[Claim]:
         """As ``Outbox.newer``."""
-        return await self._opened().newer(owner, known)
+        return await self._opened().newer(owner, limit)
 
     async def progress(self, device_ids: Iterable[str]) -> list[Progress]:
         """As ``Outbox.progress``."""

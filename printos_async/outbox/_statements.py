@@ -8,7 +8,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sqlalchemy import BigInteger, Double, Integer, Text, bindparam, case, literal, null, select, true, update
+from sqlalchemy import (
+    BigInteger,
+    Double,
+    Integer,
+    Text,
+    bindparam,
+    case,
+    func,
+    literal,
+    null,
+    select,
+    true,
+    update,
+)
 
 from ._dialect import ACCOUNT, IS_WAITING, LIVE, NOW, OURS, ROW, WORKER, Dialect, later
 from ._numbers import current_floor
@@ -26,12 +39,7 @@ class Statements:
         self.claim = _claim(dialect)
         self.finish = _finish(dialect)
         self.release = _release(dialect)
-        known = dialect.batch(device_id=Text, seq=BigInteger)
-        self.newer = (
-            select(*dialect.claim)
-            .join_from(known, outbox, OURS & (ROW.device_id == known.c.device_id))
-            .where(ROW.owner == WORKER, IS_WAITING, ROW.seq > known.c.seq)
-        )
+        self.newer = _newer(dialect)
         self.owned = select(*dialect.claim).where(OURS, ROW.owner == WORKER, IS_WAITING)
 
 
@@ -70,6 +78,9 @@ def _put(dialect: Dialect) -> Executable:
                 (ROW.owner.is_(None) & (ROW.due_at <= statement.excluded.put_at), statement.excluded.owner),
                 else_=ROW.owner,
             ),
+            # Unless the owner itself puts it.
+            "unseen_by": func.nullif(ROW.owner, statement.excluded.owner),
+            "waiting_since": case((IS_WAITING, func.coalesce(ROW.waiting_since, ROW.put_at))),
         },
     ).returning(ROW.device_id, ROW.seq, ROW.owner, (NOW - ROW.doubt_since).label("doubt_age_s"))
     return upsert
@@ -89,6 +100,24 @@ def _claim(dialect: Dialect) -> Executable:
         update(outbox)
         .where(OURS, ROW.device_id == picked.c.device_id)
         .values(owner=WORKER)
+        .returning(*dialect.claim, ROW.due_at)
+    )
+
+
+def _newer(dialect: Dialect) -> Executable:
+    picked = (
+        select(ROW.device_id)
+        .where(OURS, ROW.unseen_by == WORKER, ROW.owner == WORKER, ROW.due_at <= NOW)
+        .order_by(ROW.due_at)
+        .limit(bindparam("limit", type_=Integer))
+        .with_for_update(skip_locked=True)
+        .cte("picked")
+        .prefix_with("MATERIALIZED")
+    )
+    return (
+        update(outbox)
+        .where(OURS, ROW.device_id == picked.c.device_id, ROW.owner == WORKER)
+        .values(unseen_by=null())
         .returning(*dialect.claim, ROW.due_at)
     )
 
@@ -128,6 +157,8 @@ def _finish(dialect: Dialect) -> Executable:
             due_at=NOW + mine.c.hold_s,
             doubt_since=null(),
             owner=case(((ROW.seq > mine.c.seq) | (mine.c.keep == 1), ROW.owner)),
+            unseen_by=null(),
+            waiting_since=null(),
         )
         .returning(*dialect.claim, ROW.done_seq)
     )
@@ -144,5 +175,11 @@ def _release(dialect: Dialect) -> Executable:
     return (
         update(outbox)
         .where(OURS, ROW.device_id == mine.c.device_id, ROW.owner == WORKER)
-        .values(owner=null(), attempts=mine.c.attempts, doubt_since=doubt_since, due_at=NOW + due_in_s)
+        .values(
+            owner=null(),
+            unseen_by=null(),
+            attempts=mine.c.attempts,
+            doubt_since=doubt_since,
+            due_at=NOW + due_in_s,
+        )
     )

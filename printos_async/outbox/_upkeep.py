@@ -42,8 +42,14 @@ class Upkeep:
             worker.c.account == ACCOUNT, worker.c.lease_until <= bindparam("until", type_=Double)
         )
         asked = dialect.batch(device_id=Text)
+        free = IS_WAITING & ROW.owner.is_(None) & (ROW.due_at > NOW)
         self.progress = select(
-            ROW.device_id, ROW.seq, ROW.done_seq, ROW.done_attempts.label("attempts"), ROW.error
+            ROW.device_id,
+            ROW.seq,
+            ROW.done_seq,
+            ROW.done_attempts.label("attempts"),
+            ROW.error,
+            case((free, ROW.due_at - NOW), else_=0.0).label("hold_s"),
         ).join_from(asked, outbox, OURS & (ROW.device_id == asked.c.device_id))
         self.stats = _stats()
         self.failed = (
@@ -96,6 +102,7 @@ def _take_over() -> Executable:
         .where(OURS, ROW.device_id == dead.c.device_id)
         .values(
             owner=null(),
+            unseen_by=null(),
             doubt_since=dead.c.lease_until,
             due_at=later(ROW.due_at, dead.c.lease_until),
         )
@@ -133,5 +140,7 @@ def _stats() -> Executable:
         func.count(case((IS_WAITING & ROW.owner.is_not(None), 1))).label("claimed"),
         func.count(case((IS_DEAD, 1))).label("failed"),
         live.label("workers"),
-        (NOW - func.min(case((IS_WAITING, ROW.put_at)))).label("oldest_waiting_s"),
+        (NOW - func.min(case((IS_WAITING, func.coalesce(ROW.waiting_since, ROW.put_at))))).label(
+            "oldest_waiting_s"
+        ),
     ).where(OURS)

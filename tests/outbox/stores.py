@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 ACCOUNT = "account-1"
 LEASE_S = 30.0
 _TIMES = {
-    "printos_outbox": ("put_at", "due_at", "doubt_since", "done_at"),
+    "printos_outbox": ("put_at", "due_at", "doubt_since", "done_at", "waiting_since"),
     "printos_worker": ("lease_until",),
 }
 

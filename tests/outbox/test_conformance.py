@@ -85,7 +85,7 @@ async def test_a_put_does_not_take_what_another_worker_owns(outbox: Outbox) -> N
     await outbox.put([draft("a")], owner=first)
     [kept] = await outbox.put([draft("a")], owner=second)
     assert not kept.claimed
-    assert said(await outbox.newer(first, {"a": 1})) == [("a", 2, draft("a").body)]
+    assert said(await outbox.newer(first, 10)) == [("a", 2, draft("a").body)]
 
 
 async def test_a_put_without_a_worker_claims_nothing(outbox: Outbox) -> None:
@@ -143,7 +143,6 @@ async def test_numbers_never_go_back_though_a_device_was_forgotten(outbox: Outbo
         first, second = await outbox.put([draft("a"), draft("a")], owner=owner)
         assert newest < first.seq < second.seq
         assert await outbox.progress(["a"]) == [Progress("a", second.seq, first.seq - 1, 0, None)]
-        assert await outbox.newer(owner, {"a": newest}) != []
         await outbox.finish(owner, [Finish("a", second.seq)])
         newest = second.seq
     [other] = await outbox.put([draft("b")], owner=owner)
@@ -248,7 +247,7 @@ async def test_a_released_device_is_claimed_again_with_its_attempts(outbox: Outb
     [claim] = await outbox.claim(owner, 10)
     assert (claim.seq, claim.attempts, claim.doubt_age_s) == (1, 4, None)
     [kept] = await outbox.put([draft("a")])
-    assert (await outbox.newer(owner, {"a": 1}))[0].attempts == 0
+    assert (await outbox.newer(owner, 10))[0].attempts == 0
     assert kept.seq == 2
 
 
@@ -322,9 +321,9 @@ async def test_a_worker_that_lost_its_lease_finishes_and_releases_nothing(
     await outbox.claim(other, 10)
     assert await outbox.finish(paused, [Finish("a", 1, error="late")]) == []
     await outbox.release(paused, [Release("b", hold_s=100.0)])
-    assert await outbox.newer(paused, {"a": 0, "b": 0}) == []
+    assert await outbox.newer(paused, 10) == []
     assert [one.done_seq for one in await outbox.progress(["a", "b"])] == [0, 0]
-    assert sorted(claim.device_id for claim in await outbox.newer(other, {"a": 0, "b": 0})) == ["a", "b"]
+    assert await outbox.newer(other, 10) == []
 
 
 async def test_leaving_gives_everything_back_in_doubt(outbox: Outbox) -> None:
@@ -336,14 +335,95 @@ async def test_leaving_gives_everything_back_in_doubt(outbox: Outbox) -> None:
     assert claim.doubt_age_s is not None
 
 
-async def test_newer_tells_only_what_is_newer(outbox: Outbox) -> None:
-    owner = await outbox.join()
-    await outbox.put([draft("a"), draft("b"), draft("c")], owner=owner)
+@pytest.mark.parametrize("kept", [False, True], ids=["waiting", "kept"])
+async def test_a_worker_is_told_once_of_what_others_put_for_its_devices(outbox: Outbox, kept: bool) -> None:  # noqa: FBT001
+    owner, other = await outbox.join(), await outbox.join()
+    await outbox.put([draft(name) for name in "abcd"], owner=owner)
+    if kept:
+        await outbox.finish(owner, [Finish(name, 1, keep=True) for name in "abcd"])
     await outbox.put([draft("b", "DS_OFF")])
-    assert said(await outbox.newer(owner, {"a": 1, "b": 1, "c": 1, "x": 0})) == [
-        ("b", 2, b'{"status":"DS_OFF"}')
-    ]
-    assert await outbox.newer(owner, {"a": 1, "b": 2, "c": 1}) == []
+    await outbox.put([draft("c", "DS_OFF")], owner=other)
+    await outbox.put([draft("d", "DS_OFF")], owner=owner)
+    assert await outbox.newer(other, 10) == []
+    told = sorted(said(await outbox.newer(owner, 10)))
+    assert told == [("b", 2, b'{"status":"DS_OFF"}'), ("c", 2, b'{"status":"DS_OFF"}')]
+    assert await outbox.newer(owner, 10) == []
+    await outbox.put([draft("b", "DS_ERROR")])
+    assert said(await outbox.newer(owner, 10)) == [("b", 3, b'{"status":"DS_ERROR"}')]
+
+
+async def test_newer_statuses_come_in_portions_the_oldest_first(outbox: Outbox, store: Store) -> None:
+    owner = await outbox.join()
+    await outbox.put([draft(name) for name in "abc"], owner=owner)
+    await outbox.finish(owner, [Finish(name, 1, keep=True) for name in "abc"])
+    for name in "cab":
+        await store.pass_time(1.0)
+        await outbox.put([draft(name)])
+    assert [claim.device_id for claim in await outbox.newer(owner, 2)] == ["c", "a"]
+    assert [claim.device_id for claim in await outbox.newer(owner, 2)] == ["b"]
+
+
+async def test_a_newer_status_of_a_device_that_is_held_is_told_when_its_time_has_come(
+    outbox: Outbox, store: Store
+) -> None:
+    owner = await outbox.join()
+    await outbox.put([draft("a")], owner=owner)
+    await outbox.finish(owner, [Finish("a", 1, hold_s=10.0, keep=True)])
+    await outbox.put([draft("a")])
+    assert await outbox.newer(owner, 10) == []
+    await store.pass_time(11.0)
+    assert [claim.seq for claim in await outbox.newer(owner, 10)] == [2]
+
+
+@pytest.mark.parametrize("ending", ["finish", "put", "release", "leave"])
+async def test_a_worker_is_not_told_of_what_it_knows_or_does_not_own_any_more(
+    outbox: Outbox, ending: str
+) -> None:
+    owner = await outbox.join()
+    await outbox.put([draft("a")], owner=owner)
+    await outbox.put([draft("a", "DS_OFF")])
+    if ending == "finish":
+        assert said(await outbox.finish(owner, [Finish("a", 1)])) == [("a", 2, b'{"status":"DS_OFF"}')]
+    elif ending == "put":
+        await outbox.put([draft("a")], owner=owner)
+    elif ending == "release":
+        await outbox.release(owner, [Release("a")])
+    else:
+        await outbox.leave(owner)
+    assert await outbox.newer(owner, 10) == []
+
+
+async def test_the_oldest_waiting_counts_from_its_first_status(outbox: Outbox, store: Store) -> None:
+    owner = await outbox.join()
+    await outbox.put([draft("a")])
+    for _ in range(3):
+        await store.pass_time(100.0)
+        await outbox.put([draft("a")])
+        await outbox.renew(owner)
+    assert 300.0 <= (await outbox.stats()).oldest_waiting_s < 360.0  # type: ignore[operator]
+    other = await outbox.join()
+    [claim] = await outbox.claim(other, 10)
+    assert claim.waited_s < 60.0
+    await store.pass_time(10.0)
+    await outbox.put([draft("a")])
+    await store.pass_time(1.0)
+    await outbox.finish(other, [Finish("a", claim.seq)])
+    assert 1.0 <= (await outbox.stats()).oldest_waiting_s < 10.0  # type: ignore[operator]
+    await outbox.finish(other, [Finish("a", claim.seq + 1, error="404")])
+    assert (await outbox.stats()).oldest_waiting_s is None
+    await store.pass_time(100.0)
+    await outbox.put([draft("a")])
+    assert (await outbox.stats()).oldest_waiting_s < 60.0  # type: ignore[operator]
+
+
+async def test_progress_tells_for_how_long_a_waiting_device_is_held(outbox: Outbox) -> None:
+    owner = await outbox.join()
+    await outbox.put([draft(name) for name in ("held", "owned", "free")], owner=owner)
+    await outbox.finish(owner, [Finish("held", 1, hold_s=600.0), Finish("free", 1)])
+    await outbox.put([draft(name) for name in ("held", "owned", "free")])
+    held = {one.device_id: one.hold_s for one in await outbox.progress(["held", "owned", "free"])}
+    assert 500.0 < held.pop("held") <= 600.0
+    assert held == {"owned": 0.0, "free": 0.0}
 
 
 async def test_a_status_that_was_given_up_is_a_dead_letter(outbox: Outbox, store: Store) -> None:
@@ -452,7 +532,7 @@ async def test_accounts_see_nothing_of_each_other(store: Store) -> None:
     assert await second.failed() == []
     assert await second.requeue() == 0
     assert await second.purge(failed=True) == 0
-    assert await second.newer(owner, {"a": 0}) == []
+    assert await second.newer(owner, 10) == []
     await store.pass_time(LEASE_S + 1.0)
     alive = await second.join()
     assert await second.renew(alive)

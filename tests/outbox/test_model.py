@@ -37,7 +37,7 @@ operations = st.one_of(
     st.tuples(st.just("finish"), worker, several, st.integers(0, 2), hours, endings),
     st.tuples(st.just("release"), worker, several, hours, st.one_of(st.none(), hours)),
     st.tuples(st.just("leave"), worker),
-    st.tuples(st.just("newer"), worker, st.integers(0, 3)),
+    st.tuples(st.just("newer"), worker),
     st.tuples(st.just("requeue"), st.one_of(st.none(), several)),
     st.tuples(st.just("purge"), st.booleans(), hours),
     st.tuples(st.just("pass"), st.integers(1, 4).map(lambda count: count * HOUR_S)),
@@ -96,8 +96,8 @@ class Driver:
     async def leave(self, owner: int) -> None:
         await self.outbox.leave(owner)
 
-    async def newer(self, owner: int, known: int) -> Any:
-        return by_device(await self.outbox.newer(owner, dict.fromkeys(DEVICES, self.floor + known)))
+    async def newer(self, owner: int) -> Any:
+        return by_device(await self.outbox.newer(owner, 100))
 
     async def requeue(self, names: Sequence[str] | None) -> int:
         return await self.outbox.requeue(names)

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from printos_async import ConfigurationError, OutboxError, SqlOutbox
 from printos_async.outbox import Finish
 from printos_async.outbox import _forgetting as forgetting
 from printos_async.outbox import _sql as module
-from printos_async.outbox._schema import prepare
+from printos_async.outbox._schema import MIGRATIONS, prepare
 
 from .stores import ACCOUNT, LEASE_S, draft, sql_store
 
@@ -117,7 +118,7 @@ async def test_batches_in_opposite_orders_do_not_lock_each_other_out(database: S
 async def test_several_may_make_the_tables_at_once(database: SqlStore) -> None:
     outboxes = await asyncio.gather(*(database.open() for _ in range(5)))
     assert len({await outbox.join() for outbox in outboxes}) == 5
-    assert await database.execute("SELECT version FROM printos_meta") == [(1,)]
+    assert await database.execute("SELECT version FROM printos_meta") == [(len(MIGRATIONS) + 1,)]
 
 
 async def test_a_take_over_reaches_the_workers_of_other_outboxes(database: SqlStore) -> None:
@@ -166,12 +167,11 @@ async def test_an_older_version_of_the_tables_is_migrated_once_and_keeps_the_row
     def fill_column(connection: Connection) -> None:
         connection.execute(text("UPDATE printos_outbox SET colour = 'red'"))
 
+    steps = (*MIGRATIONS, add_column, fill_column)
     for _ in range(2):
-        await _with_sync_connection(
-            database, lambda connection: prepare(connection, (add_column, fill_column))
-        )
+        await _with_sync_connection(database, lambda connection: prepare(connection, steps))
     assert await database.execute("SELECT device_id, colour FROM printos_outbox") == [("a", "red")]
-    assert await database.execute("SELECT version FROM printos_meta") == [(3,)]
+    assert await database.execute("SELECT version FROM printos_meta") == [(len(steps) + 1,)]
 
 
 async def test_a_failing_migration_changes_nothing(database: SqlStore) -> None:
@@ -183,10 +183,12 @@ async def test_a_failing_migration_changes_nothing(database: SqlStore) -> None:
     def fail(_: Connection) -> None:
         raise ZeroDivisionError
 
+    steps = (*MIGRATIONS, add_column, fail)
     with pytest.raises(ZeroDivisionError):
-        await _with_sync_connection(database, lambda connection: prepare(connection, (add_column, fail)))
-    assert await database.execute("SELECT version FROM printos_meta") == [(1,)]
-    assert not await database.execute("SELECT 1 FROM printos_outbox")
+        await _with_sync_connection(database, lambda connection: prepare(connection, steps))
+    assert await database.execute("SELECT version FROM printos_meta") == [(len(MIGRATIONS) + 1,)]
+    with pytest.raises(DBAPIError):
+        await database.execute("SELECT colour FROM printos_outbox")
 
 
 async def _with_sync_connection(database: SqlStore, use: object) -> None:
@@ -209,7 +211,7 @@ async def test_a_cancelled_claim_is_found_again(database: SqlStore) -> None:
         await claiming
     assert outbox._rows is not None
     await outbox._rows._background.settle()
-    found = await outbox.newer(owner, {})
+    found = await outbox.newer(owner, 10)
     assert sorted(claim.device_id for claim in found) == ["a", "b"]
 
 

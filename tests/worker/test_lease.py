@@ -124,3 +124,16 @@ async def test_nothing_is_written_after_the_end_of_a_lease_not_even_behind_a_log
             await client._core.attempt(call, client._answers.acknowledgement, attempt=1, until_s=0.0)
     assert not caught.value.may_have_arrived
     assert not sandbox.applied
+
+
+async def test_a_lease_on_nothing_is_joined_anew_without_a_word(
+    sandbox: Sandbox, place: Workplace, losses: list[LeaseLost]
+) -> None:
+    async with place.pusher(lease_s=LEASE_S) as pusher, place.opened() as outbox:
+        await place.execute(EXPIRE)
+        assert (await outbox.stats()).workers == 0
+        async with asyncio.timeout(10.0):
+            while not (await outbox.stats()).workers:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        assert (await pusher.push("dev-1", status(1))).outcome == "sent"
+    assert losses == []

@@ -1,0 +1,106 @@
+"""How long draining takes: no longer than something can be sent, and as long as ``async with`` was told."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+
+from printos_async import ConfigurationError, HmacAuth, SqlOutbox
+from tests.outbox.conftest import url_of
+
+from .clock import fake_loop, run
+from .host import SILENT, Host, Reply, client_of, client_over, status
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_draining_does_not_wait_for_an_interval_that_ends_too_late() -> None:
+    async def program() -> None:
+        host = Host(latency_s=1.0)
+        async with client_of(host) as client:
+            pusher = client.status_pusher(min_interval_s=60.0)
+            await pusher.push("dev-1", status(1))
+            await pusher.put("dev-1", status(2))
+            await pusher.put("dev-2", status(1))
+            started_s = fake_loop().time()
+            stats = await pusher.drain(timeout_s=30.0)
+            assert fake_loop().time() - started_s < 1.5  # dev-2 was sent
+            assert (stats.sent, stats.pending) == (2, 1)
+            stats = await pusher.drain(timeout_s=90.0)
+            assert fake_loop().time() - started_s == pytest.approx(59.0, abs=2.0)
+            assert (stats.sent, stats.pending) == (3, 0)
+            await pusher.aclose()
+
+    run(program())
+
+
+def test_draining_waits_for_a_deadline_that_comes_before_the_interval_ends() -> None:
+    async def program() -> None:
+        async with client_of(Host()) as client:
+            pusher = client.status_pusher(min_interval_s=60.0, deadline_s=10.0)
+            await pusher.push("dev-1", status(1))
+            await pusher.put("dev-1", status(2))
+            assert (await pusher.drain(timeout_s=30.0)).failed == 1
+            await pusher.aclose()
+
+    run(program())
+
+
+def test_draining_does_not_wait_for_a_hold_that_ends_too_late() -> None:
+    async def program() -> None:
+        host = Host(reply=lambda _: Reply(status=None))
+        async with client_of(host) as client:
+            pusher = client.status_pusher(consistency="strict", ambiguity_s=600.0)
+            await pusher.put("dev-1", status(1))
+            started_s = fake_loop().time()
+            assert (await pusher.drain(timeout_s=30.0)).pending == 1
+            assert fake_loop().time() - started_s < 1.0
+            await pusher.aclose()
+
+    run(program())
+
+
+@pytest.mark.parametrize("drain_timeout_s", [2.0, 300.0, None])
+def test_leaving_drains_for_as_long_as_was_said(drain_timeout_s: float | None) -> None:
+    async def program() -> None:
+        host = Host(latency_s=400.0 if drain_timeout_s is None else 1e6)
+        async with client_of(host, timeout_s=1e7) as client:
+            async with client.status_pusher(drain_timeout_s=drain_timeout_s) as pusher:
+                await pusher.put("dev-1", status(1))
+                started_s = fake_loop().time()
+            assert fake_loop().time() - started_s == pytest.approx(drain_timeout_s or 400.0, abs=0.1)
+
+    run(program())
+
+
+@pytest.mark.parametrize("wrong", [-1, float("nan"), "30"])
+def test_a_drain_timeout_has_to_be_a_number_of_seconds(wrong: object) -> None:
+    async def program() -> None:
+        async with client_of(Host(reply=lambda _: SILENT)) as client:
+            with pytest.raises(ConfigurationError, match="drain_timeout_s"):
+                client.status_pusher(drain_timeout_s=wrong)  # type: ignore[arg-type]
+
+    run(program())
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def outbox(request: pytest.FixtureRequest, tmp_path: Path) -> SqlOutbox:
+    return SqlOutbox(url_of(request.param, request, tmp_path))
+
+
+@pytest.mark.parametrize("keep", [False, True], ids=["free", "kept"])
+async def test_draining_leaves_to_an_outbox_what_is_held_for_longer(outbox: SqlOutbox, keep: bool) -> None:  # noqa: FBT001
+    async with client_over(Host(), auth=HmacAuth("k", "s")) as client:
+        pusher = client.status_pusher(outbox=outbox, min_interval_s=600.0, skip_unchanged=keep)
+        await pusher.push("dev-1", status(1))
+        await pusher.put("dev-1", status(2))
+        async with asyncio.timeout(10.0):
+            stats = await pusher.drain(timeout_s=300.0)
+        assert (stats.sent, stats.pending) == (1, 1)
+        await pusher.aclose()
+        await outbox.open(client.account)
+        assert (await outbox.stats()).waiting == 1
+        await outbox.aclose()
