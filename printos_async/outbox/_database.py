@@ -81,10 +81,14 @@ class Database:
             self._engine = self._sessions.engine(url, **options)
         self._running: set[asyncio.Task[Any]] = set()
         self._aborted = False
-        # How often a server failed: behind it may be another one, which lacks what was committed last.
-        self.server_failures = 0
+        self._failures = 0
         # SQLite ends what it does by itself, after its busy timeout at the latest, and cannot be stopped before.
         self.patience_s: float | None = None if server is None else _PATIENCE_AT_END_S
+
+    @property
+    def server_failures(self) -> int:
+        """How often a server failed: behind it may be another one, which lacks what was committed last."""
+        return 0 if self._sessions is None else self._failures + self._sessions.found_closed
 
     async def rows(
         self,
@@ -199,7 +203,7 @@ class Database:
                 if not _is_of_the_database(error):
                     raise
                 now_s = loop.time()
-                self.server_failures += self._sessions is not None
+                self._failures += 1
                 if isinstance(error, NoAnswerError):
                     # Patience is with a server that fails: this one has not been heard yet.
                     begun_s = now_s

@@ -97,6 +97,12 @@ class Sessions:
         self._new: dict[Any, asyncio.TimerHandle] = {}
         self._busy: set[Any] = set()
         self._abandoned: set[int] = set()
+        self._found_closed = 0
+
+    @property
+    def found_closed(self) -> int:
+        """How many sessions of the pool were found closed, by the server or because they had become useless."""
+        return self._found_closed
 
     def engine(self, url: URL, **options: Any) -> AsyncEngine:
         """Return an engine whose connections are made here; ``options`` are those of ``create_async_engine``."""
@@ -117,6 +123,7 @@ class Sessions:
         def replace_if_closed(_: object, record: Any, __: object) -> None:
             # What lay in the pool may have been given up meanwhile.
             if record.driver_connection.is_closed():
+                self._found_closed += 1
                 self._idle.discard(record.driver_connection)
                 raise DisconnectionError
 
