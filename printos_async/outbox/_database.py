@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
+from printos_async._clock import machine_clock
 from printos_async._errors import OutboxError
 from printos_async._redact import redact
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from typing import TypeVar
 
     from sqlalchemy import URL, Executable, Row
+
+    from printos_async._clock import MachineClock
 
     from ._spool import SetAside
 
@@ -43,6 +46,7 @@ class Database:
 
     Args:
         url: ``sqlite+aiosqlite`` with a file, or ``postgresql+asyncpg``.
+        clock: As in ``SqliteFile``; None for this machine's.
         on_set_aside: As in ``SqliteFile``.
         on_replaced: As in ``SqliteFile``.
     """
@@ -51,6 +55,7 @@ class Database:
         self,
         url: URL,
         *,
+        clock: MachineClock | None = None,
         on_set_aside: Callable[[SetAside], None] | None = None,
         on_replaced: Callable[[], None] | None = None,
     ) -> None:
@@ -67,7 +72,12 @@ class Database:
         }
         self._file: SqliteFile | None = None
         if self._is_sqlite:
-            self._file = SqliteFile(str(url.database), on_set_aside=on_set_aside, on_replaced=on_replaced)
+            self._file = SqliteFile(
+                str(url.database),
+                clock=clock or machine_clock(),
+                on_set_aside=on_set_aside,
+                on_replaced=on_replaced,
+            )
             options |= {"pool_size": 1, "async_creator": self._file.connect}
         else:
             settings = {"application_name": "printos-async", "lock_timeout": f"{_BUSY_S:.0f}s"}
@@ -100,8 +110,9 @@ class Database:
         """
 
         async def execute(connection: AsyncConnection) -> Sequence[Row[Any]]:
-            if self._is_sqlite:
+            if self._file is not None:
                 await _synchronise(connection, outlives_power)
+                self._file.time.begin_statement()
             return (await connection.execute(statement, dict(parameters))).all()
 
         return await self.with_connection(execute, on_retry)
@@ -112,8 +123,9 @@ class Database:
         """Run a statement that gives no rows; ``outlives_power`` as with ``rows``."""
 
         async def execute(connection: AsyncConnection) -> None:
-            if self._is_sqlite:
+            if self._file is not None:
                 await _synchronise(connection, outlives_power)
+                self._file.time.begin_statement()
             await connection.execute(statement, dict(parameters))
 
         await self.with_connection(execute)

@@ -23,6 +23,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.schema import CreateColumn
 from sqlalchemy.sql.functions import FunctionElement
 
 from printos_async._errors import OutboxError
@@ -98,6 +99,7 @@ worker = Table(
     Column("id", BigInteger, primary_key=True, autoincrement=False),
     Column("account", _Key, nullable=False),
     Column("lease_until", Double, nullable=False),
+    Column("renewed_at", Double),
 )
 
 meta = Table(
@@ -105,7 +107,13 @@ meta = Table(
     metadata,
     Column("version", Integer, nullable=False),
     Column("floor", BigInteger, nullable=False),  # no number of a row that was deleted is above it
+    # Of a SQLite file only: its time is the time since this boot and the offset.
+    Column("clock_boot", Text),
+    Column("clock_offset_s", Double),
 )
+
+# What a connection to a SQLite file has to offer: see ``FileTime``.
+TIME_FUNCTION = "printos_time"
 
 
 class DatabaseTime(FunctionElement[float]):
@@ -118,7 +126,7 @@ class DatabaseTime(FunctionElement[float]):
 
 @compiles(DatabaseTime, "sqlite")
 def _sqlite_time(*_: Any, **__: Any) -> str:
-    return "((julianday('now') - 2440587.5) * 86400.0)"
+    return f"{TIME_FUNCTION}()"
 
 
 @compiles(DatabaseTime, "postgresql")
@@ -127,8 +135,14 @@ def _postgresql_time(*_: Any, **__: Any) -> str:
     return "(SELECT CAST(extract(epoch FROM clock_timestamp()) AS double precision))"
 
 
+def _add_clock(connection: Connection) -> None:
+    for column in (worker.c.renewed_at, meta.c.clock_boot, meta.c.clock_offset_s):
+        definition = CreateColumn(column).compile(dialect=connection.dialect)
+        connection.exec_driver_sql(f"ALTER TABLE {column.table.name} ADD COLUMN {definition}")
+
+
 # The step at index N lifts a database from version N + 1 to N + 2.
-MIGRATIONS: tuple[Callable[[Connection], None], ...] = ()
+MIGRATIONS: tuple[Callable[[Connection], None], ...] = (_add_clock,)
 
 # Any number does, as long as all versions use the same.
 _LOCK_KEY = 7_205_731_104

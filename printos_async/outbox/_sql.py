@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy import URL
 
+    from printos_async._clock import MachineClock
+
     from ._base import Claim, DeadLetter, Draft, Finish, Kept, OutboxStats, Progress, Release
     from ._rows import AccountRows
     from ._spool import SetAside
@@ -58,6 +60,7 @@ class SqlOutbox:
         self._url = _parsed(url)
         self.on_set_aside: Callable[[SetAside], None] | None = None
         self.on_replaced: Callable[[], None] | None = None
+        self._clock: MachineClock | None = None  # this machine's
         self._rows: AccountRows | None = None
         self._opening = asyncio.Lock()
 
@@ -71,7 +74,9 @@ class SqlOutbox:
 
         async with self._opening:
             if self._rows is None:
-                database = Database(self._url, on_set_aside=self._tell, on_replaced=self._tell_replaced)
+                database = Database(
+                    self._url, clock=self._clock, on_set_aside=self._tell, on_replaced=self._tell_replaced
+                )
                 self._rows = await AccountRows.open(database, account=account, lease_s=self.lease_s)
             elif self._rows.account != account:
                 raise ConfigurationError("this outbox is open for another account: make one for each")

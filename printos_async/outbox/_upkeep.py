@@ -31,12 +31,17 @@ class Upkeep:
     def __init__(self, dialect: Dialect) -> None:
         self.join = (
             dialect.insert(worker)
-            .values(id=WORKER, account=ACCOUNT, lease_until=NOW + bindparam("lease_s", type_=Double))
+            .values(
+                id=WORKER,
+                account=ACCOUNT,
+                lease_until=NOW + bindparam("lease_s", type_=Double),
+                renewed_at=NOW,
+            )
             # Tried again after it took place.
             .on_conflict_do_nothing()
         )
         self.renew = _renew()
-        self.expire = update(worker).where(LIVE).values(lease_until=NOW).returning(worker.c.lease_until)
+        self.expire = update(worker).where(LIVE).values(lease_until=NOW, renewed_at=NOW).returning(worker.c.lease_until)
         self.take_over = _take_over()
         self.forget_workers = delete(worker).where(
             worker.c.account == ACCOUNT, worker.c.lease_until <= bindparam("until", type_=Double)
@@ -76,7 +81,7 @@ def _renew() -> Executable:
     return (
         update(worker)
         .where(LIVE)
-        .values(lease_until=NOW + bindparam("lease_s", type_=Double))
+        .values(lease_until=NOW + bindparam("lease_s", type_=Double), renewed_at=NOW)
         .returning(NOW.label("now"), expired.label("expired"), rested.label("rested"))
     )
 
