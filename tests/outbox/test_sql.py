@@ -15,7 +15,7 @@ from printos_async import ConfigurationError, OutboxError, SqlOutbox
 from printos_async.outbox import Finish
 from printos_async.outbox import _forgetting as forgetting
 from printos_async.outbox import _sql as module
-from printos_async.outbox._schema import prepare
+from printos_async.outbox._schema import MIGRATIONS, prepare
 
 from .stores import ACCOUNT, LEASE_S, draft, sql_store
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .stores import SqlStore
 
 PASSWORD = "p4ss-word-of-nobody"
+VERSION = len(MIGRATIONS) + 1
 
 
 @pytest.mark.parametrize(
@@ -117,7 +118,7 @@ async def test_batches_in_opposite_orders_do_not_lock_each_other_out(database: S
 async def test_several_may_make_the_tables_at_once(database: SqlStore) -> None:
     outboxes = await asyncio.gather(*(database.open() for _ in range(5)))
     assert len({await outbox.join() for outbox in outboxes}) == 5
-    assert await database.execute("SELECT version FROM printos_meta") == [(1,)]
+    assert await database.execute("SELECT version FROM printos_meta") == [(VERSION,)]
 
 
 async def test_a_take_over_reaches_the_workers_of_other_outboxes(database: SqlStore) -> None:
@@ -168,10 +169,10 @@ async def test_an_older_version_of_the_tables_is_migrated_once_and_keeps_the_row
 
     for _ in range(2):
         await _with_sync_connection(
-            database, lambda connection: prepare(connection, (add_column, fill_column))
+            database, lambda connection: prepare(connection, (*MIGRATIONS, add_column, fill_column))
         )
     assert await database.execute("SELECT device_id, colour FROM printos_outbox") == [("a", "red")]
-    assert await database.execute("SELECT version FROM printos_meta") == [(3,)]
+    assert await database.execute("SELECT version FROM printos_meta") == [(VERSION + 2,)]
 
 
 async def test_a_failing_migration_changes_nothing(database: SqlStore) -> None:
@@ -184,8 +185,8 @@ async def test_a_failing_migration_changes_nothing(database: SqlStore) -> None:
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        await _with_sync_connection(database, lambda connection: prepare(connection, (add_column, fail)))
-    assert await database.execute("SELECT version FROM printos_meta") == [(1,)]
+        await _with_sync_connection(database, lambda connection: prepare(connection, (*MIGRATIONS, add_column, fail)))
+    assert await database.execute("SELECT version FROM printos_meta") == [(VERSION,)]
     assert not await database.execute("SELECT 1 FROM printos_outbox")
 
 
