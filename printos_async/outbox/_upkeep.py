@@ -41,7 +41,9 @@ class Upkeep:
             .on_conflict_do_nothing()
         )
         self.renew = _renew()
-        self.expire = update(worker).where(LIVE).values(lease_until=NOW, renewed_at=NOW).returning(worker.c.lease_until)
+        self.expire = (
+            update(worker).where(LIVE).values(lease_until=NOW, renewed_at=NOW).returning(worker.c.lease_until)
+        )
         self.take_over = _take_over()
         self.forget_workers = delete(worker).where(
             worker.c.account == ACCOUNT, worker.c.lease_until <= bindparam("until", type_=Double)

@@ -185,7 +185,9 @@ async def test_a_failing_migration_changes_nothing(database: SqlStore) -> None:
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        await _with_sync_connection(database, lambda connection: prepare(connection, (*MIGRATIONS, add_column, fail)))
+        await _with_sync_connection(
+            database, lambda connection: prepare(connection, (*MIGRATIONS, add_column, fail))
+        )
     assert await database.execute("SELECT version FROM printos_meta") == [(VERSION,)]
     assert not await database.execute("SELECT 1 FROM printos_outbox")
 
