@@ -16,12 +16,14 @@ from sqlalchemy import (
     func,
     literal_column,
     select,
+    true,
     type_coerce,
 )
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.dialects.postgresql import JSON
 
 from ._schema import DatabaseTime, outbox, worker
+from ._soundness import has_sound_values
 
 if TYPE_CHECKING:
     from sqlalchemy import CTE, ColumnElement
@@ -50,6 +52,8 @@ class Dialect:
     def __init__(self, name: str) -> None:
         self.is_sqlite = name == "sqlite"
         self.insert = sqlite.insert if self.is_sqlite else postgresql.insert
+        # PostgreSQL's columns have their types.
+        self.is_sound = has_sound_values() if self.is_sqlite else true()
         self.claim = (
             ROW.device_id,
             ROW.seq,
@@ -58,6 +62,7 @@ class Dialect:
             ROW.attempts,
             (NOW - ROW.put_at).label("waited_s"),
             (NOW - ROW.doubt_since).label("doubt_age_s"),
+            self.is_sound.label("is_sound"),
         )
 
     def batch(self, **columns: type[TypeEngine[Any]]) -> CTE:

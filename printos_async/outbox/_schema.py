@@ -26,7 +26,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.schema import CreateColumn
 from sqlalchemy.sql.functions import FunctionElement
 
-from printos_async._errors import OutboxError
+from printos_async._errors import OutboxCorruptError, OutboxError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -182,6 +182,8 @@ def _version(connection: Connection, *, newest: int) -> int:
     if not inspect(connection).has_table(meta.name):
         return 0
     found = connection.execute(select(meta.c.version)).scalar_one()
+    if not isinstance(found, int) or found < 1:
+        raise OutboxCorruptError("the outbox's file is damaged (version)")
     if found > newest:
         raise OutboxError(
             f"the outbox was made by a newer printos-async (its schema has version {found}, and this release"

@@ -71,7 +71,13 @@ def _put(dialect: Dialect) -> Executable:
                 else_=ROW.owner,
             ),
         },
-    ).returning(ROW.device_id, ROW.seq, ROW.owner, (NOW - ROW.doubt_since).label("doubt_age_s"))
+    ).returning(
+        ROW.device_id,
+        ROW.seq,
+        ROW.owner,
+        (NOW - ROW.doubt_since).label("doubt_age_s"),
+        dialect.is_sound.label("is_sound"),
+    )
     return upsert
 
 

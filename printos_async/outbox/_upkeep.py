@@ -11,6 +11,7 @@ from sqlalchemy import (
     bindparam,
     case,
     delete,
+    false,
     func,
     null,
     select,
@@ -19,7 +20,8 @@ from sqlalchemy import (
 )
 
 from ._dialect import ACCOUNT, IS_DEAD, IS_WAITING, LIVE, NOW, OURS, ROW, WORKER, Dialect, later
-from ._schema import idle, outbox, worker
+from ._schema import idle, outbox, unowned_and_waiting, worker
+from ._soundness import LATEST_S
 
 if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Executable
@@ -40,7 +42,7 @@ class Upkeep:
             # Tried again after it took place.
             .on_conflict_do_nothing()
         )
-        self.renew = _renew()
+        self.renew = _renew(dialect)
         self.expire = (
             update(worker).where(LIVE).values(lease_until=NOW, renewed_at=NOW).returning(worker.c.lease_until)
         )
@@ -50,7 +52,12 @@ class Upkeep:
         )
         asked = dialect.batch(device_id=Text)
         self.progress = select(
-            ROW.device_id, ROW.seq, ROW.done_seq, ROW.done_attempts.label("attempts"), ROW.error
+            ROW.device_id,
+            ROW.seq,
+            ROW.done_seq,
+            ROW.done_attempts.label("attempts"),
+            ROW.error,
+            dialect.is_sound.label("is_sound"),
         ).join_from(asked, outbox, OURS & (ROW.device_id == asked.c.device_id))
         self.stats = _stats()
         self.failed = (
@@ -61,6 +68,7 @@ class Upkeep:
                 ROW.done_attempts,
                 ROW.error,
                 (NOW - ROW.done_at).label("failed_age_s"),
+                dialect.is_sound.label("is_sound"),
             )
             .where(OURS, IS_DEAD, ROW.device_id > bindparam("after", type_=Text))
             .order_by(ROW.device_id)
@@ -71,7 +79,7 @@ class Upkeep:
         self.requeue_all = _requeue(true())
 
 
-def _renew() -> Executable:
+def _renew(dialect: Dialect) -> Executable:
     others = worker.alias()
     expired = (
         select(func.count())
@@ -80,11 +88,18 @@ def _renew() -> Executable:
         .scalar_subquery()
     )
     rested = select(ROW.device_id).where(OURS, idle, ROW.due_at <= NOW).exists()
+    # A status that no claim would find. An index leads to it.
+    never_due = select(ROW.device_id).where(OURS, unowned_and_waiting, ROW.due_at > LATEST_S).exists()
     return (
         update(worker)
         .where(LIVE)
         .values(lease_until=NOW + bindparam("lease_s", type_=Double), renewed_at=NOW)
-        .returning(NOW.label("now"), expired.label("expired"), rested.label("rested"))
+        .returning(
+            NOW.label("now"),
+            expired.label("expired"),
+            rested.label("rested"),
+            (never_due if dialect.is_sqlite else false()).label("never_due"),
+        )
     )
 
 
