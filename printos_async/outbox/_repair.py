@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import case, delete, func, literal_column, not_, null, select, true, update
+from sqlalchemy import Text, case, delete, func, literal_column, not_, null, select, true, update
 
 from ._dialect import ACCOUNT, NOW, OURS, ROW
 from ._schema import meta, outbox, worker
-from ._soundness import has_sound_values, is_integer, is_number, is_text, is_time
+from ._soundness import ZERO, has_sound_values, is_integer, is_number, is_text, is_time
 
 if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Executable
@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("printos_async.outbox")
 
-_ERROR = literal_column("'damaged: a value that the outbox gave back is none that it was given'")
-_ZERO = literal_column("0")
+_ERROR: ColumnElement[str] = literal_column(
+    "'damaged: a value that the outbox gave back is none that it was given'", Text
+)
 _IS_UNSOUND = has_sound_values().is_not(true())
 _HAS_NO_LEASE = (worker.c.account == ACCOUNT) & is_time(worker.c.lease_until).is_not(true())
 _HAS_NO_ID = (worker.c.account == ACCOUNT) & not_(is_integer(worker.c.id))
@@ -35,17 +36,17 @@ def _found() -> Executable:
 
 
 def _or_zero(column: ColumnElement[Any]) -> ColumnElement[Any]:
-    return case((is_number(column), column), else_=_ZERO)
+    return case((is_number(column), column), else_=ZERO)
 
 
 def _repair_rows() -> Executable:
     any_row = outbox.alias()
     largest = select(func.max(any_row.c.seq)).where(is_number(any_row.c.seq)).scalar_subquery()
     # The number of a device must not go back, whatever it was.
-    unknown = func.max(func.coalesce(largest, _ZERO), select(meta.c.floor).scalar_subquery())
+    unknown = func.max(func.coalesce(largest, ZERO), select(meta.c.floor).scalar_subquery())
     seq = func.max(case((is_number(ROW.seq), ROW.seq), else_=unknown), _or_zero(ROW.done_seq))
     # Bytes cannot be named, neither by a command nor in a request.
-    name = literal_column("'x'''") + func.hex(ROW.device_id) + literal_column("''''")
+    name = "x'" + func.hex(ROW.device_id, type_=Text) + "'"
     # Its worker may be sending at this moment.
     was_in_doubt = ROW.owner.is_not(None) | ROW.doubt_since.is_not(None)
     return (
@@ -78,7 +79,7 @@ class Repair:
         self._found = _found()
         largest = select(func.max(_or_zero(ROW.seq))).scalar_subquery()
         self._before = (
-            update(meta).where(_HAS_NO_FLOOR).values(floor=func.coalesce(largest, _ZERO)),
+            update(meta).where(_HAS_NO_FLOOR).values(floor=func.coalesce(largest, ZERO)),
             # What they own is owned by nobody.
             delete(worker).where(_HAS_NO_ID),
             update(worker).where(_HAS_NO_LEASE).values(lease_until=NOW),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Text, and_, func, literal_column
+from sqlalchemy import BigInteger, Double, Integer, Text, and_, func, literal_column
 
 from ._schema import outbox
 
@@ -16,15 +16,16 @@ if TYPE_CHECKING:
     from sqlalchemy import ColumnElement
 
 _TEXT, _INTEGER, _NULL = (literal_column(f"'{name}'", Text) for name in ("text", "integer", "null"))
-_ZERO = literal_column("0")
-_LARGEST = literal_column(str(1 << 62))
+ZERO: ColumnElement[int] = literal_column("0", Integer)
+_LARGEST: ColumnElement[int] = literal_column(str(1 << 62), BigInteger)
 # To SQLite, text and bytes are greater than any number.
-_EARLIEST_S, LATEST_S = literal_column("-1e11"), literal_column("1e11")
+_EARLIEST_S: ColumnElement[float] = literal_column("-1e11", Double)
+LATEST_S: ColumnElement[float] = literal_column("1e11", Double)
 
 
 def is_number(column: ColumnElement[Any]) -> ColumnElement[bool]:
     """Return the condition that a value can be the number of a status."""
-    return (func.typeof(column) == _INTEGER) & column.between(_ZERO, _LARGEST)
+    return (func.typeof(column) == _INTEGER) & column.between(ZERO, _LARGEST)
 
 
 def is_integer(column: ColumnElement[Any]) -> ColumnElement[bool]:
@@ -56,7 +57,7 @@ def has_sound_values() -> ColumnElement[bool]:
         is_integer(row.done_attempts),
         func.typeof(row.owner).in_((_INTEGER, _NULL)),
         # IS NULL is false of a NULL in the RETURNING of SQLite 3.40.
-        is_time(func.coalesce(row.doubt_since, _ZERO)),
-        is_time(func.coalesce(row.done_at, _ZERO)),
+        is_time(func.coalesce(row.doubt_since, ZERO)),
+        is_time(func.coalesce(row.done_at, ZERO)),
         func.typeof(row.error).in_((_TEXT, _NULL)),
     )
