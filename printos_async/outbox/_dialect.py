@@ -21,6 +21,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.dialects.postgresql import JSON
+from sqlalchemy.types import NullType
 
 from ._schema import DatabaseTime, outbox, worker
 from ._soundness import has_sound_values
@@ -54,6 +55,8 @@ class Dialect:
         self.insert = sqlite.insert if self.is_sqlite else postgresql.insert
         # PostgreSQL's columns have their types.
         self.is_sound = has_sound_values() if self.is_sqlite else true()
+        # As it is: SQLAlchemy would make a bool of each.
+        self.soundness = type_coerce(self.is_sound, NullType).label("is_sound")
         self.claim = (
             ROW.device_id,
             ROW.seq,
@@ -62,7 +65,7 @@ class Dialect:
             ROW.attempts,
             (NOW - ROW.put_at).label("waited_s"),
             (NOW - ROW.doubt_since).label("doubt_age_s"),
-            self.is_sound.label("is_sound"),
+            self.soundness,
         )
 
     def batch(self, **columns: type[TypeEngine[Any]]) -> CTE:

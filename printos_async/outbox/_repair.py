@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Text, case, delete, func, literal_column, not_, null, select, true, update
+from sqlalchemy import Text, case, delete, func, literal_column, null, select, true, update
 
 from ._dialect import ACCOUNT, NOW, OURS, ROW
 from ._schema import meta, outbox, worker
-from ._soundness import ZERO, has_sound_values, is_integer, is_number, is_text, is_time
+from ._soundness import ZERO, has_sound_values, is_identity, is_number, is_text, is_time
 
 if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Executable
@@ -23,7 +23,7 @@ _ERROR: ColumnElement[str] = literal_column(
 )
 _IS_UNSOUND = has_sound_values().is_not(true())
 _HAS_NO_LEASE = (worker.c.account == ACCOUNT) & is_time(worker.c.lease_until).is_not(true())
-_HAS_NO_ID = (worker.c.account == ACCOUNT) & not_(is_integer(worker.c.id))
+_HAS_NO_ID = (worker.c.account == ACCOUNT) & is_identity(worker.c.id).is_not(true())
 _HAS_NO_FLOOR = is_number(meta.c.floor).is_not(true())
 
 

@@ -76,7 +76,7 @@ def _put(dialect: Dialect) -> Executable:
         ROW.seq,
         ROW.owner,
         (NOW - ROW.doubt_since).label("doubt_age_s"),
-        dialect.is_sound.label("is_sound"),
+        dialect.soundness,
     )
     return upsert
 
