@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, cast
 
 from printos_async._errors import OutboxError
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from ._database import Database
 
 _REPAIRS = 3
+_IS_SOUND = itemgetter(-1)
 _DAMAGED = "damaged: the bytes that the outbox gave back are not those that it was given"
 
 
@@ -111,7 +113,7 @@ class AccountRows:
             # Rare, and a walk through all rows: no index leads from a worker to its devices.
             rows = list(await self._fetch(self._statements.owned, this_worker=owner))
             self._untold.discard(owner)
-            rows = [row for row in rows if not row.is_sound or row.seq > known.get(row.device_id, 0)]
+            rows = [row for row in rows if row.crc is None or row.seq > known.get(row.device_id, 0)]
         else:
             rows = []
             for part in portions(known.items()):
@@ -200,7 +202,7 @@ class AccountRows:
             self._parameters(this_worker=owner, batch=to_json(lines)),
             outlives_power=False,
         )
-        waiting = [row for row in rows if not row.is_sound or row.seq > row.done_seq]
+        waiting = [row for row in rows if row.crc is None or row.seq > row.done_seq]
         newer = {claim.device_id: claim for claim in await self._sound(owner, waiting)}
         return [newer.get(one.device_id) if latest[one.device_id] is one else None for one in finished]
 
@@ -233,11 +235,12 @@ class AccountRows:
         """Give the rows as claims; those that are damaged become dead letters."""
         claims, damaged, is_sound = [], [], True
         for row in rows:
-            if not row.is_sound:
+            checksum = row.crc
+            if checksum is None:
                 is_sound = False
                 continue
             body = as_bytes(row.body)
-            if crc(row.device_id, body) != row.crc:
+            if crc(row.device_id, body) != checksum:
                 damaged.append((row.device_id, row.seq, 0.0, row.attempts, _DAMAGED, 0))
                 continue
             waited_s = max(row.waited_s, 0.0)
@@ -247,7 +250,7 @@ class AccountRows:
             found = await self._database.rows(self._statements.finish, parameters)
             # A newer one that came at this moment.
             claims += await self._sound(
-                owner, [row for row in found if not row.is_sound or row.seq > row.done_seq]
+                owner, [row for row in found if row.crc is None or row.seq > row.done_seq]
             )
         if not is_sound:
             await self._repair.run()
@@ -257,7 +260,7 @@ class AccountRows:
         """Give the rows of a statement that can be repeated, none of which is damaged."""
         for _ in range(_REPAIRS):
             rows = await self._database.rows(statement, parameters)
-            if all(row[-1] for row in rows):
+            if all(map(_IS_SOUND, rows)):
                 return rows
             await self._repair.run()
         raise OutboxError("the outbox's rows are damaged again and again")

@@ -57,7 +57,7 @@ class Upkeep:
             ROW.done_seq,
             ROW.done_attempts.label("attempts"),
             ROW.error,
-            dialect.soundness,
+            dialect.telling(dialect.is_sound),
         ).join_from(asked, outbox, OURS & (ROW.device_id == asked.c.device_id))
         self.stats = _stats()
         self.failed = (
@@ -68,7 +68,7 @@ class Upkeep:
                 ROW.done_attempts,
                 ROW.error,
                 (NOW - ROW.done_at).label("failed_age_s"),
-                dialect.soundness,
+                dialect.telling(dialect.is_sound),
             )
             .where(OURS, IS_DEAD, ROW.device_id > bindparam("after", type_=Text))
             .order_by(ROW.device_id)
