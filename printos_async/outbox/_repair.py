@@ -9,7 +9,7 @@ from sqlalchemy import Text, case, delete, func, literal_column, null, select, t
 
 from ._dialect import ACCOUNT, NOW, OURS, ROW
 from ._schema import meta, outbox, worker
-from ._soundness import ZERO, has_sound_values, is_identity, is_number, is_text, is_time
+from ._soundness import ZERO, is_identity, is_number, is_sound, is_text, is_time
 
 if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Executable
@@ -21,7 +21,7 @@ _log = logging.getLogger("printos_async.outbox")
 _ERROR: ColumnElement[str] = literal_column(
     "'damaged: a value that the outbox gave back is none that it was given'", Text
 )
-_IS_UNSOUND = has_sound_values().is_not(true())
+_IS_UNSOUND = is_sound().is_not(true())
 _HAS_NO_LEASE = (worker.c.account == ACCOUNT) & is_time(worker.c.lease_until).is_not(true())
 _HAS_NO_ID = (worker.c.account == ACCOUNT) & is_identity(worker.c.id).is_not(true())
 _HAS_NO_FLOOR = is_number(meta.c.floor).is_not(true())

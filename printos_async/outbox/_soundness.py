@@ -47,25 +47,41 @@ def is_time(value: ColumnElement[Any]) -> ColumnElement[bool]:
     return value.between(_EARLIEST_S, LATEST_S)
 
 
-def can_be_claimed() -> ColumnElement[bool]:
-    """Return the condition for what a put leaves as it was, and what decides whether a claim will find the row."""
-    row = outbox.c
-    # IS NULL is false of a NULL in the RETURNING of SQLite 3.40.
-    owner = func.coalesce(row.owner, ZERO)
-    return and_(is_number(row.seq), is_number(row.done_seq), is_time(row.due_at), is_identity(owner))
+def is_sound_after_put() -> ColumnElement[bool]:
+    """Return the condition for what a put left as it was and a claim goes by."""
+    return and_(outbox.c.done_seq < outbox.c.seq, *_decisive())
 
 
-def has_sound_values() -> ColumnElement[bool]:
-    """Return the condition for a whole row, but for its body: that is read as bytes, and its checksum tells."""
+def is_sound_to_claim() -> ColumnElement[bool]:
+    """Return the condition for what a claim goes by, but for the body: it is read as bytes, and its checksum tells."""
     row = outbox.c
     return and_(
-        can_be_claimed(),
+        *_decisive(),
         is_text(row.device_id),
         row.done_seq <= row.seq,
         is_time(row.put_at),
         is_number(row.attempts),
+    )
+
+
+def is_sound() -> ColumnElement[bool]:
+    """Return the condition for a whole row, but for its body."""
+    row = outbox.c
+    return and_(
+        is_sound_to_claim(),
         is_number(row.done_attempts),
-        is_time(func.coalesce(row.doubt_since, ZERO)),
         is_time(func.coalesce(row.done_at, ZERO)),
         is_text(func.coalesce(row.error, _NO_TEXT)),
+    )
+
+
+def _decisive() -> tuple[ColumnElement[bool], ...]:
+    row = outbox.c
+    return (
+        is_number(row.seq),
+        is_number(row.done_seq),
+        is_time(row.due_at),
+        # IS NULL is false of a NULL in the RETURNING of SQLite 3.40.
+        is_identity(func.coalesce(row.owner, ZERO)),
+        is_time(func.coalesce(row.doubt_since, ZERO)),
     )

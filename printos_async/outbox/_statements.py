@@ -13,7 +13,7 @@ from sqlalchemy import BigInteger, Double, Integer, Text, bindparam, case, liter
 from ._dialect import ACCOUNT, IS_WAITING, LIVE, NOW, OURS, ROW, WORKER, Dialect, later
 from ._numbers import current_floor
 from ._schema import outbox, unowned_and_waiting, worker
-from ._soundness import can_be_claimed
+from ._soundness import is_sound_after_put
 
 if TYPE_CHECKING:
     from sqlalchemy import CTE, Executable
@@ -77,7 +77,7 @@ def _put(dialect: Dialect) -> Executable:
         ROW.seq,
         ROW.owner,
         (NOW - ROW.doubt_since).label("doubt_age_s"),
-        dialect.telling(can_be_claimed()),
+        dialect.telling(is_sound_after_put()),
     )
     return upsert
 
