@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from ._clock import steady_s
 from ._errors import OutboxError
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ _RETRY_S = 0.2
 class Lease:
     """Keeps a worker's lease.
 
-    Until ``ends_s`` by ``time.monotonic()`` no other worker can have taken the devices over. It is counted from
+    Until ``ends_s`` by ``steady_s()`` no other worker can have taken the devices over. It is counted from
     before the database was asked, so it is never too late.
 
     ``on_kept`` is called with each new ``ends_s``; ``on_lost`` when another worker may have taken everything over.
@@ -50,7 +50,7 @@ class Lease:
         Raises:
             OutboxError: The outbox cannot be read or written.
         """
-        asked_s = time.monotonic()
+        asked_s = steady_s()
         self.owner = await self._outbox.join()
         self._extend(asked_s)
 
@@ -78,7 +78,7 @@ class Lease:
         self._wanted.set()
 
     async def _renew(self) -> None:
-        asked_s = time.monotonic()
+        asked_s = steady_s()
         if self.owner is None:
             await self.join()
         elif await self._outbox.renew(self.owner):

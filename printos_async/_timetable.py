@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import math
-import time
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Protocol
 
+from ._clock import steady_s
 from ._errors import RequestTimeoutError
 from ._mapping import pause_error
 from ._schedule import ReadyQueue, TimeHeap
@@ -66,10 +66,10 @@ class Timetable:
         self._deadlines = TimeHeap(self._expire)
         self._closed = False
         self.watcher: SlotWatcher | None = None
-        # By time.monotonic(), not the loop's clock: uvloop's stands still between two rounds, in which a process
-        # may have been stopped.
+        # By steady_s(), not the loop's clock: uvloop's stands still between two rounds, in which a process may have
+        # been stopped, and each loop's while the machine is suspended.
         self._open_until_s: float | None = None
-        self.ends_s = math.inf  # when the lease ends, by the loop's clock
+        self._lease_ends_s = math.inf
 
     def schedule(self, slot: Slot) -> None:
         """Put a slot where it belongs now, unless a worker holds it or is about to take it."""
@@ -110,14 +110,19 @@ class Timetable:
             self._turn_away(ready.slots.popleft(), again_s - now_s)
         return None
 
+    @property
+    def ends_s(self) -> float:
+        """When the lease ends, by the loop's clock."""
+        return self._lease_ends_s - steady_s() + self._loop.time()
+
     def is_open(self) -> bool:
         """Whether a request may be sent, as far as the lease is concerned."""
-        return self._open_until_s is None or time.monotonic() < self._open_until_s
+        return self._open_until_s is None or steady_s() < self._open_until_s
 
     def open_until(self, until_s: float, *, ends_s: float) -> None:
-        """Let requests be sent until then, by ``time.monotonic()``; all of them end before ``ends_s``."""
+        """Let requests be sent until then, by ``steady_s()``; all of them end before ``ends_s``."""
         self._open_until_s = until_s
-        self.ends_s = ends_s - time.monotonic() + self._loop.time()
+        self._lease_ends_s = ends_s
         self.ready.wake_all()
 
     def may_progress_by(self, until_s: float) -> bool:

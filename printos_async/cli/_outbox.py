@@ -90,7 +90,11 @@ def failed(
         return
     if as_lines:
         for letter in letters:
-            say(json.dumps({"deviceId": letter.device_id, **json.loads(letter.body)}))
+            found = _status_of(letter)
+            if isinstance(found, dict):
+                say(json.dumps({"deviceId": letter.device_id, **found}))
+            else:
+                complain(f"the status of {letter.device_id} is damaged, and left out")
     else:
         rows = [
             (letter.device_id, letter.attempts, f"{letter.failed_age_s:.0f}", letter.error)
@@ -179,11 +183,19 @@ def _say_count(done: str, count: int, *, as_json: bool) -> None:
         say(f"{count:,} {done}")
 
 
+def _status_of(letter: DeadLetter) -> Any:
+    """Return the status, None if it is damaged."""
+    try:
+        return json.loads(letter.body)
+    except ValueError:
+        return None
+
+
 def _to_json(letter: DeadLetter) -> dict[str, Any]:
     return {
         "deviceId": letter.device_id,
         "seq": letter.seq,
-        "status": json.loads(letter.body),
+        "status": _status_of(letter),
         "attempts": letter.attempts,
         "error": letter.error,
         "failedAgeS": letter.failed_age_s,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import create_async_engine
 
+from printos_async._clock import machine_clock
 from printos_async._errors import OutboxError
 from printos_async._logging import withhold_values
 from printos_async._redact import redact
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy import URL, Executable, Row
     from sqlalchemy.ext.asyncio import AsyncConnection
+
+    from printos_async._clock import MachineClock
 
     from ._postgresql import Limit
     from ._postgresql_url import Server
@@ -46,6 +49,7 @@ class Database:
         url: ``sqlite+aiosqlite`` with a file, or ``postgresql+asyncpg``.
         server: What the URL says about a PostgreSQL server; None for a file.
         lease_s: Of the outbox.
+        clock: As in ``SqliteFile``; None for this machine's.
         on_set_aside: As in ``SqliteFile``.
         on_replaced: As in ``SqliteFile``.
     """
@@ -56,6 +60,7 @@ class Database:
         *,
         server: Server | None,
         lease_s: float,
+        clock: MachineClock | None = None,
         on_set_aside: Callable[[SetAside], None] | None = None,
         on_replaced: Callable[[], None] | None = None,
     ) -> None:
@@ -74,7 +79,12 @@ class Database:
         self._file: SqliteFile | None = None
         self._sessions: Sessions | None = None
         if server is None:
-            self._file = SqliteFile(str(url.database), on_set_aside=on_set_aside, on_replaced=on_replaced)
+            self._file = SqliteFile(
+                str(url.database),
+                clock=clock or machine_clock(),
+                on_set_aside=on_set_aside,
+                on_replaced=on_replaced,
+            )
             self._engine = create_async_engine(url, pool_size=1, async_creator=self._file.connect, **options)
         else:
             self._sessions = Sessions(server, lease_s=lease_s)
@@ -113,6 +123,7 @@ class Database:
         async def execute(connection: AsyncConnection) -> Sequence[Row[Any]]:
             if self._file is not None:
                 await _synchronise(connection, outlives_power)
+                self._file.time.begin_statement()
             return (await connection.execute(statement, dict(parameters))).all()
 
         return await self.with_connection(execute, on_retry, within=within)
@@ -130,6 +141,7 @@ class Database:
         async def execute(connection: AsyncConnection) -> None:
             if self._file is not None:
                 await _synchronise(connection, outlives_power)
+                self._file.time.begin_statement()
             await connection.execute(statement, dict(parameters))
 
         await self.with_connection(execute, within=within)

@@ -16,12 +16,15 @@ from sqlalchemy import (
     func,
     literal_column,
     select,
+    true,
     type_coerce,
 )
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.dialects.postgresql import JSON
+from sqlalchemy.types import NullType
 
 from ._schema import DatabaseTime, outbox, worker
+from ._soundness import is_sound, is_sound_to_claim
 
 if TYPE_CHECKING:
     from sqlalchemy import CTE, ColumnElement
@@ -50,15 +53,23 @@ class Dialect:
     def __init__(self, name: str) -> None:
         self.is_sqlite = name == "sqlite"
         self.insert = sqlite.insert if self.is_sqlite else postgresql.insert
+        # PostgreSQL's columns have their types.
+        self.is_sound = is_sound() if self.is_sqlite else true()
         self.claim = (
             ROW.device_id,
             ROW.seq,
             self.bytes(ROW.body).label("body"),
-            ROW.crc,
+            # None where a value of the row is unsound. Not a column of its own: each costs its time.
+            (case((is_sound_to_claim(), ROW.crc)) if self.is_sqlite else ROW.crc).label("crc"),
             ROW.attempts,
             (NOW - ROW.put_at).label("waited_s"),
             (NOW - ROW.doubt_since).label("doubt_age_s"),
         )
+
+    def telling(self, condition: ColumnElement[bool]) -> ColumnElement[Any]:
+        """Return a column, the last of its statement, that says whether a row is sound."""
+        # As SQLite has it: SQLAlchemy would make a bool of each.
+        return type_coerce(condition if self.is_sqlite else true(), NullType).label("is_sound")
 
     def batch(self, **columns: type[TypeEngine[Any]]) -> CTE:
         """Give a JSON array of arrays, the parameter ``batch``, as rows with these columns."""

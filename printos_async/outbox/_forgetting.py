@@ -39,12 +39,12 @@ class Forgetting:
         self._forget_free = _forget(dialect, ROW.owner.is_(None) & (ROW.seq == ROW.done_seq))
         self._rested = (
             select(ROW.device_id, ROW.seq)
-            .where(OURS, idle, ROW.due_at <= NOW)
+            .where(OURS, idle, ROW.due_at <= NOW, dialect.is_sound)
             .order_by(ROW.due_at)
             .limit(bindparam("limit", type_=Integer))
         )
-        self._delivered = _done(ROW.error.is_(None))
-        self._given_up = _done(ROW.error.is_not(None))
+        self._delivered = _done(dialect, ROW.error.is_(None))
+        self._given_up = _done(dialect, ROW.error.is_not(None))
 
     async def delivered(self, owner: int, finished: Collection[Finish]) -> list[Finish]:
         """Forget devices that were delivered, where no newer status has come; gives what is still to be noted."""
@@ -113,7 +113,7 @@ def _forget(dialect: Dialect, condition: ColumnElement[bool]) -> Executable:
     )
 
 
-def _done(kind: ColumnElement[bool]) -> Executable:
+def _done(dialect: Dialect, kind: ColumnElement[bool]) -> Executable:
     """Choose devices with nothing left to do, in the order of their identifiers."""
     return (
         select(ROW.device_id, ROW.seq)
@@ -124,6 +124,7 @@ def _done(kind: ColumnElement[bool]) -> Executable:
             ROW.owner.is_(None),
             ROW.done_at <= NOW - bindparam("older_than_s", type_=Double),
             ROW.device_id > bindparam("after", type_=Text),
+            dialect.is_sound,
         )
         .order_by(ROW.device_id)
         .limit(bindparam("limit", type_=Integer))

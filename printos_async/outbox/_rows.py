@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, cast
 
 from printos_async._errors import OutboxError
@@ -15,12 +16,13 @@ from ._dialect import Dialect
 from ._forgetting import Forgetting
 from ._grouping import Background, Grouping
 from ._postgresql import LONG, PROMPT, USUAL
+from ._repair import Repair
 from ._schema import is_current, prepare
 from ._statements import Statements
 from ._upkeep import Upkeep
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from sqlalchemy import Executable, Row
 
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
     from ._database import Database
     from ._postgresql import Limit
 
+_REPAIRS = 3
+_IS_SOUND = itemgetter(-1)
 _DAMAGED = "damaged: the bytes that the outbox gave back are not those that it was given"
 # Where puts fail again and again, so may walks: their share of the time is bounded.
 _PAUSE_PER_WALK = 30
@@ -44,6 +48,7 @@ class AccountRows:
         self._statements = Statements(dialect)
         self._upkeep = Upkeep(dialect)
         self._forgetting = Forgetting(database, dialect, account)
+        self._repair = Repair(database, account)
         self._background = Background()
         self._puts: Grouping[Draft, Kept] = Grouping(self._put)
         self._finishes: Grouping[Finish, Claim | None] = Grouping(self._finish)
@@ -54,15 +59,18 @@ class AccountRows:
 
     @classmethod
     async def open(cls, database: Database, *, account: str, lease_s: float) -> AccountRows:
-        """Make the tables if they are missing."""
+        """Make the tables if they are missing, and dead letters of rows that cannot be read."""
         background = Background()
+        rows = cls(database, account=account, lease_s=lease_s)
         try:
             await background.run(_prepare(database))
+            if database.dialect == "sqlite":
+                await background.run(rows._repair.run_if_needed())
         except BaseException:
             await background.settle()
             await database.aclose()
             raise
-        return cls(database, account=account, lease_s=lease_s)
+        return rows
 
     async def aclose(self) -> None:
         try:
@@ -114,8 +122,11 @@ class AccountRows:
     async def progress(self, device_ids: Iterable[str]) -> list[Progress]:
         found: list[Progress] = []
         for part in portions(dict.fromkeys(device_ids)):
-            rows = await self._fetch(self._upkeep.progress, batch=to_json((name,) for name in part))
-            found += [Progress(**row._mapping) for row in rows]  # noqa: SLF001 - public in spite of its name
+            rows = await self._fetch_sound(self._upkeep.progress, batch=to_json((name,) for name in part))
+            found += [
+                Progress(row.device_id, row.seq, row.done_seq, row.attempts, row.error, row.hold_s)
+                for row in rows
+            ]
         return found
 
     async def stats(self) -> OutboxStats:
@@ -123,7 +134,7 @@ class AccountRows:
         return OutboxStats(**row._mapping)  # noqa: SLF001 - public in spite of its name
 
     async def failed(self, *, limit: int, after: str) -> list[DeadLetter]:
-        rows = await self._fetch(self._upkeep.failed, limit=limit, after=after)
+        rows = await self._fetch_sound(self._upkeep.failed, limit=limit, after=after)
         return [
             DeadLetter(
                 row.device_id,
@@ -178,22 +189,19 @@ class AccountRows:
 
     async def _put(self, owner: Any, drafts: list[Draft]) -> list[Kept]:
         merged = merge(drafts)
+        parameters = self._parameters(this_worker=owner, batch=to_json(merged))
         try:
-            rows = await self._database.rows(
-                self._statements.put,
-                self._parameters(this_worker=owner, batch=to_json(merged)),
-                within=PROMPT,
-            )
+            rows = await self._repaired(self._statements.put, parameters, within=PROMPT)
         except OutboxError:
             # It may have taken place, and made the worker the owner of what it was never told of.
             if owner is not None:
                 self._untold.add(owner)
             raise
         # As tuples, which they are: a row's attributes take their time.
-        lines = cast("Sequence[tuple[str, int, int | None, float | None]]", rows)
+        lines = cast("Sequence[tuple[str, int, int | None, float | None, bool]]", rows)
         newest = {
             device_id: (seq, owner is not None and its_owner == owner, age(doubt_age_s))
-            for device_id, seq, its_owner, doubt_age_s in lines
+            for device_id, seq, its_owner, doubt_age_s, _ in lines
         }
         left = {device_id: count for device_id, count, *_ in merged}
         kept = []
@@ -220,7 +228,7 @@ class AccountRows:
             self._parameters(this_worker=owner, batch=to_json(lines)),
             outlives_power=False,
         )
-        waiting = [row for row in rows if row.seq > row.done_seq]
+        waiting = [row for row in rows if row.crc is None or row.seq > row.done_seq]
         newer = {claim.device_id: claim for claim in await self._sound(owner, waiting)}
         return [newer.get(one.device_id) if latest[one.device_id] is one else None for one in finished]
 
@@ -232,6 +240,8 @@ class AccountRows:
             return False
         if rows[0].expired:
             await self._take_over(rows[0].now)
+        if rows[0].never_due:
+            await self._repair.run()
         if rows[0].rested:
             await self._forgetting.rested()
         return True
@@ -248,11 +258,15 @@ class AccountRows:
         await self._database.execute(self._upkeep.forget_workers, self._parameters(until=now - self._lease_s))
 
     async def _sound(self, owner: int, rows: Iterable[Row[Any]]) -> list[Claim]:
-        """Give the rows as claims; those whose bytes were damaged become dead letters."""
-        claims, damaged = [], []
+        """Give the rows as claims; those that are damaged become dead letters."""
+        claims, damaged, is_sound = [], [], True
         for row in rows:
+            checksum = row.crc
+            if checksum is None:
+                is_sound = False
+                continue
             body = as_bytes(row.body)
-            if crc(row.device_id, body) != row.crc:
+            if crc(row.device_id, body) != checksum:
                 damaged.append((row.device_id, row.seq, 0.0, row.attempts, _DAMAGED, 0))
                 continue
             waited_s = max(row.waited_s, 0.0)
@@ -261,8 +275,23 @@ class AccountRows:
             parameters = self._parameters(this_worker=owner, batch=to_json(sorted(damaged)))
             found = await self._database.rows(self._statements.finish, parameters)
             # A newer one that came at this moment.
-            claims += await self._sound(owner, [row for row in found if row.seq > row.done_seq])
+            claims += await self._sound(
+                owner, [row for row in found if row.crc is None or row.seq > row.done_seq]
+            )
+        if not is_sound:
+            await self._repair.run()
         return claims
+
+    async def _repaired(
+        self, statement: Executable, parameters: Mapping[str, Any], *, within: Limit = USUAL
+    ) -> Sequence[Row[Any]]:
+        """Return the rows of a statement that can be repeated, none of which is damaged."""
+        for _ in range(_REPAIRS):
+            rows = await self._database.rows(statement, parameters, within=within)
+            if all(map(_IS_SOUND, rows)):
+                return rows
+            await self._repair.run()
+        raise OutboxError("the outbox's rows are damaged again and again")
 
     async def _fetch(
         self, statement: Executable, *, within: Limit = USUAL, **parameters: Any
@@ -270,6 +299,9 @@ class AccountRows:
         return await self._background.run(
             self._database.rows(statement, self._parameters(**parameters), within=within)
         )
+
+    async def _fetch_sound(self, statement: Executable, **parameters: Any) -> Sequence[Row[Any]]:
+        return await self._background.run(self._repaired(statement, self._parameters(**parameters)))
 
     async def _execute(self, statement: Executable, *, within: Limit = USUAL, **parameters: Any) -> None:
         await self._background.run(

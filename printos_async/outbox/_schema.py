@@ -23,9 +23,10 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.schema import CreateColumn
 from sqlalchemy.sql.functions import FunctionElement
 
-from printos_async._errors import OutboxError
+from printos_async._errors import OutboxCorruptError, OutboxError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -111,6 +112,7 @@ worker = Table(
     Column("id", BigInteger, primary_key=True, autoincrement=False),
     Column("account", _Key, nullable=False),
     Column("lease_until", Double, nullable=False),
+    Column("renewed_at", Double),
 )
 
 meta = Table(
@@ -118,7 +120,13 @@ meta = Table(
     metadata,
     Column("version", Integer, nullable=False),
     Column("floor", BigInteger, nullable=False),  # no number of a row that was deleted is above it
+    # Of a SQLite file only: its time is the time since this boot and the offset.
+    Column("clock_boot", Text),
+    Column("clock_offset_s", Double),
 )
+
+# What a connection to a SQLite file has to offer: see ``FileTime``.
+TIME_FUNCTION = "printos_time"
 
 
 class DatabaseTime(FunctionElement[float]):
@@ -131,7 +139,7 @@ class DatabaseTime(FunctionElement[float]):
 
 @compiles(DatabaseTime, "sqlite")
 def _sqlite_time(*_: Any, **__: Any) -> str:
-    return "((julianday('now') - 2440587.5) * 86400.0)"
+    return f"{TIME_FUNCTION}()"
 
 
 @compiles(DatabaseTime, "postgresql")
@@ -140,16 +148,17 @@ def _postgresql_time(*_: Any, **__: Any) -> str:
     return "(SELECT CAST(extract(epoch FROM clock_timestamp()) AS double precision))"
 
 
-def add_unseen_and_waiting_since(connection: Connection) -> None:
-    """Add the columns that tell a worker of newer statuses, and people since when a device waits."""
-    for column in (outbox.c.unseen_by, outbox.c.waiting_since):
-        kind = column.type.compile(connection.dialect)
-        connection.exec_driver_sql(f"ALTER TABLE {outbox.name} ADD COLUMN {column.name} {kind}")
+def _to_version_2(connection: Connection) -> None:
+    # Adds what tells a worker of newer statuses, people since when a device waits, and a file its clock.
+    columns = (outbox.c.unseen_by, outbox.c.waiting_since)
+    for column in (*columns, worker.c.renewed_at, meta.c.clock_boot, meta.c.clock_offset_s):
+        definition = CreateColumn(column).compile(dialect=connection.dialect)
+        connection.exec_driver_sql(f"ALTER TABLE {column.table.name} ADD COLUMN {definition}")
     unseen_index.create(connection)
 
 
 # The step at index N lifts a database from version N + 1 to N + 2.
-MIGRATIONS: tuple[Callable[[Connection], None], ...] = (add_unseen_and_waiting_since,)
+MIGRATIONS: tuple[Callable[[Connection], None], ...] = (_to_version_2,)
 
 # Any number does, as long as all versions use the same.
 _LOCK_KEY = 7_205_731_104
@@ -200,6 +209,8 @@ def _version(connection: Connection, *, newest: int) -> int:
     if not inspect(connection).has_table(meta.name):
         return 0
     found = connection.execute(select(meta.c.version)).scalar_one()
+    if not isinstance(found, int) or found < 1:
+        raise OutboxCorruptError("the outbox's file is damaged (version)")
     if found > newest:
         raise OutboxError(
             f"the outbox was made by a newer printos-async (its schema has version {found}, and this release"

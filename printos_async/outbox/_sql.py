@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy import URL
 
+    from printos_async._clock import MachineClock
+
     from ._base import Claim, DeadLetter, Draft, Finish, Kept, OutboxStats, Progress, Release
     from ._postgresql_url import Server
     from ._rows import AccountRows
@@ -64,6 +66,7 @@ class SqlOutbox:
         self._server = _server(self._url)
         self.on_set_aside: Callable[[SetAside], None] | None = None
         self.on_replaced: Callable[[], None] | None = None
+        self._clock: MachineClock | None = None  # this machine's
         self._rows: AccountRows | None = None
         self._opening = asyncio.Lock()
 
@@ -83,6 +86,7 @@ class SqlOutbox:
                     self._url,
                     server=self._server,
                     lease_s=self.lease_s,
+                    clock=self._clock,
                     on_set_aside=self._tell,
                     on_replaced=self._tell_replaced,
                 )

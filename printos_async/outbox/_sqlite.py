@@ -18,6 +18,7 @@ from printos_async._errors import OutboxCorruptError, OutboxError
 from printos_async._logging import withhold_values
 
 from ._damage import is_damage, outbox_error
+from ._file_time import FileTime
 from ._schema import metadata, prepare
 from ._spool import Spool
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from typing import TypeVar
 
     from sqlalchemy.ext.asyncio import AsyncConnection
+
+    from printos_async._clock import MachineClock
 
     from ._spool import SetAside
 
@@ -44,6 +47,7 @@ class SqliteFile:
 
     Args:
         path: Where it is, or will be.
+        clock: The machine's clocks.
         on_set_aside: Called in the event loop when a damaged file was renamed and a new one takes its place.
         on_replaced: Called in the event loop when the file is another one than before, whoever has replaced it.
     """
@@ -52,6 +56,7 @@ class SqliteFile:
         self,
         path: str,
         *,
+        clock: MachineClock,
         on_set_aside: Callable[[SetAside], None] | None = None,
         on_replaced: Callable[[], None] | None = None,
     ) -> None:
@@ -62,7 +67,8 @@ class SqliteFile:
             if on_set_aside is not None:
                 loop.call_soon_threadsafe(on_set_aside, what)
 
-        self._spool = Spool(Path(path), initialise=_initialise, on_set_aside=tell)
+        self.time = FileTime(clock)
+        self._spool = Spool(Path(path), initialise=self._initialise, on_set_aside=tell)
 
     async def connect(self, *_: Any, **__: Any) -> DriverConnection:
         """Give a connection to the engine."""
@@ -82,6 +88,15 @@ class SqliteFile:
         # What this SQLite cannot do fails here, in memory, and is not taken for damage of the file.
         _expected()
         return self._spool.connect()
+
+    def _initialise(self, connection: sqlite3.Connection) -> None:
+        for setting in _SETTINGS:
+            connection.execute(f"PRAGMA {setting}").close()
+        _make_tables(connection)
+        if _structure(connection) != _expected():
+            raise OutboxCorruptError("the outbox's file is damaged (tables)")
+        self.time.adopt(connection)
+        self.time.register(connection)
 
     async def use(
         self, connection: AsyncConnection, use: Callable[[AsyncConnection], Awaitable[Answer]]
@@ -111,14 +126,6 @@ class SqliteFile:
     def translated(self, error: BaseException) -> OutboxError:
         """Give the error of the tree for one of the driver's or the system's."""
         return outbox_error(error, self._spool.path)
-
-
-def _initialise(connection: sqlite3.Connection) -> None:
-    for setting in _SETTINGS:
-        connection.execute(f"PRAGMA {setting}").close()
-    _make_tables(connection)
-    if _structure(connection) != _expected():
-        raise OutboxCorruptError("the outbox's file is damaged (tables)")
 
 
 def _make_tables(connection: sqlite3.Connection) -> None:

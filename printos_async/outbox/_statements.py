@@ -26,6 +26,7 @@ from sqlalchemy import (
 from ._dialect import ACCOUNT, IS_WAITING, LIVE, NOW, OURS, ROW, WORKER, Dialect, later
 from ._numbers import current_floor
 from ._schema import outbox, unowned_and_waiting, worker
+from ._soundness import is_sound_after_put
 
 if TYPE_CHECKING:
     from sqlalchemy import CTE, Executable
@@ -82,7 +83,13 @@ def _put(dialect: Dialect) -> Executable:
             "unseen_by": func.nullif(ROW.owner, statement.excluded.owner),
             "waiting_since": case((IS_WAITING, func.coalesce(ROW.waiting_since, ROW.put_at))),
         },
-    ).returning(ROW.device_id, ROW.seq, ROW.owner, (NOW - ROW.doubt_since).label("doubt_age_s"))
+    ).returning(
+        ROW.device_id,
+        ROW.seq,
+        ROW.owner,
+        (NOW - ROW.doubt_since).label("doubt_age_s"),
+        dialect.telling(is_sound_after_put()),
+    )
     return upsert
 
 

@@ -11,6 +11,7 @@ from sqlalchemy import (
     bindparam,
     case,
     delete,
+    false,
     func,
     null,
     select,
@@ -19,7 +20,8 @@ from sqlalchemy import (
 )
 
 from ._dialect import ACCOUNT, IS_DEAD, IS_WAITING, LIVE, NOW, OURS, ROW, WORKER, Dialect, later
-from ._schema import idle, outbox, worker
+from ._schema import idle, outbox, unowned_and_waiting, worker
+from ._soundness import LATEST_S
 
 if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Executable
@@ -31,12 +33,19 @@ class Upkeep:
     def __init__(self, dialect: Dialect) -> None:
         self.join = (
             dialect.insert(worker)
-            .values(id=WORKER, account=ACCOUNT, lease_until=NOW + bindparam("lease_s", type_=Double))
+            .values(
+                id=WORKER,
+                account=ACCOUNT,
+                lease_until=NOW + bindparam("lease_s", type_=Double),
+                renewed_at=NOW,
+            )
             # Tried again after it took place.
             .on_conflict_do_nothing()
         )
-        self.renew = _renew()
-        self.expire = update(worker).where(LIVE).values(lease_until=NOW).returning(worker.c.lease_until)
+        self.renew = _renew(dialect)
+        self.expire = (
+            update(worker).where(LIVE).values(lease_until=NOW, renewed_at=NOW).returning(worker.c.lease_until)
+        )
         self.take_over = _take_over()
         self.forget_workers = delete(worker).where(
             worker.c.account == ACCOUNT, worker.c.lease_until <= bindparam("until", type_=Double)
@@ -50,6 +59,7 @@ class Upkeep:
             ROW.done_attempts.label("attempts"),
             ROW.error,
             case((free, ROW.due_at - NOW), else_=0.0).label("hold_s"),
+            dialect.telling(dialect.is_sound),
         ).join_from(asked, outbox, OURS & (ROW.device_id == asked.c.device_id))
         self.stats = _stats()
         self.failed = (
@@ -60,6 +70,7 @@ class Upkeep:
                 ROW.done_attempts,
                 ROW.error,
                 (NOW - ROW.done_at).label("failed_age_s"),
+                dialect.telling(dialect.is_sound),
             )
             .where(OURS, IS_DEAD, ROW.device_id > bindparam("after", type_=Text))
             .order_by(ROW.device_id)
@@ -70,7 +81,7 @@ class Upkeep:
         self.requeue_all = _requeue(true())
 
 
-def _renew() -> Executable:
+def _renew(dialect: Dialect) -> Executable:
     others = worker.alias()
     expired = (
         select(func.count())
@@ -79,11 +90,18 @@ def _renew() -> Executable:
         .scalar_subquery()
     )
     rested = select(ROW.device_id).where(OURS, idle, ROW.due_at <= NOW).exists()
+    # A status that no claim would find. An index leads to it.
+    never_due = select(ROW.device_id).where(OURS, unowned_and_waiting, ROW.due_at > LATEST_S).exists()
     return (
         update(worker)
         .where(LIVE)
-        .values(lease_until=NOW + bindparam("lease_s", type_=Double))
-        .returning(NOW.label("now"), expired.label("expired"), rested.label("rested"))
+        .values(lease_until=NOW + bindparam("lease_s", type_=Double), renewed_at=NOW)
+        .returning(
+            NOW.label("now"),
+            expired.label("expired"),
+            rested.label("rested"),
+            (never_due if dialect.is_sqlite else false()).label("never_due"),
+        )
     )
 
 

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sqlite3
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
@@ -217,3 +219,24 @@ async def test_an_outbox_that_cannot_be_reached_is_an_error_without_its_password
         assert len(ended.err.splitlines()) == 1
         assert "the outbox's database cannot be used" in ended.err
         assert "pass-5f1e" not in ended.err
+
+
+async def test_rows_with_values_of_wrong_types_are_listed_and_purged(
+    cli: Cli, sandbox: Sandbox, url: str
+) -> None:
+    await give_up(url, sandbox, {"dev-1": "404", "dev-2": "404", "dev-3": "404"})
+    with closing(sqlite3.connect(cli.folder / "spool.db")) as connection, connection:
+        connection.execute("UPDATE printos_outbox SET body = x'ff00' WHERE device_id = 'dev-1'")
+        connection.execute("UPDATE printos_outbox SET device_id = x'ff00' WHERE device_id = 'dev-2'")
+    listed = await run_outbox(cli, url, "failed", "--json")
+    assert [(one["deviceId"], one["status"]) for one in listed.json["failed"]] == [
+        ("dev-1", None),
+        ("dev-3", {"status": "DS_ON"}),
+        ("x'FF00'", {"status": "DS_ON"}),
+    ]
+    lines = await run_outbox(cli, url, "failed", "--lines")
+    assert [json.loads(one)["deviceId"] for one in lines.out.splitlines()] == ["dev-3", "x'FF00'"]
+    assert "dev-1 is damaged" in lines.err
+    assert (await run_outbox(cli, url, "stats", "--json")).json["failed"] == 3
+    assert (await run_outbox(cli, url, "requeue", "dev-1", "--json")).json == {"requeued": 1}
+    assert (await run_outbox(cli, url, "purge", "--failed", "--json")).json == {"purged": 2}

@@ -18,7 +18,7 @@ ACCOUNT = "account-1"
 LEASE_S = 30.0
 _TIMES = {
     "printos_outbox": ("put_at", "due_at", "doubt_since", "done_at", "waiting_since"),
-    "printos_worker": ("lease_until",),
+    "printos_worker": ("lease_until", "renewed_at"),
 }
 
 

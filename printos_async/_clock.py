@@ -1,0 +1,62 @@
+"""The clocks of the machine: one that may be stepped, and one that is not."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from attrs import frozen
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+def _boot_time_s() -> float | None:
+    """Return the seconds since the machine was booted, suspend included; None where the system does not tell."""
+    if sys.platform != "linux":
+        return None
+    try:
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
+    except OSError:
+        return None
+
+
+def _suspend_aware_clock() -> Callable[[], float]:
+    if sys.platform == "linux" and _boot_time_s() is not None:
+        return lambda: time.clock_gettime(time.CLOCK_BOOTTIME)
+    return time.monotonic
+
+
+# Seconds since some moment. It is never stepped, and where the system has such a clock it runs on through suspend:
+# ``time.monotonic()`` stands still there on Linux, and a worker would go on to believe in a lease that has ended.
+steady_s = _suspend_aware_clock()
+
+
+@frozen(kw_only=True)
+class MachineClock:
+    """The clocks of one machine.
+
+    Attributes:
+        wall_s: Returns the seconds since 1970. Somebody may set it, back or forward.
+        since_boot_s: Returns the seconds since the machine was booted. Never stepped, and the same in every process.
+        boot_id: Identifies the boot from which ``since_boot_s`` counts; None if there is no such clock.
+    """
+
+    wall_s: Callable[[], float]
+    since_boot_s: Callable[[], float]
+    boot_id: str | None
+
+
+def machine_clock() -> MachineClock:
+    """Return the clocks of this machine."""
+    try:
+        boot_id = _BOOT_ID.read_text("ascii").strip() or None
+    except (OSError, ValueError):
+        boot_id = None
+    if _boot_time_s() is None:
+        boot_id = None
+    return MachineClock(wall_s=time.time, since_boot_s=steady_s, boot_id=boot_id)
