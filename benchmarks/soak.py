@@ -104,7 +104,8 @@ class Watch:
 
 async def soak(seconds: float) -> list[str]:
     """Push through faults for so long; give what went wrong."""
-    retry = RetryPolicy(base_delay_s=0.01, max_delay_s=1.0)
+    # One attempt in eight fails, so five in a row do so once in 40,000 statuses; none may be given up here.
+    retry = RetryPolicy(max_attempts=20, base_delay_s=0.01, max_delay_s=1.0)
     watch = Watch()
     async with Sandbox(hmac_keys={"key": "secret"}, record=False, faults=MIXED) as sandbox:
         for device in range(DEVICES):
