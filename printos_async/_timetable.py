@@ -113,6 +113,8 @@ class Timetable:
     @property
     def ends_s(self) -> float:
         """When the lease ends, by the loop's clock."""
+        if self._open_until_s is None:
+            return math.inf  # there is no lease: no clock has to be read for each status
         return self._lease_ends_s - steady_s() + self._loop.time()
 
     def is_open(self) -> bool:
