@@ -136,7 +136,7 @@ async def bare_aiohttp(url: str, in_flight: int) -> AsyncIterator[Push]:
 @asynccontextmanager
 async def bare_wire(url: str, in_flight: int) -> AsyncIterator[Push]:
     """The facade's default wire in a worker pool: bytes in, bytes out, nothing else of the facade."""
-    from printos_async._wire import (  # noqa: PLC0415 - the other rivals do without
+    from printos_async._transport import (  # noqa: PLC0415 - the other rivals do without
         Http1Wire,
         Origin,
         WireRequest,

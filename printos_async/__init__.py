@@ -3,8 +3,10 @@
 Sends the status of whole device fleets concurrently; see ``PrintOSClient``.
 """
 
-from ._auth import HmacAuth, SessionTokenAuth
+from ._auth.session_token import HmacAuth, SessionTokenAuth
 from ._client import PrintOSClient
+from ._delivery.pusher import PusherStats, StatusPusher
+from ._delivery.spooler import Spooler
 from ._errors import (
     APIError,
     AuthenticationError,
@@ -48,7 +50,8 @@ from ._events import (
     StatusSuperseded,
     StatusWithdrawn,
 )
-from ._limits import ConcurrencyLimit
+from ._execution.concurrency import ConcurrencyLimit
+from ._execution.retry import RetryPolicy
 from ._models import (
     DeviceProvisionRequest,
     DeviceStatusUpdate,
@@ -59,9 +62,6 @@ from ._models import (
     PushResult,
     StatusPush,
 )
-from ._pusher import PusherStats, StatusPusher
-from ._retry import RetryPolicy
-from ._spooler import Spooler
 from .outbox import MemoryOutbox, Outbox, SqlOutbox
 
 __all__ = [

@@ -9,15 +9,22 @@ from typing import TYPE_CHECKING, Literal, Self
 import httpx
 from printos_device_api.types import UNSET, Unset
 
-from ._answers import Answers
+from ._api.answers import Answers
+from ._api.requests import Operations
 from ._checks import require_choice, require_number
 from ._config import PRODUCTION_URL, account_of, auth_from_env, make_ssl_context, parse_base_url
-from ._core import Core
-from ._custody import Custody
+from ._delivery.bulk import Statuses, push_all
+from ._delivery.device_state import Promises
+from ._delivery.outbox.backend import Custody
+from ._delivery.pusher import StatusPusher
+from ._delivery.spooler import Spooler
 from ._errors import ConfigurationError
 from ._events import Hook, Hooks
-from ._exchange import Exchange
-from ._limits import ConcurrencyLimit
+from ._execution.attempt import Exchange
+from ._execution.concurrency import ConcurrencyLimit
+from ._execution.executor import Core
+from ._execution.provisioning import ensure_all, provision_all
+from ._execution.retry import RetryPolicy
 from ._models import (
     DeviceId,
     DeviceProvisionRequest,
@@ -27,14 +34,7 @@ from ._models import (
     PushReport,
     PushResult,
 )
-from ._operations import Operations
-from ._provisioning import ensure_all, provision_all
-from ._push_all import Statuses, push_all
-from ._pusher import StatusPusher
-from ._retry import RetryPolicy
-from ._slot import Promises
-from ._spooler import Spooler
-from ._wire import Http1Wire, HttpxWire, Wire
+from ._transport import Http1Wire, HttpxWire, Wire
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import httpx
 
-from ._auth import HmacAuth, SessionTokenAuth
+from ._auth.session_token import HmacAuth, SessionTokenAuth
 from ._errors import ConfigurationError
-from ._wire import Origin
+from ._transport import Origin
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

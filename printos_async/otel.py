@@ -12,7 +12,7 @@ from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING, TypeAlias
 
-from ._endpoints import device_path
+from ._api.endpoints import device_path
 from ._events import (
     AttemptFinished,
     CircuitChanged,
@@ -45,8 +45,8 @@ if TYPE_CHECKING:
     from opentelemetry.metrics import CallbackOptions, Meter, MeterProvider
     from opentelemetry.trace import TracerProvider
 
+    from ._delivery.pusher import PusherStats, StatusPusher
     from ._events import Endpoint, Event
-    from ._pusher import PusherStats, StatusPusher
 
 __all__ = ["OpenTelemetryHook"]
 

@@ -12,8 +12,9 @@ import pytest
 
 from printos_async import DeviceStatusUpdate, DeviceStatusUpdateMetrics, HmacAuth, PrintOSClient, RetryPolicy
 from printos_async.sandbox import Sandbox
-from tests.postgres import PostgresServer
-from tests.postgres_cluster import UnavailableError
+
+from .postgres import PostgresServer
+from .postgres_cluster import UnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator

@@ -30,7 +30,7 @@ from printos_async import (
     SessionTokenAuth,
 )
 from printos_async._config import parse_base_url
-from printos_async._limits import Limiter
+from printos_async._execution.concurrency import Limiter
 
 from .conftest import KEY, SECRET, status
 

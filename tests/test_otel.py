@@ -32,10 +32,10 @@ from printos_async import (
     RetryPolicy,
     StatusReasserted,
 )
-from printos_async._endpoints import ROUTES, make_endpoint
+from printos_async._api.endpoints import ROUTES, make_endpoint
+from printos_async._api.requests import Operations
 from printos_async._models import DeviceProvisionRequest
-from printos_async._operations import Operations
-from printos_async._wire import Origin
+from printos_async._transport import Origin
 from printos_async.otel import OpenTelemetryHook
 from printos_async.sandbox import Faults
 

@@ -28,6 +28,6 @@ def main(args: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 2
-    from ._app import run  # noqa: PLC0415  # only now: it imports what may be missing
+    from .app import run  # noqa: PLC0415  # only now: it imports what may be missing
 
     return run(args)

@@ -7,14 +7,14 @@ from contextlib import aclosing, suppress
 from itertools import count
 from typing import TYPE_CHECKING
 
-from ._output import complain
 from ._processes import Child, how_it_ended
-from ._work import WorkState
+from .commands.work import WorkState
+from .terminal.output import complain
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ._worker_settings import WorkerSettings
+    from .options.worker import WorkerSettings
 
 _FIRST_PAUSE_S = 1.0
 _LONGEST_PAUSE_S = 30.0

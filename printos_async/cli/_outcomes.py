@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from printos_async._events import RetryScheduled, StatusReasserted
 
-from ._tally import Failure
+from .report.counts import Failure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from printos_async._events import Event
     from printos_async._models import PushResult
 
-    from ._tally import Tally
+    from .report.counts import Tally
 
 # Seldom enough to cost nothing for a status, often enough for a live display and for a failures file.
 _INTERVAL_S = 0.05

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from printos_async._errors import PrintOSError
 
-from ._output import EXIT_FAILED, EXIT_OK, CommandError, complain
-from ._source import STANDARD_INPUT, LineReader, Source
+from .input.source import STANDARD_INPUT, LineReader, Source
+from .terminal.output import EXIT_FAILED, EXIT_OK, CommandError, complain
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 from printos_async._models import DeviceStatusUpdate, StatusPush
 
 from . import _parent
-from ._client_settings import ClientSettings
-from ._log import LibraryWarnings
 from ._outcomes import Outcomes
-from ._records import DEVICE_ID, JsonLines
+from .input.records import DEVICE_ID, JsonLines
+from .options.client import ClientSettings
+from .terminal.log import LibraryWarnings
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator

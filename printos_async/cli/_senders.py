@@ -9,13 +9,13 @@ from zlib import crc32
 
 from ._outcomes import take
 from ._processes import Child, how_it_ended
-from ._tally import MAX_FAILURES_SHOWN
+from .report.counts import MAX_FAILURES_SHOWN
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Sequence
 
-    from ._client_settings import ClientSettings
-    from ._tally import Tally
+    from .options.client import ClientSettings
+    from .report.counts import Tally
 
 # Handed over at once. A slow writer's lines go at the end of what one read brought.
 _BUFFER_BYTES = 32 * 1024

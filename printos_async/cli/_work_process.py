@@ -12,8 +12,8 @@ import sys
 from contextlib import aclosing, suppress
 
 from . import _parent
-from ._work import Work
-from ._worker_settings import WorkerSettings
+from .commands.work import Work
+from .options.worker import WorkerSettings
 
 _INTERVAL_S = 0.5
 

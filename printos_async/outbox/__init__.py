@@ -1,6 +1,7 @@
 """Where statuses wait until they are delivered: in memory, in a SQLite file, or in a PostgreSQL database."""
 
-from ._base import (
+from .memory import MemoryOutbox
+from .protocol import (
     Claim,
     DeadLetter,
     Draft,
@@ -12,9 +13,8 @@ from ._base import (
     Progress,
     Release,
 )
-from ._memory import MemoryOutbox
-from ._spool import SetAside
-from ._sql import SqlOutbox
+from .sql.outbox import SqlOutbox
+from .sqlite.spool import SetAside
 
 __all__ = [
     "Claim",

@@ -16,7 +16,7 @@ import pytest
 from printos_async.sandbox import Faults, Sandbox
 
 if TYPE_CHECKING:
-    from tests.cli.conftest import Cli, Running
+    from .conftest import Cli, Running
 
 posix_only = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals and files")
 SERVER_DOWN = Faults(server_error=1.0)

@@ -10,13 +10,15 @@ import pytest
 
 from printos_async import HmacAuth, PrintOSClient
 from printos_async.outbox import Draft, Finish, SqlOutbox
-from tests.cli.conftest import KEY, SECRET
+
+from .conftest import KEY, SECRET
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from printos_async.sandbox import Sandbox
-    from tests.cli.conftest import Cli, Ended
+
+    from .conftest import Cli, Ended
 
 
 def line(device_id: str, pages_total: int = 1) -> str:

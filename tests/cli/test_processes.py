@@ -11,17 +11,18 @@ from typing import TYPE_CHECKING
 import pytest
 
 from printos_async import DeviceStatusUpdate, StatusPush
-from printos_async.cli._client_settings import ClientSettings
-from printos_async.cli._records import line_of
 from printos_async.cli._senders import Senders
-from printos_async.cli._tally import Tally
+from printos_async.cli.input.records import line_of
+from printos_async.cli.options.client import ClientSettings
+from printos_async.cli.report.counts import Tally
 from printos_async.sandbox import Faults, Sandbox
-from tests.cli.conftest import children_of, seen_of, wait_for_end
+
+from .conftest import children_of, seen_of, wait_for_end
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
-    from tests.cli.conftest import Cli
+    from .conftest import Cli
 
 SECRET = "cli-secret-5f1e"
 posix_only = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")

@@ -13,7 +13,7 @@ import pytest
 from printos_async.sandbox import Faults, Sandbox
 
 if TYPE_CHECKING:
-    from tests.cli.conftest import Cli
+    from .conftest import Cli
 
 
 def line(device_id: str, pages_total: int = 1) -> str:

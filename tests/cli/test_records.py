@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from printos_async import DeviceProvisionRequest, DeviceStatusUpdate, StatusPush
-from printos_async.cli._output import CommandError
-from printos_async.cli._records import (
+from printos_async.cli.input.records import (
     BadLineError,
     columns_of,
     line_of,
@@ -16,9 +15,10 @@ from printos_async.cli._records import (
     provision_request_of,
     status_of,
 )
+from printos_async.cli.terminal.output import CommandError
 
 if TYPE_CHECKING:
-    from printos_async.cli._records import Format
+    from printos_async.cli.input.records import Format
 
 FULL = b'{"deviceId": "dev-1", "status": "DS_ON", "metrics": {"pagesTotal": 12, "inkLevel": 0.4}}'
 HEADER = b"deviceId,status,pagesTotal,inkLevel"

@@ -13,7 +13,7 @@ from printos_async.sandbox import Sandbox
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.cli.conftest import Cli
+    from .conftest import Cli
 
 LIST = ("devices", "list")
 posix_only = pytest.mark.skipif(sys.platform == "win32", reason="POSIX rights")

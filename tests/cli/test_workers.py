@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from printos_async.cli._client_settings import ClientSettings
-from printos_async.cli._work import Work
-from printos_async.cli._worker_settings import WorkerSettings
-from tests.cli.conftest import SECRET, children_of, seen_of, wait_for_end
+from printos_async.cli.commands.work import Work
+from printos_async.cli.options.client import ClientSettings
+from printos_async.cli.options.worker import WorkerSettings
+
+from .conftest import SECRET, children_of, seen_of, wait_for_end
 
 if TYPE_CHECKING:
     from printos_async.sandbox import Sandbox
-    from tests.cli.conftest import Cli, Running
+
+    from .conftest import Cli, Running
 
 posix_only = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")

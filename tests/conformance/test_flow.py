@@ -17,7 +17,7 @@ from printos_async import (
 )
 
 if TYPE_CHECKING:
-    from tests.conformance.conftest import Server
+    from .conftest import Server
 
 STATUS = DeviceStatusUpdate(status="DS_ON", metrics=DeviceStatusUpdateMetrics(pages_total=12, ink_level=0.25))
 

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.outbox.putter import stored
+from .putter import stored
 
 if TYPE_CHECKING:
     from tests.postgres import PostgresServer

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from printos_async.outbox import Draft, SetAside, SqlOutbox
-from tests.outbox.putter import ACCOUNT, body, read
+
+from .putter import ACCOUNT, body, read
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -18,7 +18,8 @@ import pytest
 
 from printos_async import OutboxError
 from printos_async.outbox import Draft, SqlOutbox
-from tests.outbox.putter import ACCOUNT, body, stored
+
+from .putter import ACCOUNT, body, stored
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from printos_async import OutboxError
-from printos_async.outbox._grouping import Background, Grouping
+from printos_async.outbox.batching import Background, Grouping
 
 
 class Statements:

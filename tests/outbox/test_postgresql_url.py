@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import make_url
 
 from printos_async import ConfigurationError, SqlOutbox
-from printos_async.outbox._postgresql_url import Server
+from printos_async.outbox.postgresql.url import Server
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,7 +11,7 @@ from sqlalchemy import make_url
 
 from printos_async import OutboxError, SqlOutbox
 from printos_async.outbox import Finish
-from tests.worker.proxy import proxied
+from tests.delivery.outbox.proxy import proxied
 
 from .stores import ACCOUNT, draft, sql_store
 

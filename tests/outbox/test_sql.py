@@ -14,9 +14,9 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from printos_async import ConfigurationError, OutboxError, SqlOutbox
 from printos_async.outbox import Finish
-from printos_async.outbox import _forgetting as forgetting
-from printos_async.outbox import _sql as module
-from printos_async.outbox._schema import MIGRATIONS, prepare
+from printos_async.outbox.sql import forgetting
+from printos_async.outbox.sql import outbox as module
+from printos_async.outbox.sql.tables import MIGRATIONS, prepare
 
 from .stores import ACCOUNT, LEASE_S, draft, sql_store
 

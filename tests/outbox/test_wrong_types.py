@@ -11,7 +11,7 @@ import pytest
 
 from printos_async import SqlOutbox
 from printos_async.outbox import Draft, Finish, Release
-from printos_async.outbox._batches import crc
+from printos_async.outbox.sql.batches import crc
 
 from .stores import ACCOUNT, draft
 

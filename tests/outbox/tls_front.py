@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import make_url
 
-from tests.worker.proxy import TLS_REQUEST
+from tests.delivery.outbox.proxy import TLS_REQUEST
 
 if TYPE_CHECKING:
     import ssl

@@ -1,0 +1,276 @@
+"""From an answer's bytes to models, one device at a time.
+
+The generated models raise untyped errors on what they cannot read and take any type they are given, so a
+field is looked at before it counts: a date that ``fromisoformat`` refuses goes to dateutil; what cannot be read
+stays unset, its raw value kept in ``additional_properties``, and is reported.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import zlib
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from dateutil import parser as dateutil_parser
+from printos_device_api.types import UNSET
+
+from printos_async._http import is_intermediary_page
+from printos_async._models import PrintDevice
+
+from .validation import field_types, json_name
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import NoReturn
+
+    from printos_async._transport import WireResponse
+
+    # device id (if readable), property name, raw value
+    Unreadable = Callable[[str | None, str, object], None]
+
+# Two and a half times the largest fleet, and ten values for each of its devices. What a value costs once it is
+# parsed is up to 130 bytes, a device 540: of 64 MiB of "{}," 3.3 GiB would come.
+MAX_DEVICES = 250_000
+MAX_VALUES = 2_500_000
+# Two to three milliseconds of work, after which others have their turn.
+_SLICE_DEVICES = 250
+_OPENING = re.compile(r'[ \t\n\r]*\{[ \t\n\r]*"devices"[ \t\n\r]*:[ \t\n\r]*\[[ \t\n\r]*')
+_COMMA = re.compile(r"[ \t\n\r]*,[ \t\n\r]*")
+_CLOSING = re.compile(r"[ \t\n\r]*\]")
+_MAX_DATE_CHARS = 64
+_DEFAULT_A = datetime(2000, 1, 1)  # noqa: DTZ001  # a date-time without an offset stays without one
+_DEFAULT_B = datetime(2001, 2, 2)  # noqa: DTZ001
+
+
+class DecodeError(ValueError):
+    """Says what is wrong with a body; quotes nothing of it."""
+
+
+class IntermediaryPageError(DecodeError):
+    """The body is HTML or XML: PrintOS sends neither."""
+
+
+def content(response: WireResponse, *, max_bytes: int) -> bytes:
+    """Undo the content coding of an answer's body, within a limit.
+
+    Raises:
+        DecodeError: The body is larger than ``max_bytes``, damaged, or coded in a way nobody asked for.
+    """
+    if response.overflow:
+        raise DecodeError(f"the body is larger than max_body_bytes ({max_bytes})")
+    formats = _formats(response)
+    if not formats:
+        return response.body
+    plain = _inflate(response, formats, max_bytes)
+    if len(plain) > max_bytes:
+        raise DecodeError(f"the body is larger than max_body_bytes ({max_bytes}) once decompressed")
+    return plain
+
+
+def beginning(response: WireResponse, *, max_bytes: int) -> tuple[bytes, bool]:
+    """Return the first ``max_bytes`` of an answer's body without its content coding, and whether there is more.
+
+    Raises:
+        DecodeError: The body is damaged, or coded in a way nobody asked for.
+    """
+    formats = _formats(response)
+    plain = _inflate(response, formats, max_bytes) if formats else response.body
+    return plain[:max_bytes], response.overflow or len(plain) > max_bytes
+
+
+def _formats(response: WireResponse) -> tuple[int, ...]:
+    codings = [value.strip().lower() for name, value in response.headers if name == "content-encoding"]
+    coding = ", ".join(codings)
+    if coding in {"identity", ""} or not response.body:
+        return ()
+    if coding in {"gzip", "x-gzip"}:
+        return (zlib.MAX_WBITS | 16,)
+    if coding == "deflate":  # RFC 9110 means zlib's format; some servers send the bare stream
+        return (zlib.MAX_WBITS, -zlib.MAX_WBITS)
+    raise DecodeError("the body is compressed in a way that was not asked for")
+
+
+def _inflate(response: WireResponse, formats: tuple[int, ...], max_bytes: int) -> bytes:
+    """Decompress a body as far as one byte over ``max_bytes``, or as far as it came."""
+    for wbits in formats:
+        inflater = zlib.decompressobj(wbits)
+        try:
+            plain = inflater.decompress(response.body, max_bytes + 1)
+        except zlib.error:
+            continue
+        if inflater.eof or response.overflow or len(plain) > max_bytes:
+            return plain
+    raise DecodeError("the compressed body is damaged")
+
+
+def parse_json(body: bytes) -> Any:
+    """Parse a body as JSON.
+
+    Raises:
+        DecodeError: It is empty, no JSON, holds NaN, or is nested too deeply.
+    """
+    if not body.strip():
+        raise DecodeError("the body is empty")
+    try:
+        return json.loads(body, parse_constant=_no_constant)
+    except RecursionError:
+        reason = "the body is nested too deeply"
+    except ValueError:
+        reason = "no JSON"
+    if is_intermediary_page(body):
+        raise IntermediaryPageError("the body is HTML or XML, not JSON; is a proxy or a login page between?")
+    raise DecodeError(reason)
+
+
+async def decode_device_list(body: bytes, unreadable: Unreadable) -> list[PrintDevice]:
+    """Read a ``PrintDeviceList``, in slices between which others have their turn.
+
+    Raises:
+        DecodeError: It is no object with a list ``devices`` of objects, or holds too many of them.
+    """
+    await asyncio.sleep(0)
+    _check_size(body)
+    await asyncio.sleep(0)
+    raw_devices = await _scan_devices(body)
+    if raw_devices is None:
+        raw_devices = _parse_devices(body)
+    if len(raw_devices) > MAX_DEVICES:
+        raise DecodeError(f"the list has more than {MAX_DEVICES:,} devices")
+    devices = []
+    for index, raw in enumerate(raw_devices):
+        if index % _SLICE_DEVICES == 0:
+            await asyncio.sleep(0)
+        devices.append(_decode_device(raw, f"devices[{index}]", unreadable))
+        raw_devices[index] = None  # not the memory of both
+    return devices
+
+
+async def _scan_devices(body: bytes) -> list[Any] | None:
+    """Parse the elements of ``devices`` one by one; None where the body does not begin with them, or is no JSON.
+
+    ``json.loads`` would hold up the event loop, in a thread too: it does not let go of the interpreter's lock.
+    """
+    try:
+        text = body.decode()
+        if (opening := _OPENING.match(text)) is None:
+            return None
+        at = opening.end()
+        devices: list[Any] = []
+        while True:
+            device, at = _DECODER.raw_decode(text, at)
+            devices.append(device)
+            if len(devices) % _SLICE_DEVICES == 0:
+                await asyncio.sleep(0)
+            if (comma := _COMMA.match(text, at)) is None:
+                break
+            at = comma.end()
+        closing = _CLOSING.match(text, at)
+        # What follows has to be the rest of the object, and must not name the devices again.
+        rest = None if closing is None else parse_json(b'{"": 0' + text[closing.end() :].encode())
+    except (ValueError, RecursionError):  # also an empty list, which has no first element
+        return None
+    return None if rest is None or "devices" in rest else devices
+
+
+def _parse_devices(body: bytes) -> list[Any]:
+    answer = parse_json(body)
+    if not isinstance(answer, dict):
+        raise DecodeError(f"a device list must be an object, not {_kind(answer)}")
+    devices = answer.get("devices", [])
+    if not isinstance(devices, list):
+        raise DecodeError(f"devices must be a list, not {_kind(devices)}")
+    if "devices" not in answer and answer:
+        # {} is an empty list by the specification; an object of other things is another answer.
+        raise DecodeError("the answer has properties, but devices is not among them")
+    return devices
+
+
+def _check_size(body: bytes) -> None:
+    # Every value is behind one of these; those inside of texts are counted along.
+    if body.count(b",") + body.count(b"{") + body.count(b"[") > MAX_VALUES:
+        raise DecodeError(f"the body holds more than {MAX_VALUES:,} values")
+
+
+def decode_provisioned(body: bytes, unreadable: Unreadable) -> PrintDevice:
+    """Read the ``PrintDevice`` that a provisioning answers with.
+
+    Raises:
+        DecodeError: It is no object, or its ``id`` cannot be used.
+    """
+    _check_size(body)
+    answer = parse_json(body)
+    device = _decode_device(answer, "the device", unreadable)
+    if "id" in answer and (device.id is UNSET or device.id == ""):
+        raise DecodeError("the device's id is not a text; list_devices() tells what was provisioned")
+    if not any(name in answer for name in map(json_name, _device_fields())):
+        raise DecodeError("the answer has none of a device's properties")
+    return device
+
+
+def _device_fields() -> list[str]:
+    return [name for name, _ in field_types(PrintDevice)]
+
+
+def _decode_device(raw: Any, where: str, unreadable: Unreadable) -> PrintDevice:
+    if not isinstance(raw, dict):
+        raise DecodeError(f"{where} must be an object, not {_kind(raw)}")
+    readable, refused = dict(raw), {}
+    for name, allowed in field_types(PrintDevice):
+        key = json_name(name)
+        if key not in raw:
+            continue
+        value = raw[key]
+        if datetime in allowed:
+            text = _iso_date(value)
+            if text is not None:
+                readable[key] = text
+                continue
+        elif type(value) in allowed:
+            continue
+        refused[key] = readable.pop(key)
+    device = PrintDevice.from_dict(readable)
+    device.additional_properties.update(refused)
+    for key, value in refused.items():
+        unreadable(device.id if isinstance(device.id, str) else None, key, value)
+    return device
+
+
+def _iso_date(value: object) -> str | None:
+    """Give a date as the generated model reads it, or None."""
+    if not isinstance(value, str) or len(value) > _MAX_DATE_CHARS:
+        return None
+    try:
+        datetime.fromisoformat(value)
+    except ValueError:
+        pass
+    else:
+        return value
+    try:
+        # dateutil fills what a text leaves out from a default and takes 01/02/2024 for January: a date that
+        # changes with the default or with the order of day and month cannot be read for certain.
+        first = dateutil_parser.parse(value, default=_DEFAULT_A, tzinfos=_zone)
+        second = dateutil_parser.parse(value, default=_DEFAULT_B, tzinfos=_zone, dayfirst=True)
+        return first.isoformat() if first == second else None
+    except (ValueError, OverflowError, TypeError, ArithmeticError):
+        return None
+
+
+def _zone(name: str | None, offset: int | None) -> int | None:
+    if name is not None and offset is None:
+        raise ValueError(f"the time zone {name} has no fixed offset")
+    return offset
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_no_constant)
+
+
+def _kind(value: Any) -> str:
+    names = {dict: "an object", list: "a list", str: "a text", bool: "true or false", type(None): "null"}
+    return names.get(type(value), "a number")

@@ -1,0 +1,1 @@
+"""Credentials, as ``httpx.Auth``."""

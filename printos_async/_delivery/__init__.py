@@ -1,0 +1,1 @@
+"""The newest status of each device: one request in flight per device, retried and coalesced."""

@@ -1,0 +1,179 @@
+"""One push of many statuses: from a mapping or an iterable of any length to a report."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterable, Iterable, Mapping
+from typing import TYPE_CHECKING, TypeAlias
+
+from printos_async._errors import InvalidDeviceIdError, InvalidStatusError
+from printos_async._events import StatusAccepted, StatusWithdrawn
+from printos_async._models import (
+    MAX_FAILURES_KEPT,
+    DeviceId,
+    DeviceStatusUpdate,
+    PushReport,
+    PushResult,
+    StatusPush,
+)
+
+from .device_state import Promises
+from .engine import Engine
+from .results import emit_outcome, make_result
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from printos_async._api.answers import Answers
+    from printos_async._api.requests import Operations
+    from printos_async._errors import PrintOSError
+    from printos_async._execution.executor import Core
+
+    from .device_state import Entry, Outcome
+
+# A device as the specification has it may come without an identifier; unset, it is a failed result.
+_Item: TypeAlias = tuple[DeviceId, DeviceStatusUpdate] | StatusPush
+Statuses: TypeAlias = (
+    Mapping[str, DeviceStatusUpdate]
+    | Mapping[DeviceId, DeviceStatusUpdate]
+    | Iterable[_Item]
+    | AsyncIterable[_Item]
+)
+
+# Devices that wait for a request at once, at most. More would coalesce more and take more memory.
+MAX_WAITING_DEVICES = 1_024
+# A run of an iterable is no longer than this: answers that come meanwhile have to wait, and with them their slots.
+_ITEMS_PER_TURN = 64
+
+
+class _Push:
+    """Feeds an engine and keeps the account."""
+
+    def __init__(
+        self,
+        core: Core,
+        operations: Operations,
+        answers: Answers,
+        on_result: Callable[[PushResult], object] | None,
+        *,
+        ambiguity_s: float,
+    ) -> None:
+        self.report = PushReport()
+        self._hooks = core.hooks
+        self._is_watched = bool(core.hooks)  # asked once, for there are two events for each status
+        self._on_result = on_result
+        self._loop = asyncio.get_running_loop()
+        self.engine = Engine(
+            core, operations, answers, Promises(patient=False, ambiguity_s=ambiguity_s), self._settle
+        )
+
+    def put(self, device_id: DeviceId, status: DeviceStatusUpdate) -> None:
+        """Hand one status to the engine; bad input is a failed result."""
+        try:
+            entry = self.engine.accept(self.engine.encode(device_id, status))
+        except (InvalidDeviceIdError, InvalidStatusError) as error:
+            self._keep(PushResult(device_id or "", "failed", 0, 0.0, error, status))
+        else:
+            if self._is_watched:
+                self._hooks.emit(StatusAccepted(entry.device_id, entry.seq))
+
+    async def aclose(self) -> None:
+        """End the engine; what has no outcome by now gets none."""
+        try:
+            await self.engine.aclose()
+        finally:
+            for entry in self.engine.unsettled():
+                entry.has_ended = True
+                if self._hooks:
+                    self._hooks.emit(StatusWithdrawn(entry.device_id, entry.seq))
+
+    def _settle(
+        self, entry: Entry, outcome: Outcome, error: PrintOSError | None, superseded_by: int | None
+    ) -> None:
+        if entry.has_ended:
+            return
+        if self._is_watched:
+            emit_outcome(self._hooks, entry, outcome, error, superseded_by, now_s=self._loop.time())
+        if outcome == "sent" and self._on_result is None:
+            self.report.sent += 1  # by far the most frequent end: nobody asks for its result
+        else:
+            self._keep(make_result(entry, outcome, error, superseded_by, now_s=self._loop.time()))
+
+    def _keep(self, result: PushResult) -> None:
+        report = self.report
+        if result.outcome == "sent":
+            report.sent += 1
+        elif result.outcome == "superseded":
+            report.superseded += 1
+        else:
+            report.failed += 1
+            if len(report.failures) < MAX_FAILURES_KEPT:
+                report.failures.append(result)
+        if self._on_result is not None and self.engine.occupancy.crash is None:
+            try:
+                self._on_result(result)
+            except Exception as crash:  # noqa: BLE001  # the caller's bug: it ends the push and is raised there
+                self.engine.fail(crash)
+
+
+async def push_all(
+    core: Core,
+    operations: Operations,
+    answers: Answers,
+    statuses: Statuses,
+    on_result: Callable[[PushResult], object] | None,
+    *,
+    ambiguity_s: float,
+) -> PushReport:
+    """Push every status and give the account; see ``PrintOSClient.push_statuses``."""
+    push = _Push(core, operations, answers, on_result, ambiguity_s=ambiguity_s)
+    occupancy, report = push.engine.occupancy, push.report
+    started = time.perf_counter()
+    source_failure: Exception | None = None
+    try:
+        try:
+            await _feed(push, statuses, pending=MAX_WAITING_DEVICES + core.limiter.maximum)
+        except Exception as error:  # noqa: BLE001  # whatever it is, what was accepted goes out before it is raised
+            source_failure = error
+        await occupancy.wait_until_below(1)
+    finally:
+        await push.aclose()
+    report.elapsed_s = time.perf_counter() - started
+    if source_failure is not None:
+        source_failure.add_note(
+            f"what came before was pushed: {report.sent} sent, {report.superseded} superseded, {report.failed} failed"
+        )
+        raise source_failure
+    return report
+
+
+async def _feed(push: _Push, statuses: Statuses, *, pending: int) -> None:
+    """Put one status after the other, while fewer than so many devices have something to be done."""
+    occupancy = push.engine.occupancy
+    index = 0
+    if isinstance(statuses, AsyncIterable):
+        async for item in statuses:
+            push.put(*_pair(item, index))
+            index += 1
+            if occupancy.devices >= pending:
+                await occupancy.wait_until_below(pending - _ITEMS_PER_TURN)
+        return
+    for item in statuses.items() if isinstance(statuses, Mapping) else statuses:
+        push.put(*_pair(item, index))
+        index += 1
+        if occupancy.devices >= pending:
+            # Down by some, not by one: a handover for each status costs more than the queue.
+            await occupancy.wait_until_below(pending - _ITEMS_PER_TURN)
+        elif index % _ITEMS_PER_TURN == 0:
+            await asyncio.sleep(0)
+
+
+def _pair(item: object, index: int) -> tuple[DeviceId, DeviceStatusUpdate]:
+    if isinstance(item, StatusPush):
+        return item.device_id, item.status
+    if isinstance(item, tuple) and len(item) == 2:
+        return item
+    raise InvalidStatusError(
+        f"item {index} of the statuses is {type(item).__name__}; give (device_id, status) or StatusPush"
+    )

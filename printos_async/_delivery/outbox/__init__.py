@@ -1,0 +1,1 @@
+"""Delivery from an outbox: between the engine and a store."""

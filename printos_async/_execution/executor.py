@@ -1,0 +1,277 @@
+"""What every operation goes through: a slot, an attempt, an event, and another attempt where that may help."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import random
+import time
+from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
+
+from printos_async._api.endpoints import make_endpoint
+from printos_async._api.errors import decode_error, pause_error
+from printos_async._api.responses import DecodeError
+from printos_async._errors import APIError, RateLimitError, ResponseDecodeError, StatusError, TransportError
+from printos_async._events import (
+    AttemptFinished,
+    CircuitChanged,
+    LimitChanged,
+    RetryAfterCapped,
+    RetryScheduled,
+)
+
+from .attempt import may_repeat
+from .circuit_breaker import MAX_HOLD_S, HostHealth
+from .concurrency import ConcurrencyLimit, Limiter, is_overload
+from .retry import RetryBudget, RetryPolicy, is_local
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from printos_async._api.validation import Call
+    from printos_async._events import Endpoint, Hooks
+    from printos_async._transport import WireResponse
+
+    from .adaptive_limit import Reason
+    from .attempt import Exchange
+
+T = TypeVar("T")
+
+
+class CircuitWatcher(Protocol):
+    """Is told when the circuit breaker or an overdue request changes what may be sent."""
+
+    def circuit_opened(self) -> None:
+        """Note that only probes are sent from now on."""
+        ...
+
+    def has_waiting(self) -> bool:
+        """Tell whether something waits to be sent."""
+        ...
+
+    def more_admitted(self) -> None:
+        """Note that requests may be admitted that were not before."""
+        ...
+
+    def permit_freed(self) -> None:
+        """Send one more request if one is ready."""
+        ...
+
+
+class Core:
+    """The parts that one client's operations share."""
+
+    def __init__(
+        self, exchange: Exchange, *, retry: RetryPolicy, limit: ConcurrencyLimit, hooks: Hooks
+    ) -> None:
+        self.exchange = exchange
+        self.limiter = Limiter(limit, on_change=self._limit_changed, on_free=self._permit_freed)
+        self.hooks = hooks
+        self.budget = RetryBudget(retry)
+        self.health = HostHealth()
+        self.max_delay_s = retry.max_delay_s
+        self.max_attempts = retry.max_attempts
+        self.circuit_watchers: set[CircuitWatcher] = set()
+        self._retry = retry
+        self._endpoints: dict[str, Endpoint] = {}
+        self._told_circuit = self.health.circuit
+
+    async def run(self, call: Call, decode: Callable[[WireResponse], Awaitable[T]]) -> T:
+        """Make a call, with retries, each attempt in a slot of its own.
+
+        Raises:
+            APIError: The last attempt's error; ``attempts`` counts them all.
+        """
+        attempt = 0
+        while True:
+            attempt += 1
+            try:
+                result = await self.attempt_in_turn(call, decode, attempt=attempt)
+            except APIError as error:
+                delay_s = self.retry_delay_s(call, error, attempt=attempt)
+                if delay_s is None or not self.take_retry():
+                    error.attempts = attempt if error.attempts else attempt - 1
+                    raise
+            else:
+                self.budget.refund(retried=attempt > 1)
+                return result
+            await asyncio.sleep(delay_s)
+
+    async def attempt_in_turn(
+        self, call: Call, decode: Callable[[WireResponse], Awaitable[T]], *, attempt: int
+    ) -> T:
+        """Wait for the pause that the server asked for and for a slot, and make one attempt.
+
+        Raises:
+            APIError: Of the class that fits; ``attempts`` is 0 where the pause is too long to wait for.
+        """
+        while True:
+            now_s = asyncio.get_running_loop().time()
+            pause_s = self.health.admit(now_s=now_s, patient=False) - now_s
+            if pause_s > self.max_delay_s:
+                raise pause_error(call, pause_s)
+            if pause_s > 0:
+                await asyncio.sleep(pause_s)
+            closings = self.health.closings
+            async with self.limiter:
+                if self.health.closings == closings:
+                    return await self.attempt(call, decode, attempt=attempt)
+            # While it waited for its turn, the server asked for a pause.
+
+    def take_retry(self) -> bool:
+        """Take a token of the retry budget; False where there is none."""
+        return self.budget.take(now_s=asyncio.get_running_loop().time())
+
+    async def attempt(
+        self,
+        call: Call,
+        decode: Callable[[WireResponse], Awaitable[T]],
+        *,
+        attempt: int,
+        is_probe: bool = False,
+        until_s: float = math.inf,
+    ) -> T:
+        """Make one attempt, and report it to the limiter and the hooks; the caller holds a slot.
+
+        ``until_s`` is that of ``Exchange.attempt``.
+
+        A failed probe leaves the limit alone: one request a second is no load, and an outage must not end with
+        a limit of one, behind which hanging probes hold up all others.
+
+        Raises:
+            APIError: Of the class that fits.
+        """
+        number = self.limiter.begin()
+        started_s = time.perf_counter()
+        try:
+            try:
+                response = await self.exchange.attempt(call, until_s=until_s)
+            finally:
+                self.limiter.end(number)
+            undecodable: ResponseDecodeError | None = None
+            try:
+                result = await decode(response)
+            except DecodeError as error:
+                undecodable = decode_error(call, response, error)
+            if undecodable is not None:  # outside the handler, so that what was read is not chained to it
+                raise undecodable
+        except APIError as error:
+            now_s = time.perf_counter()
+            self._note_failure(call, error)
+            # A failure may come early or late for any reason: its time says nothing about the server's load.
+            if not is_probe:
+                self.limiter.record(
+                    started_s=started_s, now_s=now_s, latency_s=None, overloaded=is_overload(error)
+                )
+            if self.hooks:
+                self._emit_attempt(call, attempt, now_s - started_s, error)
+            raise
+        self._note_answer()
+        now_s = time.perf_counter()
+        latency_s = now_s - started_s
+        # The time of a list is that of its length.
+        load_s = None if call.method == "GET" else latency_s
+        self.limiter.record(started_s=started_s, now_s=now_s, latency_s=load_s, overloaded=False)
+        if self.hooks:
+            self._emit_attempt(call, attempt, latency_s, response.status)
+        return result
+
+    def retry_delay_s(
+        self, call: Call, error: APIError, *, attempt: int, repeat: bool = False, patient: bool = False
+    ) -> float | None:
+        """Return the seconds until the next attempt, or None if there must not be one.
+
+        ``repeat`` says that the caller makes sure that a second request does no harm; ``patient`` that neither
+        the number of attempts nor a long pause ends them, and that a page of something between is retried.
+        """
+        delay_s = self._retry.delay_s(
+            error,
+            attempt=attempt,
+            may_repeat=repeat or may_repeat(call, error),
+            draw=random.random(),  # noqa: S311  # jitter, not a secret
+            patient=patient,
+        )
+        if patient and delay_s is not None and self.health.overlong_s is not None:
+            # The gate holds everybody, for no longer than this.
+            delay_s = min(delay_s, self.health.held_until_s - asyncio.get_running_loop().time())
+        if delay_s is not None and self.hooks:
+            cause = type(error).__name__
+            self.hooks.emit(RetryScheduled(call.operation, call.device_id, attempt, delay_s, cause))
+        return delay_s
+
+    def _emit_attempt(self, call: Call, attempt: int, latency_s: float, end: int | APIError) -> None:
+        endpoint = self._endpoints.get(call.operation)
+        if endpoint is None:
+            endpoint = self._endpoints[call.operation] = make_endpoint(call, self.exchange.origin)
+        status: int | None
+        outcome: Literal["ok", "error", "transport"]
+        if isinstance(end, int):
+            status, outcome, error = end, "ok", None
+        elif isinstance(end, (StatusError, ResponseDecodeError)):
+            status, outcome, error = end.status, "error", type(end).__name__
+        else:
+            status, outcome, error = None, "transport", type(end).__name__
+        self.hooks.emit(
+            AttemptFinished(
+                call.operation, call.device_id, attempt, latency_s, status, outcome, error, endpoint
+            )
+        )
+
+    def _note_answer(self) -> None:
+        if self.health.succeeded(now_s=asyncio.get_running_loop().time()):
+            if not any(watcher.has_waiting() for watcher in self.circuit_watchers):
+                self.health.close()  # there is nothing to probe with: no more evidence is to be had
+            self._tell_circuit()
+            for watcher in tuple(self.circuit_watchers):
+                watcher.more_admitted()
+
+    def _note_failure(self, call: Call, error: APIError) -> None:
+        retry_after_s = None
+        match error:
+            case StatusError() if 500 <= error.status <= 599 or error.status in {408, 429}:
+                if error.status in {429, 503}:
+                    retry_after_s = error.retry_after_s
+            case TransportError() if not is_local(error):
+                pass
+            case ResponseDecodeError(from_intermediary=True):
+                pass
+            case ResponseDecodeError():
+                # The host works; what it says is not what the specification says.
+                self._note_answer()
+                return
+            case StatusError() if 400 <= error.status <= 499:
+                self._note_answer()  # the host works; it does not want this request, such as of a device that is gone
+                return
+            case _:
+                return
+        health = self.health
+        was_overlong = health.overlong_s is not None
+        now_s = asyncio.get_running_loop().time()
+        health.failed(
+            now_s=now_s,
+            retry_after_s=retry_after_s,
+            is_refusal=isinstance(error, RateLimitError),
+            is_login=error.path != call.path,
+        )
+        if health.overlong_s is not None and not was_overlong:
+            # Logged even if nobody watches.
+            self.hooks.emit(RetryAfterCapped(health.overlong_s, MAX_HOLD_S, self.exchange.origin.host))
+        if self._tell_circuit():
+            for watcher in tuple(self.circuit_watchers):
+                watcher.circuit_opened()
+
+    def _tell_circuit(self) -> bool:
+        circuit = self.health.circuit
+        if circuit == self._told_circuit:
+            return False
+        self._told_circuit = circuit
+        self.hooks.emit(CircuitChanged(circuit, self.exchange.origin.host))  # logged even if nobody watches
+        return True
+
+    def _limit_changed(self, old: int, new: int, reason: Reason) -> None:
+        if self.hooks:
+            self.hooks.emit(LimitChanged(old, new, reason))
+
+    def _permit_freed(self) -> None:
+        for watcher in tuple(self.circuit_watchers):
+            watcher.permit_freed()

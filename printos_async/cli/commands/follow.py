@@ -1,0 +1,90 @@
+"""``printos push --follow``: a pusher that is fed line by line, and what is seen of it meanwhile."""
+
+from __future__ import annotations
+
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any
+
+from attrs import frozen
+
+from printos_async._events import CircuitChanged
+from printos_async.cli.terminal.output import complain
+from printos_async.cli.terminal.pusher_line import PusherLine
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Mapping
+
+    from printos_async._client import PrintOSClient
+    from printos_async._delivery.pusher import StatusPusher
+    from printos_async._events import Event
+    from printos_async._models import StatusPush
+    from printos_async.cli.report.counts import Tally
+
+
+@frozen
+class FollowSettings:
+    """What the options of ``--follow`` say.
+
+    Attributes:
+        pusher: The arguments of ``PrintOSClient.status_pusher`` that were given.
+        drain_timeout_s: Seconds for draining at the end of a pipe; None for as long as it takes.
+    """
+
+    pusher: Mapping[str, Any]
+    drain_timeout_s: float | None
+
+    @property
+    def is_anything_given(self) -> bool:
+        """Whether there was any such option."""
+        return bool(self.pusher) or self.drain_timeout_s is not None
+
+
+class Follow:
+    """Pushes statuses as they come, for as long as they come, and drains.
+
+    Args:
+        settings: The options.
+        tally: Where the outcomes are counted, from the client's events.
+
+    Attributes:
+        unconfirmed: Devices whose newest status was acknowledged but, after the answer to another one was lost,
+            not sent once more: the other one may have landed on it.
+    """
+
+    def __init__(self, settings: FollowSettings, tally: Tally) -> None:
+        self._settings = settings
+        self._tally = tally
+        self._pusher: StatusPusher | None = None
+        self._waiting_for_room = 0
+        self._line = PusherLine()
+        self.unconfirmed = 0
+
+    def on_event(self, event: Event) -> None:
+        """Count outcomes, and say what an operator should know at once; a hook."""
+        self._tally.on_outcome(event)
+        if isinstance(event, CircuitChanged):
+            complain(
+                "the server seems down; it is asked once a second until it answers"
+                if event.circuit == "open"
+                else "the server is back"
+            )
+
+    async def run(self, client: PrintOSClient, statuses: AsyncGenerator[StatusPush, None]) -> None:
+        """Push until the statuses end, and drain; cancelling gives up what is not sent."""
+        pusher = self._pusher = client.status_pusher(**self._settings.pusher)
+        try:
+            async with aclosing(pusher), aclosing(statuses):
+                async for push in statuses:
+                    self._waiting_for_room = 1
+                    await pusher.put(push.device_id, push.status)
+                    self._waiting_for_room = 0
+                await pusher.drain(self._settings.drain_timeout_s)
+        finally:
+            open_devices = self._tally.open_devices - self._waiting_for_room
+            self.unconfirmed = pusher.stats().active_devices - open_devices
+
+    def sample(self) -> str:
+        """Describe this moment in one line."""
+        if self._pusher is None:
+            return ""
+        return self._line.describe(self._pusher.stats(), retries=self._tally.retries)

@@ -1,0 +1,234 @@
+"""``printos outbox``: a look into an outbox, and what an operator may do there."""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import typer
+
+from printos_async._checks import require_number
+from printos_async.cli.options import connection
+from printos_async.cli.options.outbox import OutboxUrl, opened_outbox, outbox_url
+from printos_async.cli.terminal.output import EXIT_FAILED, CommandError, complain, say, say_json, say_rows
+from printos_async.outbox import DeadLetter, SqlOutbox
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Look into an outbox: what waits, and what was given up. Changes only what belongs to this account.",
+)
+T = TypeVar("T")
+
+_AsJson = Annotated[
+    bool, typer.Option("--json", help="Write one JSON object to standard output, and nothing else.")
+]
+
+
+@app.command()
+def stats(
+    *,
+    as_json: _AsJson = False,
+    outbox: OutboxUrl = None,
+    base_url: connection.BaseUrl = None,
+    key: connection.Key = None,
+    secret_file: connection.SecretFile = None,
+    login: connection.Login = None,
+    password_file: connection.PasswordFile = None,
+    insecure_http: connection.InsecureHttp = False,
+) -> None:
+    """Count what is in the outbox."""
+    connection = _connection(base_url, key, secret_file, login, password_file, insecure_http=insecure_http)
+    counts = _run(outbox, connection, lambda opened: opened.stats())
+    if as_json:
+        say_json(
+            {
+                "devices": counts.devices,
+                "waiting": counts.waiting,
+                "claimed": counts.claimed,
+                "failed": counts.failed,
+                "workers": counts.workers,
+                "oldestWaitingS": counts.oldest_waiting_s,
+            }
+        )
+        return
+    oldest = "" if counts.oldest_waiting_s is None else f", the oldest for {counts.oldest_waiting_s:,.1f} s"
+    say(
+        f"{counts.devices:,} devices: {counts.waiting:,} wait{oldest} ({counts.claimed:,} of them claimed by "
+        f"{counts.workers:,} workers), {counts.failed:,} failed"
+    )
+
+
+@app.command()
+def failed(
+    *,
+    limit: Annotated[int, typer.Option(min=1, help="Statuses at most.")] = 100,
+    after: Annotated[
+        str, typer.Option(metavar="DEVICE", help="Start behind this device.", show_default=False)
+    ] = "",
+    as_lines: Annotated[
+        bool, typer.Option("--lines", help="Write the statuses as JSON lines that printos push reads.")
+    ] = False,
+    as_json: _AsJson = False,
+    outbox: OutboxUrl = None,
+    base_url: connection.BaseUrl = None,
+    key: connection.Key = None,
+    secret_file: connection.SecretFile = None,
+    login: connection.Login = None,
+    password_file: connection.PasswordFile = None,
+    insecure_http: connection.InsecureHttp = False,
+) -> None:
+    """List the statuses that were given up, in the order of their devices."""
+    if as_lines and as_json:
+        raise CommandError("--lines and --json exclude each other; give one of them")
+    connection = _connection(base_url, key, secret_file, login, password_file, insecure_http=insecure_http)
+    letters = _run(outbox, connection, lambda opened: opened.failed(limit=limit, after=after))
+    last = letters[-1].device_id if len(letters) == limit else None
+    if as_json:
+        say_json({"failed": [_to_json(letter) for letter in letters], "nextAfter": last})
+        return
+    if as_lines:
+        for letter in letters:
+            found = _status_of(letter)
+            if isinstance(found, dict):
+                say(json.dumps({"deviceId": letter.device_id, **found}))
+            else:
+                complain(f"the status of {letter.device_id} is damaged, and left out")
+    else:
+        rows = [
+            (letter.device_id, letter.attempts, f"{letter.failed_age_s:.0f}", letter.error)
+            for letter in letters
+        ]
+        say_rows(("device", "attempts", "seconds ago", "error"), rows)
+    if last is not None:
+        complain(f"there may be more; go on with --after {last}")
+
+
+@app.command()
+def requeue(
+    devices: Annotated[
+        list[str] | None, typer.Argument(metavar="[DEVICE]...", help="Devices.", show_default=False)
+    ] = None,
+    *,
+    all_devices: Annotated[bool, typer.Option("--all", help="All that were given up.")] = False,
+    as_json: _AsJson = False,
+    outbox: OutboxUrl = None,
+    base_url: connection.BaseUrl = None,
+    key: connection.Key = None,
+    secret_file: connection.SecretFile = None,
+    login: connection.Login = None,
+    password_file: connection.PasswordFile = None,
+    insecure_http: connection.InsecureHttp = False,
+) -> None:
+    """Let statuses that were given up be sent again.
+
+    Exit codes: 0 requeued, 1 nothing was given up of a device that was named, 2 usage or configuration.
+    """
+    if bool(devices) == all_devices:
+        raise CommandError("name the devices whose statuses are to be sent again, or give --all")
+    connection = _connection(base_url, key, secret_file, login, password_file, insecure_http=insecure_http)
+    named = list(dict.fromkeys(devices or ()))
+    not_found: list[str] = []
+
+    async def requeue_all(opened: SqlOutbox) -> int:
+        if all_devices:
+            return await opened.requeue()
+        count = 0
+        for device_id in named:  # one by one, for the outbox only says how many there were
+            requeued = await opened.requeue([device_id])
+            count += requeued
+            if not requeued:
+                not_found.append(device_id)
+        return count
+
+    count = _run(outbox, connection, requeue_all)
+    _say_count("requeued", count, as_json=as_json)
+    if not_found:
+        complain(f"nothing was given up of {', '.join(not_found)}; printos outbox failed lists what was")
+        raise typer.Exit(EXIT_FAILED)
+
+
+@app.command()
+def purge(
+    *,
+    only_failed: Annotated[
+        bool, typer.Option("--failed", help="Forget statuses that were given up, instead of delivered ones.")
+    ] = False,
+    older_than_s: Annotated[
+        float, typer.Option("--older-than", min=0.0, help="Only what has ended at least so many seconds ago.")
+    ] = 0.0,
+    as_json: _AsJson = False,
+    outbox: OutboxUrl = None,
+    base_url: connection.BaseUrl = None,
+    key: connection.Key = None,
+    secret_file: connection.SecretFile = None,
+    login: connection.Login = None,
+    password_file: connection.PasswordFile = None,
+    insecure_http: connection.InsecureHttp = False,
+) -> None:
+    """Forget devices that stay after their newest status was delivered; what waits is never forgotten."""
+    require_number("--older-than", older_than_s, 0)
+    connection = _connection(base_url, key, secret_file, login, password_file, insecure_http=insecure_http)
+    count = _run(
+        outbox, connection, lambda opened: opened.purge(failed=only_failed, older_than_s=older_than_s)
+    )
+    _say_count("purged", count, as_json=as_json)
+
+
+def _say_count(done: str, count: int, *, as_json: bool) -> None:
+    if as_json:
+        say_json({done: count})
+    else:
+        say(f"{count:,} {done}")
+
+
+def _status_of(letter: DeadLetter) -> Any:
+    """Return the status, None if it is damaged."""
+    try:
+        return json.loads(letter.body)
+    except ValueError:
+        return None
+
+
+def _to_json(letter: DeadLetter) -> dict[str, Any]:
+    return {
+        "deviceId": letter.device_id,
+        "seq": letter.seq,
+        "status": _status_of(letter),
+        "attempts": letter.attempts,
+        "error": letter.error,
+        "failedAgeS": letter.failed_age_s,
+    }
+
+
+def _connection(
+    base_url: str | None,
+    key: str | None,
+    secret_file: Path | None,
+    login: str | None,
+    password_file: Path | None,
+    *,
+    insecure_http: bool,
+) -> connection.Connection:
+    return connection.Connection(
+        base_url=base_url,
+        key=key,
+        secret_file=secret_file,
+        login=login,
+        password_file=password_file,
+        timeout_s=connection.DEFAULT_TIMEOUT_S,
+        max_attempts=connection.DEFAULT_MAX_ATTEMPTS,
+        insecure_http=insecure_http,
+    )
+
+
+def _run(given: str | None, connection: connection.Connection, use: Callable[[SqlOutbox], Awaitable[T]]) -> T:
+    """Use the outbox that belongs to the base URL and the credentials."""
+    url = outbox_url(given)
+    settings = connection.resolve()  # outside of the event loop: it may ask for a secret on the terminal
+
+    async def run() -> T:
+        async with settings.make_client() as client, opened_outbox(url, client.account) as outbox:
+            return await use(outbox)
+
+    return asyncio.run(run())

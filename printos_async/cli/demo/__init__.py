@@ -1,0 +1,1 @@
+"""What ``printos demo`` runs, and its report."""

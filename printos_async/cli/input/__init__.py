@@ -1,0 +1,1 @@
+"""Files of devices and statuses, read line by line."""

@@ -1,0 +1,177 @@
+"""Where PrintOS is and who calls: from options, then from the environment."""
+
+import os
+import shlex
+import stat
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from attrs import frozen
+
+from printos_async._client import PrintOSClient
+from printos_async._config import PRODUCTION_URL
+from printos_async._events import Hook
+from printos_async.cli.terminal.output import CommandError, complain
+
+from .client import ClientSettings
+
+_MAX_SECRET_BYTES = 64 * 1024
+_PANEL = "Connection"
+
+BaseUrl = Annotated[
+    str | None,
+    typer.Option(
+        help=f"Where PrintOS is; else PRINTOS_BASE_URL, else {PRODUCTION_URL}.",
+        rich_help_panel=_PANEL,
+        show_default=False,
+    ),
+]
+Key = Annotated[
+    str | None,
+    typer.Option(
+        help="Device key; else PRINTOS_KEY. Its secret: PRINTOS_SECRET, --secret-file or a prompt.",
+        rich_help_panel=_PANEL,
+        show_default=False,
+    ),
+]
+SecretFile = Annotated[
+    Path | None,
+    typer.Option(
+        help="File that holds the key's secret.",
+        rich_help_panel=_PANEL,
+        show_default=False,
+    ),
+]
+Login = Annotated[
+    str | None,
+    typer.Option(
+        help="Device login; else PRINTOS_LOGIN. Its password: PRINTOS_PASSWORD, --password-file or a prompt.",
+        rich_help_panel=_PANEL,
+        show_default=False,
+    ),
+]
+PasswordFile = Annotated[
+    Path | None,
+    typer.Option(
+        help="File that holds the login's password.",
+        rich_help_panel=_PANEL,
+        show_default=False,
+    ),
+]
+TimeoutS = Annotated[
+    float, typer.Option("--timeout", min=0.001, help="Seconds for each request.", rich_help_panel=_PANEL)
+]
+MaxInFlight = Annotated[int, typer.Option(min=1, help="Requests in flight at once.", rich_help_panel=_PANEL)]
+MaxAttempts = Annotated[
+    int, typer.Option(min=1, help="Requests for one status at most.", rich_help_panel=_PANEL)
+]
+InsecureHttp = Annotated[
+    bool,
+    typer.Option(
+        "--insecure-http",
+        help="Allow plain HTTP to another machine, which shows everything to the network.",
+        rich_help_panel=_PANEL,
+    ),
+]
+
+DEFAULT_TIMEOUT_S = 10.0
+DEFAULT_MAX_IN_FLIGHT = 64
+DEFAULT_MAX_ATTEMPTS = 5
+
+
+@frozen(kw_only=True)
+class Connection:
+    """The options of every command that talks to PrintOS."""
+
+    base_url: str | None
+    key: str | None
+    secret_file: Path | None
+    login: str | None
+    password_file: Path | None
+    timeout_s: float
+    max_attempts: int
+    insecure_http: bool
+    max_in_flight: int = DEFAULT_MAX_IN_FLIGHT
+
+    def make_client(self, *, hooks: Iterable[Hook] = ()) -> PrintOSClient:
+        """Make a client from these options and the environment; may ask for the secret on the terminal.
+
+        Raises:
+            ConfigurationError: A setting is missing, contradictory or unsafe.
+            CommandError: A file cannot be read.
+        """
+        return self.resolve().make_client(hooks=hooks)
+
+    def resolve(self) -> ClientSettings:
+        """Give what these options and the environment say; may ask for the secret on the terminal.
+
+        Raises:
+            CommandError: A file cannot be read, or options contradict each other.
+        """
+        return ClientSettings(
+            base_url=self.base_url or os.environ.get("PRINTOS_BASE_URL") or PRODUCTION_URL,
+            credentials=self._credentials(os.environ),
+            timeout_s=self.timeout_s,
+            max_in_flight=self.max_in_flight,
+            max_attempts=self.max_attempts,
+            insecure_http=self.insecure_http,
+        )
+
+    def _credentials(self, env: Mapping[str, str]) -> dict[str, str]:
+        """Give the environment as if the options had been set there."""
+        by_key = self.key is not None or self.secret_file is not None
+        by_login = self.login is not None or self.password_file is not None
+        if by_key and by_login:
+            raise CommandError("--key and --login exclude each other; give one of them")
+        names = ["PRINTOS_KEY", "PRINTOS_SECRET", "PRINTOS_LOGIN", "PRINTOS_PASSWORD"]
+        if by_key or by_login:  # then the other pair of the environment does not count
+            names = names[:2] if by_key else names[2:]
+        found = {name: env[name] for name in names if env.get(name)}
+        options = {"PRINTOS_KEY": self.key, "PRINTOS_LOGIN": self.login}
+        found |= {name: value for name, value in options.items() if value is not None}
+        for name, path in (("PRINTOS_SECRET", self.secret_file), ("PRINTOS_PASSWORD", self.password_file)):
+            if path is not None:
+                found[name] = read_secret(path)
+        if sys.stdin is not None and sys.stdin.isatty():
+            for name, secret in (("PRINTOS_KEY", "PRINTOS_SECRET"), ("PRINTOS_LOGIN", "PRINTOS_PASSWORD")):
+                if name in found and secret not in found:
+                    found[secret] = typer.prompt(f"{secret} for {found[name]}", hide_input=True, err=True)
+        return found
+
+
+def read_secret(path: Path) -> str:
+    """Give the secret in a file, without the line end that editors put there.
+
+    Warns on standard error if other users may read the file too.
+
+    Raises:
+        CommandError: It cannot be read, or is no secret.
+    """
+    try:
+        with path.open("rb") as file:
+            _warn_of_other_readers(path, os.fstat(file.fileno()))
+            content = file.read(_MAX_SECRET_BYTES + 1)
+    except OSError as error:
+        raise CommandError(f"cannot read {path}: {error.strerror}") from error
+    try:
+        secret = content.decode("utf-8-sig").rstrip("\r\n")
+    except UnicodeDecodeError:
+        secret = ""
+    if not secret or len(content) > _MAX_SECRET_BYTES:
+        raise CommandError(f"{path} holds no secret; it must be one line of UTF-8 text")
+    return secret
+
+
+def _warn_of_other_readers(path: Path, status: os.stat_result) -> None:
+    if sys.platform == "win32" or not stat.S_ISREG(status.st_mode):
+        return
+    # What belongs to root may be meant for this process's group: then it is read by that right.
+    is_own = status.st_uid == os.geteuid()
+    if status.st_mode & (stat.S_IROTH | stat.S_IRGRP if is_own else stat.S_IROTH):
+        complain(
+            f"warning: other users may read the secret in {path} (mode {stat.S_IMODE(status.st_mode):04o}); "
+            f"take the right away with chmod {'go' if is_own else 'o'}-r {shlex.quote(str(path))}"
+        )

@@ -1,0 +1,1 @@
+"""What became of the statuses of one command."""

@@ -1,0 +1,80 @@
+"""Files to which statuses are written: this user's own, and never by a symbolic link."""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+import sys
+from typing import TYPE_CHECKING
+
+from printos_async.cli.terminal.output import CommandError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_FLAGS = os.O_RDWR | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+# Links to what this process has open already, such as that of a shell's >(...): nobody else can make them.
+_OWN_DESCRIPTORS = ("/dev/stdout", "/dev/stderr", "/dev/fd/", "/proc/self/fd/")
+
+
+def open_private(path: Path, *, flags: int = 0) -> io.FileIO:
+    """Return a file, open to be read and written, at its end; a new one is readable by its owner alone.
+
+    In a directory such as ``/tmp`` somebody else may have put a link or a file of their own under this name. Both
+    are refused, so that no other file is written to and nobody else gets the statuses.
+
+    Half a line at the end, which a process that was killed may have left, is ended.
+
+    Args:
+        path: The file; made if it is not there.
+        flags: More flags for ``os.open``.
+
+    Raises:
+        CommandError: It cannot be written, or is refused.
+    """
+    try:
+        file = io.FileIO(_open(path, flags), "r+")
+        problem = _problem(os.fstat(file.fileno()))
+        if problem is None:
+            _end_last_line(file)
+            return file
+        file.close()
+    except OSError as error:
+        problem = str(error.strerror)
+    raise CommandError(f"cannot write {path}: {problem}")
+
+
+def _open(path: Path, flags: int) -> int:
+    flags |= _FLAGS
+    if str(path).startswith(_OWN_DESCRIPTORS):
+        flags &= ~getattr(os, "O_NOFOLLOW", 0)
+    elif path.is_symlink():
+        raise CommandError(
+            f"cannot write {path}: it is a symbolic link, by which somebody could have another file written to; "
+            "give the path that it leads to, or delete the link"
+        )
+    try:
+        return os.open(path, flags)
+    except FileNotFoundError:
+        return os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o600)
+
+
+def _problem(status: os.stat_result) -> str | None:
+    if stat.S_ISCHR(status.st_mode):
+        return None  # a device such as /dev/null, which only an administrator can make
+    if not stat.S_ISREG(status.st_mode) and not stat.S_ISFIFO(status.st_mode):
+        return "it is not a regular file; give another one"
+    if sys.platform != "win32" and status.st_uid != os.geteuid():
+        return (
+            f"it belongs to another user (uid {status.st_uid}, this process has {os.geteuid()}); "
+            "run as that user, change the owner, or give another file"
+        )
+    return None
+
+
+def _end_last_line(file: io.FileIO) -> None:
+    if stat.S_ISREG(os.fstat(file.fileno()).st_mode) and file.seek(0, os.SEEK_END):
+        file.seek(-1, os.SEEK_END)
+        if file.read(1) != b"\n":
+            file.write(b"\n")
