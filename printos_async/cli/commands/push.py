@@ -129,7 +129,7 @@ def push(
     if processes > 1 and (follow or spool_url is not None):
         raise CommandError(f"{'--follow' if follow else '--spool'} takes one process; leave --processes out")
     chosen_format = format_of(file, file_format)
-    connection = connection.Connection(
+    server = connection.Connection(
         base_url=base_url,
         key=key,
         secret_file=secret_file,
@@ -151,7 +151,7 @@ def push(
             rejected = stack.enter_context(open_private(bad_lines, flags=os.O_APPEND))
             _refuse_same_file(source, rejected.fileno(), "--bad-lines")
         # Made here, outside of the event loop: it may ask for a secret on the terminal.
-        client_settings = None if dry_run else connection.resolve()
+        client_settings = None if dry_run else server.resolve()
         job = PushJob(
             source=source,
             file_format=chosen_format,
