@@ -153,14 +153,15 @@ def test_five_attempts_take_their_backoff_however_many_tokens_there_are(seed: in
     assert failures.opened <= 1
 
 
-@pytest.mark.parametrize(("share", "given_up"), [(0.1, 0), (0.5, 75)], ids=["10 %", "50 %"])
+@pytest.mark.parametrize(("share", "given_up"), [(0.1, 0), (0.5, 94)], ids=["10 %", "50 %"])
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_host_that_fails_now_and_then_costs_no_more_statuses_than_the_attempts_say(
     share: float, given_up: int, seed: int
 ) -> None:
     failures = RandomFailures(share, seed=seed)
-    stats = run(failures.play(devices=2_000, window_s=400.0))
-    assert stats.failed <= given_up  # 2,000 times share ** 5 are 0.02 and 62
+    stats = run(failures.play(devices=2_000, window_s=600.0))
+    # 2,000 times share ** 5 are 0.02 and 62, with a standard deviation of 8.
+    assert stats.failed <= given_up
     assert stats.pending == 0
 
 
