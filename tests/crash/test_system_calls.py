@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 CALLS = ("pwrite64", "fdatasync")
 DEVICES, ROUNDS = 3, 4
-HANDFUL = 2  # of each call
+HANDFUL = 3  # of each call
 
 
 def cannot_inject() -> str:
