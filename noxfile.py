@@ -138,9 +138,10 @@ def pythons(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none", default=False)
 def crash(session: nox.Session) -> None:
-    """Kill processes and the database server 250 times, and fail every write in turn; what was accepted stays."""
+    """Run the long forms of the tests that kill processes and the database server, fail writes, and soak."""
     environment = _dev_environment(session)
-    files = ["tests/crash", *(f"tests/outbox/test_{name}.py" for name in ("crash", "damage", "disk_full"))]
+    outbox = (f"tests/outbox/test_{name}.py" for name in ("crash", "damage", "disk_full", "model"))
+    files = ["tests/crash", *outbox, "tests/codegen/test_killed.py", "tests/test_soak.py"]
     session.run(
         *(str(environment / BIN / "python"), "-m", "pytest", *(session.posargs or files)),
         env={"PRINTOS_LONG_TESTS": "1"},
