@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 PUTTER = Path(__file__).with_name("putter.py")
 ROOT = Path(__file__).parents[2]
 LONG = bool(os.environ.get("PRINTOS_LONG_TESTS"))
-KILLS = 200 if LONG else 10
-SERVER_KILLS = 50 if LONG else 3
+KILLS = 200 if LONG else 5
+SERVER_KILLS = 50 if LONG else 2
 DEVICES, COUNT = 4, 40
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import uuid
 from typing import TYPE_CHECKING, Any
 
@@ -143,7 +144,7 @@ def comparable(answer: Any, floor: int) -> Any:
 
 @settings(
     deadline=None,
-    max_examples=60,
+    max_examples=60 if os.environ.get("PRINTOS_LONG_TESTS") else 25,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(steps=st.lists(operations, min_size=5, max_size=40))
