@@ -170,6 +170,33 @@ def test_the_reference_shows_nothing_twice() -> None:
     assert sorted(set(REFERENCE)) == sorted(REFERENCE)
 
 
+def test_the_map_of_the_packages_is_complete_and_every_path_on_it_exists() -> None:
+    page = (DOCS / "development.md").read_text("utf-8")
+    package = ROOT / "printos_async"
+    [table] = re.findall(
+        r"^\| package \| job \| read first \|\n\|[-|]+\n(.*?)\n\n", page, re.DOTALL | re.MULTILINE
+    )
+    rows = [[re.findall(r"`([^`]+)`", cell) for cell in row.split("|")[1:4]] for row in table.splitlines()]
+    named = {name for names, _, _ in rows for name in names}
+    there = {path.stem for path in package.iterdir() if not path.name.startswith("__")} - {"py"}
+    assert there <= named
+    assert {name for name in named if not (package / name).is_dir()} <= {
+        path.stem for path in package.glob("*.py")
+    }
+    assert [
+        path for [folder, *_], _, first in rows for path in first if not (package / folder / path).is_file()
+    ] == []
+    [table] = re.findall(r"^\| … this \| look here \|\n\|[-|]+\n(.*?)\n\n", page, re.DOTALL | re.MULTILINE)
+    assert [path for path in re.findall(r"`([^`]+)`", table) if not (package / path).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES[2:], ids=name_of)
+def test_every_path_of_the_repository_exists(page: Path) -> None:
+    folders = "benchmarks|docs|examples|generated|printos_async|spec|tests"
+    paths = re.findall(rf"`((?:{folders})/[^`\s]*)`", page.read_text("utf-8"))
+    assert [path for path in paths if not (ROOT / path).exists()] == []
+
+
 def test_every_dependency_and_extra_has_a_reason() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     text = (DOCS / "dependencies.md").read_text("utf-8").lower()
