@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import sys
 import tarfile
@@ -54,10 +55,15 @@ def codegen(session: nox.Session) -> None:
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """Build the documentation; a broken link or a page outside the navigation fails."""
+    """Build the documentation; a broken link, a page outside the navigation and a foreign host fail."""
     session.install(*_requirements("docs"))
     site = Path(session.create_tmp()).resolve() / "site"
     session.run("mkdocs", "build", "--strict", "--config-file", "docs/mkdocs.yml", "--site-dir", str(site))
+    # Readers without access to the internet see the whole site, and nobody learns what they read.
+    foreign = re.compile(r"""<(?:script|img|iframe|link)\b[^>]*\b(?:src|href)=["'](?:https?:)?//[^"']*""")
+    for page in site.rglob("*.html"):
+        if loaded := foreign.search(page.read_text("utf-8")):
+            session.error(f"{page.relative_to(site)} loads from another host: {loaded[0]}")
 
 
 @nox.session
