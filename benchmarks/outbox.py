@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
     from .loops import Loop
 
+    AnyOutbox = MemoryOutbox | SqlOutbox
+
 _PUTTERS = 64
 _SMALL = 1_000
 _BODY = b'{"status":"DS_PRINTING","metrics":{"pagesTotal":1234567,"inkLevel":0.4375}}'
@@ -44,7 +46,7 @@ def names_of(devices: int, seed: int) -> list[str]:
     return [f"{dice.getrandbits(128):032x}" for _ in range(devices)]
 
 
-async def _fill(outbox: Outbox, names: Sequence[str]) -> float:
+async def _fill(outbox: AnyOutbox, names: Sequence[str]) -> float:
     """Let these devices wait, and not be sent for long."""
     if (await outbox.stats()).waiting >= len(names):
         return 0.0
@@ -58,7 +60,7 @@ async def _fill(outbox: Outbox, names: Sequence[str]) -> float:
     return 0.0
 
 
-async def _put_rate(outbox: Outbox, names: Sequence[str], duration_s: float) -> float:
+async def _put_rate(outbox: AnyOutbox, names: Sequence[str], duration_s: float) -> float:
     """Give statuses per second."""
     count = 0
     end = time.perf_counter() + duration_s
@@ -101,8 +103,8 @@ def _run(loop: Loop, main: Callable[[], Coroutine[None, None, float]]) -> float:
         return runner.run(main())
 
 
-def _measure(arguments: argparse.Namespace, kind: str, make: Callable[[str], Outbox]) -> None:
-    async def on(account: str, use: Callable[[Outbox], Coroutine[None, None, float]]) -> float:
+def _measure(arguments: argparse.Namespace, kind: str, make: Callable[[str], AnyOutbox]) -> None:
+    async def on(account: str, use: Callable[[AnyOutbox], Coroutine[None, None, float]]) -> float:
         outbox = make(account)
         await outbox.open(account)
         try:
@@ -130,7 +132,7 @@ def _measure(arguments: argparse.Namespace, kind: str, make: Callable[[str], Out
 def _compare(
     arguments: argparse.Namespace,
     kind: str,
-    on: Callable[[str, Callable[[Outbox], Coroutine[None, None, float]]], Coroutine[None, None, float]],
+    on: Callable[[str, Callable[[AnyOutbox], Coroutine[None, None, float]]], Coroutine[None, None, float]],
     what: str,
     fleets: Mapping[str, Sequence[str]],
 ) -> None:
@@ -163,8 +165,8 @@ def main() -> None:
     arguments = parser.parse_args()
     kinds = [*arguments.kinds]
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
-        memory: dict[str, Outbox] = {}
-        makers: dict[str, Callable[[str], Outbox]] = {
+        memory: dict[str, AnyOutbox] = {}
+        makers: dict[str, Callable[[str], AnyOutbox]] = {
             "memory": lambda account: memory.setdefault(account, MemoryOutbox()),
             # A file for each: the accounts of a database share its size.
             "sqlite": lambda account: SqlOutbox(f"sqlite+aiosqlite:///{folder}/{account}.db"),

@@ -177,7 +177,7 @@ class MemoryOutbox:
         ]
 
     async def stats(self) -> OutboxStats:
-        """As ``Outbox.stats``."""
+        """As ``OutboxAdministration.stats``."""
         state, now = self._opened(), self._clock()
         waiting = [row for row in state.rows.values() if row.waits]
         oldest = min((row.waiting_since for row in waiting), default=None)
@@ -191,7 +191,7 @@ class MemoryOutbox:
         )
 
     async def failed(self, *, limit: int = 100, after: str = "") -> list[DeadLetter]:
-        """As ``Outbox.failed``."""
+        """As ``OutboxAdministration.failed``."""
         state, now = self._opened(), self._clock()
         dead = [row for row in state.rows.values() if row.is_dead and row.device_id > after]
         return [
@@ -202,7 +202,7 @@ class MemoryOutbox:
         ]
 
     async def requeue(self, device_ids: Iterable[str] | None = None) -> int:
-        """As ``Outbox.requeue``."""
+        """As ``OutboxAdministration.requeue``."""
         state, now = self._opened(), self._clock()
         names = list(state.rows) if device_ids is None else dict.fromkeys(device_ids)
         dead = [state.rows[name] for name in names if name in state.rows and state.rows[name].is_dead]
@@ -215,7 +215,7 @@ class MemoryOutbox:
         return len(dead)
 
     async def purge(self, *, failed: bool = False, older_than_s: float = 0.0) -> int:
-        """As ``Outbox.purge``."""
+        """As ``OutboxAdministration.purge``."""
         state, now = self._opened(), self._clock()
         gone = [
             row

@@ -287,6 +287,21 @@ class Outbox(Protocol):
         """
         ...
 
+
+class PrivateOutbox(Outbox, Protocol):
+    """An outbox of one process. It serves one pusher, which takes everything and gives back what it has not sent."""
+
+    async def claim_all(self, owner: int) -> list[Claim]:
+        """Take ownership of every device with a waiting status that nobody owns, whether its time has come or not."""
+        ...
+
+
+class OutboxAdministration(Protocol):
+    """Operators' side of an open outbox: counts, dead letters, purging. A pusher uses ``Outbox`` alone.
+
+    Every method raises ``OutboxError`` where the outbox cannot be read or written.
+    """
+
     async def stats(self) -> OutboxStats:
         """Count the account's rows."""
         ...
@@ -315,12 +330,4 @@ class Outbox(Protocol):
         Returns:
             How many there were.
         """
-        ...
-
-
-class PrivateOutbox(Outbox, Protocol):
-    """An outbox of one process. It serves one pusher, which takes everything and gives back what it has not sent."""
-
-    async def claim_all(self, owner: int) -> list[Claim]:
-        """Take ownership of every device with a waiting status that nobody owns, whether its time has come or not."""
         ...

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from printos_async.outbox import Draft, MemoryOutbox, Outbox, SqlOutbox
+from printos_async.outbox import Draft, MemoryOutbox, Outbox, OutboxAdministration, SqlOutbox
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -26,10 +26,14 @@ def draft(device_id: str, word: str = "DS_ON") -> Draft:
     return Draft(device_id, b'{"status":"%b"}' % word.encode())
 
 
+class AdministeredOutbox(Outbox, OutboxAdministration, Protocol):
+    """What every outbox of this package is."""
+
+
 class Store(Protocol):
     """Where statuses are kept; tests move its clock instead of waiting."""
 
-    async def open(self, account: str = ACCOUNT) -> Outbox:
+    async def open(self, account: str = ACCOUNT) -> AdministeredOutbox:
         """Give an outbox on this store, open; another one each time if the store is shared."""
         ...
 
@@ -41,7 +45,7 @@ class MemoryStore:
         self._offset_s = 0.0
         self._outbox = MemoryOutbox(lease_s=LEASE_S, clock=lambda: time.monotonic() + self._offset_s)
 
-    async def open(self, account: str = ACCOUNT) -> Outbox:
+    async def open(self, account: str = ACCOUNT) -> AdministeredOutbox:
         await self._outbox.aclose()
         await self._outbox.open(account)
         return self._outbox

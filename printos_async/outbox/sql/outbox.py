@@ -147,19 +147,19 @@ class SqlOutbox:
         return await self._opened().progress(device_ids)
 
     async def stats(self) -> OutboxStats:
-        """As ``Outbox.stats``."""
+        """As ``OutboxAdministration.stats``."""
         return await self._opened().stats()
 
     async def failed(self, *, limit: int = 100, after: str = "") -> list[DeadLetter]:
-        """As ``Outbox.failed``."""
+        """As ``OutboxAdministration.failed``."""
         return await self._opened().failed(limit=limit, after=after)
 
     async def requeue(self, device_ids: Iterable[str] | None = None) -> int:
-        """As ``Outbox.requeue``."""
+        """As ``OutboxAdministration.requeue``."""
         return await self._opened().requeue(device_ids)
 
     async def purge(self, *, failed: bool = False, older_than_s: float = 0.0) -> int:
-        """As ``Outbox.purge``."""
+        """As ``OutboxAdministration.purge``."""
         return await self._opened().purge(failed=failed, older_than_s=older_than_s)
 
     def _tell(self, what: SetAside) -> None:
