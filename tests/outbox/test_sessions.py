@@ -42,9 +42,9 @@ async def opened(url: str, lease_s: float = LEASE_S) -> AsyncIterator[SqlOutbox]
 
 def drivers(outbox: SqlOutbox) -> list[object]:
     """Give asyncpg's connections that lie in the pool."""
-    assert outbox._rows is not None
-    assert outbox._rows._database._sessions is not None
-    return [*outbox._rows._database._sessions._idle]
+    assert outbox._session is not None
+    assert outbox._session.database._sessions is not None
+    return [*outbox._session.database._sessions._idle]
 
 
 async def make_read_only(server: PostgresServer, url: str) -> None:

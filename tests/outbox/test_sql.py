@@ -14,8 +14,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from printos_async import ConfigurationError, OutboxError, SqlOutbox
 from printos_async.outbox import Finish
-from printos_async.outbox.sql import forgetting
-from printos_async.outbox.sql import outbox as module
+from printos_async.outbox.sql import deletion, url
 from printos_async.outbox.sql.tables import MIGRATIONS, prepare
 
 from .stores import ACCOUNT, LEASE_S, draft, sql_store
@@ -56,7 +55,7 @@ def test_a_lease_has_a_length(lease_s: float) -> None:
 
 
 def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "find_spec", lambda name: None if name == "sqlalchemy" else object())
+    monkeypatch.setattr(url, "find_spec", lambda name: None if name == "sqlalchemy" else object())
     with pytest.raises(ConfigurationError, match=r"pip install 'printos-async\[sql\]'"):
         SqlOutbox("sqlite+aiosqlite:///spool.db")
     with pytest.raises(ConfigurationError, match=r"pip install 'printos-async\[postgres\]'"):
@@ -210,8 +209,8 @@ async def test_a_cancelled_claim_is_found_again(database: SqlStore) -> None:
     claiming.cancel()
     with pytest.raises(asyncio.CancelledError):
         await claiming
-    assert outbox._rows is not None
-    await outbox._rows._background.settle()
+    assert outbox._session is not None
+    await outbox._session.background.settle()
     found = await outbox.newer(owner, 10)
     assert sorted(claim.device_id for claim in found) == ["a", "b"]
 
@@ -259,7 +258,7 @@ async def test_a_server_that_is_gone_is_an_error_and_used_again_when_it_is_back(
 
 
 async def test_purging_goes_on_until_all_is_gone(database: SqlStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(forgetting, "_PURGED_AT_ONCE", 7)
+    monkeypatch.setattr(deletion, "_ROWS_AT_ONCE", 7)
     outbox = await database.open()
     owner = await outbox.join()
     names = [f"dev-{index}" for index in range(50)]

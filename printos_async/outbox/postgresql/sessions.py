@@ -18,7 +18,6 @@ import secrets
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
 
-from attrs import frozen
 from sqlalchemy import URL, event
 from sqlalchemy.exc import DBAPIError, DisconnectionError
 from sqlalchemy.ext.asyncio import create_async_engine
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+    from .limits import Limit
     from .url import Host, Server
 
     Answer = TypeVar("Answer")
@@ -47,26 +47,6 @@ _END = (
     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
     " WHERE pid = ANY($1::int[]) AND usename = current_user AND application_name = $2"
 )
-
-
-@frozen
-class Limit:
-    """How long a call may take.
-
-    Attributes:
-        total_s: With all attempts, and with waiting for a connection.
-        is_long: Whether a statement may take its time. Its connection is tried out before, and the total is the only
-            limit then; otherwise the first attempt has a limit of its own.
-    """
-
-    total_s: float
-    is_long: bool = False
-
-
-# Two of them, one after the other, are over within 15 s: a put may have to wait for the one before it.
-PROMPT = Limit(7.0)
-USUAL = Limit(30.0)
-LONG = Limit(600.0, is_long=True)
 
 
 class NoAnswerError(TimeoutError):

@@ -14,7 +14,8 @@ from printos_async._errors import OutboxError
 from printos_async._logging import withhold_values
 from printos_async._redaction import redact
 from printos_async.outbox.postgresql.errors import advice, passes, state_of
-from printos_async.outbox.postgresql.sessions import USUAL, NoAnswerError, Sessions
+from printos_async.outbox.postgresql.limits import USUAL
+from printos_async.outbox.postgresql.sessions import NoAnswerError, Sessions
 from printos_async.outbox.sqlite.engine import SqliteFile
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
 
     from printos_async._clock import MachineClock
-    from printos_async.outbox.postgresql.sessions import Limit
+    from printos_async.outbox.postgresql.limits import Limit
     from printos_async.outbox.postgresql.url import Server
     from printos_async.outbox.sqlite.spool import SetAside
 
@@ -107,7 +108,7 @@ class Database:
         outlives_power: bool = True,
         within: Limit = USUAL,
     ) -> Sequence[Row[Any]]:
-        """Give the rows of a statement.
+        """Run a statement in a transaction of its own, and return its rows; none if it returns no rows.
 
         Args:
             statement: What is to be done.
@@ -122,27 +123,10 @@ class Database:
             if self._file is not None:
                 await _synchronise(connection, outlives_power)
                 self._file.time.begin_statement()
-            return (await connection.execute(statement, dict(parameters))).all()
+            result = await connection.execute(statement, dict(parameters))
+            return result.all() if result.returns_rows else ()
 
         return await self.with_connection(execute, on_retry, within=within)
-
-    async def execute(
-        self,
-        statement: Executable,
-        parameters: Mapping[str, Any],
-        *,
-        outlives_power: bool = True,
-        within: Limit = USUAL,
-    ) -> None:
-        """Run a statement that gives no rows; ``outlives_power`` and ``within`` as with ``rows``."""
-
-        async def execute(connection: AsyncConnection) -> None:
-            if self._file is not None:
-                await _synchronise(connection, outlives_power)
-                self._file.time.begin_statement()
-            await connection.execute(statement, dict(parameters))
-
-        await self.with_connection(execute, within=within)
 
     async def with_connection(
         self,

@@ -1,7 +1,7 @@
-"""The statements by which statuses come and go: one for each operation, whatever the number of devices.
+"""Statements that move statuses: put, claim, finish, release, and what a worker asks for. One for each operation.
 
 A batch is one parameter, a JSON array that the database takes apart, so that the text of a statement is always the
-same. Rows are locked in the order of their devices: two batches wait for each other, and never both at once.
+same. Rows are locked in the order of their devices, so that two batches cannot deadlock.
 """
 
 from __future__ import annotations
@@ -23,17 +23,28 @@ from sqlalchemy import (
     update,
 )
 
-from .dialect import ACCOUNT, IS_WAITING, LIVE, NOW, OURS, ROW, WORKER, Dialect, later
-from .numbers import current_floor
+from printos_async.outbox.sql.tables import outbox, unowned_and_waiting, worker
+
+from .deletion import current_floor
+from .dialect import IS_WAITING, LIVE, NOW, OURS, ROW, TENANT, WORKER, Dialect, later
 from .soundness import is_sound_after_put
-from .tables import outbox, unowned_and_waiting, worker
 
 if TYPE_CHECKING:
     from sqlalchemy import CTE, Executable
 
 
-class Statements:
-    """The statements in one dialect. ``this_account`` is a parameter of all, ``this_worker`` and others of some."""
+class DeliveryStatements:
+    """The statements in one dialect. ``this_tenant`` is a parameter of all, ``this_worker`` and others of some.
+
+    Attributes:
+        put: Insert or replace the newest status of each device of a batch.
+        claim: Take unowned devices whose waiting status is due, oldest first.
+        finish: Record outcomes, and free the devices for which nothing newer waits.
+        release: Free devices with their statuses unsent.
+        newer: Return statuses that others have put for devices of the worker, and clear their marks.
+        owned: Return everything that waits and is the worker's. No index leads to it: all rows are read.
+        progress: Return how far devices have come.
+    """
 
     def __init__(self, dialect: Dialect) -> None:
         self.put = _put(dialect)
@@ -42,6 +53,7 @@ class Statements:
         self.release = _release(dialect)
         self.newer = _newer(dialect)
         self.owned = select(*dialect.claim).where(OURS, ROW.owner == WORKER, IS_WAITING)
+        self.progress = _progress(dialect)
 
 
 def _put(dialect: Dialect) -> Executable:
@@ -49,7 +61,7 @@ def _put(dialect: Dialect) -> Executable:
     floor = current_floor(is_sqlite=dialect.is_sqlite)
     live = select(worker.c.id).where(LIVE).scalar_subquery()
     columns = {
-        ROW.account: ACCOUNT,
+        ROW.account: TENANT,
         ROW.device_id: batch.c.device_id,
         ROW.seq: floor + batch.c.count,
         ROW.body: batch.c.body,
@@ -58,11 +70,11 @@ def _put(dialect: Dialect) -> Executable:
         ROW.due_at: NOW,
         ROW.attempts: literal(0),
         ROW.owner: live,
-        # Whatever the device had before is done.
+        # Numbers up to the floor may have been those of a row that was deleted.
         ROW.done_seq: floor,
         ROW.done_attempts: literal(0),
     }
-    # Without the condition SQLite would take ON for the beginning of a join's.
+    # Without WHERE, SQLite's parser would take ON CONFLICT for the ON of a join.
     rows = select(*columns.values()).where(true()).order_by(batch.c.device_id)
     statement = dialect.insert(outbox).from_select([column.name for column in columns], rows)
     upsert: Executable = statement.on_conflict_do_update(
@@ -72,14 +84,14 @@ def _put(dialect: Dialect) -> Executable:
             "body": statement.excluded.body,
             "crc": statement.excluded.crc,
             "put_at": statement.excluded.put_at,
-            # Who waits already keeps its place.
+            # A device that waits already keeps its place in the queue.
             "due_at": case((IS_WAITING, ROW.due_at), else_=later(ROW.due_at, statement.excluded.put_at)),
             "attempts": 0,
             "owner": case(
                 (ROW.owner.is_(None) & (ROW.due_at <= statement.excluded.put_at), statement.excluded.owner),
                 else_=ROW.owner,
             ),
-            # Unless the owner itself puts it.
+            # Null if the owner itself puts the status.
             "unseen_by": func.nullif(ROW.owner, statement.excluded.owner),
             "waiting_since": case((IS_WAITING, func.coalesce(ROW.waiting_since, ROW.put_at))),
         },
@@ -88,7 +100,7 @@ def _put(dialect: Dialect) -> Executable:
         ROW.seq,
         ROW.owner,
         (NOW - ROW.doubt_since).label("doubt_age_s"),
-        dialect.telling(is_sound_after_put()),
+        dialect.soundness(is_sound_after_put()),
     )
     return upsert
 
@@ -130,7 +142,7 @@ def _newer(dialect: Dialect) -> Executable:
 
 
 def _mine(batch: CTE) -> CTE:
-    """Give the batch's rows whose devices the worker owns, locked."""
+    """Return the batch's rows whose devices the worker owns, and lock them."""
     return (
         select(*batch.c)
         .join_from(batch, outbox, OURS & (ROW.device_id == batch.c.device_id))
@@ -169,6 +181,20 @@ def _finish(dialect: Dialect) -> Executable:
         )
         .returning(*dialect.claim, ROW.done_seq)
     )
+
+
+def _progress(dialect: Dialect) -> Executable:
+    asked = dialect.batch(device_id=Text)
+    free = IS_WAITING & ROW.owner.is_(None) & (ROW.due_at > NOW)
+    return select(
+        ROW.device_id,
+        ROW.seq,
+        ROW.done_seq,
+        ROW.done_attempts.label("attempts"),
+        ROW.error,
+        case((free, ROW.due_at - NOW), else_=0.0).label("hold_s"),
+        dialect.soundness(dialect.is_sound),
+    ).join_from(asked, outbox, OURS & (ROW.device_id == asked.c.device_id))
 
 
 def _release(dialect: Dialect) -> Executable:
