@@ -1,4 +1,4 @@
-"""Where statuses wait until they are delivered: in memory, in a SQLite file, or in a PostgreSQL database."""
+"""Outboxes: stores of statuses that wait for delivery, in memory, in a SQLite file or in a PostgreSQL database."""
 
 from .memory import MemoryOutbox
 from .protocol import (

@@ -25,22 +25,22 @@ if TYPE_CHECKING:
 
 
 class SqlOutbox:
-    """Keeps statuses in a database, safe against the end of the process and, if the disk is, of the machine.
+    """An outbox in a database, which outlives the process and, if its disk does, the machine.
 
     Several processes may use one database, each with an outbox of its own. One outbox serves one event loop.
-    Cancelling a call does not stop what it has begun in the database.
+    Cancelling a call does not stop a statement that has begun.
 
     Args:
-        url: ``sqlite+aiosqlite:///spool.db`` for a file, which is made if it is missing (four slashes begin an
-            absolute path), or ``postgresql+asyncpg://user:password@host/database``. Parameters after ``?`` say how a
-            server is reached, such as ``sslmode`` and ``sslrootcert``: see the documentation of outboxes.
-        lease_s: Seconds after which others take over the devices of a worker that does not renew.
+        url: ``sqlite+aiosqlite:///spool.db`` for a file, which is created if it is missing (four slashes begin an
+            absolute path), or ``postgresql+asyncpg://user:password@host/database``. Parameters after ``?`` are
+            those of the connection, such as ``sslmode`` and ``sslrootcert``: see the documentation of outboxes.
+        lease_s: Seconds after which others take over the devices of a worker that does not renew its lease.
 
     Attributes:
-        on_set_aside: Called in the event loop after a damaged file was renamed and a new one begun, which is also
-            logged; None for nothing. May be set at any time.
-        on_replaced: Called in the event loop when the file turned out to be another one than before, because a
-            process has set a damaged one aside, this one or another. A pusher uses it.
+        on_set_aside: Called in the event loop after a damaged file was renamed and a new one created, which is also
+            logged. May be set at any time.
+        on_replaced: Called in the event loop when the file was replaced, because this process or another one has set
+            a damaged file aside. A pusher uses it.
 
     Raises:
         ConfigurationError: The URL is of another kind or has an unknown parameter, a file of certificates cannot be
@@ -85,7 +85,7 @@ class SqlOutbox:
                 raise ConfigurationError("this outbox is open for another account: make one for each")
 
     async def aclose(self) -> None:
-        """As ``Outbox.aclose``, after what is under way."""
+        """As ``Outbox.aclose``, after running statements have ended."""
         async with self._opening:
             session, self._session = self._session, None
             if session is not None:
