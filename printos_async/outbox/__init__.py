@@ -1,19 +1,8 @@
 """Outboxes: stores of statuses that wait for delivery, in memory, in a SQLite file or in a PostgreSQL database."""
 
+from .administration import DeadLetter, OutboxAdministration, OutboxStats
 from .memory import MemoryOutbox
-from .protocol import (
-    Claim,
-    DeadLetter,
-    Draft,
-    Finish,
-    Kept,
-    Outbox,
-    OutboxAdministration,
-    OutboxStats,
-    PrivateOutbox,
-    Progress,
-    Release,
-)
+from .protocol import Claim, Draft, Finish, Kept, Outbox, PrivateOutbox, Progress, Release
 from .sql.outbox import SqlOutbox
 from .sqlite.spool import SetAside
 

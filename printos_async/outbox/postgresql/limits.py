@@ -1,4 +1,4 @@
-"""Time limits of calls to a server. Apart from the sessions, which need SQLAlchemy, an extra."""
+"""Time limits of calls to a server. Apart from ``sessions``, because that module needs SQLAlchemy."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from attrs import frozen
 
 @frozen
 class Limit:
-    """How long a call may take.
+    """Time limit of a call.
 
     Attributes:
-        total_s: With all attempts, and with waiting for a connection.
-        is_long: Whether a statement may take its time. Its connection is tried out before, and the total is the only
-            limit then; otherwise the first attempt has a limit of its own.
+        total_s: For all attempts, waiting for a connection included.
+        is_long: Whether the statement may be slow. Its connection is tested before, and the total is the only limit
+            then; otherwise each attempt on a used connection has a limit of its own.
     """
 
     total_s: float
     is_long: bool = False
 
 
-# Two of them, one after the other, are over within 15 s: a put may have to wait for the one before it.
+# Two in a row end within 15 s: a put may have to wait for the one before it.
 PROMPT = Limit(7.0)
 USUAL = Limit(30.0)
 LONG = Limit(600.0, is_long=True)

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from printos_async._checks import require_number
 from printos_async._errors import ConfigurationError, OutboxError
+from printos_async.outbox.administration import DeadLetter, OutboxStats
 from printos_async.outbox.postgresql.limits import LONG, PROMPT
-from printos_async.outbox.protocol import DeadLetter, OutboxStats, Progress
+from printos_async.outbox.protocol import Progress
 
 from .batches import as_bytes, portions, to_json
 from .url import hide_secrets, parse_url, server_of

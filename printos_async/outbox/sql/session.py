@@ -182,7 +182,7 @@ class Session:
         return kept
 
     async def _finish(self, owner: Any, finished: list[Finish]) -> list[Claim | None]:
-        # Of two outcomes of one device the later one counts.
+        # Of two completions for one device the later one counts.
         latest = {one.device_id: one for one in sorted(finished, key=lambda one: one.seq)}
         left = await self.deletion.delete_delivered(owner, latest.values())
         if not left:
