@@ -117,7 +117,7 @@ class Release:
 
 @frozen
 class Progress:
-    """How far delivery for a device has come.
+    """Progress of delivery for one device.
 
     Attributes:
         device_id: The device.

@@ -27,14 +27,14 @@ def draft(device_id: str, word: str = "DS_ON") -> Draft:
 
 
 class AdministeredOutbox(Outbox, OutboxAdministration, Protocol):
-    """What every outbox of this package is."""
+    """Type of all outboxes of this package."""
 
 
 class Store(Protocol):
     """Where statuses are kept; tests move its clock instead of waiting."""
 
     async def open(self, account: str = ACCOUNT) -> AdministeredOutbox:
-        """Give an outbox on this store, open; another one each time if the store is shared."""
+        """Return an open outbox on this store; a new one each time if the store is shared."""
         ...
 
     async def pass_time(self, seconds: float) -> None: ...

@@ -1,4 +1,4 @@
-"""What every outbox does, in memory, in a SQLite file and in a PostgreSQL database."""
+"""Conformance suite of all outboxes: in memory, in a SQLite file and in a PostgreSQL database."""
 
 from __future__ import annotations
 

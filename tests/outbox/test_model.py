@@ -1,4 +1,4 @@
-"""Whatever is done with outboxes in whatever order: a database answers as memory does."""
+"""Model test: after any sequence of operations a database returns the same as memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What only a database can show: several outboxes on it, lost connections, damage, versions."""
+"""Outboxes in a database: several on the same one, lost connections, damage, versions."""
 
 from __future__ import annotations
 

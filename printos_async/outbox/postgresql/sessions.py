@@ -81,7 +81,7 @@ class Sessions:
 
     @property
     def found_closed(self) -> int:
-        """How many sessions of the pool were found closed, by the server or because they had become useless."""
+        """Number of sessions of the pool that were found closed, by the server or because they were unusable."""
         return self._found_closed
 
     def engine(self, url: URL, **options: Any) -> AsyncEngine:

@@ -96,7 +96,7 @@ class Database:
 
     @property
     def server_failures(self) -> int:
-        """How often a server failed. Another one may have taken its place, without the last commits."""
+        """Number of failures of a server. Another one may have taken its place, without the last commits."""
         return 0 if self._sessions is None else self._failures + self._sessions.found_closed
 
     async def rows(

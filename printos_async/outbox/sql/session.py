@@ -39,17 +39,17 @@ _PAUSE_PER_SCAN = 30
 
 
 class Session:
-    """What ``SqlOutbox`` has while it is open.
+    """State of an open ``SqlOutbox``.
 
     Attributes:
-        tenant: Whose rows these are.
+        tenant: The tenant, as in ``Outbox.open``.
         database: Runs the statements.
-        background: Runs what has to end when its caller is cancelled.
-        puts: Puts of concurrent callers, in shared statements; the key is the worker.
-        finishes: Likewise, for ``finish``.
-        delivery: Statements.
-        workers: Statements.
-        administration: Statements.
+        background: Operations that run to their end even if their caller is cancelled.
+        puts: Batches concurrent puts; the key is the worker.
+        finishes: Batches concurrent completions; the key is the worker.
+        delivery: Statements on statuses.
+        workers: Statements on workers.
+        administration: Statements for operators.
         deletion: Deletes rows.
         repair: Repairs the rows of a file.
     """
@@ -83,7 +83,7 @@ class Session:
             raise
 
     async def aclose(self) -> None:
-        """Let what is under way end, within limits for a server, and close the database."""
+        """Wait for running statements, within a limit for a server, and close the database."""
         try:
             async with asyncio.timeout(self.database.patience_s):
                 await self._settle()

@@ -49,7 +49,7 @@ def later(at: ColumnElement[Any], other: ColumnElement[Any]) -> ColumnElement[An
 
 
 class Dialect:
-    """What differs between SQLite and PostgreSQL.
+    """Expressions that differ between SQLite and PostgreSQL.
 
     Args:
         name: ``"sqlite"`` or ``"postgresql"``.
