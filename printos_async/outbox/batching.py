@@ -1,4 +1,4 @@
-"""Concurrent calls that share one statement, in the order of coming. Knows nothing of SQL."""
+"""Batching of concurrent calls into shared statements, and operations that survive a cancelled caller."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ class _Waiting(Generic[Item, Result]):
 
 
 class Grouping(Generic[Item, Result]):
-    """Runs one statement at a time; what comes while it runs goes together into the next one.
+    """Runs one statement at a time; calls that are made while it runs share the next one, first come, first served.
 
     Args:
-        run: Runs one statement for items of one key, and gives one result for each, in order.
-        max_items: Items in one statement at most.
+        run: Runs one statement for items of one key; returns one result for each, in order.
+        max_items: Maximum number of items in one statement.
     """
 
     def __init__(
@@ -42,9 +42,9 @@ class Grouping(Generic[Item, Result]):
         self._runner: asyncio.Task[None] | None = None
 
     async def submit(self, items: Sequence[Item], *, key: object = None) -> list[Result]:
-        """Give the results of some items, one for each.
+        """Return the results of some items, one for each.
 
-        Cancelling withdraws them where their statement has not begun, and leaves it alone otherwise.
+        Cancelling withdraws them if their statement has not begun; otherwise it runs to its end.
 
         Args:
             items: More than fit into one statement go into several, one after the other.
@@ -62,19 +62,19 @@ class Grouping(Generic[Item, Result]):
         return [result for part in await asyncio.gather(*answers) for result in part]
 
     async def settle(self) -> None:
-        """Wait until nothing waits or runs."""
+        """Wait until no statement runs and no call waits for one."""
         while self._runner is not None:
             await asyncio.wait([self._runner])
 
     async def _work(self) -> None:
         try:
-            # What is ready to run in this turn of the loop may come too.
+            # Tasks that are ready in this turn of the loop may join the group.
             await asyncio.sleep(0)
             while group := self._next_group():
                 await self._run_group(group)
         finally:
             self._runner = None
-            # Reached with something waiting only where the loop is being torn down.
+            # Something waits here only if the loop is being torn down.
             while self._waiting:
                 self._waiting.popleft().answer.cancel()
 
@@ -103,7 +103,7 @@ class Grouping(Generic[Item, Result]):
         except Exception as error:  # noqa: BLE001 - every caller of the group gets it
             for waiting in group:
                 if not waiting.answer.done():
-                    # One each: a traceback grows with everyone who raises it.
+                    # A copy for each: every raise adds to the traceback.
                     waiting.answer.set_exception(copy.copy(error))
             return
         start = 0
@@ -115,21 +115,21 @@ class Grouping(Generic[Item, Result]):
 
 
 class Background:
-    """Operations that run to their end when their caller is cancelled: a connection is never left half-way."""
+    """Operations that run to their end even if their caller is cancelled, so that no connection is left mid-statement."""
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[object]] = set()
 
     async def run(self, operation: Awaitable[Answer], *, on_loss: Callable[[], None] | None = None) -> Answer:
-        """Give what the operation gives; cancelling detaches from it.
+        """Return the result of an operation; cancelling detaches from it.
 
         Args:
-            operation: What is to be done.
-            on_loss: Called when the operation has ended without its caller getting what it gives.
+            operation: The operation.
+            on_loss: Called at the end of an operation whose result did not reach its caller.
         """
         task = asyncio.ensure_future(operation)
         self._tasks.add(task)
-        task.add_done_callback(self._forget)
+        task.add_done_callback(self._ended)
         try:
             return await asyncio.shield(task)
         except BaseException:
@@ -138,12 +138,12 @@ class Background:
             raise
 
     async def settle(self) -> None:
-        """Wait until nothing runs."""
+        """Wait until no operation runs."""
         while self._tasks:
             await asyncio.wait(self._tasks)
 
-    def _forget(self, task: asyncio.Task[object]) -> None:
+    def _ended(self, task: asyncio.Task[object]) -> None:
         self._tasks.discard(task)
         if not task.cancelled():
-            # Whoever asked may have been cancelled: then nobody else looks at the error.
+            # Retrieve the error: a caller that was cancelled does not.
             task.exception()

@@ -1,4 +1,4 @@
-"""An outbox in memory: nothing outlives the process."""
+"""An outbox in memory, which does not outlive the process."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from attrs import evolve
 from printos_async._checks import require_number
 from printos_async._errors import ConfigurationError, OutboxError
 
-from .memory_rows import Account, claim_of
-from .protocol import DeadLetter, Kept, OutboxStats, Progress
+from .administration import DeadLetter, OutboxStats
+from .memory_rows import TenantRows
+from .protocol import Kept, Progress
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -22,11 +23,11 @@ if TYPE_CHECKING:
 
 
 class MemoryOutbox:
-    """Keeps statuses in this process. Another pusher may open it after the first has closed it.
+    """An outbox in this process. Another pusher may open it after the first has closed it.
 
     Args:
-        lease_s: Seconds after which a worker that does not renew has lost its devices.
-        clock: Gives seconds; for tests.
+        lease_s: Seconds after which a worker that does not renew its lease loses its devices.
+        clock: Returns seconds; for tests.
     """
 
     is_shared = False
@@ -36,19 +37,19 @@ class MemoryOutbox:
         self.lease_s = lease_s
         self._clock = clock
         self._tokens = count(1)
-        self._accounts: dict[str, Account] = {}
-        self._account: str | None = None
+        self._tenants: dict[str, TenantRows] = {}
+        self._tenant: str | None = None
 
     async def open(self, account: str) -> None:
         """As ``Outbox.open``."""
-        if self._account not in {None, account}:
+        if self._tenant not in {None, account}:
             raise ConfigurationError("this outbox is open for another account: make one for each")
-        self._account = account
-        self._accounts.setdefault(account, Account())
+        self._tenant = account
+        self._tenants.setdefault(account, TenantRows())
 
     async def aclose(self) -> None:
-        """As ``Outbox.aclose``; what was kept stays."""
-        self._account = None
+        """As ``Outbox.aclose``; the statuses stay."""
+        self._tenant = None
 
     async def put(self, drafts: Sequence[Draft], *, owner: int | None = None) -> list[Kept]:
         """As ``Outbox.put``."""
@@ -87,7 +88,7 @@ class MemoryOutbox:
             return False
         state.leases[owner] = now + self.lease_s
         state.take_over(now)
-        state.forget_rested(now)
+        state.delete_idle(now)
         return True
 
     async def claim(self, owner: int, limit: int) -> list[Claim]:
@@ -100,7 +101,7 @@ class MemoryOutbox:
             due_at, _, row = heapq.heappop(state.claimable)
             if state.is_claimable(row) and row.due_at == due_at:
                 row.owner = owner
-                claims.append(claim_of(row, now))
+                claims.append(row.claim(now))
         return claims
 
     async def claim_all(self, owner: int) -> list[Claim]:
@@ -114,14 +115,14 @@ class MemoryOutbox:
                 row.owner = owner
                 doubt_age_s = None if row.doubt_since is None else now - row.doubt_since
                 hold_s = max(0.0, row.due_at - now)
-                claims.append(evolve(claim_of(row, now), doubt_age_s=doubt_age_s, hold_s=hold_s))
+                claims.append(evolve(row.claim(now), doubt_age_s=doubt_age_s, hold_s=hold_s))
         return claims
 
     async def finish(self, owner: int, finished: Sequence[Finish]) -> list[Claim]:
         """As ``Outbox.finish``."""
         state, now = self._opened(), self._clock()
         newer: list[Claim] = []
-        # Of two for one device the later one tells more.
+        # Of two completions for one device the later one counts.
         latest = {one.device_id: one for one in sorted(finished, key=lambda one: one.seq)}
         for one in latest.values():
             if one.may_forget:
@@ -134,9 +135,9 @@ class MemoryOutbox:
             row.waiting_since = row.put_at
             state.unmark(row)
             if row.waits:
-                newer.append(claim_of(row, now))
+                newer.append(row.claim(now))
             elif one.may_forget:
-                state.forget(row)
+                state.delete(row)
             elif not one.keep:
                 state.free(row, None)
         return newer
@@ -165,7 +166,7 @@ class MemoryOutbox:
         state, now = self._opened(), self._clock()
         unseen = state.unseen.get(owner, {})
         due = sorted((row for row in unseen.values() if row.due_at <= now), key=lambda row: row.due_at)
-        return [claim_of(unseen.pop(row.device_id), now) for row in due[:limit]]
+        return [unseen.pop(row.device_id).claim(now) for row in due[:limit]]
 
     async def progress(self, device_ids: Iterable[str]) -> list[Progress]:
         """As ``Outbox.progress``."""
@@ -177,7 +178,7 @@ class MemoryOutbox:
         ]
 
     async def stats(self) -> OutboxStats:
-        """As ``Outbox.stats``."""
+        """As ``OutboxAdministration.stats``."""
         state, now = self._opened(), self._clock()
         waiting = [row for row in state.rows.values() if row.waits]
         oldest = min((row.waiting_since for row in waiting), default=None)
@@ -191,7 +192,7 @@ class MemoryOutbox:
         )
 
     async def failed(self, *, limit: int = 100, after: str = "") -> list[DeadLetter]:
-        """As ``Outbox.failed``."""
+        """As ``OutboxAdministration.failed``."""
         state, now = self._opened(), self._clock()
         dead = [row for row in state.rows.values() if row.is_dead and row.device_id > after]
         return [
@@ -202,12 +203,12 @@ class MemoryOutbox:
         ]
 
     async def requeue(self, device_ids: Iterable[str] | None = None) -> int:
-        """As ``Outbox.requeue``."""
+        """As ``OutboxAdministration.requeue``."""
         state, now = self._opened(), self._clock()
         names = list(state.rows) if device_ids is None else dict.fromkeys(device_ids)
         dead = [state.rows[name] for name in names if name in state.rows and state.rows[name].is_dead]
         for row in dead:
-            # A number of its own: done_seq never goes back.
+            # With the next number: done_seq never goes back.
             row.seq += 1
             row.put_at = row.waiting_since = now
             row.due_at, row.attempts = max(row.due_at, now), 0
@@ -215,7 +216,7 @@ class MemoryOutbox:
         return len(dead)
 
     async def purge(self, *, failed: bool = False, older_than_s: float = 0.0) -> int:
-        """As ``Outbox.purge``."""
+        """As ``OutboxAdministration.purge``."""
         state, now = self._opened(), self._clock()
         gone = [
             row
@@ -226,10 +227,10 @@ class MemoryOutbox:
             and row.done_at <= now - older_than_s
         ]
         for row in gone:
-            state.forget(row)
+            state.delete(row)
         return len(gone)
 
-    def _opened(self) -> Account:
-        if self._account is None:
+    def _opened(self) -> TenantRows:
+        if self._tenant is None:
             raise OutboxError("the outbox is not open")
-        return self._accounts[self._account]
+        return self._tenants[self._tenant]

@@ -1,8 +1,9 @@
-"""What an outbox keeps, and what a pusher asks of it.
+"""The protocol of outboxes, as a pusher uses them, and its values.
 
-One row per device and account: the newest status, whether it was delivered, and who is delivering it. The row of a
-device with nothing left to tell is deleted, so that the outbox is as large as what waits. Workers own devices, not single statuses: a worker that has claimed a device gets its later statuses too, until it has finished
-what it knows of. A lease belongs to the worker as a whole; one statement renews it, however many devices it owns.
+An outbox has one row per device and tenant: the newest status, the number up to which statuses were delivered, and
+the worker that owns the device. The row is deleted when its newest status was delivered and nothing is held back, so
+the outbox is as large as what waits. Workers own devices, not single statuses: the owner of a device gets its later
+statuses too, until it has finished all that it knows of. A worker has one lease, however many devices it owns.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 @frozen
 class Draft:
-    """A status that is to be kept.
+    """A status to put into an outbox.
 
     Attributes:
         device_id: The device, as PrintOS names it.
@@ -30,12 +31,12 @@ class Draft:
 
 @frozen
 class Kept:
-    """A status that was kept.
+    """A status that the outbox has accepted.
 
     Attributes:
-        seq: Its number, above that of every earlier status of this device; gaps tell nothing. The outbox's own;
-            clocks order nothing.
-        claimed: Whether the worker for which it was put owns the device, and has to send it.
+        seq: Its sequence number: higher than that of every earlier status of this device, with gaps. The outbox
+            counts; no clock orders anything.
+        claimed: Whether the worker that put it owns the device, and has to send it.
         doubt_age_s: As in ``Claim``.
     """
 
@@ -46,18 +47,18 @@ class Kept:
 
 @frozen
 class Claim:
-    """A status that its worker is to send.
+    """A status that its worker has to send.
 
     Attributes:
         device_id: The device.
-        seq: Number of the status.
+        seq: Sequence number of the status.
         body: The JSON to send.
-        attempts: Requests that were made for it before it was given back.
+        attempts: Requests that were made for it before it was released.
         waited_s: Seconds since it was put.
-        doubt_age_s: Seconds since the moment from which no earlier request of this device is under way any more
-            that may have been lost on its way and may still land; None if there is none. A worker that died, or
-            was stopped for longer than its lease, leaves such devices behind. Below 0 while one is under way.
-        hold_s: Seconds in which nothing is to be sent for the device; above 0 from ``claim_all`` only.
+        doubt_age_s: Seconds since the last uncertain write of this device has ended; None if there is none. Its
+            outcome is unknown, and it may still land. A worker that died, or was stopped for longer than its lease,
+            leaves such writes behind. Negative while the request is under way.
+        hold_s: Seconds in which nothing must be sent for the device; above 0 from ``claim_all`` only.
     """
 
     device_id: str
@@ -71,16 +72,16 @@ class Claim:
 
 @frozen
 class Finish:
-    """What became of a status.
+    """The completion of a status: it was delivered, or given up.
 
     Attributes:
         device_id: The device.
-        seq: Number of the newest status that was delivered or given up.
-        hold_s: Seconds in which nothing is to be sent for this device.
+        seq: Sequence number of the newest status that was delivered or given up.
+        hold_s: Seconds in which nothing must be sent for this device.
         attempts: Requests that were made for it.
         error: Why it was given up, which makes it a dead letter; None if it was delivered.
-        keep: The worker goes on owning the device, for it remembers something of it that the outbox does not.
-            It releases the device later.
+        keep: The worker goes on owning the device, because it has state of it that the outbox has not, and releases
+            it later.
     """
 
     device_id: str
@@ -92,20 +93,20 @@ class Finish:
 
     @property
     def may_forget(self) -> bool:
-        """Whether nothing is left to tell of the device, unless a newer status has come."""
+        """Whether the row can be deleted, unless a newer status has come."""
         return self.error is None and self.hold_s <= 0.0 and not self.keep
 
 
 @frozen
 class Release:
-    """A device that its worker gives back with its status unsent, or that it had kept.
+    """A device that its worker gives up with its status unsent, or after ``Finish.keep``.
 
     Attributes:
         device_id: The device.
-        hold_s: Seconds in which nothing is to be sent for it.
+        hold_s: Seconds in which nothing must be sent for it.
         attempts: Requests that were made for its newest status.
-        doubt_in_s: Seconds until the last request has ended that may still land; None if the worker made none. A
-            doubt that the device had when it was claimed stays until a status is finished.
+        doubt_in_s: Seconds until the last uncertain write has ended; None if the worker made none. One that the
+            device had when it was claimed stays until a status is finished.
     """
 
     device_id: str
@@ -115,36 +116,16 @@ class Release:
 
 
 @frozen
-class DeadLetter:
-    """A status that was given up; a newer one of its device takes its place.
+class Progress:
+    """Progress of delivery for one device.
 
     Attributes:
         device_id: The device.
-        seq: Number of the status.
-        body: The JSON that was sent.
-        attempts: Requests that were made for it.
-        error: The last error, as text without secrets.
-        failed_age_s: Seconds since then.
-    """
-
-    device_id: str
-    seq: int
-    body: bytes
-    attempts: int
-    error: str
-    failed_age_s: float
-
-
-@frozen
-class Progress:
-    """How far a device has come.
-
-    Attributes:
-        seq: Number of the newest status.
-        done_seq: What has a number up to this one was delivered, given up or superseded.
-        attempts: Requests that were made for the newest status that was delivered or given up, as far as is known.
-        error: Why that one was given up, also where a newer one waits by now; None if it was delivered.
-        hold_s: Seconds in which nothing is sent for the device although a status waits; 0 where a worker owns it.
+        seq: Sequence number of the newest status.
+        done_seq: Statuses up to this number were delivered, given up or superseded.
+        attempts: Requests that were made for the last status that was delivered or given up, as far as is known.
+        error: Why that one was given up, even if a newer one waits by now; None if it was delivered.
+        hold_s: Seconds in which nothing is sent for the device although a status waits; 0 if a worker owns it.
     """
 
     device_id: str
@@ -155,69 +136,46 @@ class Progress:
     hold_s: float = 0.0
 
 
-@frozen(kw_only=True)
-class OutboxStats:
-    """An account's rows at one moment.
-
-    Attributes:
-        devices: Devices that the outbox knows: those below, and those on which it still holds something back or
-            which their worker keeps. One whose status was delivered is usually forgotten at once.
-        waiting: Of these, with a status that is neither delivered nor given up, claimed or not.
-        claimed: Of the waiting, owned by a worker.
-        failed: Devices whose newest status is a dead letter.
-        workers: Workers whose lease runs.
-        oldest_waiting_s: Seconds for which a device has had something waiting at the longest; a newer status that
-            takes the place of a waiting one does not shorten it. None if none waits.
-    """
-
-    devices: int
-    waiting: int
-    claimed: int
-    failed: int
-    workers: int
-    oldest_waiting_s: float | None
-
-
 class Outbox(Protocol):
-    """Keeps the newest status of every device until it was delivered.
+    """Store of the newest status of every device, until it was delivered.
 
-    Every method but ``put`` may be repeated after an error. ``put`` may be as well: it then has one number more.
-    Cancelling a call leaves open whether it took place; what it had to return is lost, and a claim with it
-    until ``newer`` finds it or the lease ends.
+    Every method may be repeated after an error; a repeated ``put`` counts as a newer status. Cancelling a call leaves
+    open whether it took place, and its result is lost; lost claims are returned by ``newer``, or free when the lease
+    ends.
 
     Attributes:
         is_shared: Other processes may use it at the same time. One that is not shared is a ``PrivateOutbox``.
-        lease_s: Seconds after which a worker that does not renew has lost its devices.
+        lease_s: Seconds after which a worker that does not renew its lease loses its devices.
 
-    Every method raises ``OutboxError`` where the outbox cannot be read or written.
+    Every method raises ``OutboxError`` if the outbox cannot be read or written.
     """
 
     is_shared: bool
     lease_s: float
 
     async def open(self, account: str) -> None:
-        """Make ready for one account, creating or migrating what is needed; again for the same one does nothing.
+        """Open the outbox for one tenant, and create or migrate what is needed. Does nothing if it is open for it.
 
         Args:
-            account: Fingerprint of base URL and credentials. Nothing of another account is ever seen or touched.
+            account: The tenant: a fingerprint of base URL and credentials. Rows of others are never read or written.
 
         Raises:
-            ConfigurationError: It is open for another account.
+            ConfigurationError: The outbox is open for another tenant.
         """
         ...
 
     async def aclose(self) -> None:
-        """Let go of files and connections. The second time does nothing."""
+        """Close files and connections. Does nothing if they are closed."""
         ...
 
     async def put(self, drafts: Sequence[Draft], *, owner: int | None = None) -> list[Kept]:
-        """Keep statuses, each as the newest of its device; durable when it returns, if the outbox is.
+        """Store statuses, each as the newest of its device; if the outbox is durable, they are when this returns.
 
-        Concurrent calls share commits, in the order of coming. A dead letter of the same device is gone with it.
+        Concurrent calls share commits, in the order in which they were made. A new status replaces a dead letter.
 
         Args:
             drafts: Any number; several of one device count as put one after the other.
-            owner: A worker that takes the devices which nobody owns and which may be sent for now.
+            owner: A worker that claims those of the devices which nobody owns and which are not in a hold.
 
         Returns:
             One for each draft, in order.
@@ -225,102 +183,70 @@ class Outbox(Protocol):
         ...
 
     async def join(self) -> int:
-        """Become a worker; gives the token that the other calls need. The lease starts now."""
+        """Add a worker, whose lease starts now; return its token for the other calls."""
         ...
 
     async def renew(self, owner: int) -> bool:
-        """Renew the lease, and free the devices of workers whose lease has ended, in doubt.
+        """Renew the worker's lease; return False if it has ended.
 
-        Devices that only stayed for a hold which has passed are forgotten.
-
-        False if this worker's own has ended: it owns nothing any more, and has to join anew.
+        The worker then owns nothing any more and has to join again. Renewing also frees the devices of workers whose
+        lease has ended, with their writes uncertain, and deletes delivered rows whose hold has passed.
         """
         ...
 
     async def claim(self, owner: int, limit: int) -> list[Claim]:
-        """Take ownership of devices with a waiting status that nobody owns and whose time has come, oldest first.
+        """Take devices that nobody owns, that have a waiting status and are not in a hold; return it, oldest first.
 
         Args:
             owner: The worker; one whose lease has ended gets nothing.
-            limit: Devices at most.
+            limit: Maximum number of devices.
         """
         ...
 
     async def finish(self, owner: int, finished: Sequence[Finish]) -> list[Claim]:
-        """Note what became of statuses, and give up their devices, unless a newer status has come meanwhile.
+        """Record completions, and free the devices unless a newer status has come in the meantime.
 
-        A device whose status was delivered is forgotten, if there is no hold and its worker does not keep it. The
-        numbers of its later statuses are higher all the same.
-
-        Devices that the worker does not own any more are left alone.
+        The row of a delivered status is deleted, unless there is a hold or its worker keeps the device. Sequence
+        numbers of the device's later statuses are higher all the same. Completions for devices that the worker no
+        longer owns have no effect.
 
         Returns:
-            The newer statuses, whose devices the worker still owns.
+            The newer statuses; the worker still owns their devices.
         """
         ...
 
     async def release(self, owner: int, released: Sequence[Release]) -> None:
-        """Give devices back with their statuses unsent. Devices that the worker does not own are left alone."""
+        """Free devices with their statuses unsent. Has no effect on devices that the worker does not own."""
         ...
 
     async def leave(self, owner: int) -> None:
-        """End as a worker; whatever it still owns is given back, in doubt from now on."""
+        """Remove a worker, and free all that it owns, with its writes uncertain from now on."""
         ...
 
     async def newer(self, owner: int, limit: int) -> list[Claim]:
-        """Take what others have put for devices that the worker owns and whose time has come, oldest first.
+        """Return statuses that others have put for devices which the worker owns and which are not in a hold.
 
-        Each status is told once: by this, or by ``finish``. After a call whose answer may have been lost, or a lost
-        connection, this also gives, once, whatever waits and is owned by the worker, so that it may know some of it
-        already.
+        Each status is returned once, by this or by ``finish``, oldest first. After a call whose answer may have been
+        lost, or a lost connection, this also returns, once, everything that waits and is the worker's, so that it may
+        know some of it already.
 
         Args:
             owner: The worker.
-            limit: Devices at most, but for what is given after a lost answer.
+            limit: Maximum number of devices, except after a lost answer.
         """
         ...
 
     async def progress(self, device_ids: Iterable[str]) -> list[Progress]:
-        """Tell how far devices have come; those that the outbox does not know are left out.
+        """Return how far delivery has come, for those of the devices that have a row.
 
-        A device that is left out has nothing waiting: what was put for it was delivered, or purged.
-        """
-        ...
-
-    async def stats(self) -> OutboxStats:
-        """Count the account's rows."""
-        ...
-
-    async def failed(self, *, limit: int = 100, after: str = "") -> list[DeadLetter]:
-        """List dead letters in the order of the device identifiers, from behind ``after``."""
-        ...
-
-    async def requeue(self, device_ids: Iterable[str] | None = None) -> int:
-        """Let dead letters be sent again, of these devices or all; gives how many there were.
-
-        Each counts as put again, with the next number of its device.
-        """
-        ...
-
-    async def purge(self, *, failed: bool = False, older_than_s: float = 0.0) -> int:
-        """Forget devices whose newest status was delivered, or with ``failed`` those that are dead letters.
-
-        What waits is never purged. Of those delivered there are the few that were not forgotten by ``finish``: they
-        stayed for a hold, or in doubt after the end of their worker.
-
-        Args:
-            failed: Purge dead letters instead.
-            older_than_s: Only those delivered or given up at least so long ago.
-
-        Returns:
-            How many there were.
+        A device without a row has nothing waiting: its last status was delivered, or purged.
         """
         ...
 
 
 class PrivateOutbox(Outbox, Protocol):
-    """An outbox of one process. It serves one pusher, which takes everything and gives back what it has not sent."""
+    """An outbox of one process. It serves one pusher, which claims everything and releases what it has not sent."""
 
     async def claim_all(self, owner: int) -> list[Claim]:
-        """Take ownership of every device with a waiting status that nobody owns, whether its time has come or not."""
+        """Take every device with a waiting status that nobody owns, whether or not it is in a hold."""
         ...

@@ -1,4 +1,4 @@
-"""What was accepted outlives SIGKILL of the process that put it, and of the database server.
+"""Accepted statuses outlive SIGKILL of the process that put them, and of the database server.
 
 ``nox -s crash`` runs the long form.
 """

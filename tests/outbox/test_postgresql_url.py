@@ -1,4 +1,4 @@
-"""What the URL of a PostgreSQL outbox may say, and what is refused without being repeated."""
+"""URLs of PostgreSQL outboxes: accepted parameters, and errors that do not repeat the URL."""
 
 from __future__ import annotations
 

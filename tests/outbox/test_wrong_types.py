@@ -83,7 +83,7 @@ def write(connection: sqlite3.Connection, row: dict[str, Any]) -> None:
 
 
 def named(row: dict[str, Any], name: str) -> dict[str, Any]:
-    """Give the row a device of its own."""
+    """Move the row to a device of its own."""
     old = row["device_id"]
     return row | {"device_id": old + name.encode() if isinstance(old, bytes) else f"{old}{name}"}
 

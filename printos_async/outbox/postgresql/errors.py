@@ -1,4 +1,4 @@
-"""What errors of PostgreSQL, of its driver and of the system say: whether to try again, and how."""
+"""Classification of errors of PostgreSQL, its driver and the system: temporary or not, and what to do."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ import ssl
 
 from sqlalchemy.exc import DBAPIError
 
-# The session is of no use, and those beside it are likely to be no better: it is read-only (after a fail-over, say),
-# it lacks a prepared statement, or has one that does not fit the tables any more.
+# The session is unusable, and others of the pool probably are too: it is read-only (after a fail-over, for example),
+# lacks a prepared statement, or has one that is out of date since a change of the tables.
 _UNPREPARED_STATES = {"26000", "42P05"}
 _USELESS_STATES = _UNPREPARED_STATES | {"25006", "0A000"}
-# SQLAlchemy's own error for a statement that does not fit any more, which has no state.
+# SQLAlchemy's own error for a prepared statement that is out of date. It has no SQLSTATE.
 _OUTDATED = "InvalidCachedStatementError"
-# Of several servers none is the one that may be written to, until a fail-over is over.
+# None of several servers may be written to, until a fail-over is complete.
 _NO_PRIMARY = "TargetServerAttributeNotMatched"
 # Deadlock, serialization failure, a server that stops or starts, too many connections; and all of class 08.
 _PASSING_STATES = _USELESS_STATES | {"40P01", "40001", "57P01", "57P02", "57P03", "53300"}
 
 
 def passes(error: BaseException) -> bool:
-    """Tell whether an error of the server, the driver or the system may be gone in a moment."""
+    """Return whether an error of the server, the driver or the system may be temporary."""
     if advice(error):
         return False
     if isinstance(error, DBAPIError):
@@ -28,7 +28,7 @@ def passes(error: BaseException) -> bool:
         return passes(error.orig) if error.orig is not None else False
     state = state_of(error)
     return (
-        # Connecting to a server raises what the system and the driver raise.
+        # While connecting, errors of the system and the driver are not wrapped.
         isinstance(error, OSError)
         or state in _PASSING_STATES
         or state.startswith("08")
@@ -37,17 +37,17 @@ def passes(error: BaseException) -> bool:
 
 
 def state_of(error: BaseException | None) -> str:
-    """Return PostgreSQL's code of an error; empty if it has none."""
+    """Return the SQLSTATE of an error; empty if it has none."""
     return str(getattr(error, "sqlstate", None) or "")
 
 
 def is_useless(error: DBAPIError) -> bool:
-    """Tell whether a session will not do any more, although it answers."""
+    """Return whether a session is unusable although it answers."""
     return state_of(error.orig) in _USELESS_STATES or type(error.orig).__name__ == _OUTDATED
 
 
 def is_unprepared(error: DBAPIError) -> bool:
-    """Tell whether a prepared statement is in another session than the one that was to run it."""
+    """Return whether a pool has assigned another session, which lacks a prepared statement or has one of its name."""
     return state_of(error.orig) in _UNPREPARED_STATES
 
 

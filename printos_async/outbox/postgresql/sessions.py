@@ -1,13 +1,13 @@
-"""The sessions of an outbox on a PostgreSQL server: how they begin, how long they may be silent, and how they end.
+"""Sessions of an outbox on a PostgreSQL server: connecting, limits of silence, termination.
 
-A connection that something on its way has forgotten says nothing, for ever. So no statement is waited for without a
-limit. A session that did not answer in time is given up without a farewell, and with it those that lie idle, for they
-took the same way. The next session ends them at the server: what was still on its way to them is never executed, and
-an older status cannot come after a newer one.
+A connection that a firewall or load balancer has dropped stays silent for ever. So every statement has a time limit. A
+session that does not answer in time is terminated without a farewell, together with the idle ones, which took the same
+route. The next session terminates their backends at the server: statements that were still on their way are never
+executed, so an older status cannot come after a newer one.
 
-A pool between (PgBouncer) may lend another session of the server to each transaction. Nothing here is left in a
-session that a later statement needs, except prepared statements, and those are given up as soon as one is missing.
-Their names are never used twice: a session of somebody else has none of that name, or the wrong one would be run.
+A pool in between (PgBouncer) may assign another session of the server to each transaction. So no statement relies on
+session state, except on prepared statements, and those are no longer used as soon as one is missing. Their names are
+unique, because a session of another client must not have one of the same name.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ import secrets
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
 
-from attrs import frozen
 from sqlalchemy import URL, event
 from sqlalchemy.exc import DBAPIError, DisconnectionError
 from sqlalchemy.ext.asyncio import create_async_engine
@@ -31,13 +30,14 @@ if TYPE_CHECKING:
 
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+    from .limits import Limit
     from .url import Host, Server
 
     Answer = TypeVar("Answer")
 
 _CONNECTIONS = 3
 _FAREWELL_S = 0.5
-# For a lock that somebody else holds.
+# ``lock_timeout``: for a lock that another session holds.
 _LOCK_S = 10.0
 _LONGEST_SILENCE_S = 5.0
 _SHORTEST_SILENCE_S = 1.0
@@ -49,36 +49,16 @@ _END = (
 )
 
 
-@frozen
-class Limit:
-    """How long a call may take.
-
-    Attributes:
-        total_s: With all attempts, and with waiting for a connection.
-        is_long: Whether a statement may take its time. Its connection is tried out before, and the total is the only
-            limit then; otherwise the first attempt has a limit of its own.
-    """
-
-    total_s: float
-    is_long: bool = False
-
-
-# Two of them, one after the other, are over within 15 s: a put may have to wait for the one before it.
-PROMPT = Limit(7.0)
-USUAL = Limit(30.0)
-LONG = Limit(600.0, is_long=True)
-
-
 class NoAnswerError(TimeoutError):
-    """A session was silent for too long, and was given up."""
+    """A session was silent for too long and was terminated."""
 
 
 class Sessions:
     """The sessions of one engine.
 
     Args:
-        server: Where they lead.
-        lease_s: Of the outbox. A session that is silent has to be noticed well within it.
+        server: The server.
+        lease_s: Lease of the outbox. A silent session has to be noticed well within it.
     """
 
     def __init__(self, server: Server, *, lease_s: float) -> None:
@@ -90,9 +70,9 @@ class Sessions:
         prefix = f"printos_{secrets.token_hex(8)}_"
         self._names = (f"{prefix}{number}" for number in itertools.count())
         self._turns = asyncio.Semaphore(_CONNECTIONS)
-        # asyncpg's connections: in the pool; not used yet, with what ends them; and in use.
+        # asyncpg's connections: in the pool; new, each with its watchdog; and in use.
         self._idle: set[Any] = set()
-        # How many of the idle ones are not promised to a call that is about to take one.
+        # Idle ones that no call is about to take.
         self._at_hand = 0
         self._new: dict[Any, asyncio.TimerHandle] = {}
         self._busy: set[Any] = set()
@@ -101,13 +81,13 @@ class Sessions:
 
     @property
     def found_closed(self) -> int:
-        """How many sessions of the pool were found closed, by the server or because they had become useless."""
+        """Number of sessions of the pool that were found closed, by the server or because they were unusable."""
         return self._found_closed
 
     def engine(self, url: URL, **options: Any) -> AsyncEngine:
         """Return an engine whose connections are made here; ``options`` are those of ``create_async_engine``."""
         engine = create_async_engine(
-            # The rest is for asyncpg alone.
+            # The other parts of the URL are asyncpg's alone.
             URL.create(url.drivername),
             pool_size=_CONNECTIONS,
             connect_args={"async_creator_fn": self._connect},
@@ -121,7 +101,7 @@ class Sessions:
 
         @event.listens_for(engine.sync_engine, "checkout")
         def replace_if_closed(_: object, record: Any, __: object) -> None:
-            # What lay in the pool may have been given up meanwhile.
+            # It may have been terminated while it was in the pool.
             if record.driver_connection.is_closed():
                 self._found_closed += 1
                 self._idle.discard(record.driver_connection)
@@ -137,20 +117,20 @@ class Sessions:
         within: Limit,
         deadline_s: float,
     ) -> Answer:
-        """Return what ``use`` makes of a connection.
+        """Return the result of ``use`` on a connection.
 
         Args:
-            engine: As made here.
-            use: What is to be done, in one attempt.
-            within: Its kind.
+            engine: As returned by ``engine``.
+            use: The operation, in one attempt.
+            within: Its time limit.
             deadline_s: End of all attempts, by the loop's clock.
 
         Raises:
-            TimeoutError: No connection was to be had in time.
+            TimeoutError: No connection was available in time.
             NoAnswerError: A session did not answer in time.
         """
         if self._at_hand > 0:
-            # There is nothing to wait for, and no need of a limit, which would take its time.
+            # An idle connection needs no waiting, and so no limit, which would cost time.
             self._at_hand -= 1
             async with self._turns, engine.connect() as connection:
                 return await self._run(connection, use, within=within, deadline_s=deadline_s)
@@ -163,13 +143,13 @@ class Sessions:
             return await self._run(connection, use, within=within, deadline_s=deadline_s)
 
     async def aclose(self) -> None:
-        """End the sessions that lie idle, politely where the server answers, and then all."""
+        """Close idle sessions, with a farewell if the server answers, and then terminate all."""
         farewells = (driver.close(timeout=_FAREWELL_S) for driver in self._idle)
         await asyncio.gather(*farewells, return_exceptions=True)
         self.terminate()
 
     def terminate(self) -> None:
-        """End all sessions at once, without a farewell; what is under way in them fails."""
+        """Terminate all sessions at once, without a farewell; their running statements fail."""
         for watchdog in self._new.values():
             watchdog.cancel()
         for driver in (*self._idle, *self._new, *self._busy):
@@ -178,7 +158,7 @@ class Sessions:
         self._none_is_idle()
 
     async def _connect(self, **_: Any) -> Any:
-        """Make a connection for the engine, to the first host that will do."""
+        """Return a connection for the engine, to the first host that is suitable."""
         for host in self._hosts:
             try:
                 driver = await self._connect_to(host)
@@ -186,7 +166,7 @@ class Sessions:
                 if host is self._hosts[-1]:
                     raise
                 continue
-            # Where one was of use the next one will be.
+            # The next connection tries this host first.
             self._hosts = (host, *(other for other in self._server.hosts if other is not host))
             return driver
         raise AssertionError  # the last round returns or raises
@@ -203,7 +183,7 @@ class Sessions:
                 port=host.port,
                 ssl=host.tls,
                 timeout=limit_s,
-                # SQLAlchemy keeps the statements.
+                # SQLAlchemy caches the statements.
                 statement_cache_size=0,
                 server_settings=self._settings,
             )
@@ -212,7 +192,7 @@ class Sessions:
             try:
                 driver = await connect()
             except asyncpg.ProtocolViolationError as error:
-                # A pool knows few settings, and refuses the others before it asks the server.
+                # PgBouncer accepts few settings, and refuses the others itself.
                 if "startup parameter" not in str(error) or "lock_timeout" not in self._settings:
                     raise
                 del self._settings["lock_timeout"]
@@ -223,7 +203,7 @@ class Sessions:
         self._new[driver] = loop.call_later(self._silence_s, self._abandon, driver)
         if self._abandoned:
             pids = list(self._abandoned)
-            # A server without such a statement, or that does not let this user, is as it would be without it.
+            # A server that lacks the function, or refuses it to this user, is no worse off than without this call.
             with suppress(asyncpg.PostgresError):
                 await driver.fetch(_END, pids, self._server.application_name)
             self._abandoned.difference_update(pids)
@@ -245,7 +225,7 @@ class Sessions:
         left_s = max(deadline_s - asyncio.get_running_loop().time(), 0.0)
         try:
             if watchdog is not None:
-                # It has answered a moment ago: whatever takes long now is not the way.
+                # It has just answered, so a delay is not due to the route.
                 watchdog.cancel()
             elif within.is_long:
                 await self._within(self._silence_s, driver, connection.exec_driver_sql("SELECT 1"))
@@ -254,7 +234,7 @@ class Sessions:
             return await self._within(left_s, driver, use(connection))
         except DBAPIError as error:
             if is_useless(error):
-                # A session whose statements went astray does without them, and so do all that follow.
+                # If prepared statements got lost, none are used from now on.
                 self._prepares = self._prepares and not is_unprepared(error)
                 driver.terminate()
                 for useless in self._idle:
@@ -280,7 +260,7 @@ class Sessions:
             watchdog.cancel()
 
     def _abandon(self, driver: Any) -> None:
-        """Give up a session that is silent, and those that wait in the pool."""
+        """Terminate a session that is silent, and those in the pool."""
         self._new.pop(driver, None)
         for silent in (driver, *self._idle):
             if not silent.is_closed():

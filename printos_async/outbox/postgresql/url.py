@@ -1,4 +1,4 @@
-"""How to reach a PostgreSQL server, as the URL of an outbox says it: hosts, TLS, and what a session is like."""
+"""Connection parameters of a PostgreSQL server in the URL of an outbox: hosts, TLS, session settings."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ class Host:
     """One server of a URL.
 
     Attributes:
-        name: Name, address, or directory of a Unix socket; None for what asyncpg finds without a name.
+        name: Name, address, or directory of a Unix socket; None for asyncpg's default.
         port: None for the default.
-        tls: A mode of libpq, or the context of a connection that has to be encrypted.
+        tls: A mode of libpq, or the context if the connection must be encrypted.
     """
 
     name: str | None
@@ -46,15 +46,14 @@ class Host:
 
 @frozen
 class Server:
-    """What a URL says about its server.
+    """Connection parameters of a URL.
 
     Attributes:
         hosts: In the order in which they are tried.
         arguments: For ``asyncpg.connect``, without host, port and TLS.
-        application_name: Name of the sessions, in ``pg_stat_activity`` for one.
-        prepares: Whether statements are prepared once for each session. It is found out where a pool between
-            lends another session to each transaction.
-        secrets: What must not be shown.
+        application_name: Name of the sessions, for example in ``pg_stat_activity``.
+        prepares: Whether to prepare statements once for each session, until one turns out to be missing.
+        secrets: Texts that must not be shown.
     """
 
     hosts: tuple[Host, ...]
@@ -65,18 +64,18 @@ class Server:
 
     @classmethod
     def of(cls, url: URL) -> Server:
-        """Return what a URL says.
+        """Return the parameters of a URL.
 
         Raises:
-            ConfigurationError: A parameter is unknown or has no meaning, or a file of it cannot be read. The URL does
-                not stand in it.
+            ConfigurationError: A parameter is unknown or invalid, or one of its files cannot be read. The message
+                does not contain the URL.
         """
         unknown = sorted(set(url.query) - {*_PARAMETERS})
         if unknown:
             raise ConfigurationError(
                 f"the outbox's URL has unknown parameters: {', '.join(unknown)}; known are {', '.join(_PARAMETERS)}"
             )
-        # Several values of one name are for hosts and ports; of the others the last one counts.
+        # Hosts and ports may have several values; of the other parameters the last one counts.
         given = {name: value if isinstance(value, str) else value[-1] for name, value in url.query.items()}
         names = _addresses(url)
         kind = given.get("target_session_attrs", "any" if len(names) == 1 else "read-write")
@@ -139,7 +138,7 @@ def _hosts(names: list[tuple[str | None, int | None]], given: dict[str, str]) ->
     if said is not None:
         _require("sslmode", said, _MODES)
     for name, port in names:
-        # Whoever names files wants TLS. Beyond this machine somebody on the way could be the server otherwise.
+        # Certificate files imply TLS. Beyond this machine somebody in between could pose as the server without it.
         mode = said or ("verify-full" if files or not _is_local(name) else "prefer")
         weak = mode in {"disable", "allow", "prefer"}
         if weak and files:
@@ -162,7 +161,7 @@ def _context(mode: str, files: dict[str, str]) -> ssl.SSLContext:
     certificate = files.get("sslcert") or os.environ.get("PGSSLCERT") or _users_file("postgresql.crt")
     key = files.get("sslkey") or os.environ.get("PGSSLKEY") or _users_file("postgresql.key")
     try:
-        # libpq's word for the certificates that the system trusts, which count here without it too.
+        # libpq's word for the system's certificates, which are the default here.
         context = ssl.create_default_context(cafile=None if root in {None, "system"} else root)
     except OSError as error:
         raise _unreadable("sslrootcert", error) from None
@@ -171,7 +170,7 @@ def _context(mode: str, files: dict[str, str]) -> ssl.SSLContext:
         context.verify_mode = ssl.CERT_NONE
     if certificate is not None:
         try:
-            # A function: OpenSSL would ask at the terminal for a password that was not given.
+            # A function, because OpenSSL would ask for a missing password at the terminal.
             context.load_cert_chain(certificate, key, password=lambda: files.get("sslpassword", ""))
         except OSError as error:
             raise _unreadable("sslcert or sslkey", error) from None
@@ -182,7 +181,7 @@ def _users_file(name: str) -> str | None:
     try:
         file = (_USERS_FILES / name).expanduser()
         return str(file) if file.exists() else None
-    except (OSError, RuntimeError):  # no home, or one that is closed to this user
+    except (OSError, RuntimeError):  # no home, or one that this user cannot read
         return None
 
 

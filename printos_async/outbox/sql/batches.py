@@ -1,4 +1,4 @@
-"""Batches as statements take them: merged by device, in the order of devices, as JSON; and values as they give them."""
+"""Conversion between values and statements: batches merged by device and encoded as JSON, checksums, ages."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _MAX_ROWS = 1000
 
 
 def crc(device_id: str, body: bytes) -> int:
-    """Give the checksum under which a status is kept."""
+    """Return the checksum that is stored with a status."""
     return crc32(body, crc32(device_id.encode()))
 
 
 def merge(drafts: Iterable[Draft]) -> list[tuple[str, int, str, int]]:
-    """Give device, number of drafts, newest body and its checksum, in the order of devices."""
+    """Return device, number of drafts, newest body and its checksum, in the order of devices."""
     counts: dict[str, int] = {}
     bodies: dict[str, bytes] = {}
     for draft in drafts:
@@ -36,22 +36,22 @@ def merge(drafts: Iterable[Draft]) -> list[tuple[str, int, str, int]]:
 
 
 def to_json(lines: Iterable[tuple[object, ...]]) -> str:
-    """Give the parameter ``batch`` of a statement."""
+    """Return the parameter ``batch`` of a statement."""
     return json.dumps(list(lines), separators=(",", ":"))
 
 
 def as_bytes(body: bytes | str) -> bytes:
-    """Give a body, which is bytes or text as the database has it."""
+    """Return a body as bytes; SQLite returns bytes, PostgreSQL text."""
     return body if isinstance(body, bytes) else body.encode()
 
 
 def age(age_s: float | None) -> float | None:
-    """Give an age, which a clock that was set may have made negative."""
+    """Return an age, at least 0: it is negative if the clock was set back."""
     return None if age_s is None else max(age_s, 0.0)
 
 
 def portions(items: Iterable[Item]) -> Iterator[list[Item]]:
-    """Give the items in lists that one statement takes."""
+    """Return the items in lists of the size of one statement."""
     iterator = iter(items)
     while part := list(islice(iterator, _MAX_ROWS)):
         yield part

@@ -1,4 +1,4 @@
-"""One database: its engine, what is tried again, and its errors as errors of the tree."""
+"""One database: its engine, retries, and errors as ``OutboxError``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from printos_async._errors import OutboxError
 from printos_async._logging import withhold_values
 from printos_async._redaction import redact
 from printos_async.outbox.postgresql.errors import advice, passes, state_of
-from printos_async.outbox.postgresql.sessions import USUAL, NoAnswerError, Sessions
+from printos_async.outbox.postgresql.limits import USUAL
+from printos_async.outbox.postgresql.sessions import NoAnswerError, Sessions
 from printos_async.outbox.sqlite.engine import SqliteFile
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
 
     from printos_async._clock import MachineClock
-    from printos_async.outbox.postgresql.sessions import Limit
+    from printos_async.outbox.postgresql.limits import Limit
     from printos_async.outbox.postgresql.url import Server
     from printos_async.outbox.sqlite.spool import SetAside
 
@@ -36,8 +37,8 @@ _PATIENCE_S = sum(_PAUSES_S)
 _PATIENCE_AT_END_S = 1.0
 _ABORTED = "the outbox was closed while its database did not answer"
 
-# Values that the statement was given may stand in these texts.
-_TELLING_CLASSES = ("22", "23")
+# The texts of these errors may contain values of the statement.
+_CLASSES_WITH_VALUES = ("22", "23")
 
 
 class Database:
@@ -46,7 +47,7 @@ class Database:
     Args:
         url: ``sqlite+aiosqlite`` with a file, or ``postgresql+asyncpg``.
         server: What the URL says about a PostgreSQL server; None for a file.
-        lease_s: Of the outbox.
+        lease_s: Lease of the outbox.
         clock: As in ``SqliteFile``; None for this machine's.
         on_set_aside: As in ``SqliteFile``.
         on_replaced: As in ``SqliteFile``.
@@ -68,7 +69,7 @@ class Database:
             "hide_parameters": True,
             "logging_name": "printos_async",
             "isolation_level": "AUTOCOMMIT",
-            # Nothing is ever open that a rollback would end.
+            # With autocommit there is never a transaction to roll back.
             "pool_reset_on_return": None,
             "max_overflow": 0,
             "pool_timeout": 3600.0,
@@ -90,12 +91,12 @@ class Database:
         self._running: set[asyncio.Task[Any]] = set()
         self._aborted = False
         self._failures = 0
-        # SQLite ends what it does by itself, after its busy timeout at the latest, and cannot be stopped before.
+        # SQLite ends by itself, after its busy timeout at the latest, and cannot be stopped before.
         self.patience_s: float | None = None if server is None else _PATIENCE_AT_END_S
 
     @property
     def server_failures(self) -> int:
-        """How often a server failed: behind it may be another one, which lacks what was committed last."""
+        """Number of failures of a server. Another one may have taken its place, without the last commits."""
         return 0 if self._sessions is None else self._failures + self._sessions.found_closed
 
     async def rows(
@@ -107,42 +108,25 @@ class Database:
         outlives_power: bool = True,
         within: Limit = USUAL,
     ) -> Sequence[Row[Any]]:
-        """Give the rows of a statement.
+        """Run a statement in a transaction of its own, and return its rows; none if it returns no rows.
 
         Args:
-            statement: What is to be done.
+            statement: The statement.
             parameters: Its parameters.
-            on_retry: Called where an attempt before may have taken place.
-            outlives_power: Whether a file has to hold it safe against a loss of power when this returns. Whatever
-                came before it in the file is there as well, if anything after it is.
-            within: How long a server may take.
+            on_retry: Called before a retry: the attempt before may have taken place.
+            outlives_power: Whether a file is synced before this returns. Without it a loss of power may undo the
+                statement, but never without undoing everything that was written after it.
+            within: Time limit for a server.
         """
 
         async def execute(connection: AsyncConnection) -> Sequence[Row[Any]]:
             if self._file is not None:
                 await _synchronise(connection, outlives_power)
                 self._file.time.begin_statement()
-            return (await connection.execute(statement, dict(parameters))).all()
+            result = await connection.execute(statement, dict(parameters))
+            return result.all() if result.returns_rows else ()
 
         return await self.with_connection(execute, on_retry, within=within)
-
-    async def execute(
-        self,
-        statement: Executable,
-        parameters: Mapping[str, Any],
-        *,
-        outlives_power: bool = True,
-        within: Limit = USUAL,
-    ) -> None:
-        """Run a statement that gives no rows; ``outlives_power`` and ``within`` as with ``rows``."""
-
-        async def execute(connection: AsyncConnection) -> None:
-            if self._file is not None:
-                await _synchronise(connection, outlives_power)
-                self._file.time.begin_statement()
-            await connection.execute(statement, dict(parameters))
-
-        await self.with_connection(execute, within=within)
 
     async def with_connection(
         self,
@@ -151,16 +135,16 @@ class Database:
         *,
         within: Limit = USUAL,
     ) -> Answer:
-        """Give what ``use`` makes of a connection. It is tried again after errors that pass.
+        """Return the result of ``use`` on a connection. It is retried after temporary errors.
 
-        ``on_retry`` and ``within`` as with ``rows``.
+        ``on_retry`` and ``within`` are those of ``rows``.
 
         Raises:
             OutboxError: The database cannot be reached or used.
             OutboxCorruptError: The file is damaged.
         """
         task = asyncio.current_task()
-        assert task is not None  # noqa: S101  # there is none in callbacks only
+        assert task is not None  # noqa: S101  # only callbacks have none
         if self._is_aborted():
             raise OutboxError(_ABORTED)
         self._running.add(task)
@@ -178,16 +162,16 @@ class Database:
         return self._aborted
 
     def abort(self) -> None:
-        """End what is under way, and what is still to come, with an ``OutboxError``."""
+        """End all running and later statements with an ``OutboxError``."""
         self._aborted = True
         if self._sessions is not None:
-            # Else SQLAlchemy says goodbye to each server that does not answer, and waits.
+            # Otherwise SQLAlchemy waits for each silent server to confirm the end of its session.
             self._sessions.terminate()
         for task in self._running:
             task.cancel()
 
     async def aclose(self) -> None:
-        """Close the connections, politely to a server that answers."""
+        """Close the connections, with a farewell to a server that answers."""
         if self._sessions is not None:
             await self._sessions.aclose()
         with contextlib.suppress(SQLAlchemyError, OSError):
@@ -206,7 +190,7 @@ class Database:
             try:
                 if self._sessions is not None:
                     return await self._sessions.use(self._engine, use, within=within, deadline_s=deadline_s)
-                assert self._file is not None  # noqa: S101  # one of the two is there
+                assert self._file is not None  # noqa: S101  # set if there are no sessions
                 async with self._engine.connect() as connection:
                     return await self._file.use(connection, use)
             except Exception as error:
@@ -215,7 +199,7 @@ class Database:
                 now_s = loop.time()
                 self._failures += 1
                 if isinstance(error, NoAnswerError):
-                    # Patience is with a server that fails: this one has not been heard yet.
+                    # The limit on retries is for servers that answer with an error; this one did not answer yet.
                     begun_s = now_s
                 if (
                     pause_s is None
@@ -227,10 +211,10 @@ class Database:
             if on_retry is not None:
                 on_retry()
             await asyncio.sleep(pause_s)
-        raise AssertionError  # the last round returns or raises
+        raise AssertionError  # the last attempt returns or raises
 
     def _passes(self, error: Exception) -> bool:
-        """Tell whether an error may be gone in a moment."""
+        """Return whether an error may be temporary."""
         if self._sessions is not None:
             return passes(error)
         if isinstance(error, DBAPIError):
@@ -242,7 +226,7 @@ class Database:
         if self._file is not None:
             return self._file.translated(origin)
         state = state_of(origin)
-        text = "" if state.startswith(_TELLING_CLASSES) else redact(_first_line(origin), self._secrets)
+        text = "" if state.startswith(_CLASSES_WITH_VALUES) else redact(_first_line(origin), self._secrets)
         if isinstance(origin, TimeoutError):
             return OutboxError(f"the outbox's database does not answer: {text or 'no connection in time'}")
         named = f"PostgreSQL error {state}" if state else type(origin).__name__
@@ -252,23 +236,23 @@ class Database:
 
 
 async def _synchronise(connection: AsyncConnection, outlives_power: bool) -> None:  # noqa: FBT001
-    """Let the connection's next commits wait for the disk, or not."""
+    """Make the connection sync its next commits to the disk, or not."""
     level = "FULL" if outlives_power else "NORMAL"
     known = (await connection.get_raw_connection()).info
     if known.get("synchronous") != level:
-        # What fails half-way is asked for again.
+        # Unknown until the PRAGMA has succeeded.
         known["synchronous"] = None
         await connection.exec_driver_sql(f"PRAGMA synchronous = {level}")
         known["synchronous"] = level
 
 
 def _is_of_the_database(error: Exception) -> bool:
-    # While it connects, SQLAlchemy lets errors of system and driver through as they are.
+    # SQLAlchemy does not wrap errors of the driver and the system while it connects.
     module = type(error).__module__.partition(".")[0]
     return isinstance(error, (DBAPIError, OSError)) or module in {"asyncpg", "sqlite3"}
 
 
 def _first_line(error: BaseException) -> str:
     text = str(error).strip()
-    # SQLAlchemy puts the driver's class before its text.
+    # SQLAlchemy writes the driver's class before the text.
     return text.rpartition(">: ")[2].split("\n", 1)[0]

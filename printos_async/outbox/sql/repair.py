@@ -1,4 +1,4 @@
-"""Makes dead letters of the rows of a SQLite file that hold values which this package never writes."""
+"""Turns rows of a SQLite file that hold values which this package never writes into dead letters."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Text, case, delete, func, literal_column, null, select, true, update
 
-from .dialect import ACCOUNT, NOW, OURS, ROW
-from .soundness import ZERO, is_identity, is_number, is_sound, is_text, is_time
+from .statements.dialect import NOW, OURS, ROW, TENANT
+from .statements.soundness import ZERO, is_identity, is_number, is_sound, is_text, is_time
 from .tables import meta, outbox, worker
 
 if TYPE_CHECKING:
@@ -22,8 +22,8 @@ _ERROR: ColumnElement[str] = literal_column(
     "'damaged: a value that the outbox gave back is none that it was given'", Text
 )
 _IS_UNSOUND = is_sound().is_not(true())
-_HAS_NO_LEASE = (worker.c.account == ACCOUNT) & is_time(worker.c.lease_until).is_not(true())
-_HAS_NO_ID = (worker.c.account == ACCOUNT) & is_identity(worker.c.id).is_not(true())
+_HAS_NO_LEASE = (worker.c.account == TENANT) & is_time(worker.c.lease_until).is_not(true())
+_HAS_NO_ID = (worker.c.account == TENANT) & is_identity(worker.c.id).is_not(true())
 _HAS_NO_FLOOR = is_number(meta.c.floor).is_not(true())
 
 
@@ -42,13 +42,13 @@ def _or_zero(column: ColumnElement[Any]) -> ColumnElement[Any]:
 def _repair_rows() -> Executable:
     any_row = outbox.alias()
     largest = select(func.max(any_row.c.seq)).where(is_number(any_row.c.seq)).scalar_subquery()
-    # The number of a device must not go back, whatever it was.
+    # An unreadable number may have been the highest: the device's next one must be above it.
     unknown = func.max(func.coalesce(largest, ZERO), select(meta.c.floor).scalar_subquery())
     seq = func.max(case((is_number(ROW.seq), ROW.seq), else_=unknown), _or_zero(ROW.done_seq))
-    # Bytes cannot be named, neither by a command nor in a request.
+    # A blob cannot be named in a command or a request.
     name = "x'" + func.hex(ROW.device_id, type_=Text) + "'"
-    # Its worker may be sending at this moment.
-    was_in_doubt = ROW.owner.is_not(None) | ROW.doubt_since.is_not(None)
+    # Its worker may be sending right now.
+    may_be_uncertain = ROW.owner.is_not(None) | ROW.doubt_since.is_not(None)
     return (
         update(outbox)
         .prefix_with("OR REPLACE")
@@ -63,7 +63,7 @@ def _repair_rows() -> Executable:
             owner=null(),
             unseen_by=null(),
             waiting_since=null(),
-            doubt_since=case((was_in_doubt, NOW)),
+            doubt_since=case((may_be_uncertain, NOW)),
             done_at=NOW,
             done_attempts=0,
             error=_ERROR,
@@ -73,31 +73,31 @@ def _repair_rows() -> Executable:
 
 
 class Repair:
-    """Repairs one account's rows, and the file's floor."""
+    """Repairs the rows of one tenant, and the floor of the file."""
 
-    def __init__(self, database: Database, account: str) -> None:
+    def __init__(self, database: Database, tenant: str) -> None:
         self._database = database
-        self._parameters = {"this_account": account}
+        self._parameters = {"this_tenant": tenant}
         self._found = _found()
         largest = select(func.max(_or_zero(ROW.seq))).scalar_subquery()
         self._before = (
             update(meta).where(_HAS_NO_FLOOR).values(floor=func.coalesce(largest, ZERO)),
-            # What they own is owned by nobody.
+            # A worker without a valid number cannot own anything.
             delete(worker).where(_HAS_NO_ID),
             update(worker).where(_HAS_NO_LEASE).values(lease_until=NOW),
         )
         self._rows = _repair_rows()
 
     async def run_if_needed(self) -> None:
-        """Look at every row, and repair what is unsound."""
+        """Check every row, and repair what is unsound."""
         [[found]] = await self._database.rows(self._found, self._parameters)
         if found:
             await self.run()
 
     async def run(self) -> None:
-        """Make a dead letter of every unsound row."""
+        """Turn every unsound row into a dead letter."""
         for statement in self._before:
-            await self._database.execute(statement, self._parameters)
+            await self._database.rows(statement, self._parameters)
         repaired = await self._database.rows(self._rows, self._parameters)
         if repaired:
             _log.warning(

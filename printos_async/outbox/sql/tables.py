@@ -1,4 +1,4 @@
-"""The tables, and how a database gets from any older version to this one."""
+"""The tables, and the migrations from older versions."""
 
 from __future__ import annotations
 
@@ -35,36 +35,36 @@ if TYPE_CHECKING:
 
 metadata = MetaData()
 
-# Compared byte by byte everywhere, as SQLite and Python do.
+# Compared byte by byte, as in SQLite and Python.
 _Key = Text().with_variant(Text(collation="C"), "postgresql")
 
-# Prefixed: the database may be the application's own.
+# The prefix is for applications that share their database.
 outbox = Table(
     "printos_outbox",
     metadata,
-    Column("account", _Key, nullable=False),
+    Column("account", _Key, nullable=False),  # the tenant
     Column("device_id", _Key, nullable=False),
     Column("seq", BigInteger, nullable=False),
     Column("body", Text, nullable=False),  # JSON in ASCII
-    Column("crc", BigInteger, nullable=False),  # of device_id and body: finds bytes that a disk has changed
+    Column("crc", BigInteger, nullable=False),  # of device_id and body: reveals bytes that a disk has changed
     Column("put_at", Double, nullable=False),
-    Column("due_at", Double, nullable=False),  # never sent before; never before doubt_since
-    Column("attempts", Integer, nullable=False),  # for the newest status, while it waits
+    Column("due_at", Double, nullable=False),  # not sent before; never earlier than doubt_since
+    Column("attempts", Integer, nullable=False),  # requests for the newest status, while it waits
     Column("owner", BigInteger),
-    Column("doubt_since", Double),  # start of doubt_age_s
-    Column("done_seq", BigInteger, nullable=False),  # what was delivered or given up; below seq: seq waits
+    Column("doubt_since", Double),  # end of the last uncertain write
+    Column("done_seq", BigInteger, nullable=False),  # delivered or given up; if it is below seq, seq waits
     Column("done_at", Double),
     Column("done_attempts", Integer, nullable=False),
     Column("error", Text),  # why done_seq was given up
-    # The owner, from when somebody else puts a status of its device until the owner has been told.
+    # The owner, from when somebody else puts a status of its device until the owner has received it.
     Column("unseen_by", BigInteger),
-    # When the first of the waiting statuses was put; null where the newest is the first.
+    # When the first of the waiting statuses was put; null if the newest is the first.
     Column("waiting_since", Double),
     PrimaryKeyConstraint("account", "device_id"),
-    # In SQLite rows lie in the order of their coming: of a status beside a million that wait, only its place in the
-    # index of the key is in a page of its own, which put and finish write, and claim does not.
+    # With a rowid SQLite stores rows in the order of insertion. Beside a million waiting rows, a status then needs only
+    # one page of its own, that of the key's index, which put and finish write and claim does not.
     sqlite_with_rowid=True,
-    # A row is written three times for each status; with room beside it the new one stays in the same page.
+    # Each status writes its row three times. With free space in the page the new version stays there (HOT).
     postgresql_with={"fillfactor": "50"},
 )
 unowned_and_waiting = and_(outbox.c.owner.is_(None), outbox.c.seq > outbox.c.done_seq)
@@ -75,7 +75,7 @@ Index(
     sqlite_where=unowned_and_waiting,
     postgresql_where=unowned_and_waiting,
 )
-# Nothing is left to do but to delete it after its hold; one in doubt has something to tell the next status.
+# Delivered, and deleted after its hold. A row with an uncertain write stays: the next status has to know of it.
 idle = and_(
     outbox.c.owner.is_(None),
     outbox.c.seq == outbox.c.done_seq,
@@ -96,7 +96,7 @@ Index(
     sqlite_where=outbox.c.error.is_not(None),
     postgresql_where=outbox.c.error.is_not(None),
 )
-# As large as what is new: a worker finds that in it, however many devices it owns.
+# Holds new statuses alone, so that a worker finds them quickly, however many devices it owns.
 unseen_index = Index(
     "printos_outbox_unseen",
     outbox.c.account,
@@ -119,18 +119,18 @@ meta = Table(
     "printos_meta",
     metadata,
     Column("version", Integer, nullable=False),
-    Column("floor", BigInteger, nullable=False),  # no number of a row that was deleted is above it
-    # Of a SQLite file only: its time is the time since this boot and the offset.
+    Column("floor", BigInteger, nullable=False),  # sequence numbers of deleted rows are not above it
+    # SQLite only: the file's time is the time since this boot plus the offset.
     Column("clock_boot", Text),
     Column("clock_offset_s", Double),
 )
 
-# What a connection to a SQLite file has to offer: see ``FileTime``.
+# SQL function that each connection to a SQLite file registers: see ``FileTime``.
 TIME_FUNCTION = "printos_time"
 
 
 class DatabaseTime(FunctionElement[float]):
-    """Seconds since 1970 by the database's clock, the same all through a statement."""
+    """Seconds since 1970 by the database's clock, the same throughout a statement."""
 
     type = Double()
     inherit_cache = True
@@ -144,12 +144,12 @@ def _sqlite_time(*_: Any, **__: Any) -> str:
 
 @compiles(DatabaseTime, "postgresql")
 def _postgresql_time(*_: Any, **__: Any) -> str:
-    # As a subquery it is evaluated once, so that an index can be searched with it.
+    # A subquery is evaluated once, so that an index can be used.
     return "(SELECT CAST(extract(epoch FROM clock_timestamp()) AS double precision))"
 
 
 def _to_version_2(connection: Connection) -> None:
-    # Adds what tells a worker of newer statuses, people since when a device waits, and a file its clock.
+    # Adds the mark of newer statuses, the time of the oldest waiting one, and the clock of a file.
     columns = (outbox.c.unseen_by, outbox.c.waiting_since)
     for column in (*columns, worker.c.renewed_at, meta.c.clock_boot, meta.c.clock_offset_s):
         definition = CreateColumn(column).compile(dialect=connection.dialect)
@@ -157,32 +157,32 @@ def _to_version_2(connection: Connection) -> None:
     unseen_index.create(connection)
 
 
-# The step at index N lifts a database from version N + 1 to N + 2.
+# The step at index N migrates from version N + 1 to N + 2.
 MIGRATIONS: tuple[Callable[[Connection], None], ...] = (_to_version_2,)
 
-# Any number does, as long as all versions use the same.
+# Any number, but the same in all versions of this package.
 _LOCK_KEY = 7_205_731_104
 
 
 def is_current(connection: Connection) -> bool:
-    """Tell whether the tables are there, in this version. Nothing is locked for it.
+    """Return whether the tables exist in this version, without locking anything.
 
     Raises:
-        OutboxError: A newer version of this package has made the tables.
+        OutboxError: A newer version of this package has created the tables.
     """
     newest = len(MIGRATIONS) + 1
     return _version(connection, newest=newest) == newest
 
 
 def prepare(connection: Connection, migrations: Sequence[Callable[[Connection], None]] = MIGRATIONS) -> None:
-    """Create or migrate the tables, if that has not been done. Several processes may come at once.
+    """Create or migrate the tables if necessary. Several processes may do so at once.
 
     Raises:
-        OutboxError: A newer version of this package has made the tables.
+        OutboxError: A newer version of this package has created the tables.
     """
     version = len(migrations) + 1
     is_sqlite = connection.dialect.name == "sqlite"
-    # The connection commits by itself otherwise.
+    # The connection is in autocommit mode.
     connection.exec_driver_sql("BEGIN IMMEDIATE" if is_sqlite else "BEGIN")
     try:
         if not is_sqlite:
@@ -196,7 +196,7 @@ def prepare(connection: Connection, migrations: Sequence[Callable[[Connection], 
                 step(connection)
             connection.execute(update(meta).values(version=version))
     except BaseException:
-        # SQLite has done so by itself where the disk is full or fails, and PostgreSQL where the connection is lost.
+        # SQLite has rolled back itself if the disk is full or fails, and PostgreSQL if the connection is lost.
         with contextlib.suppress(SQLAlchemyError):
             if not connection.invalidated:
                 connection.exec_driver_sql("ROLLBACK")
@@ -205,7 +205,7 @@ def prepare(connection: Connection, migrations: Sequence[Callable[[Connection], 
 
 
 def _version(connection: Connection, *, newest: int) -> int:
-    """Give the version of the tables, 0 if there are none."""
+    """Return the version of the tables, 0 if there are none."""
     if not inspect(connection).has_table(meta.name):
         return 0
     found = connection.execute(select(meta.c.version)).scalar_one()

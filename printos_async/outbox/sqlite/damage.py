@@ -1,4 +1,4 @@
-"""What went wrong in SQLite, as an error of the tree; and what shows that a file is damaged."""
+"""SQLite's errors as ``OutboxError``, and the signs that a file is damaged."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from printos_async._errors import OutboxCorruptError, OutboxError
 if TYPE_CHECKING:
     from pathlib import Path
 
-# The whole file at every opening: 1 to 2 s for 1,000,000 devices (185 MiB), 3 to 6 s if it has to be read from the
-# disk. quick_check saves a third of the first, nothing of the second, and would not see that an index lacks a row:
-# a status that no index shows is never sent.
+# Checks the whole file at every opening: 1 to 2 s for 1,000,000 devices (185 MiB), 3 to 6 s if it has to be read from the
+# disk. quick_check saves a third of the first, nothing of the second, and does not notice that an index lacks a row:
+# a status that is missing there would never be sent.
 INTEGRITY_CHECK = "PRAGMA integrity_check(1)"
 INTACT = "ok"
 
@@ -30,9 +30,9 @@ _CONTENT = {sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISM
 
 
 def outbox_error(error: BaseException, path: Path) -> OutboxError:
-    """Give the error of the tree for one of SQLite's; what is damaged becomes an ``OutboxCorruptError``.
+    """Return the ``OutboxError`` for an error of SQLite, an ``OutboxCorruptError`` if the file is damaged.
 
-    The text names the file, the reason and SQLite's name of the error, and nothing that was in the statement.
+    The text names the file, the reason and SQLite's name of the error, and no value of the statement.
     """
     if isinstance(error, OSError):
         return OutboxError(f"outbox {path} cannot be used: {error.strerror or type(error).__name__}")
@@ -43,18 +43,18 @@ def outbox_error(error: BaseException, path: Path) -> OutboxError:
 
 
 def name_of(error: BaseException) -> str:
-    """Give SQLite's name of an error, such as ``SQLITE_IOERR_WRITE``."""
+    """Return SQLite's name of an error, such as ``SQLITE_IOERR_WRITE``."""
     return str(getattr(error, "sqlite_errorname", type(error).__name__))
 
 
 def is_about_content(error: sqlite3.Error) -> bool:
-    """Whether a statement that is right in itself failed for what is in the file, a column's changed name included."""
+    """Return whether a correct statement failed because of the file's content, such as a changed column name."""
     return is_damage(error) or _kind(error) in _CONTENT
 
 
 def is_damage(error: BaseException) -> bool:
-    """Whether the error says that the file's content is not what SQLite wrote."""
-    # Of text that is no UTF-8 Python says it, and SQLite nothing.
+    """Return whether the error says that the file's content is not what SQLite wrote."""
+    # SQLite does not notice text that is no UTF-8; Python does.
     return _kind(error) in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB} or (
         isinstance(error, sqlite3.OperationalError) and str(error).startswith("Could not decode")
     )

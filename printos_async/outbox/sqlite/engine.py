@@ -1,4 +1,4 @@
-"""A SQLite file under an engine: its connections come from a ``Spool``, and damage replaces the file under way."""
+"""A SQLite file below an SQLAlchemy engine: connections, and replacement of a damaged file while it is in use."""
 
 from __future__ import annotations
 
@@ -39,17 +39,17 @@ _CHUNK_ROWS = 64
 
 
 class FileReplacedError(OSError):
-    """What was done went into a file that is not the outbox's any more: to be done again."""
+    """A statement went into a file that is no longer the outbox's: run it again."""
 
 
 class SqliteFile:
-    """The file of an outbox; to be made where the event loop runs.
+    """The file of an outbox. Create it in the event loop.
 
     Args:
-        path: Where it is, or will be.
+        path: Path of the file, which need not exist.
         clock: The machine's clocks.
-        on_set_aside: Called in the event loop when a damaged file was renamed and a new one takes its place.
-        on_replaced: Called in the event loop when the file is another one than before, whoever has replaced it.
+        on_set_aside: Called in the event loop after a damaged file was renamed; a new one takes its place.
+        on_replaced: Called in the event loop after the file was replaced, by this process or another one.
     """
 
     def __init__(
@@ -63,29 +63,29 @@ class SqliteFile:
         self._on_replaced = on_replaced
         loop = asyncio.get_running_loop()
 
-        def tell(what: SetAside) -> None:
+        def report(what: SetAside) -> None:
             if on_set_aside is not None:
                 loop.call_soon_threadsafe(on_set_aside, what)
 
         self.time = FileTime(clock)
-        self._spool = Spool(Path(path), initialise=self._initialise, on_set_aside=tell)
+        self._spool = Spool(Path(path), initialise=self._initialise, on_set_aside=report)
 
     async def connect(self, *_: Any, **__: Any) -> DriverConnection:
-        """Give a connection to the engine."""
+        """Return a new connection for the engine."""
         withhold_values("aiosqlite")
         connection = DriverConnection(self._connect, _CHUNK_ROWS)
-        # SQLAlchemy does so too: an outbox that was not closed does not keep the program from ending.
+        # As in SQLAlchemy: an outbox that was not closed does not keep the program from ending.
         thread: Any = getattr(connection, "_thread", connection)
         thread.daemon = True
         try:
             return await connection
         except BaseException:
-            # The thread has been told to end, and says so to the loop, which may be closed a moment later.
+            # The thread is ending, and reports that to the loop, which may be closed a moment later.
             await asyncio.shield(asyncio.to_thread(thread.join))
             raise
 
     def _connect(self) -> sqlite3.Connection:
-        # What this SQLite cannot do fails here, in memory, and is not taken for damage of the file.
+        # A feature that this SQLite lacks fails here, in memory, and is not mistaken for damage of the file.
         _expected()
         return self._spool.connect()
 
@@ -101,7 +101,7 @@ class SqliteFile:
     async def use(
         self, connection: AsyncConnection, use: Callable[[AsyncConnection], Awaitable[Answer]]
     ) -> Answer:
-        """Give what ``use`` makes of a connection, if that is in the outbox's file and stays there.
+        """Return the result of ``use`` on a connection, if the file is still the outbox's afterwards.
 
         Raises:
             FileReplacedError: Damage was found and the file set aside, by this process or another one.
@@ -124,7 +124,7 @@ class SqliteFile:
         raise FileReplacedError(errno.ESTALE, "its file was replaced again and again")
 
     def translated(self, error: BaseException) -> OutboxError:
-        """Give the error of the tree for one of the driver's or the system's."""
+        """Return the ``OutboxError`` for an error of the driver or the system."""
         return outbox_error(error, self._spool.path)
 
 
@@ -156,9 +156,9 @@ def _expected() -> list[object]:
 
 
 def _structure(connection: sqlite3.Connection) -> list[object]:
-    """Give the columns of the outbox's tables and of their indexes, as SQLite understands them.
+    """Return the columns of the outbox's tables and indexes, as SQLite reads them.
 
-    A bit that flipped in a column's name leaves a whole database, in which no statement works.
+    With a flipped bit in a column's name the database passes its own check, but no statement works.
     """
     found: list[object] = []
     for table in metadata.sorted_tables:

@@ -1,7 +1,7 @@
-"""The file of a SQLite outbox: made for its owner alone, refused where others could reach it, set aside when damaged.
+"""The file of a SQLite outbox: created for its owner alone, locked while it is opened, renamed when damaged.
 
-SQLite gives its ``-wal`` and ``-shm`` files the mode of the database file, whatever the umask, so the mode of that
-one decides. The database file is never opened here once it exists: closing any descriptor of it would drop the
+SQLite creates its ``-wal`` and ``-shm`` files with the mode of the database file, whatever the umask, so only the
+latter's mode matters. An existing database file is never opened here: closing any descriptor of it would drop the
 locks that SQLite holds in this process (https://www.sqlite.org/howtocorrupt.html, 2.2).
 """
 
@@ -24,26 +24,26 @@ from .permissions import check_directory, check_file
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# What SQLite keeps beside a database, in the order in which they are set aside.
+# SQLite's files beside a database, in the order in which they are renamed.
 COMPANIONS = ("-wal", "-shm", "-journal")
 LOCK = "-lock"
-# Windows has neither: there a file belongs to whoever the folder's access list says.
+# Windows has neither: there the folder's access list decides who may open a file.
 _NOFOLLOW = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
 
 
 @frozen
 class FileIdentity:
-    """Which file a path leads to; another one after it was set aside, deleted or replaced."""
+    """Identity of the file at a path: different after the file was renamed, deleted or replaced."""
 
     device: int
     inode: int
 
 
 def identity(path: Path) -> FileIdentity | None:
-    """Tell which file is at a path now; None if there is none.
+    """Return which file is at a path now; None if there is none.
 
-    Whoever writes through a connection compares this with the file that it opened, after the commit and before it
-    calls anything accepted: SQLite itself does not notice in WAL mode that its file is no longer there.
+    Compare it after each commit with the file that was opened, before a status counts as accepted: in WAL mode SQLite
+    does not notice that its file is no longer there.
     """
     try:
         found = path.lstat()
@@ -56,16 +56,16 @@ def identity(path: Path) -> FileIdentity | None:
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Keep other processes, and other threads of this one, from opening or setting aside an outbox meanwhile.
+    """Hold the lock for opening or renaming an outbox, against other processes and other threads of this one.
 
-    Blocks until it has the lock, so it belongs into a thread. The lock is a file beside the database, which stays:
-    deleting it would let two hold the lock at once. It ends with the process.
+    Blocks until it has the lock: run it in a thread. The lock file beside the database is never deleted, because two
+    could hold the lock then. The lock ends with the process.
 
     Args:
-        path: What ``prepare_directory`` gave.
+        path: As returned by ``prepare_directory``.
 
     Raises:
-        OutboxError: The lock file cannot be made.
+        OutboxError: The lock file cannot be created.
     """
     lock = path.with_name(path.name + LOCK)
     try:
@@ -80,13 +80,13 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def prepare_directory(path: Path) -> Path:
-    """Make the directory of an outbox where it is missing, and give the outbox's path without symlinks above it.
+    """Create the directory of an outbox if it is missing; return the outbox's path with all symlinks resolved.
 
-    Directories are made with mode 0700. Everything after this call has to use the path that it returns: what a link
-    led to was checked, and the link may lead elsewhere later.
+    Directories are created with mode 0700. Use the returned path from then on: the target of a link was checked, and
+    the link may lead elsewhere later.
 
     Raises:
-        OutboxError: Others could replace what is in the directory, or it cannot be made.
+        OutboxError: Others could replace files in the directory, or it cannot be created.
     """
     try:
         directory = Path(os.path.realpath(path.parent))
@@ -105,20 +105,20 @@ def prepare_directory(path: Path) -> Path:
 
 
 def prepare_file(path: Path) -> FileIdentity:
-    """Make the file of an outbox where it is missing, for its owner alone; call it while holding the lock.
+    """Create the file of an outbox if it is missing, for its owner alone. Call it while holding the lock.
 
-    An existing file of this user that is open to others is closed to them.
+    Access rights of others to an existing file of this user are removed.
 
     Args:
-        path: What ``prepare_directory`` gave.
+        path: As returned by ``prepare_directory``.
 
     Raises:
-        OutboxError: It is a symlink, no regular file, or another user's; or it cannot be made.
+        OutboxError: It is a symlink, no regular file, or another user's; or it cannot be created.
     """
     try:
         if not os.path.lexists(path):
-            # A WAL without its database: someone died while setting both aside, or deleted one of them. SQLite
-            # would throw it away, and it may hold statuses that were accepted.
+            # A WAL without its database: a process died while renaming both, or somebody deleted the database. SQLite
+            # would discard the WAL, and it may hold accepted statuses.
             move_aside(path)
             _make(path)
         for part in (path, *(path.with_name(path.name + suffix) for suffix in (*COMPANIONS, LOCK))):
@@ -135,13 +135,12 @@ def prepare_file(path: Path) -> FileIdentity:
 
 
 def move_aside(path: Path) -> Path:
-    """Rename an outbox, and what SQLite keeps beside it, to a free name in the same directory; under the lock.
+    """Rename an outbox and SQLite's files beside it to a free name in the same directory. Call it under the lock.
 
-    Whoever has the file open goes on using it under its new name, and finds by ``identity`` that it is no longer the
-    outbox's.
+    Processes that have the file open go on using it under its new name until ``identity`` shows them the difference.
 
     Args:
-        path: What ``prepare_directory`` gave.
+        path: As returned by ``prepare_directory``.
 
     Returns:
         The new name, such as ``spool.db.damaged-20261121T102400Z``; its WAL is beside it, so that ``sqlite3`` can
@@ -152,8 +151,8 @@ def move_aside(path: Path) -> Path:
     """
     target = _free_name(path)
     try:
-        # The database goes first. Should this process die between the renames, ``prepare_file`` finds a WAL without
-        # its database; the other way round SQLite would take up a database without its latest commits.
+        # The database first: if this process dies between the renames, ``prepare_file`` finds a WAL without its
+        # database. In the other order SQLite would open a database without its latest commits.
         moved = False
         for suffix in ("", *COMPANIONS):
             source = path.with_name(path.name + suffix)
@@ -168,7 +167,7 @@ def move_aside(path: Path) -> Path:
 
 
 def sync_directory(directory: Path) -> None:
-    """Have the names in a directory survive a loss of power, where the system can."""
+    """Sync the names in a directory to the disk, if the system can."""
     if sys.platform == "win32":
         return
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

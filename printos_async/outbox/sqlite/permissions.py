@@ -1,4 +1,4 @@
-"""Who else could reach or replace the file of an outbox. Reads modes and owners, and changes nothing."""
+"""Checks of modes and owners: nobody else may read or replace the file of an outbox."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def check_file(path: Path) -> None:
 
     Raises:
         OutboxError: The text says what is wrong and what to do.
-        OSError: It cannot be looked at.
+        OSError: It cannot be read.
     """
     found = path.lstat()
     if stat.S_ISLNK(found.st_mode):
@@ -38,14 +38,14 @@ def check_file(path: Path) -> None:
 def check_directory(directory: Path) -> None:
     """Refuse a directory in which another user could replace the outbox's file, or one above it.
 
-    On Windows nothing is refused: who may write there is in access lists, which a new directory has from its parent.
+    On Windows nothing is refused: access lists decide there, which a new directory inherits from its parent.
 
     Args:
         directory: Without symlinks.
 
     Raises:
         OutboxError: The text says which directory, what is wrong and what to do.
-        OSError: One cannot be looked at.
+        OSError: One of the directories cannot be read.
     """
     if sys.platform == "win32":
         return
@@ -61,10 +61,10 @@ def check_directory(directory: Path) -> None:
         others = bool(found.st_mode & stat.S_IWOTH)
         if not others and (not found.st_mode & stat.S_IWGRP or _is_own_group(found.st_gid)):
             continue
-        # In a sticky directory such as /tmp nobody can rename what is another's: that is enough for those above.
+        # In a sticky directory such as /tmp nobody can rename another user's files, which is enough for the parents.
         if folder == directory or not found.st_mode & stat.S_ISVTX:
             whom = "every user" if others else f"the group {found.st_gid}"
-            # Nobody is to be told to change /tmp.
+            # No advice to change /tmp.
             change = (
                 ""
                 if found.st_mode & stat.S_ISVTX
@@ -77,7 +77,7 @@ def check_directory(directory: Path) -> None:
 
 
 def _is_own_group(gid: int) -> bool:
-    # Many systems give each user a group of the same name, and let new directories be written to by that group.
+    # On many systems each user has a group of the same name, and new directories are writable for that group.
     if sys.platform == "win32":
         return False
     import grp  # noqa: PLC0415  # Windows has none

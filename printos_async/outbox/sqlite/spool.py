@@ -1,6 +1,6 @@
-"""The SQLite file of an outbox through its life: opened, found damaged and replaced, or replaced by another process.
+"""Life cycle of a SQLite outbox's file: opening and checking it, and replacing it when it is damaged.
 
-Everything here blocks, and belongs into a thread.
+Everything here blocks: run it in a thread.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("printos_async.outbox")
 
-# A disk that garbles what was just written is not to be filled with damaged files.
+# Limited, so that a failing disk is not filled with damaged files.
 FILES_TRIED = 2
 
 
 @frozen
 class SetAside:
-    """A damaged outbox was renamed, and a new one takes its place.
+    """A damaged outbox was renamed; a new file takes its place.
 
     Attributes:
-        path: The outbox.
-        kept_as: Where the damaged file is now, with its WAL; ``sqlite3`` can try to read what is left of it.
-        reason: What was found.
+        path: Path of the outbox.
+        kept_as: New path of the damaged file, beside its WAL; ``sqlite3`` may be able to read the rest of it.
+        reason: The damage that was found.
     """
 
     path: str
@@ -46,7 +46,7 @@ class SetAside:
 
 
 class Spool:
-    """Connects to the file of an outbox, which is checked once, and replaced when it is damaged.
+    """Opens connections to the file of an outbox, which is checked once, and replaced when it is damaged.
 
     Attributes:
         path: The file; without symlinks in its directories, once a connection was made.
@@ -60,11 +60,11 @@ class Spool:
         on_set_aside: Callable[[SetAside], None] | None = None,
         busy_timeout_s: float = 10.0,
     ) -> None:
-        """Touch nothing yet.
+        """Set up without touching the file.
 
         Args:
-            path: Where the file is, or will be.
-            initialise: Sets up a connection, and makes the tables where they are missing; called for each one.
+            path: Path of the file, which need not exist.
+            initialise: Sets up each connection, and creates the tables if they are missing.
             on_set_aside: Called in the thread that found the damage, after the log was written.
             busy_timeout_s: Seconds for which SQLite waits for another process's lock.
         """
@@ -75,17 +75,17 @@ class Spool:
         self._file: FileIdentity | None = None
 
     def connect(self) -> sqlite3.Connection:
-        """Give a new connection to an undamaged file, made if there is none.
+        """Return a new connection to an undamaged file, which is created if there is none.
 
-        Connections of before to another file are of no use any more: what they commit is in the file set aside.
+        Do not use earlier connections to another file: they commit into the file that was renamed.
 
         Raises:
-            OutboxError: The file or its directory is not safe, or cannot be made or opened.
+            OutboxError: The file or its directory is not safe, or cannot be created or opened.
             OutboxCorruptError: A new file is damaged as well.
         """
         self.path = prepare_directory(self.path)
-        # Under the lock from first to last: SQLite opens the WAL by its name, after the database, and must not
-        # find the one of another database.
+        # All of it under the lock: SQLite opens the WAL by its name, after the database, and must not find the WAL of
+        # another database.
         with locked(self.path):
             for _ in range(FILES_TRIED):
                 found = prepare_file(self.path)
@@ -103,14 +103,14 @@ class Spool:
         raise OutboxCorruptError(f"outbox {self.path}: a new file was damaged at once; see the disk's state")
 
     def is_replaced(self) -> bool:
-        """Whether the path leads to another file than the last connection's, or to none.
+        """Return whether the path leads to another file than the last connection's, or to none.
 
-        To be asked after every commit, before anything is called accepted; it takes one ``lstat``.
+        Ask after every commit, before a status counts as accepted. It takes one ``lstat``.
         """
         return self._file is None or identity(self.path) != self._file
 
     def set_aside(self, reason: str) -> None:
-        """Rename the file in which damage was found after it was opened, unless another process did so already.
+        """Rename a file in which damage was found after it was opened, unless another process has done so.
 
         Raises:
             OutboxError: It cannot be renamed; on Windows, as long as any process has it open.
@@ -120,7 +120,7 @@ class Spool:
                 self._set_aside(reason)
 
     def _open(self) -> sqlite3.Connection:
-        # Never created here: SQLite would give it whatever mode the umask leaves.
+        # Not created here: SQLite would create it with the umask's mode.
         uri = f"file:{urllib.parse.quote(str(self.path))}?mode=rw"
         try:
             return sqlite3.connect(
@@ -140,26 +140,26 @@ class Spool:
                 if answer != INTACT:
                     raise OutboxCorruptError(f"outbox {self.path} is damaged (integrity_check: {answer})")
             self._initialise(connection)
-            # Opens the WAL, if nothing before did.
+            # Opens the WAL if it is not open yet.
             connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
         except UnicodeDecodeError:
-            # Python's, of the text of an error that names what it found.
+            # Raised by Python for an error message of SQLite that quotes garbled names.
             raise OutboxCorruptError(f"outbox {self.path} is damaged (garbled names)") from None
         except sqlite3.Error as error:
             if is_about_content(error):
-                # No statement of an opening is wrong in itself: the tables are not those that were made.
+                # The statements of an opening are correct, so the tables are not those that were created.
                 raise OutboxCorruptError(f"outbox {self.path} is damaged ({name_of(error)})") from None
             raise outbox_error(error, self.path) from error
 
     def _replace(self, connection: sqlite3.Connection, reason: str) -> None:
         if sys.platform == "win32":
-            connection.close()  # what is open cannot be renamed
+            connection.close()  # an open file cannot be renamed
             self._set_aside(reason)
             return
         try:
             self._set_aside(reason)
         finally:
-            # Only now: a connection whose file was moved leaves the WAL as it is, for whoever wants to read it.
+            # After the rename, so that closing leaves the WAL as it is for a later analysis.
             connection.close()
 
     def _set_aside(self, reason: str) -> None:

@@ -1,8 +1,8 @@
-"""The time of a SQLite outbox, which goes on evenly whatever is done to the machine's wall clock.
+"""The time of a SQLite outbox, which does not depend on changes of the machine's wall clock.
 
-It is the time since boot and an offset, which the file keeps together with the identity of the boot: so all processes
-that use the file have the same time. The first one that opens it after a restart chooses a new offset, by the wall
-clock, but such that time does not go back. Without a clock of that kind the time is the wall clock's.
+It is the time since boot plus an offset, which the file stores with the identity of the boot, so that all processes
+that use the file have the same time. The first one that opens it after a restart chooses a new offset by the wall
+clock, but such that time does not go back. Without a clock of the boot the time is the wall clock's.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from printos_async._clock import MachineClock
 
-# A time beyond it was not written by this package. No machine's clock goes so far.
+# Later times were not written by this package.
 _LATEST_S = 1e10
 
 _READ = "SELECT clock_boot, clock_offset_s FROM printos_meta"
@@ -28,8 +28,8 @@ _LATEST = """
         UNION ALL SELECT max(renewed_at) FROM printos_worker WHERE renewed_at BETWEEN 0 AND :limit
     )
 """
-# No process of the earlier boot is alive. The wall clock may be wrong about how long ago that was: whatever was in
-# flight is uncertain from now on.
+# No process of the earlier boot is alive, and the wall clock may be wrong about how long ago that was. So writes of
+# that time count as uncertain from now on.
 _AFTER_RESTART = (
     "UPDATE printos_worker SET lease_until = :now",
     "UPDATE printos_outbox SET doubt_since = :now, due_at = max(due_at, :now) WHERE doubt_since IS NOT NULL",
@@ -37,7 +37,7 @@ _AFTER_RESTART = (
 
 
 class FileTime:
-    """Returns the time to the SQL function of the connections to one file."""
+    """The clock of one file, as an SQL function of its connections."""
 
     def __init__(self, clock: MachineClock) -> None:
         self._clock = clock
@@ -45,16 +45,16 @@ class FileTime:
         self._now_s: float | None = None
 
     def register(self, connection: sqlite3.Connection) -> None:
-        """Let statements of a connection ask for the time."""
-        # In SQLite's sense: SQLite may take one answer for all rows of a statement.
+        """Register the SQL function in a connection."""
+        # Deterministic in SQLite's sense: it may use one result for all rows of a statement.
         connection.create_function(TIME_FUNCTION, 0, self._statement_time_s, deterministic=True)
 
     def begin_statement(self) -> None:
-        """Forget the time of the last statement. It is asked for again when the next one has its lock."""
+        """Discard the time of the last statement. It is read again when the next one has its lock."""
         self._now_s = None
 
     def _statement_time_s(self) -> float:
-        # SQLite asks once for each place in which the statement names the function.
+        # SQLite calls it once for each place in which the statement names the function.
         now_s = self._now_s
         if now_s is None:
             now_s = self._now_s = self._read_s()
@@ -66,7 +66,7 @@ class FileTime:
         return self._clock.since_boot_s() + self._offset_s
 
     def adopt(self, connection: sqlite3.Connection) -> None:
-        """Take the file's offset, after choosing it if the file was not opened since the machine was booted."""
+        """Use the file's offset; choose one if the file was not opened since the machine was booted."""
         if self._clock.boot_id is None:
             return
         offset_s, _ = self._stored(connection)
@@ -77,7 +77,7 @@ class FileTime:
                 if offset_s is None:
                     offset_s = self._choose(connection, is_restart=is_restart)
             except BaseException:
-                if connection.in_transaction:  # SQLite may have ended it by itself
+                if connection.in_transaction:  # SQLite may have rolled back itself
                     connection.execute("ROLLBACK")
                 raise
             connection.execute("COMMIT")

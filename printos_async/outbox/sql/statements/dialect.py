@@ -1,4 +1,4 @@
-"""What statements are made of, and where the two dialects differ."""
+"""Expressions that the statements share, and where the two dialects differ."""
 
 from __future__ import annotations
 
@@ -23,8 +23,9 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.dialects.postgresql import JSON
 from sqlalchemy.types import NullType
 
+from printos_async.outbox.sql.tables import DatabaseTime, outbox, worker
+
 from .soundness import is_sound, is_sound_to_claim
-from .tables import DatabaseTime, outbox, worker
 
 if TYPE_CHECKING:
     from sqlalchemy import CTE, ColumnElement
@@ -32,47 +33,51 @@ if TYPE_CHECKING:
 
 ROW = outbox.c
 NOW = DatabaseTime()
-ACCOUNT: ColumnElement[str] = bindparam("this_account", type_=Text)
+TENANT: ColumnElement[str] = bindparam("this_tenant", type_=Text)
 WORKER: ColumnElement[int] = bindparam("this_worker", type_=BigInteger)
 
-OURS = ROW.account == ACCOUNT
+OURS = ROW.account == TENANT
 IS_WAITING = ROW.seq > ROW.done_seq
 IS_DEAD = (ROW.seq == ROW.done_seq) & ROW.error.is_not(None)
-# This worker, if its lease runs.
-LIVE = (worker.c.id == WORKER) & (worker.c.account == ACCOUNT) & (worker.c.lease_until > NOW)
+# The statement's worker, if its lease runs.
+LIVE = (worker.c.id == WORKER) & (worker.c.account == TENANT) & (worker.c.lease_until > NOW)
 
 
 def later(at: ColumnElement[Any], other: ColumnElement[Any]) -> ColumnElement[Any]:
-    """Give the later one of two times."""
+    """Return the later one of two times."""
     return case((at > other, at), else_=other)
 
 
 class Dialect:
-    """``"sqlite"`` or ``"postgresql"``."""
+    """Expressions that differ between SQLite and PostgreSQL.
+
+    Args:
+        name: ``"sqlite"`` or ``"postgresql"``.
+    """
 
     def __init__(self, name: str) -> None:
         self.is_sqlite = name == "sqlite"
         self.insert = sqlite.insert if self.is_sqlite else postgresql.insert
-        # PostgreSQL's columns have their types.
+        # PostgreSQL enforces the types of its columns.
         self.is_sound = is_sound() if self.is_sqlite else true()
         self.claim = (
             ROW.device_id,
             ROW.seq,
             self.bytes(ROW.body).label("body"),
-            # None where a value of the row is unsound. Not a column of its own: each costs its time.
+            # Null where a value of the row is unsound. No column of its own: each costs time.
             (case((is_sound_to_claim(), ROW.crc)) if self.is_sqlite else ROW.crc).label("crc"),
             ROW.attempts,
             (NOW - ROW.put_at).label("waited_s"),
             (NOW - ROW.doubt_since).label("doubt_age_s"),
         )
 
-    def telling(self, condition: ColumnElement[bool]) -> ColumnElement[Any]:
-        """Return a column, the last of its statement, that says whether a row is sound."""
-        # As SQLite has it: SQLAlchemy would make a bool of each.
+    def soundness(self, condition: ColumnElement[bool]) -> ColumnElement[Any]:
+        """Return the column that says whether a row is sound. It is the last one of its statement."""
+        # Left as SQLite's integer: SQLAlchemy would convert each to a bool.
         return type_coerce(condition if self.is_sqlite else true(), NullType).label("is_sound")
 
     def batch(self, **columns: type[TypeEngine[Any]]) -> CTE:
-        """Give a JSON array of arrays, the parameter ``batch``, as rows with these columns."""
+        """Return the parameter ``batch``, a JSON array of arrays, as rows with these columns."""
         batch: ColumnElement[Any] = bindparam("batch", type_=Text)
         if self.is_sqlite:
             values = func.json_each(batch).table_valued("value", name="entry")
@@ -89,10 +94,10 @@ class Dialect:
                 for index, kind in enumerate(columns.values())
             ]
         rows = select(*(field.label(name) for name, field in zip(columns, fields, strict=True)))
-        # Otherwise SQLite goes through the whole table, and through the batch for each of its rows.
+        # Otherwise SQLite scans the whole table, and the batch for each of its rows.
         return rows.cte("batch").prefix_with("MATERIALIZED")
 
     def bytes(self, text: ColumnElement[str]) -> ColumnElement[Any]:
-        """Give a text in UTF-8, or as it is where that cannot fail."""
-        # Where a disk has changed them, they may not be text any more. PostgreSQL looks at that itself.
+        """Return text as UTF-8 bytes in SQLite, and as text in PostgreSQL."""
+        # A disk may have changed the bytes so that they are no UTF-8. PostgreSQL checks that itself.
         return cast(text, LargeBinary) if self.is_sqlite else text

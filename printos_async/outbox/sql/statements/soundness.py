@@ -1,10 +1,10 @@
-"""The condition that a row of a SQLite file holds values of the kinds that this package writes.
+"""Conditions that a row of a SQLite file holds values of the types that this package writes.
 
-A column of a SQLite table takes values of any type, whatever its declaration says. STRICT tables would refuse them, but
-not those that are there already, and SQLite's check at the opening would then call the whole file damaged.
+SQLite stores values of any type in any column, whatever its declaration says. STRICT tables would refuse them, but not
+those that are there already, and SQLite's check at the opening would then call the whole file damaged.
 
-Every row that is put or claimed is looked at. So types are told by comparison, which costs a fifth of ``typeof()``: to
-SQLite any text is greater than any number, and any bytes are greater than any text.
+Every row that is put or claimed is checked, so types are told by comparison, which costs a fifth of ``typeof()``: in
+SQLite any text is greater than any number, and any blob is greater than any text.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import BigInteger, Double, Integer, LargeBinary, Text, and_, cast, func, literal_column
 
-from .tables import outbox
+from printos_async.outbox.sql.tables import outbox
 
 if TYPE_CHECKING:
     from sqlalchemy import ColumnElement
@@ -28,7 +28,7 @@ _NO_BYTES: ColumnElement[bytes] = literal_column("x''", LargeBinary)
 
 
 def is_number(value: ColumnElement[Any], smallest: ColumnElement[int] = ZERO) -> ColumnElement[bool]:
-    """Return the condition that a value is an integer, with room for the next ones."""
+    """Return the condition that a value is an integer, small enough to count on."""
     return value.between(smallest, _LARGEST) & (value == cast(value, Integer))
 
 
@@ -48,15 +48,15 @@ def is_time(value: ColumnElement[Any]) -> ColumnElement[bool]:
 
 
 def is_sound_after_put() -> ColumnElement[bool]:
-    """Return the condition for what a put left as it was and a claim goes by."""
-    return and_(outbox.c.done_seq < outbox.c.seq, *_decisive())
+    """Return the condition for the columns that a put keeps and a claim relies on."""
+    return and_(outbox.c.done_seq < outbox.c.seq, *_needed_to_claim())
 
 
 def is_sound_to_claim() -> ColumnElement[bool]:
-    """Return the condition for what a claim goes by, but for the body: it is read as bytes, and its checksum tells."""
+    """Return the condition for the columns that a claim relies on. The body has a checksum of its own."""
     row = outbox.c
     return and_(
-        *_decisive(),
+        *_needed_to_claim(),
         is_text(row.device_id),
         row.done_seq <= row.seq,
         is_time(row.put_at),
@@ -65,7 +65,7 @@ def is_sound_to_claim() -> ColumnElement[bool]:
 
 
 def is_sound() -> ColumnElement[bool]:
-    """Return the condition for a whole row, but for its body."""
+    """Return the condition for all columns but the body."""
     row = outbox.c
     return and_(
         is_sound_to_claim(),
@@ -77,7 +77,7 @@ def is_sound() -> ColumnElement[bool]:
     )
 
 
-def _decisive() -> tuple[ColumnElement[bool], ...]:
+def _needed_to_claim() -> tuple[ColumnElement[bool], ...]:
     row = outbox.c
     return (
         is_number(row.seq),
