@@ -3,7 +3,7 @@
 Sends the status of whole device fleets concurrently; see ``PrintOSClient``.
 """
 
-from ._auth.session_token import HmacAuth, SessionTokenAuth
+from ._auth import HmacAuth, SessionTokenAuth
 from ._client import PrintOSClient
 from ._delivery.pusher import PusherStats, StatusPusher
 from ._delivery.spooler import Spooler

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import httpx
 
-from ._auth.session_token import HmacAuth, SessionTokenAuth
+from ._auth import HmacAuth, SessionTokenAuth
 from ._errors import ConfigurationError
 from ._transport import Origin
 

@@ -6,7 +6,7 @@ import time
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
-from printos_async._auth.hmac import ALGORITHM_HEADER, DATE_HEADER
+from printos_async._auth import ALGORITHM_HEADER, DATE_HEADER
 from printos_async._errors import (
     RateLimitError,
     RequestTimeoutError,

@@ -11,7 +11,7 @@ import httpx
 
 from printos_async._api.errors import secrets_of, status_error, transport_error
 from printos_async._api.responses import DecodeError, content
-from printos_async._auth.session_token import REPLAY_EXTENSION, Headers, ReadyAuth
+from printos_async._auth import REPLAY_EXTENSION, Headers, ReadyAuth
 from printos_async._config import origin_of
 from printos_async._errors import APIError, ClientClosedError, TransportError
 from printos_async._transport import EXCERPT_BYTES, Origin, Wire, WireError, WireRequest, WireResponse
