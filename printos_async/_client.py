@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Literal, Self
 import httpx
 from printos_device_api.types import UNSET, Unset
 
-from ._api.answers import Answers
 from ._api.requests import Operations
+from ._api.responses import Answers
 from ._checks import require_choice, require_number
 from ._config import PRODUCTION_URL, account_of, auth_from_env, make_ssl_context, parse_base_url
 from ._delivery.bulk import Statuses, push_all

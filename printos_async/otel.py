@@ -12,7 +12,7 @@ from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING, TypeAlias
 
-from ._api.endpoints import device_path
+from ._api.requests import device_path
 from ._events import (
     AttemptFinished,
     CircuitChanged,

@@ -25,8 +25,8 @@ from .results import emit_outcome, make_result
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from printos_async._api.answers import Answers
     from printos_async._api.requests import Operations
+    from printos_async._api.responses import Answers
     from printos_async._errors import PrintOSError
     from printos_async._execution.executor import Core
 

@@ -20,9 +20,8 @@ from .scheduler import Timetable, too_late
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from printos_async._api.answers import Answers
-    from printos_async._api.requests import Operations
-    from printos_async._api.validation import Call
+    from printos_async._api.requests import Call, Operations
+    from printos_async._api.responses import Answers
     from printos_async._execution.executor import Core
     from printos_async._models import DeviceId, DeviceStatusUpdate, PushResult
 

@@ -21,9 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from types import TracebackType
 
-    from printos_async._api.answers import Answers
-    from printos_async._api.requests import Operations
-    from printos_async._api.validation import Call
+    from printos_async._api.requests import Call, Operations
+    from printos_async._api.responses import Answers
     from printos_async._errors import PrintOSError
     from printos_async._execution.circuit_breaker import Circuit
     from printos_async._execution.executor import Core

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import httpx
 
+from printos_async._api.body import DecodeError, content
 from printos_async._api.errors import secrets_of, status_error, transport_error
-from printos_async._api.responses import DecodeError, content
 from printos_async._auth import REPLAY_EXTENSION, Headers, ReadyAuth
 from printos_async._config import origin_of
 from printos_async._errors import APIError, ClientClosedError, TransportError
@@ -19,7 +19,7 @@ from printos_async._transport import EXCERPT_BYTES, Origin, Wire, WireError, Wir
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from printos_async._api.validation import Call
+    from printos_async._api.requests import Call
 
 _HOP_HEADERS = frozenset({"host", "content-length", "transfer-encoding", "connection"})
 

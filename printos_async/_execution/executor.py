@@ -8,9 +8,9 @@ import random
 import time
 from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
 
-from printos_async._api.endpoints import make_endpoint
+from printos_async._api.body import DecodeError
 from printos_async._api.errors import decode_error, pause_error
-from printos_async._api.responses import DecodeError
+from printos_async._api.requests import make_endpoint
 from printos_async._errors import APIError, RateLimitError, ResponseDecodeError, StatusError, TransportError
 from printos_async._events import (
     AttemptFinished,
@@ -28,7 +28,7 @@ from .retry import RetryBudget, RetryPolicy, is_local
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from printos_async._api.validation import Call
+    from printos_async._api.requests import Call
     from printos_async._events import Endpoint, Hooks
     from printos_async._transport import WireResponse
 

@@ -18,9 +18,8 @@ from .retry import is_transient
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from printos_async._api.answers import Answers
-    from printos_async._api.requests import Operations
-    from printos_async._api.validation import Call
+    from printos_async._api.requests import Call, Operations
+    from printos_async._api.responses import Answers
 
     from .executor import Core
 

@@ -16,14 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from printos_async import PrintDevice
-from printos_async._api.answers import Answers
-from printos_async._api.responses import (
-    MAX_DEVICES,
-    DecodeError,
-    content,
-    decode_device_list,
-    decode_provisioned,
-)
+from printos_async._api.body import DecodeError, content
+from printos_async._api.responses import MAX_DEVICES, Answers, decode_device_list, decode_provisioned
 from printos_async._events import Hooks
 from printos_async._http import parse_retry_after
 from printos_async._transport import WireResponse
