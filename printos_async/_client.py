@@ -20,9 +20,9 @@ from ._delivery.pusher import StatusPusher
 from ._delivery.spooler import Spooler
 from ._errors import ConfigurationError
 from ._events import Hook, Hooks
-from ._execution.attempt import Exchange
+from ._execution.attempt import AttemptRunner
 from ._execution.concurrency import ConcurrencyLimit
-from ._execution.executor import Core
+from ._execution.executor import Executor
 from ._execution.provisioning import ensure_all, provision_all
 from ._execution.retry import RetryPolicy
 from ._models import (
@@ -34,7 +34,7 @@ from ._models import (
     PushReport,
     PushResult,
 )
-from ._transport import Http1Wire, HttpxWire, Wire
+from ._transport import Http1Transport, HttpxTransport, Transport
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -108,22 +108,22 @@ class PrintOSClient:
         self._auth = auth
         self._timeout_s = timeout_s
 
-        def make_wire() -> Wire:
+        def make_transport() -> Transport:
             if transport is not None:
-                return HttpxWire(transport)
-            return Http1Wire(make_ssl_context=lambda: make_ssl_context(verify))
+                return HttpxTransport(transport)
+            return Http1Transport(make_ssl_context=lambda: make_ssl_context(verify))
 
-        self._exchange = Exchange(
+        self._attempts = AttemptRunner(
             origin=origin,
             auth=auth,
-            make_wire=make_wire,
+            make_transport=make_transport,
             timeout_s=timeout_s,
             max_body_bytes=max_body_bytes,
             allow_insecure_http=allow_insecure_http,
         )
         self._hooks = Hooks(hooks)
-        self._core = Core(
-            self._exchange, retry=retry or RetryPolicy(), limit=limit or ConcurrencyLimit(), hooks=self._hooks
+        self._executor = Executor(
+            self._attempts, retry=retry or RetryPolicy(), limit=limit or ConcurrencyLimit(), hooks=self._hooks
         )
         self._operations = Operations(base_path)
         self._answers = Answers(max_body_bytes=max_body_bytes, hooks=self._hooks)
@@ -153,7 +153,7 @@ class PrintOSClient:
         return f"{type(self).__name__}({self._base_url!r})"
 
     async def __aenter__(self) -> Self:
-        self._exchange.open()
+        self._attempts.open()
         return self
 
     async def __aexit__(
@@ -163,7 +163,7 @@ class PrintOSClient:
 
     async def aclose(self) -> None:
         """Close the connections; calls in flight end with a ``TransportError``. The second time does nothing."""
-        await self._exchange.aclose()
+        await self._attempts.aclose()
 
     async def list_devices(self) -> list[PrintDevice]:
         """Give the provisioned devices.
@@ -178,7 +178,7 @@ class PrintOSClient:
 
         Source: operation ``listDevices``.
         """
-        return await self._core.run(self._operations.list_devices(), self._answers.device_list)
+        return await self._executor.run(self._operations.list_devices(), self._answers.device_list)
 
     async def provision_device(
         self, *, model: str | Unset = UNSET, serial_number: str | Unset = UNSET, location: str | Unset = UNSET
@@ -202,7 +202,7 @@ class PrintOSClient:
         Source: operation ``provisionDevice``.
         """
         request = DeviceProvisionRequest(model=model, serial_number=serial_number, location=location)
-        return await self._core.run(self._operations.provision_device(request), self._answers.provisioned)
+        return await self._executor.run(self._operations.provision_device(request), self._answers.provisioned)
 
     async def provision_devices(self, requests: Iterable[DeviceProvisionRequest]) -> list[ProvisionResult]:
         """Register many devices concurrently, within the client's limit; one failure does not stop the others.
@@ -222,8 +222,8 @@ class PrintOSClient:
         Raises:
             ClientClosedError: The client was closed, or lives in another event loop or process.
         """
-        self._exchange.open()
-        return await provision_all(self._core, self._operations, self._answers, requests)
+        self._attempts.open()
+        return await provision_all(self._executor, self._operations, self._answers, requests)
 
     async def ensure_devices(self, requests: Iterable[DeviceProvisionRequest]) -> list[ProvisionResult]:
         """Register the devices that are missing, and find those that are registered.
@@ -248,8 +248,8 @@ class PrintOSClient:
             APIError: The device list could not be read. Nothing was sent.
             ClientClosedError: The client was closed, or lives in another event loop or process.
         """
-        self._exchange.open()
-        return await ensure_all(self._core, self._operations, self._answers, requests)
+        self._attempts.open()
+        return await ensure_all(self._executor, self._operations, self._answers, requests)
 
     async def update_device_status(self, device_id: DeviceId, status: DeviceStatusUpdate) -> None:
         """Send one status of one device.
@@ -272,7 +272,7 @@ class PrintOSClient:
         Source: operation ``updateDeviceStatus``; PUT replaces, so a replay is safe. Any 2xx is a success.
         """
         call = self._operations.update_device_status(device_id, status)
-        await self._core.run(call, self._answers.acknowledgement)
+        await self._executor.run(call, self._answers.acknowledgement)
 
     async def push_statuses(
         self, statuses: Statuses, *, on_result: Callable[[PushResult], object] | None = None
@@ -300,9 +300,14 @@ class PrintOSClient:
             InvalidStatusError: An item of the iterable is neither a pair nor a ``StatusPush``. Like an exception
                 of the iterable itself it is raised after all that came before was sent.
         """
-        self._exchange.open()
+        self._attempts.open()
         return await push_all(
-            self._core, self._operations, self._answers, statuses, on_result, ambiguity_s=DEFAULT_AMBIGUITY_S
+            self._executor,
+            self._operations,
+            self._answers,
+            statuses,
+            on_result,
+            ambiguity_s=DEFAULT_AMBIGUITY_S,
         )
 
     def status_pusher(
@@ -365,7 +370,7 @@ class PrintOSClient:
             require_number("drain_timeout_s", drain_timeout_s, 0)
         require_choice("consistency", consistency, ("eventual", "strict"))
         require_choice("on_full", on_full, ("wait", "raise"))
-        self._exchange.open()
+        self._attempts.open()
         promises = Promises(
             patient=True,
             strict=consistency == "strict",
@@ -375,7 +380,7 @@ class PrintOSClient:
             deadline_s=deadline_s,
         )
         return StatusPusher(
-            self._core,
+            self._executor,
             self._operations,
             self._answers,
             promises,
@@ -413,7 +418,7 @@ class PrintOSClient:
                 f"the outbox's lease_s must be at least {_LEASE_PER_TIMEOUT} times timeout_s ({self._timeout_s} s)"
             )
         # What one worker owns the others cannot send: no more than keeps its slots full, and takes what it puts.
-        max_devices = max(_MIN_OWNED_DEVICES, _OWNED_PER_SLOT * self._core.limiter.maximum)
+        max_devices = max(_MIN_OWNED_DEVICES, _OWNED_PER_SLOT * self._executor.limiter.maximum)
         max_devices = min(max_devices, max_pending_devices)
         return Custody(
             outbox=outbox, account=self.account, timeout_s=self._timeout_s, max_devices=max_devices

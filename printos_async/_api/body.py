@@ -11,7 +11,7 @@ from printos_async._http import is_intermediary_page
 if TYPE_CHECKING:
     from typing import NoReturn
 
-    from printos_async._transport import WireResponse
+    from printos_async._transport import RawResponse
 
 
 class DecodeError(ValueError):
@@ -22,7 +22,7 @@ class IntermediaryPageError(DecodeError):
     """The body is HTML or XML: PrintOS sends neither."""
 
 
-def content(response: WireResponse, *, max_bytes: int) -> bytes:
+def content(response: RawResponse, *, max_bytes: int) -> bytes:
     """Return an answer's body without its content coding.
 
     Raises:
@@ -39,7 +39,7 @@ def content(response: WireResponse, *, max_bytes: int) -> bytes:
     return plain
 
 
-def beginning(response: WireResponse, *, max_bytes: int) -> tuple[bytes, bool]:
+def beginning(response: RawResponse, *, max_bytes: int) -> tuple[bytes, bool]:
     """Return the first ``max_bytes`` of an answer's body without its content coding, and whether there is more.
 
     Raises:
@@ -50,7 +50,7 @@ def beginning(response: WireResponse, *, max_bytes: int) -> tuple[bytes, bool]:
     return plain[:max_bytes], response.overflow or len(plain) > max_bytes
 
 
-def _formats(response: WireResponse) -> tuple[int, ...]:
+def _formats(response: RawResponse) -> tuple[int, ...]:
     codings = [value.strip().lower() for name, value in response.headers if name == "content-encoding"]
     coding = ", ".join(codings)
     if coding in {"identity", ""} or not response.body:
@@ -62,7 +62,7 @@ def _formats(response: WireResponse) -> tuple[int, ...]:
     raise DecodeError("the body is compressed in a way that was not asked for")
 
 
-def _inflate(response: WireResponse, formats: tuple[int, ...], max_bytes: int) -> bytes:
+def _inflate(response: RawResponse, formats: tuple[int, ...], max_bytes: int) -> bytes:
     """Decompress a body as far as one byte over ``max_bytes``, or as far as it came."""
     for wbits in formats:
         inflater = zlib.decompressobj(wbits)

@@ -24,7 +24,7 @@ from .body import DecodeError, IntermediaryPageError, beginning, parse_json
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from printos_async._transport import WireError, WireRequest, WireResponse
+    from printos_async._transport import ExchangeError, RawRequest, RawResponse
 
     from .requests import Call
 
@@ -38,7 +38,7 @@ _HINTS = {
 }
 
 
-def secrets_of(call: Call, request: WireRequest, known: Iterable[str]) -> set[str]:
+def secrets_of(call: Call, request: RawRequest, known: Iterable[str]) -> set[str]:
     """Return what must not be quoted of a request: known secrets, and what authentication put into it."""
     harmless = {name for name, _ in call.headers} | {DATE_HEADER, ALGORITHM_HEADER}
     secrets = set(known)
@@ -48,7 +48,7 @@ def secrets_of(call: Call, request: WireRequest, known: Iterable[str]) -> set[st
     return secrets
 
 
-def transport_error(call: Call, error: WireError, secrets: Iterable[str]) -> TransportError:
+def transport_error(call: Call, error: ExchangeError, secrets: Iterable[str]) -> TransportError:
     """Return the error for an exchange without a complete answer."""
     error_class = RequestTimeoutError if error.timed_out else TransportError
     return error_class(
@@ -60,7 +60,7 @@ def transport_error(call: Call, error: WireError, secrets: Iterable[str]) -> Tra
     )
 
 
-def status_error(call: Call, response: WireResponse, secrets: Iterable[str]) -> StatusError:
+def status_error(call: Call, response: RawResponse, secrets: Iterable[str]) -> StatusError:
     """Return the error for an answer other than 2xx."""
     secrets = tuple(secrets)
     try:
@@ -83,7 +83,7 @@ def status_error(call: Call, response: WireResponse, secrets: Iterable[str]) -> 
     )
 
 
-def decode_error(call: Call, response: WireResponse, error: DecodeError) -> ResponseDecodeError:
+def decode_error(call: Call, response: RawResponse, error: DecodeError) -> ResponseDecodeError:
     """Return the error for a 2xx whose body is not what the specification says."""
     return ResponseDecodeError(
         f"{_phrase(response.status)}, but {error}",

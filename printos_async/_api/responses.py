@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from printos_async._events import Hooks
-    from printos_async._transport import WireResponse
+    from printos_async._transport import RawResponse
 
     # device id (if readable), property name, raw value
     Unreadable = Callable[[str | None, str, object], None]
@@ -58,15 +58,15 @@ class Answers:
         self._max_body_bytes = max_body_bytes
         self._hooks = hooks
 
-    async def device_list(self, response: WireResponse) -> list[PrintDevice]:
+    async def device_list(self, response: RawResponse) -> list[PrintDevice]:
         """Return the devices of a ``listDevices`` answer; other tasks run in between."""
         return await decode_device_list(self._content(response), partial(self._unreadable, "listDevices"))
 
-    async def provisioned(self, response: WireResponse) -> PrintDevice:
+    async def provisioned(self, response: RawResponse) -> PrintDevice:
         """Return the device of a ``provisionDevice`` answer."""
         return decode_provisioned(self._content(response), partial(self._unreadable, "provisionDevice"))
 
-    async def acknowledgement(self, response: WireResponse) -> None:
+    async def acknowledgement(self, response: RawResponse) -> None:
         """Check the answer of ``updateDeviceStatus``, which has no body by the specification."""
         if not response.body and not response.overflow:
             return
@@ -80,7 +80,7 @@ class Answers:
         if b'"smsError"' in body:
             raise DecodeError("the body is PrintOS's error envelope")
 
-    def _content(self, response: WireResponse) -> bytes:
+    def _content(self, response: RawResponse) -> bytes:
         return content(response, max_bytes=self._max_body_bytes)
 
     def _unreadable(self, operation: str, device_id: str | None, field: str, raw: object) -> None:

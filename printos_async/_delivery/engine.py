@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from printos_async._api.requests import Call, Operations
     from printos_async._api.responses import Answers
-    from printos_async._execution.executor import Core
+    from printos_async._execution.executor import Executor
     from printos_async._models import DeviceId, DeviceStatusUpdate, PushResult
 
     from .device_state import Outcome, Promises
@@ -42,7 +42,7 @@ class Engine:
     """
 
     def __init__(
-        self, core: Core, operations: Operations, answers: Answers, promises: Promises, settle: Settle
+        self, core: Executor, operations: Operations, answers: Answers, promises: Promises, settle: Settle
     ) -> None:
         self._core = core
         self._operations = operations

@@ -27,7 +27,7 @@ from printos_async import (
     SessionTokenAuth,
 )
 from printos_async._redaction import MASK, excerpt, one_line, redact
-from printos_async._transport import Origin, WireRequest, WireResponse
+from printos_async._transport import Origin, RawRequest, RawResponse
 from tests.transport.scripted import ScriptedServer
 
 if TYPE_CHECKING:
@@ -234,7 +234,7 @@ async def test_what_a_server_echoes_is_not_repeated(
                 except PrintOSError as error:
                     errors += 1
                     texts += everything_about(error)
-            texts += [repr(auth), repr(client), str(client), repr(vars(client)), repr(client._exchange)]
+            texts += [repr(auth), repr(client), str(client), repr(vars(client)), repr(client._attempts)]
             await client.aclose()
             if transport is not None:
                 await transport.aclose()
@@ -249,8 +249,8 @@ async def test_what_a_server_echoes_is_not_repeated(
 
 
 def test_repr_of_what_carries_credentials_shows_none() -> None:
-    request = WireRequest(Origin("https", "a", 443), "GET", "/", (("x-token", TOKEN),), TOKEN.encode())
-    response = WireResponse(200, [("set-cookie", TOKEN)], TOKEN.encode())
+    request = RawRequest(Origin("https", "a", 443), "GET", "/", (("x-token", TOKEN),), TOKEN.encode())
+    response = RawResponse(200, [("set-cookie", TOKEN)], TOKEN.encode())
     auth: tuple[Any, ...] = (HmacAuth("device-key", SECRET), SessionTokenAuth(TOKEN, SECRET))
     for each in (request, response, *auth):
         assert TOKEN not in repr(each) + str(each)
