@@ -1,4 +1,4 @@
-"""Checks of settings: what is wrong is named, and what would be right."""
+"""Checks of settings: the error names the setting and the values that are allowed."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def require_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
 
 
 def at_least(minimum: float) -> Callable[[Any, Attribute[Any], Any], None]:
-    """Make an attrs validator; a whole ``minimum`` asks for whole numbers."""
+    """Return an attrs validator; a whole ``minimum`` asks for whole numbers."""
 
     def validate(_: Any, attribute: Attribute[Any], value: Any) -> None:
         require_number(attribute.name, value, minimum, whole=isinstance(minimum, int))

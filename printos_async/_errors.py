@@ -224,7 +224,7 @@ _BY_STATUS: dict[int, type[StatusError]] = {
 
 
 def status_error_class(status: int) -> type[StatusError]:
-    """Give the class of the tree for a status code; ``StatusError`` itself for a code without one."""
+    """Return the class of the tree for a status code; ``StatusError`` itself for a code without one."""
     if 500 <= status <= 599:
         return ServerError
     return _BY_STATUS.get(status, StatusError)

@@ -1,4 +1,4 @@
-"""The values that callers give and get; the generated models are handed on from here."""
+"""Values that callers pass and receive; the generated models are exported from here."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class StatusPush:
 
 @frozen
 class PushResult:
-    """What became of one status.
+    """Outcome of one status.
 
     Attributes:
         device_id: The device, as the caller gave it.
@@ -79,7 +79,7 @@ class PushResult:
 
 @define
 class PushReport:
-    """The account of one ``push_statuses``: ``sent + superseded + failed`` is the number of statuses given.
+    """Report of one ``push_statuses``: ``sent + superseded + failed`` is the number of statuses passed.
 
     Attributes:
         sent: Statuses that the server acknowledged.
@@ -110,7 +110,7 @@ class PushReport:
 
 @frozen
 class ProvisionResult:
-    """What became of one provision request.
+    """Outcome of one provision request.
 
     Attributes:
         request: The request, as the caller gave it.

@@ -105,7 +105,7 @@ class Executor:
             call: What to send.
             decode: Returns the result of a 2xx answer; raises ``DecodeError``.
             recover: Called after each failed attempt and its delay, with the attempt's error. A result that it
-                returns ends the call; None lets the retry, or the failure, take its course.
+                returns ends the call; after None the call is retried or fails as usual.
             repeat: A second request does no harm, because ``recover`` has looked first.
 
         Raises:

@@ -27,7 +27,7 @@ _STARTS = frozenset(b"H\r\n")
 
 
 class Connection(asyncio.BufferedProtocol):
-    """Owns one transport. ``on_idle`` is called when it can take the next request, ``on_lost`` when it is gone."""
+    """One connection. ``on_idle`` is called when it can take the next request, ``on_lost`` when it is gone."""
 
     def __init__(
         self,
@@ -81,7 +81,7 @@ class Connection(asyncio.BufferedProtocol):
         return self._has_news is None or not self._has_news()
 
     def exchange(self, data: bytes, *, deadline: float, max_body_bytes: int) -> asyncio.Future[RawResponse]:
-        """Write one request; the future gives its answer.
+        """Write one request; return a future of its answer.
 
         Cancelling the future detaches from the exchange, which still ends by its answer or its deadline.
         """
@@ -97,7 +97,7 @@ class Connection(asyncio.BufferedProtocol):
         if self._timer is None or self._timer_at > deadline:
             self._arm(deadline)
         # Right before the write, and not by the loop's clock, which may stand still between two rounds: in a process
-        # that was stopped, time has passed since whoever sends decided to.
+        # that was stopped, time has passed since the caller decided to send.
         if time.monotonic() + self._ahead_s < deadline:
             transport.write(data)
         else:
@@ -157,7 +157,7 @@ class Connection(asyncio.BufferedProtocol):
             self._fail("the answer's header or trailer is too large")
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Settle the exchange in flight and tell the pool."""
+        """End the exchange in flight and notify the pool."""
         self._transport = None
         if self._waiter is not None:
             if exc is None and self._head_done and self._until_close:
@@ -191,7 +191,7 @@ class Connection(asyncio.BufferedProtocol):
         self._headers.append((key, value.decode("latin-1").strip()))
 
     def on_headers_complete(self) -> None:
-        """Note that the head is whole, and whether it leaves no doubt of where the answer ends."""
+        """Note that the head is complete, and whether the end of the answer is beyond doubt."""
         self._head_done = True
         parser = self._parser
         if parser is None:
