@@ -53,6 +53,7 @@ from ._events import (
 from ._execution.concurrency import ConcurrencyLimit
 from ._execution.retry import RetryPolicy
 from ._models import (
+    UNSET,
     DeviceProvisionRequest,
     DeviceStatusUpdate,
     DeviceStatusUpdateMetrics,
@@ -65,6 +66,7 @@ from ._models import (
 from .outbox import MemoryOutbox, Outbox, SqlOutbox
 
 __all__ = [
+    "UNSET",
     "APIError",
     "AttemptFinished",
     "AuthenticationError",

@@ -7,7 +7,6 @@ import ssl
 from typing import TYPE_CHECKING, Literal, Self
 
 import httpx
-from printos_device_api.types import UNSET, Unset
 
 from ._api.requests import Operations
 from ._api.responses import Answers
@@ -26,6 +25,7 @@ from ._execution.executor import Executor
 from ._execution.provisioning import ensure_all, provision_all
 from ._execution.retry import RetryPolicy
 from ._models import (
+    UNSET,
     DeviceId,
     DeviceProvisionRequest,
     DeviceStatusUpdate,
@@ -33,6 +33,7 @@ from ._models import (
     ProvisionResult,
     PushReport,
     PushResult,
+    Unset,
 )
 from ._transport import Http1Transport, HttpxTransport, Transport
 
@@ -168,7 +169,7 @@ class PrintOSClient:
     async def list_devices(self) -> list[PrintDevice]:
         """Give the provisioned devices.
 
-        A date that cannot be read, a null and a value of a wrong type leave their field unset; the raw value
+        A date that cannot be read, a null and a value of a wrong type leave their field ``UNSET``; the raw value
         is in the device's ``additional_properties`` and goes to the hooks as ``FieldUnreadable``.
 
         Raises:
@@ -193,6 +194,8 @@ class PrintOSClient:
             model: The device's model, such as ``Indigo 12000``.
             serial_number: Its serial number.
             location: Where it stands; any text.
+
+        A value that is left out, or ``UNSET``, is not sent. None is refused.
 
         Raises:
             InvalidProvisionRequestError: A value cannot be sent. Nothing was.
@@ -261,7 +264,7 @@ class PrintOSClient:
             device_id: Identifier that PrintOS gave the device; 1 to 256 characters, no path separators. The
                 specification lets a ``PrintDevice`` come without one; unset, it is refused.
             status: The status; ``pages_total`` is a life count in pages. The specification gives ``ink_level``
-                no unit: it is sent as given.
+                no unit: it is sent as given. A field that is ``UNSET`` is not sent; None is refused.
 
         Raises:
             InvalidDeviceIdError: The identifier would change the request's path. Nothing was sent.

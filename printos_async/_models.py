@@ -1,4 +1,8 @@
-"""Values that callers pass and receive; the generated models are exported from here."""
+"""Values that callers pass and receive; the generated models are exported from here.
+
+``UNSET`` is the value of a model's field that is not there. ``None`` is not: a field set to None is refused, for the
+specification lets no field be null, and a null in an answer leaves its field unset.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +15,13 @@ from printos_device_api.models import (
     DeviceStatusUpdateMetrics,
     PrintDevice,
 )
-from printos_device_api.types import Unset
+from printos_device_api.types import UNSET, Unset
 
 if TYPE_CHECKING:
     from ._errors import PrintOSError
 
 __all__ = [
+    "UNSET",
     "DeviceProvisionRequest",
     "DeviceStatusUpdate",
     "DeviceStatusUpdateMetrics",
@@ -25,6 +30,7 @@ __all__ = [
     "PushReport",
     "PushResult",
     "StatusPush",
+    "Unset",
 ]
 
 # The specification lets a device come without an identifier, so ``device.id`` is one or unset. Where it is unset it

@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from printos_async import (
+    UNSET,
     DeviceProvisionRequest,
     DeviceStatusUpdate,
     DeviceStatusUpdateMetrics,
@@ -289,3 +290,16 @@ def test_a_stored_status_is_the_same_call_as_that_of_the_status_it_was_made_of(d
 def test_a_stored_status_of_a_device_id_that_would_change_the_path_is_refused() -> None:
     with pytest.raises(InvalidDeviceIdError):
         OPERATIONS.stored_status("../dev-1", b"{}")
+
+
+def test_an_unset_field_is_not_sent_and_none_is_refused_with_the_field() -> None:
+    assert OPERATIONS.update_device_status("dev-1", DeviceStatusUpdate(status=UNSET)).body == b"{}"
+    assert (
+        OPERATIONS.provision_device(DeviceProvisionRequest(model="m", location=UNSET)).body
+        == b'{"model":"m"}'
+    )
+    nothing: Any = None
+    with pytest.raises(InvalidStatusError, match="status must be a text, not NoneType"):
+        OPERATIONS.update_device_status("dev-1", DeviceStatusUpdate(status=nothing))
+    with pytest.raises(InvalidProvisionRequestError, match="model must be a text, not NoneType"):
+        OPERATIONS.provision_device(DeviceProvisionRequest(model=nothing))
