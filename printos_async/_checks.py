@@ -21,6 +21,12 @@ def require_number(name: str, value: Any, minimum: float, *, whole: bool = False
         raise ConfigurationError(f"{name} must be {noun} of at least {minimum:g}, not {value!r}")
 
 
+def require_type(name: str, value: object, kind: Any, wanted: str) -> None:
+    """Raise ``ConfigurationError`` unless ``value`` is an instance of ``kind``; ``wanted`` names it for people."""
+    if not isinstance(value, kind):
+        raise ConfigurationError(f"{name} must be {wanted}, not {type(value).__name__}")
+
+
 def require_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
     """Raise ``ConfigurationError`` unless ``value`` is one of ``choices``."""
     if value not in choices:
