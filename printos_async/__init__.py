@@ -3,7 +3,7 @@
 Sends the status of whole device fleets concurrently; see ``PrintOSClient``.
 """
 
-from ._auth.session_token import HmacAuth, SessionTokenAuth
+from ._auth import HmacAuth, SessionTokenAuth
 from ._client import PrintOSClient
 from ._delivery.pusher import PusherStats, StatusPusher
 from ._delivery.spooler import Spooler
@@ -53,6 +53,7 @@ from ._events import (
 from ._execution.concurrency import ConcurrencyLimit
 from ._execution.retry import RetryPolicy
 from ._models import (
+    UNSET,
     DeviceProvisionRequest,
     DeviceStatusUpdate,
     DeviceStatusUpdateMetrics,
@@ -65,6 +66,7 @@ from ._models import (
 from .outbox import MemoryOutbox, Outbox, SqlOutbox
 
 __all__ = [
+    "UNSET",
     "APIError",
     "AttemptFinished",
     "AuthenticationError",

@@ -32,8 +32,7 @@ from printos_async import (
     RetryPolicy,
     StatusReasserted,
 )
-from printos_async._api.endpoints import ROUTES, make_endpoint
-from printos_async._api.requests import Operations
+from printos_async._api.requests import ROUTES, Operations, make_endpoint
 from printos_async._models import DeviceProvisionRequest
 from printos_async._transport import Origin
 from printos_async.otel import OpenTelemetryHook

@@ -1,4 +1,4 @@
-"""From what came back to the error tree; nothing of it is repeated before secrets are taken out."""
+"""Failed exchanges as errors of the public tree; secrets are redacted before anything is quoted."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import time
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
-from printos_async._auth.hmac import ALGORITHM_HEADER, DATE_HEADER
+from printos_async._auth import ALGORITHM_HEADER, DATE_HEADER
 from printos_async._errors import (
     RateLimitError,
     RequestTimeoutError,
@@ -19,14 +19,14 @@ from printos_async._http import parse_retry_after
 from printos_async._redaction import excerpt, one_line
 from printos_async._transport import EXCERPT_BYTES
 
-from .responses import DecodeError, IntermediaryPageError, beginning, parse_json
+from .body import DecodeError, IntermediaryPageError, beginning, parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from printos_async._transport import WireError, WireRequest, WireResponse
+    from printos_async._transport import ExchangeError, RawRequest, RawResponse
 
-    from .validation import Call
+    from .requests import Call
 
 MAX_BODY_CHARS = 2_048
 _MAX_MESSAGE_CHARS = 300
@@ -38,8 +38,8 @@ _HINTS = {
 }
 
 
-def secrets_of(call: Call, request: WireRequest, known: Iterable[str]) -> set[str]:
-    """Give what must not be repeated of a request: the known secrets, and what authentication put into it."""
+def secrets_of(call: Call, request: RawRequest, known: Iterable[str]) -> set[str]:
+    """Return what must not be quoted of a request: known secrets, and what authentication put into it."""
     harmless = {name for name, _ in call.headers} | {DATE_HEADER, ALGORITHM_HEADER}
     secrets = set(known)
     for name, value in request.headers:
@@ -48,8 +48,8 @@ def secrets_of(call: Call, request: WireRequest, known: Iterable[str]) -> set[st
     return secrets
 
 
-def transport_error(call: Call, error: WireError, secrets: Iterable[str]) -> TransportError:
-    """Give the error for an exchange without a complete answer."""
+def transport_error(call: Call, error: ExchangeError, secrets: Iterable[str]) -> TransportError:
+    """Return the error for an exchange without a complete answer."""
     error_class = RequestTimeoutError if error.timed_out else TransportError
     return error_class(
         one_line(error.reason, secrets, limit=_MAX_MESSAGE_CHARS),
@@ -60,8 +60,8 @@ def transport_error(call: Call, error: WireError, secrets: Iterable[str]) -> Tra
     )
 
 
-def status_error(call: Call, response: WireResponse, secrets: Iterable[str]) -> StatusError:
-    """Give the error for an answer that is no success."""
+def status_error(call: Call, response: RawResponse, secrets: Iterable[str]) -> StatusError:
+    """Return the error for an answer other than 2xx."""
     secrets = tuple(secrets)
     try:
         body, cut = beginning(response, max_bytes=EXCERPT_BYTES)
@@ -83,8 +83,8 @@ def status_error(call: Call, response: WireResponse, secrets: Iterable[str]) -> 
     )
 
 
-def decode_error(call: Call, response: WireResponse, error: DecodeError) -> ResponseDecodeError:
-    """Give the error for a success whose body is not what the specification says."""
+def decode_error(call: Call, response: RawResponse, error: DecodeError) -> ResponseDecodeError:
+    """Return the error for a 2xx whose body is not what the specification says."""
     return ResponseDecodeError(
         f"{_phrase(response.status)}, but {error}",
         method=call.method,
@@ -95,7 +95,7 @@ def decode_error(call: Call, response: WireResponse, error: DecodeError) -> Resp
 
 
 def pause_error(call: Call, pause_s: float) -> RateLimitError:
-    """Give the error for a call that is not made because the server asked for a longer pause than is waited."""
+    """Return the error for a call that is not sent because the server asked for too long a pause."""
     return RateLimitError(
         f"not sent: the server asked for a pause, of which {pause_s:.0f} s are left",
         method=call.method,
@@ -114,7 +114,7 @@ def _phrase(status: int) -> str:
 
 
 def _envelope_message(body: bytes, secrets: Iterable[str]) -> str:
-    """Give the message of HP's ``smsError`` envelope, if the body is one."""
+    """Return the message of HP's ``smsError`` envelope, if the body is one."""
     try:
         answer: Any = parse_json(body)
     except DecodeError:

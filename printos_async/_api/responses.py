@@ -1,4 +1,4 @@
-"""From an answer's bytes to models, one device at a time.
+"""Responses: what each operation's 2xx answer says, as models.
 
 The generated models raise untyped errors on what they cannot read and take any type they are given, so a
 field is looked at before it counts: a date that ``fromisoformat`` refuses goes to dateutil; what cannot be read
@@ -10,23 +10,26 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-import zlib
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from dateutil import parser as dateutil_parser
 from printos_device_api.types import UNSET
 
+from printos_async._events import FieldUnreadable
 from printos_async._http import is_intermediary_page
 from printos_async._models import PrintDevice
+from printos_async._transport import EXCERPT_BYTES
 
+from .body import DecodeError, IntermediaryPageError, beginning, content, parse_json, refuse_constant
 from .validation import field_types, json_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import NoReturn
 
-    from printos_async._transport import WireResponse
+    from printos_async._events import Hooks
+    from printos_async._transport import RawResponse
 
     # device id (if readable), property name, raw value
     Unreadable = Callable[[str | None, str, object], None]
@@ -35,7 +38,7 @@ if TYPE_CHECKING:
 # parsed is up to 130 bytes, a device 540: of 64 MiB of "{}," 3.3 GiB would come.
 MAX_DEVICES = 250_000
 MAX_VALUES = 2_500_000
-# Two to three milliseconds of work, after which others have their turn.
+# Two to three milliseconds of work, after which other tasks run.
 _SLICE_DEVICES = 250
 _OPENING = re.compile(r'[ \t\n\r]*\{[ \t\n\r]*"devices"[ \t\n\r]*:[ \t\n\r]*\[[ \t\n\r]*')
 _COMMA = re.compile(r"[ \t\n\r]*,[ \t\n\r]*")
@@ -45,88 +48,48 @@ _DEFAULT_A = datetime(2000, 1, 1)  # noqa: DTZ001  # a date-time without an offs
 _DEFAULT_B = datetime(2001, 2, 2)  # noqa: DTZ001
 
 
-class DecodeError(ValueError):
-    """Says what is wrong with a body; quotes nothing of it."""
+class Answers:
+    """Decodes answers within a size limit and reports fields that cannot be read.
 
-
-class IntermediaryPageError(DecodeError):
-    """The body is HTML or XML: PrintOS sends neither."""
-
-
-def content(response: WireResponse, *, max_bytes: int) -> bytes:
-    """Undo the content coding of an answer's body, within a limit.
-
-    Raises:
-        DecodeError: The body is larger than ``max_bytes``, damaged, or coded in a way nobody asked for.
+    Every method raises ``DecodeError`` where the answer is not what the specification says.
     """
-    if response.overflow:
-        raise DecodeError(f"the body is larger than max_body_bytes ({max_bytes})")
-    formats = _formats(response)
-    if not formats:
-        return response.body
-    plain = _inflate(response, formats, max_bytes)
-    if len(plain) > max_bytes:
-        raise DecodeError(f"the body is larger than max_body_bytes ({max_bytes}) once decompressed")
-    return plain
 
+    def __init__(self, *, max_body_bytes: int, hooks: Hooks) -> None:
+        self._max_body_bytes = max_body_bytes
+        self._hooks = hooks
 
-def beginning(response: WireResponse, *, max_bytes: int) -> tuple[bytes, bool]:
-    """Return the first ``max_bytes`` of an answer's body without its content coding, and whether there is more.
+    async def device_list(self, response: RawResponse) -> list[PrintDevice]:
+        """Return the devices of a ``listDevices`` answer; other tasks run in between."""
+        return await decode_device_list(self._content(response), partial(self._unreadable, "listDevices"))
 
-    Raises:
-        DecodeError: The body is damaged, or coded in a way nobody asked for.
-    """
-    formats = _formats(response)
-    plain = _inflate(response, formats, max_bytes) if formats else response.body
-    return plain[:max_bytes], response.overflow or len(plain) > max_bytes
+    async def provisioned(self, response: RawResponse) -> PrintDevice:
+        """Return the device of a ``provisionDevice`` answer."""
+        return decode_provisioned(self._content(response), partial(self._unreadable, "provisionDevice"))
 
+    async def acknowledgement(self, response: RawResponse) -> None:
+        """Check the answer of ``updateDeviceStatus``, which has no body by the specification."""
+        if not response.body and not response.overflow:
+            return
+        max_bytes = min(self._max_body_bytes, EXCERPT_BYTES)
+        body, is_cut = beginning(response, max_bytes=max_bytes)
+        if is_cut and max_bytes == self._max_body_bytes:
+            raise DecodeError(f"the body is larger than max_body_bytes ({max_bytes})")
+        # A page with status 200 comes from something between, such as a captive portal: the status is not there.
+        if is_intermediary_page(body, response.header("content-type")):
+            raise IntermediaryPageError("the body is HTML or XML; is a proxy or a login page between?")
+        if b'"smsError"' in body:
+            raise DecodeError("the body is PrintOS's error envelope")
 
-def _formats(response: WireResponse) -> tuple[int, ...]:
-    codings = [value.strip().lower() for name, value in response.headers if name == "content-encoding"]
-    coding = ", ".join(codings)
-    if coding in {"identity", ""} or not response.body:
-        return ()
-    if coding in {"gzip", "x-gzip"}:
-        return (zlib.MAX_WBITS | 16,)
-    if coding == "deflate":  # RFC 9110 means zlib's format; some servers send the bare stream
-        return (zlib.MAX_WBITS, -zlib.MAX_WBITS)
-    raise DecodeError("the body is compressed in a way that was not asked for")
+    def _content(self, response: RawResponse) -> bytes:
+        return content(response, max_bytes=self._max_body_bytes)
 
-
-def _inflate(response: WireResponse, formats: tuple[int, ...], max_bytes: int) -> bytes:
-    """Decompress a body as far as one byte over ``max_bytes``, or as far as it came."""
-    for wbits in formats:
-        inflater = zlib.decompressobj(wbits)
-        try:
-            plain = inflater.decompress(response.body, max_bytes + 1)
-        except zlib.error:
-            continue
-        if inflater.eof or response.overflow or len(plain) > max_bytes:
-            return plain
-    raise DecodeError("the compressed body is damaged")
-
-
-def parse_json(body: bytes) -> Any:
-    """Parse a body as JSON.
-
-    Raises:
-        DecodeError: It is empty, no JSON, holds NaN, or is nested too deeply.
-    """
-    if not body.strip():
-        raise DecodeError("the body is empty")
-    try:
-        return json.loads(body, parse_constant=_no_constant)
-    except RecursionError:
-        reason = "the body is nested too deeply"
-    except ValueError:
-        reason = "no JSON"
-    if is_intermediary_page(body):
-        raise IntermediaryPageError("the body is HTML or XML, not JSON; is a proxy or a login page between?")
-    raise DecodeError(reason)
+    def _unreadable(self, operation: str, device_id: str | None, field: str, raw: object) -> None:
+        if self._hooks:
+            self._hooks.emit(FieldUnreadable(operation, device_id, field, raw))
 
 
 async def decode_device_list(body: bytes, unreadable: Unreadable) -> list[PrintDevice]:
-    """Read a ``PrintDeviceList``, in slices between which others have their turn.
+    """Return the devices of a ``PrintDeviceList``; other tasks run between its slices.
 
     Raises:
         DecodeError: It is no object with a list ``devices`` of objects, or holds too many of them.
@@ -195,7 +158,7 @@ def _check_size(body: bytes) -> None:
 
 
 def decode_provisioned(body: bytes, unreadable: Unreadable) -> PrintDevice:
-    """Read the ``PrintDevice`` that a provisioning answers with.
+    """Return the ``PrintDevice`` of a provisioning's answer.
 
     Raises:
         DecodeError: It is no object, or its ``id`` cannot be used.
@@ -239,7 +202,7 @@ def _decode_device(raw: Any, where: str, unreadable: Unreadable) -> PrintDevice:
 
 
 def _iso_date(value: object) -> str | None:
-    """Give a date as the generated model reads it, or None."""
+    """Return a date as the generated model reads it, or None."""
     if not isinstance(value, str) or len(value) > _MAX_DATE_CHARS:
         return None
     try:
@@ -264,11 +227,7 @@ def _zone(name: str | None, offset: int | None) -> int | None:
     return offset
 
 
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
-
-
-_DECODER = json.JSONDecoder(parse_constant=_no_constant)
+_DECODER = json.JSONDecoder(parse_constant=refuse_constant)
 
 
 def _kind(value: Any) -> str:

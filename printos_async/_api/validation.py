@@ -1,28 +1,23 @@
-"""From the caller's values to a request; what HTTP, JSON or the specification cannot carry is refused here.
+"""Validation of what callers want to send: values that HTTP, JSON or the specification cannot carry are refused.
 
-The generated endpoint's ``_get_kwargs`` says method, path and body, so that a regenerated client changes what
-is sent. Nothing is checked by the generated models, so it is checked here, from their own type annotations.
+The generated models check nothing; the checks here follow from their type annotations.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import re
 import types
 import typing
 import unicodedata
 from functools import cache
-from typing import TYPE_CHECKING, Any, Union
+from typing import Any, Union
 
 import attrs
-import httpx
-from attrs import define
 from printos_device_api import models as generated_models
 from printos_device_api.types import Unset
 
 from printos_async._errors import (
-    ConfigurationError,
     InvalidDeviceIdError,
     InvalidProvisionRequestError,
     InvalidStatusError,
@@ -30,76 +25,15 @@ from printos_async._errors import (
 )
 from printos_async._models import DeviceProvisionRequest, DeviceStatusUpdate
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
 MAX_DEVICE_ID_CHARS = 256
 _MAX_INTEGER = 2**63 - 1
 _PLAIN_DEVICE_ID = re.compile(r"[A-Za-z0-9_-]{1,256}")
 _SCALARS = frozenset({str, int, float, bool})
 _UNDERSCORE = re.compile(r"_(.)")
-_KNOWN_KWARGS = frozenset({"method", "url", "headers", "json", "params"})
-# What is encoded has been checked, and a cycle is nested too deeply for that.
-_to_json = json.JSONEncoder(allow_nan=False, check_circular=False, separators=(",", ":")).encode
-
-
-@define(eq=False)
-class Call:
-    """One operation, ready to be signed and sent, as often as needed.
-
-    Attributes:
-        operation: The specification's ``operationId``.
-        method: In capitals.
-        path: Percent-encoded, with the base URL's own path in front; this is what is signed.
-        query: Percent-encoded, without the question mark.
-        headers: Names in lower case, without credentials.
-        body: The JSON as bytes.
-        device_id: The device, for a status.
-    """
-
-    operation: str
-    method: str
-    path: str
-    query: str
-    headers: tuple[tuple[str, str], ...]
-    body: bytes
-    device_id: str | None = None
-
-    @property
-    def replayable(self) -> bool:
-        """Whether applying it twice is the same as once. PUT replaces; a POST makes a device."""
-        return self.method != "POST"
-
-
-def build_call(
-    operation: str,
-    kwargs: Mapping[str, Any],
-    *,
-    base_path: str,
-    headers: tuple[tuple[str, str], ...],
-    device_id: str | None = None,
-) -> Call:
-    """Turn a generated endpoint's request arguments into a ``Call``."""
-    if not _KNOWN_KWARGS.issuperset(kwargs):
-        unknown = ", ".join(sorted(kwargs.keys() - _KNOWN_KWARGS))
-        raise ConfigurationError(
-            f"the generated client sends {operation} with {unknown}, which _encode does not know"
-        )
-    body = b""
-    if "json" in kwargs:
-        body = _to_json(kwargs["json"]).encode("ascii")
-        headers = _with_json(headers)
-    for name, value in kwargs.get("headers", {}).items():
-        if name != "Content-Type":
-            headers = (*headers, (name.lower(), str(value)))
-    query = str(httpx.QueryParams(kwargs["params"])) if kwargs.get("params") else ""
-    return Call(
-        operation, kwargs["method"].upper(), base_path + kwargs["url"], query, headers, body, device_id
-    )
 
 
 def check_device_id(device_id: object) -> str:
-    """Give back an identifier that can be sent, and refuse one that would change the request's path.
+    """Return an identifier that can be sent; refuse one that would change the request's path.
 
     Raises:
         InvalidDeviceIdError: It is not 1 to 256 characters of text, or is ``.`` or ``..``, or holds a path
@@ -142,20 +76,14 @@ def check_provision_request(request: DeviceProvisionRequest) -> None:
 
 
 @cache
-def _with_json(headers: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
-    # Shared, because many calls wait at once, and the garbage collector looks at each tuple.
-    return (*headers, ("content-type", "application/json"))
-
-
-@cache
 def json_name(attribute: str) -> str:
-    """Give the specification's name of a generated model's attribute: ``pages_total`` is ``pagesTotal``."""
+    """Return the specification's name of a generated model's attribute: ``pagesTotal`` for ``pages_total``."""
     return _UNDERSCORE.sub(lambda match: match[1].upper(), attribute)
 
 
 @cache
 def field_types(model: type) -> tuple[tuple[str, frozenset[type]], ...]:
-    """Give each field of a generated model with the classes that its annotation allows."""
+    """Return each field of a generated model with the classes that its annotation allows."""
     # The generated modules import their siblings for type checkers only.
     hints = typing.get_type_hints(model, localns=vars(generated_models))
     fields: tuple[attrs.Attribute[Any], ...] = attrs.fields(model)
@@ -216,7 +144,7 @@ def _extra_problem(extra: Any, model: type, prefix: str) -> str | None:
 
 
 def _is_plain(value: Any, kind: type) -> bool:
-    """Give a quick yes to what nearly every value is; a no only means that it takes a closer look."""
+    """Return True for most valid values, quickly; False only means that a closer look is needed."""
     if kind is str:
         return bool(value.isascii())
     if kind is int:
@@ -225,7 +153,7 @@ def _is_plain(value: Any, kind: type) -> bool:
 
 
 def _value_problem(value: Any, path: str) -> str | None:
-    """Say why JSON cannot carry a value, naming the place."""
+    """Return why JSON cannot carry a value, with its place; None if it can."""
     problem = None
     if isinstance(value, str):
         if not _is_unicode(value):

@@ -1,8 +1,8 @@
-"""Keeps credentials at one origin, in whatever httpx client an ``httpx.Auth`` is used.
+"""Origin binding: credentials reach one origin only, in any httpx client.
 
 httpx follows redirects without asking the authentication, and copies every header but ``Authorization`` to the next
-request, and the body after a 307. What goes along as well is the request's extensions: httpcore, which httpx's own
-transports are made of, calls the one named ``trace`` before it writes a header.
+request, and the body after a 307. It copies the request's extensions too: httpcore, on which httpx's own
+transports are built, calls the one named ``trace`` before it writes a header.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class OriginBinding:
         self._origin: httpx.URL | None = None
 
     def keep(self, request: httpx.Request, *, synchronous: bool = False) -> None:
-        """Refuse a request to another origin, and see to it that no redirect takes the credentials there.
+        """Refuse a request to another origin, and make a redirect to one fail before its headers are written.
 
         Raises:
             ConfigurationError: The request goes to another origin than the first one did.
@@ -70,7 +70,7 @@ class SentOnce(httpx.AsyncByteStream):
 
 
 def _goes_to(origin: httpx.URL, request: Any) -> bool:
-    """Tell whether an httpcore request, or what it asks a proxy for, goes to an origin."""
+    """Return whether an httpcore request, directly or through a proxy, goes to an origin."""
     if request.method == b"CONNECT":
         return True  # to a proxy, and without the credentials
     target: bytes = request.url.target

@@ -1,15 +1,10 @@
-"""Authentication, as ``httpx.Auth``: usable with this client and with any other httpx client.
-
-``headers`` is the short way that the client takes for every attempt; the flow of ``httpx.Auth`` is the long one,
-for what needs a request of its own: a login.
-"""
+"""Session tokens: one login, its token in every request, another login after a 401."""
 
 from __future__ import annotations
 
 import asyncio
 import copy
 import time
-from abc import abstractmethod
 from typing import TYPE_CHECKING
 
 import httpx
@@ -26,116 +21,18 @@ from printos_async._errors import (
 )
 from printos_async._http import is_intermediary_page, parse_retry_after
 
-from .hmac import format_timestamp, keyed, signed_headers
+from .base import REPLAY_EXTENSION, Headers, ReadyAuth, secret_problem
 from .origin_binding import OriginBinding, SentOnce
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Generator, Iterable
+    from collections.abc import AsyncGenerator
     from typing import NoReturn
-
-Headers = tuple[tuple[str, str], ...]
 
 TOKEN_HEADER = "Indigo-SmS-Auth-Token"  # noqa: S105  # the header's name
 DEFAULT_LOGIN_URL = "/api/aaa/v1/devices/login"
-# Set on a request that was refused once already: it must not be replayed a second time.
-REPLAY_EXTENSION = "printos_async.replay"
-# A refused login is not tried again for this long, whoever asks; nor a login whose token was refused at once.
+# A refused login is not tried again for this long, by any caller; nor a login whose token was refused at once.
 REFUSED_LOGIN_HOLD_S = 30.0
 _MAX_TOKEN_CHARS = 8192
-
-
-class ReadyAuth(httpx.Auth):
-    """An authentication that usually needs no request of its own."""
-
-    @abstractmethod
-    def headers(self, method: str, path: str) -> Headers | None:
-        """Give the headers for one attempt, or None where the flow has to run first."""
-
-    @abstractmethod
-    def refused(self, headers: Headers) -> bool:
-        """Take note that a request with these headers was answered 401; True if the flow can get others."""
-
-    @property
-    @abstractmethod
-    def account(self) -> str:
-        """Who calls, in a text that holds no secret: an outbox keeps the statuses of different callers apart."""
-
-    @abstractmethod
-    def secrets(self) -> Iterable[str]:
-        """Give what must not be repeated in any text."""
-
-
-class HmacAuth(ReadyAuth):
-    """Signs every request with a PrintOS device key and its secret.
-
-    In other httpx clients it signs requests to one origin, that of the first request. A request or a redirect to
-    another one raises ``ConfigurationError``: httpx would take the signature along.
-
-    Args:
-        key: The key, visible ASCII characters.
-        secret: The secret that belongs to it; any text.
-        clock: Gives seconds since the epoch. PrintOS refuses a date that is far from its own.
-
-    Raises:
-        ConfigurationError: Key or secret is empty or cannot be sent.
-
-    Source: HP's description of ``x-hp-hmac-authentication``; see ``_signing``.
-    """
-
-    def __init__(self, key: str, secret: str, *, clock: Callable[[], float] = time.time) -> None:
-        problem = _key_problem(key) or _secret_problem("secret", secret)
-        if problem:
-            del secret  # some tracebacks show the values of locals
-            raise ConfigurationError(problem)
-        self._key = key
-        self._secret = secret
-        self._binding = OriginBinding()
-        self._keyed_hmac = keyed(secret.encode())
-        self._clock = clock
-        self._millisecond = -1
-        self._timestamp = ""
-
-    def __repr__(self) -> str:
-        key = getattr(self, "_key", "")  # missing in the traceback of one that was refused
-        return f"{type(self).__name__}(key={key[:4] + '…'!r})"
-
-    @property
-    def account(self) -> str:
-        """The key."""
-        return f"key {self._key}"
-
-    def headers(self, method: str, path: str) -> Headers:
-        """Sign one attempt, now."""
-        now = self._clock()
-        millisecond = int(now * 1000)
-        if millisecond != self._millisecond:  # many attempts share one; formatting costs as much as signing
-            self._millisecond, self._timestamp = millisecond, format_timestamp(now)
-        return signed_headers(self._key, self._keyed_hmac, method, path, self._timestamp)
-
-    def refused(self, headers: Headers) -> bool:  # noqa: ARG002
-        """Say that no other headers can be had: a key does not expire."""
-        return False
-
-    def secrets(self) -> tuple[str, ...]:
-        """Give the secret."""
-        return (self._secret,)
-
-    def sync_auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
-        """Sign a request of a synchronous httpx client."""
-        self._binding.keep(request, synchronous=True)
-        yield from self.auth_flow(request)
-
-    async def async_auth_flow(self, request: httpx.Request) -> AsyncGenerator[httpx.Request, httpx.Response]:
-        """Sign a request of an asynchronous httpx client."""
-        self._binding.keep(request)
-        for signed in self.auth_flow(request):
-            yield signed
-
-    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
-        """Sign a request."""
-        path = request.url.raw_path.partition(b"?")[0].decode("ascii")
-        request.headers.update(dict(self.headers(request.method, path)))
-        yield request
 
 
 class SessionTokenAuth(ReadyAuth):
@@ -164,8 +61,8 @@ class SessionTokenAuth(ReadyAuth):
 
     def __init__(self, login: str, password: str, *, login_url: str = DEFAULT_LOGIN_URL) -> None:
         problem = (
-            _secret_problem("login", login)
-            or _secret_problem("password", password)
+            secret_problem("login", login)
+            or secret_problem("password", password)
             or _login_url_problem(login_url)
         )
         if problem:
@@ -192,17 +89,17 @@ class SessionTokenAuth(ReadyAuth):
         return f"login {self._login}"
 
     def headers(self, method: str, path: str) -> Headers | None:  # noqa: ARG002
-        """Give the token's header, or None while there is none that is known to work."""
+        """Return the token's header, or None while no token is known to work."""
         token = self._token
         return token.headers if token is not None and token.worked else None
 
     def refused(self, headers: Headers) -> bool:
-        """Forget the token if it is still the one that was refused."""
+        """Forget the token if it is still the refused one; return whether another can be had."""
         token = self._token
         return token is None or token.headers[0] not in headers or self._forget(token)
 
     def secrets(self) -> tuple[str, ...]:
-        """Give password and token."""
+        """Return password and token."""
         return (self._password,) if self._token is None else (self._password, self._token.headers[0][1])
 
     def sync_auth_flow(self, request: httpx.Request) -> NoReturn:  # noqa: ARG002
@@ -245,7 +142,7 @@ class SessionTokenAuth(ReadyAuth):
             replayed = True
 
     def _forget(self, token: _Token) -> bool:
-        """Forget a token that was refused; False where another login would not help either."""
+        """Forget a refused token; return False where another login would not help either."""
         now_s = asyncio.get_running_loop().time()
         if not token.worked and now_s - token.since_s < REFUSED_LOGIN_HOLD_S:
             # Kept: what the server refuses may be this one request, and others may show that the token is good.
@@ -345,23 +242,6 @@ def _unfinished(login: httpx.Request) -> TransportError:
         path=login.url.path,
         may_have_arrived=False,
     )
-
-
-def _secret_problem(name: str, value: object) -> str:
-    """Say what is wrong with a secret, or with a login; quotes nothing of it."""
-    if not isinstance(value, str) or not value:
-        return f"{name} must be a non-empty str"
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return f"{name} holds a character that UTF-8 cannot carry"
-    return ""
-
-
-def _key_problem(value: object) -> str:
-    if not isinstance(value, str) or not value or not all("!" <= c <= "~" for c in value) or ":" in value:
-        return "key must be visible ASCII characters without a colon"
-    return ""
 
 
 def _login_url_problem(value: object) -> str:

@@ -25,10 +25,10 @@ from .results import emit_outcome, make_result
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from printos_async._api.answers import Answers
     from printos_async._api.requests import Operations
+    from printos_async._api.responses import Answers
     from printos_async._errors import PrintOSError
-    from printos_async._execution.executor import Core
+    from printos_async._execution.executor import Executor
 
     from .device_state import Entry, Outcome
 
@@ -52,7 +52,7 @@ class _Push:
 
     def __init__(
         self,
-        core: Core,
+        core: Executor,
         operations: Operations,
         answers: Answers,
         on_result: Callable[[PushResult], object] | None,
@@ -118,7 +118,7 @@ class _Push:
 
 
 async def push_all(
-    core: Core,
+    core: Executor,
     operations: Operations,
     answers: Answers,
     statuses: Statuses,

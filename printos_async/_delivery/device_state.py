@@ -10,7 +10,7 @@ from attrs import define, frozen
 if TYPE_CHECKING:
     import asyncio
 
-    from printos_async._api.validation import Call
+    from printos_async._api.requests import Call
     from printos_async._errors import PrintOSError
     from printos_async._models import PushResult
 

@@ -20,10 +20,9 @@ from .scheduler import Timetable, too_late
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from printos_async._api.answers import Answers
-    from printos_async._api.requests import Operations
-    from printos_async._api.validation import Call
-    from printos_async._execution.executor import Core
+    from printos_async._api.requests import Call, Operations
+    from printos_async._api.responses import Answers
+    from printos_async._execution.executor import Executor
     from printos_async._models import DeviceId, DeviceStatusUpdate, PushResult
 
     from .device_state import Outcome, Promises
@@ -43,7 +42,7 @@ class Engine:
     """
 
     def __init__(
-        self, core: Core, operations: Operations, answers: Answers, promises: Promises, settle: Settle
+        self, core: Executor, operations: Operations, answers: Answers, promises: Promises, settle: Settle
     ) -> None:
         self._core = core
         self._operations = operations

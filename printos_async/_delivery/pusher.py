@@ -21,12 +21,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from types import TracebackType
 
-    from printos_async._api.answers import Answers
-    from printos_async._api.requests import Operations
-    from printos_async._api.validation import Call
+    from printos_async._api.requests import Call, Operations
+    from printos_async._api.responses import Answers
     from printos_async._errors import PrintOSError
     from printos_async._execution.circuit_breaker import Circuit
-    from printos_async._execution.executor import Core
+    from printos_async._execution.executor import Executor
     from printos_async._models import DeviceId, DeviceStatusUpdate, PushResult
 
     from .device_state import Entry, Outcome, Promises
@@ -82,7 +81,7 @@ class StatusPusher:
 
     def __init__(
         self,
-        core: Core,
+        core: Executor,
         operations: Operations,
         answers: Answers,
         promises: Promises,

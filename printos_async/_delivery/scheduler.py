@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from printos_async._errors import PrintOSError
-    from printos_async._execution.executor import Core
+    from printos_async._execution.executor import Executor
 
     from .device_state import Entry, Promises, Slot
     from .gauge import Occupancy
@@ -47,7 +47,7 @@ class Timetable:
 
     def __init__(
         self,
-        core: Core,
+        core: Executor,
         promises: Promises,
         occupancy: Occupancy,
         *,

@@ -1,4 +1,4 @@
-"""When the concurrency limit moves: additive increase, multiplicative decrease. No I/O, no clock of its own.
+"""Adaptive concurrency limit: additive increase, multiplicative decrease. No I/O, no clock of its own.
 
 The rule is that of Vector's Adaptive Request Concurrency: once per round-trip the mean latency is compared with
 its moving average. docs/tuning.md has the rule in words, what differs from Vector, and why.
@@ -20,13 +20,13 @@ DEVIATION_SCALE = 2.5
 STEADY_TOLERANCE = 0.02
 RISE_TOLERANCE = 0.1
 # One more request in flight slows a saturated server by 1/limit, which is less than the noise once the limit is
-# some tens, and a moving average forgets: only a long memory tells that the requests merely queue.
+# some tens, and a moving average forgets: only a long memory shows that the requests merely queue.
 QUEUEING_FACTOR = 2.0
 BASELINE_PERIODS = 1_000
 
 
 class Aimd:
-    """Moves a limit within bounds, by what the attempts tell.
+    """Moves a limit within bounds, from the outcomes of attempts.
 
     Attributes:
         limit: The limit now.
@@ -68,12 +68,12 @@ class Aimd:
     def record(
         self, *, started_s: float, now_s: float, latency_s: float | None, overloaded: bool, at_limit: bool
     ) -> int:
-        """Take what one attempt told, and give the limit that holds from now on.
+        """Record the outcome of one attempt, and return the new limit.
 
         Args:
             started_s: When the attempt began, on any clock that only goes forward.
             now_s: When it ended, on the same clock.
-            latency_s: How long the server took; None where that says nothing about its load.
+            latency_s: How long the server took; None where it says nothing about the server's load.
             overloaded: The server has, or seems to have, more to do than it can.
             at_limit: As many were in flight as the limit allows.
         """

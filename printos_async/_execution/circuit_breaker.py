@@ -1,4 +1,4 @@
-"""Whether the host wants requests now: a gate that Retry-After closes, and a circuit breaker.
+"""Health of the host: a hold for Retry-After, and a circuit breaker.
 
 Pure: no clock of its own, no I/O.
 """
@@ -17,11 +17,11 @@ _EVIDENCE_OF_OUTAGE = ((100, 0.0), (20, 2.0), (5, 3.0))
 _SUCCESSES_TO_CLOSE = 3
 _FAILURES_TO_START_OVER = 10
 _PROBE_INTERVAL_S = 1.0
-# No status gets through without a login: few that are refused, or answered by something between, are enough.
+# No status gets through without a login: a few that are refused, or answered by an intermediary, are enough.
 _LOGIN_FAILURE_WEIGHT = 50
 # A bulk push gives up what has no retry token after so many failures in a row.
-_FAILURES_THAT_LOOK_DOWN = 10
-# Longer pauses are mistakes, of a clock or a configuration: a pusher looks whether they still hold.
+_FAILURES_THAT_SEEM_DOWN = 10
+# Longer pauses are mistakes, of a clock or a configuration: a pusher probes whether they still hold.
 MAX_HOLD_S = 3600.0
 _LONG_PAUSE_PROBE_INTERVAL_S = 60.0
 
@@ -29,11 +29,11 @@ Circuit = Literal["closed", "open"]
 
 
 class HostHealth:
-    """What the outcomes of all attempts of one client say about the host.
+    """Health of the host, from the outcomes of all attempts of one client.
 
     Attributes:
         circuit: ``"open"`` while the host seems down: only probes are sent. Half-open counts as open.
-        closings: Of the gate, or openings of the circuit: callers admitted earlier must ask again.
+        closings: Incremented when requests are blocked; callers admitted earlier must ask again.
         succeeded_s: When an answer last showed a working host.
         held_until_s: Until then nothing is sent, because the host asked for a pause.
         overlong_s: The pause that the host asked for, where that is longer than it is held; else None.
@@ -58,8 +58,8 @@ class HostHealth:
 
     @property
     def seems_down(self) -> bool:
-        """Whether so many attempts failed in a row that it is no coincidence; refusals for load do not count."""
-        return self._failures > 0 and self._faults >= _FAILURES_THAT_LOOK_DOWN
+        """Whether too many attempts failed in a row for a coincidence; refusals for load do not count."""
+        return self._failures > 0 and self._faults >= _FAILURES_THAT_SEEM_DOWN
 
     def succeeded(self, *, now_s: float) -> bool:
         """Note an answer that shows a working host; True if more may be sent now than before."""
@@ -83,7 +83,7 @@ class HostHealth:
     def failed(
         self, *, now_s: float, retry_after_s: float | None, is_refusal: bool = False, is_login: bool = False
     ) -> None:
-        """Note a transport error, an answer of something between, a 408, 429 or 5xx; it may open the circuit.
+        """Note a transport error, an intermediary's page, a 408, 429 or 5xx; it may open the circuit.
 
         A host that says when to come back is no broken host: it is held, not taken for down. With a
         ``Retry-After`` of 0 it says nothing of the kind.
@@ -116,9 +116,9 @@ class HostHealth:
             self._next_probe_s = now_s + _PROBE_INTERVAL_S
 
     def admit(self, *, now_s: float, patient: bool) -> float:
-        """Ask to send one request: admitted if the answer is not after ``now_s``, else the time to ask again.
+        """Return when one request may be sent: admitted if that is not after ``now_s``, else the time to ask again.
 
-        Callers that are not ``patient`` are held by ``Retry-After`` only, and for as long as the host asked.
+        Callers that are not ``patient`` honour ``Retry-After``, for as long as the host asked, but ignore an open circuit.
         """
         if self.held_until_s > now_s:
             return self.held_until_s if patient else self._asked_until_s

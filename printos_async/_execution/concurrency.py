@@ -1,4 +1,4 @@
-"""How many requests are in flight at once."""
+"""Concurrency limit: bounds the requests in flight."""
 
 from __future__ import annotations
 
@@ -79,22 +79,22 @@ OnChange: TypeAlias = "Callable[[int, int, Reason], object]"
 
 
 class Limiter:
-    """Slots for requests in flight, handed out in the order of asking; ``async with`` takes one.
+    """Permits for requests in flight, granted in the order of asking; ``async with`` takes one.
 
-    Cancelling while waiting gives up the place, and a slot that was handed over in the same moment.
+    Cancelling while waiting leaves the queue, and releases a permit that was granted in the same moment.
 
-    A request that lasts much longer than usual is overdue: it gives its slot to another one before it ends, so that
-    a few that hang do not hold up the rest where the limit is low. Where it is fixed no request is overdue.
+    A request that lasts much longer than usual is overdue: its permit passes to another request before it ends, so
+    that a few that hang do not hold up the rest where the limit is low. Where the limit is fixed no request is overdue.
 
     Attributes:
-        limit: How many slots there are now; only this class sets it.
+        limit: How many permits there are now; only this class sets it.
         in_flight: How many are taken. More than ``limit`` for a while after it has shrunk.
-        overdue: How many requests go on without a slot; with ``in_flight`` never more than ``maximum``.
+        overdue: How many requests go on without a permit; with ``in_flight`` never more than ``maximum``.
         minimum: The lowest that ``limit`` becomes.
         maximum: The highest that ``limit`` becomes.
         on_change: Called after each change of ``limit`` with the old one, the new one and the reason. Must not
             raise: what it raises comes out of the attempt that moved the limit.
-        on_free: Called when an overdue request has given up its slot and nobody waits for one.
+        on_free: Called when an overdue request has given up its permit and nobody waits for one.
     """
 
     def __init__(
@@ -120,14 +120,14 @@ class Limiter:
         self._numbers = count(1)
         self._ticks = 0
         self._ticker: asyncio.TimerHandle | None = None
-        self._in_a_row = 0  # slots that overdue requests gave up since one ended in time
-        # In the order of asking. A dict, so that one who gives up leaves nothing behind: with a server that
-        # hangs, nobody else would clear it away.
+        self._in_a_row = 0  # permits that overdue requests gave up since one ended in time
+        # In the order of asking. A dict, so that a waiter that gives up leaves nothing behind: with a server that
+        # hangs, nothing else would remove it.
         self._waiters: OrderedDict[asyncio.Future[None], None] = OrderedDict()
 
     def try_acquire(self) -> bool:
-        """Take a slot if one is free; give it back with ``release``."""
-        # Somebody waits only while in_flight >= room: a freed slot and a grown limit go to waiters at once.
+        """Take a permit if one is free, and return whether there was one; ``release`` returns it."""
+        # There are waiters only while in_flight >= room: a freed permit and a grown limit go to them at once.
         if self.in_flight < self._room:
             self.in_flight += 1
             return True
@@ -139,14 +139,14 @@ class Limiter:
         await self.acquire()
 
     async def acquire(self) -> None:
-        """Wait for a slot; give it back with ``release``. Asks after ``try_acquire`` has found none."""
+        """Wait for a permit, after ``try_acquire`` found none; ``release`` returns it."""
         waiter = asyncio.get_running_loop().create_future()
         self._waiters[waiter] = None
         try:
             await waiter
         except BaseException:  # a coroutine that is thrown away gets GeneratorExit
             if waiter.done() and not waiter.cancelled():
-                self.release()  # the slot was handed over in the same moment
+                self.release()  # the permit was granted in the same moment
             else:
                 self._waiters.pop(waiter, None)
             raise
@@ -157,7 +157,7 @@ class Limiter:
         self.release()
 
     def record(self, *, started_s: float, now_s: float, latency_s: float | None, overloaded: bool) -> None:
-        """Take what an attempt told that still holds its slot; see ``Aimd.record``."""
+        """Record the outcome of an attempt that still holds its permit; see ``Aimd.record``."""
         aimd = self._aimd
         if aimd is None:
             return
@@ -177,15 +177,15 @@ class Limiter:
             self.on_change(old, new, aimd.reason)
 
     def release(self) -> None:
-        """Give a slot back: to the first who waits, if there is one."""
-        # Above a limit that has shrunk, a slot goes out of use instead of changing hands.
+        """Return a permit; the first waiter gets it, if there is one."""
+        # Above a limit that has shrunk, a permit goes out of use instead of to a waiter.
         if self._waiters and self.in_flight <= self._room:
-            self._hand_over()
+            self._grant()
         else:
             self.in_flight -= 1
 
     def begin(self) -> int:
-        """Note that the holder of a slot sends a request; give the result to ``end`` when it is over."""
+        """Note that the holder of a permit sends a request; return its number for ``end``."""
         if self._aimd is None:
             return 0
         self._began[number := next(self._numbers)] = self._ticks
@@ -194,7 +194,7 @@ class Limiter:
         return number
 
     def end(self, number: int) -> None:
-        """Note that a request is over; one that was overdue takes a slot, which its holder gives back."""
+        """Note that a request is over; one that was overdue takes a permit, which its holder releases."""
         if not number:
             return
         if self._began.pop(number, None) is None:
@@ -228,14 +228,14 @@ class Limiter:
         return (self._ticks - self._began[number] - 1) * _TICK_S >= after_s
 
     def _fill(self) -> None:
-        """Hand out what there is after a change of the limit or of the overdue requests."""
+        """Grant what is free after a change of the limit or of the overdue requests."""
         self._room = min(self.limit, self.maximum - self.overdue)
         while self._waiters and self.in_flight < self._room:
             self.in_flight += 1
-            self._hand_over()
+            self._grant()
 
-    def _hand_over(self) -> None:
-        """Give a taken slot to the first who waits, so that nobody can come between; free it if nobody does."""
+    def _grant(self) -> None:
+        """Grant a taken permit to the first waiter, so that no other caller can take it; free it without one."""
         waiters = self._waiters
         while waiters:
             waiter, _ = waiters.popitem(last=False)
@@ -246,10 +246,10 @@ class Limiter:
 
 
 def is_overload(error: APIError) -> bool:
-    """Tell whether a failure says that the server has more to do than it can.
+    """Return whether a failure means that the server has more to do than it can.
 
     Timeouts do, that of connecting included: a full backlog drops the packets. A refused or reset connection
-    does not: nobody is there, or somebody restarts, and fewer requests would not bring them back. Other
+    does not: the server is gone or restarts, and fewer requests would not bring it back. Other
     statuses do not either, 500 and 502 included: they are faults, and would come one at a time as well. Where this
     machine has no file descriptor left, the limit is more than it can serve.
     """

@@ -1,4 +1,4 @@
-"""What every operation goes through: a slot, an attempt, an event, and another attempt where that may help."""
+"""Executor: runs each call of a client with a permit, an event for each attempt, and retries."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import random
 import time
 from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
 
-from printos_async._api.endpoints import make_endpoint
+from printos_async._api.body import DecodeError
 from printos_async._api.errors import decode_error, pause_error
-from printos_async._api.responses import DecodeError
+from printos_async._api.requests import make_endpoint
 from printos_async._errors import APIError, RateLimitError, ResponseDecodeError, StatusError, TransportError
 from printos_async._events import (
     AttemptFinished,
@@ -28,25 +28,25 @@ from .retry import RetryBudget, RetryPolicy, is_local
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from printos_async._api.validation import Call
+    from printos_async._api.requests import Call
     from printos_async._events import Endpoint, Hooks
-    from printos_async._transport import WireResponse
+    from printos_async._transport import RawResponse
 
     from .adaptive_limit import Reason
-    from .attempt import Exchange
+    from .attempt import AttemptRunner
 
 T = TypeVar("T")
 
 
 class CircuitWatcher(Protocol):
-    """Is told when the circuit breaker or an overdue request changes what may be sent."""
+    """Receives a notice when the circuit breaker or an overdue request changes what may be sent."""
 
     def circuit_opened(self) -> None:
         """Note that only probes are sent from now on."""
         ...
 
     def has_waiting(self) -> bool:
-        """Tell whether something waits to be sent."""
+        """Return whether something waits to be sent."""
         ...
 
     def more_admitted(self) -> None:
@@ -58,13 +58,28 @@ class CircuitWatcher(Protocol):
         ...
 
 
-class Core:
-    """The parts that one client's operations share."""
+class Executor:
+    """Runs the calls of one client, which share its limiter, retry budget and circuit breaker.
+
+    Args:
+        attempts: Makes single attempts.
+        retry: Which failures are tried again, and when.
+        limit: Bounds on the requests in flight.
+        hooks: Receive the events.
+        clock: Returns the seconds from which latencies are taken.
+    """
 
     def __init__(
-        self, exchange: Exchange, *, retry: RetryPolicy, limit: ConcurrencyLimit, hooks: Hooks
+        self,
+        attempts: AttemptRunner,
+        *,
+        retry: RetryPolicy,
+        limit: ConcurrencyLimit,
+        hooks: Hooks,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        self.exchange = exchange
+        self.clock = clock
+        self._attempts = attempts
         self.limiter = Limiter(limit, on_change=self._limit_changed, on_free=self._permit_freed)
         self.hooks = hooks
         self.budget = RetryBudget(retry)
@@ -74,10 +89,24 @@ class Core:
         self.circuit_watchers: set[CircuitWatcher] = set()
         self._retry = retry
         self._endpoints: dict[str, Endpoint] = {}
-        self._told_circuit = self.health.circuit
+        self._announced_circuit = self.health.circuit
 
-    async def run(self, call: Call, decode: Callable[[WireResponse], Awaitable[T]]) -> T:
-        """Make a call, with retries, each attempt in a slot of its own.
+    async def run(
+        self,
+        call: Call,
+        decode: Callable[[RawResponse], Awaitable[T]],
+        *,
+        recover: Callable[[APIError], Awaitable[T | None]] | None = None,
+        repeat: bool = False,
+    ) -> T:
+        """Make a call, with retries, each attempt with a permit of its own.
+
+        Args:
+            call: What to send.
+            decode: Returns the result of a 2xx answer; raises ``DecodeError``.
+            recover: Called after each failed attempt and its delay, with the attempt's error. A result that it
+                returns ends the call; after None the call is retried or fails as usual.
+            repeat: A second request does no harm, because ``recover`` has looked first.
 
         Raises:
             APIError: The last attempt's error; ``attempts`` counts them all.
@@ -86,21 +115,29 @@ class Core:
         while True:
             attempt += 1
             try:
-                result = await self.attempt_in_turn(call, decode, attempt=attempt)
+                result = await self._attempt_in_turn(call, decode, attempt=attempt)
             except APIError as error:
-                delay_s = self.retry_delay_s(call, error, attempt=attempt)
-                if delay_s is None or not self.take_retry():
-                    error.attempts = attempt if error.attempts else attempt - 1
-                    raise
+                error.attempts = attempt if error.attempts else attempt - 1
+                failure = error
             else:
                 self.budget.refund(retried=attempt > 1)
                 return result
-            await asyncio.sleep(delay_s)
+            # Outside the handler, so that this failure is not chained to those of the next attempts.
+            delay_s = self.retry_delay_s(call, failure, attempt=attempt, repeat=repeat)
+            if recover is not None:
+                await asyncio.sleep(delay_s or 0.0)
+                recovered = await recover(failure)
+                if recovered is not None:
+                    return recovered
+            if delay_s is None or not self.budget.take(now_s=asyncio.get_running_loop().time()):
+                raise failure
+            if recover is None:
+                await asyncio.sleep(delay_s)
 
-    async def attempt_in_turn(
-        self, call: Call, decode: Callable[[WireResponse], Awaitable[T]], *, attempt: int
+    async def _attempt_in_turn(
+        self, call: Call, decode: Callable[[RawResponse], Awaitable[T]], *, attempt: int
     ) -> T:
-        """Wait for the pause that the server asked for and for a slot, and make one attempt.
+        """Wait for the pause that the server asked for and for a permit, and make one attempt.
 
         Raises:
             APIError: Of the class that fits; ``attempts`` is 0 where the pause is too long to wait for.
@@ -116,24 +153,20 @@ class Core:
             async with self.limiter:
                 if self.health.closings == closings:
                     return await self.attempt(call, decode, attempt=attempt)
-            # While it waited for its turn, the server asked for a pause.
-
-    def take_retry(self) -> bool:
-        """Take a token of the retry budget; False where there is none."""
-        return self.budget.take(now_s=asyncio.get_running_loop().time())
+            # While this call waited for its permit, the server asked for a pause.
 
     async def attempt(
         self,
         call: Call,
-        decode: Callable[[WireResponse], Awaitable[T]],
+        decode: Callable[[RawResponse], Awaitable[T]],
         *,
         attempt: int,
         is_probe: bool = False,
         until_s: float = math.inf,
     ) -> T:
-        """Make one attempt, and report it to the limiter and the hooks; the caller holds a slot.
+        """Make one attempt, and report it to the limiter and the hooks; the caller holds a permit.
 
-        ``until_s`` is that of ``Exchange.attempt``.
+        ``until_s`` is that of ``AttemptRunner.run``.
 
         A failed probe leaves the limit alone: one request a second is no load, and an outage must not end with
         a limit of one, behind which hanging probes hold up all others.
@@ -142,10 +175,10 @@ class Core:
             APIError: Of the class that fits.
         """
         number = self.limiter.begin()
-        started_s = time.perf_counter()
+        started_s = self.clock()
         try:
             try:
-                response = await self.exchange.attempt(call, until_s=until_s)
+                response = await self._attempts.run(call, until_s=until_s)
             finally:
                 self.limiter.end(number)
             undecodable: ResponseDecodeError | None = None
@@ -156,7 +189,7 @@ class Core:
             if undecodable is not None:  # outside the handler, so that what was read is not chained to it
                 raise undecodable
         except APIError as error:
-            now_s = time.perf_counter()
+            now_s = self.clock()
             self._note_failure(call, error)
             # A failure may come early or late for any reason: its time says nothing about the server's load.
             if not is_probe:
@@ -167,7 +200,7 @@ class Core:
                 self._emit_attempt(call, attempt, now_s - started_s, error)
             raise
         self._note_answer()
-        now_s = time.perf_counter()
+        now_s = self.clock()
         latency_s = now_s - started_s
         # The time of a list is that of its length.
         load_s = None if call.method == "GET" else latency_s
@@ -181,8 +214,8 @@ class Core:
     ) -> float | None:
         """Return the seconds until the next attempt, or None if there must not be one.
 
-        ``repeat`` says that the caller makes sure that a second request does no harm; ``patient`` that neither
-        the number of attempts nor a long pause ends them, and that a page of something between is retried.
+        ``repeat`` says that a second request does no harm whatever the operation; ``patient`` that neither the number
+        of attempts nor a long pause ends them, and that an intermediary's page is retried.
         """
         delay_s = self._retry.delay_s(
             error,
@@ -192,7 +225,7 @@ class Core:
             patient=patient,
         )
         if patient and delay_s is not None and self.health.overlong_s is not None:
-            # The gate holds everybody, for no longer than this.
+            # No caller is held for longer than this.
             delay_s = min(delay_s, self.health.held_until_s - asyncio.get_running_loop().time())
         if delay_s is not None and self.hooks:
             cause = type(error).__name__
@@ -202,7 +235,7 @@ class Core:
     def _emit_attempt(self, call: Call, attempt: int, latency_s: float, end: int | APIError) -> None:
         endpoint = self._endpoints.get(call.operation)
         if endpoint is None:
-            endpoint = self._endpoints[call.operation] = make_endpoint(call, self.exchange.origin)
+            endpoint = self._endpoints[call.operation] = make_endpoint(call, self._attempts.origin)
         status: int | None
         outcome: Literal["ok", "error", "transport"]
         if isinstance(end, int):
@@ -220,8 +253,8 @@ class Core:
     def _note_answer(self) -> None:
         if self.health.succeeded(now_s=asyncio.get_running_loop().time()):
             if not any(watcher.has_waiting() for watcher in self.circuit_watchers):
-                self.health.close()  # there is nothing to probe with: no more evidence is to be had
-            self._tell_circuit()
+                self.health.close()  # nothing to probe with: no more evidence will come
+            self._announce_circuit()
             for watcher in tuple(self.circuit_watchers):
                 watcher.more_admitted()
 
@@ -236,11 +269,11 @@ class Core:
             case ResponseDecodeError(from_intermediary=True):
                 pass
             case ResponseDecodeError():
-                # The host works; what it says is not what the specification says.
+                # The host works; its answer is not what the specification says.
                 self._note_answer()
                 return
             case StatusError() if 400 <= error.status <= 499:
-                self._note_answer()  # the host works; it does not want this request, such as of a device that is gone
+                self._note_answer()  # the host works and refuses this request, such as that of a device that is gone
                 return
             case _:
                 return
@@ -254,18 +287,18 @@ class Core:
             is_login=error.path != call.path,
         )
         if health.overlong_s is not None and not was_overlong:
-            # Logged even if nobody watches.
-            self.hooks.emit(RetryAfterCapped(health.overlong_s, MAX_HOLD_S, self.exchange.origin.host))
-        if self._tell_circuit():
+            # Logged even without a hook.
+            self.hooks.emit(RetryAfterCapped(health.overlong_s, MAX_HOLD_S, self._attempts.origin.host))
+        if self._announce_circuit():
             for watcher in tuple(self.circuit_watchers):
                 watcher.circuit_opened()
 
-    def _tell_circuit(self) -> bool:
+    def _announce_circuit(self) -> bool:
         circuit = self.health.circuit
-        if circuit == self._told_circuit:
+        if circuit == self._announced_circuit:
             return False
-        self._told_circuit = circuit
-        self.hooks.emit(CircuitChanged(circuit, self.exchange.origin.host))  # logged even if nobody watches
+        self._announced_circuit = circuit
+        self.hooks.emit(CircuitChanged(circuit, self._attempts.origin.host))  # logged even without a hook
         return True
 
     def _limit_changed(self, old: int, new: int, reason: Reason) -> None:

@@ -1,7 +1,7 @@
-"""Provisioning many devices: bounded, a result each, and no device sent twice without a look first.
+"""Provisioning of many devices: concurrent, one result each, and no POST repeated blindly.
 
-PrintOS replaces a device of the same model and serial number, so a POST that may have arrived is not repeated
-before the device list was asked for it. ``ensure_all`` asks before the first POST, too.
+PrintOS replaces a device of the same model and serial number, so a POST that may have arrived is
+repeated only after a look at the device list. ``ensure_all`` looks before the first POST, too.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from .retry import is_transient
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from printos_async._api.answers import Answers
-    from printos_async._api.requests import Operations
-    from printos_async._api.validation import Call
+    from printos_async._api.requests import Call, Operations
+    from printos_async._api.responses import Answers
+    from printos_async._transport import RawResponse
 
-    from .executor import Core
+    from .executor import Executor
 
-# Model and serial number: what PrintOS tells devices apart by.
+# Model and serial number, by which PrintOS identifies a device.
 Identity: TypeAlias = tuple[str, str]
 
 
@@ -36,25 +36,27 @@ def identity_of(device: DeviceProvisionRequest | PrintDevice) -> Identity | None
 
 
 async def provision_all(
-    core: Core, operations: Operations, answers: Answers, requests: Iterable[DeviceProvisionRequest]
+    executor: Executor, operations: Operations, answers: Answers, requests: Iterable[DeviceProvisionRequest]
 ) -> list[ProvisionResult]:
     """Provision every request; see ``PrintOSClient.provision_devices``."""
-    return await _provision(core, requests, _Provisioner(core, operations, answers))
+    return await _provision(executor, requests, _Provisioner(executor, operations, answers))
 
 
 async def ensure_all(
-    core: Core, operations: Operations, answers: Answers, requests: Iterable[DeviceProvisionRequest]
+    executor: Executor, operations: Operations, answers: Answers, requests: Iterable[DeviceProvisionRequest]
 ) -> list[ProvisionResult]:
     """Provision the requests whose device is not registered; see ``PrintOSClient.ensure_devices``."""
     requests = list(requests)
     if not requests:
         return []
-    registered = dict(_by_identity(await core.run(operations.list_devices(), answers.device_list)))
-    return await _provision(core, requests, _Provisioner(core, operations, answers, registered=registered))
+    registered = dict(_by_identity(await executor.run(operations.list_devices(), answers.device_list)))
+    return await _provision(
+        executor, requests, _Provisioner(executor, operations, answers, registered=registered)
+    )
 
 
 async def _provision(
-    core: Core, requests: Iterable[DeviceProvisionRequest], provisioner: _Provisioner
+    executor: Executor, requests: Iterable[DeviceProvisionRequest], provisioner: _Provisioner
 ) -> list[ProvisionResult]:
     requests = list(requests)
     results: dict[int, ProvisionResult] = {}
@@ -64,7 +66,7 @@ async def _provision(
         for index, request in todo:
             results[index] = await provisioner.provision(request)
 
-    workers = [asyncio.create_task(work()) for _ in range(min(core.limiter.maximum, len(requests)))]
+    workers = [asyncio.create_task(work()) for _ in range(min(executor.limiter.maximum, len(requests)))]
     try:
         await asyncio.gather(*workers)
     finally:
@@ -78,7 +80,7 @@ class _Provisioner:
     """Provisions one device after another, for several workers.
 
     Args:
-        core: Makes the calls.
+        executor: Makes the calls.
         operations: Describes them.
         answers: Reads their answers.
         registered: The devices that are not to be registered again; None to register whatever is requested.
@@ -86,18 +88,18 @@ class _Provisioner:
 
     def __init__(
         self,
-        core: Core,
+        executor: Executor,
         operations: Operations,
         answers: Answers,
         *,
         registered: Mapping[Identity, PrintDevice] | None = None,
     ) -> None:
-        self._core = core
+        self._executor = executor
         self._operations = operations
         self._answers = answers
         self._registered = registered
         self._taken: set[Identity] = set()
-        self._lookup = _Lookup(core, operations, answers)
+        self._lookup = _Lookup(executor, operations, answers)
 
     async def provision(self, request: DeviceProvisionRequest) -> ProvisionResult:
         """Provision one device; its failure is a result."""
@@ -114,30 +116,28 @@ class _Provisioner:
     async def _send(
         self, request: DeviceProvisionRequest, call: Call, identity: Identity | None
     ) -> ProvisionResult:
-        attempts = 0
-        while True:
-            attempts += 1
+        failed = 0  # attempts so far
+
+        async def provisioned(response: RawResponse) -> ProvisionResult:
+            device = await self._answers.provisioned(response)
+            return ProvisionResult(request, "provisioned", device, failed + 1)
+
+        async def look_up(error: APIError) -> ProvisionResult | None:
+            nonlocal failed
+            failed = error.attempts
+            if identity is None or not _may_be_applied(call, error):
+                return None
             try:
-                device = await self._core.attempt_in_turn(call, self._answers.provisioned, attempt=attempts)
-            except APIError as error:
-                error.attempts = attempts if error.attempts else attempts - 1
-                failure = error
-            else:
-                self._core.budget.refund(retried=attempts > 1)
-                return ProvisionResult(request, "provisioned", device, attempts)
-            delay_s = self._core.retry_delay_s(call, failure, attempt=attempts, repeat=identity is not None)
-            if delay_s is not None:
-                await asyncio.sleep(delay_s)
-            if identity is not None and _may_be_applied(call, failure):
-                try:
-                    found = await self._lookup.find(identity)
-                except APIError as error:
-                    failure.add_note(f"whether the device was provisioned is not known: {error}")
-                    return ProvisionResult(request, "failed", None, attempts, failure)
-                if found is not None:
-                    return ProvisionResult(request, "found", found, attempts)
-            if delay_s is None or not self._core.take_retry():
-                return ProvisionResult(request, "failed", None, attempts, failure)
+                found = await self._lookup.find(identity)
+            except APIError as unknown:
+                error.add_note(f"whether the device was provisioned is not known: {unknown}")
+                return ProvisionResult(request, "failed", None, failed, error)
+            return None if found is None else ProvisionResult(request, "found", found, failed)
+
+        try:
+            return await self._executor.run(call, provisioned, recover=look_up, repeat=identity is not None)
+        except APIError as error:
+            return ProvisionResult(request, "failed", None, error.attempts, error)
 
     def _claim(self, request: DeviceProvisionRequest) -> Identity | None:
         identity = identity_of(request)
@@ -164,10 +164,10 @@ def _may_be_applied(call: Call, error: APIError) -> bool:
 
 
 class _Lookup:
-    """Finds devices in the list; those who ask while a list is on its way share the next one."""
+    """Finds devices in the list; callers that ask while a list is in flight share the next one."""
 
-    def __init__(self, core: Core, operations: Operations, answers: Answers) -> None:
-        self._core = core
+    def __init__(self, executor: Executor, operations: Operations, answers: Answers) -> None:
+        self._executor = executor
         self._operations = operations
         self._answers = answers
         self._lock = asyncio.Lock()
@@ -176,13 +176,13 @@ class _Lookup:
         self._devices: dict[Identity, PrintDevice] = {}
 
     async def find(self, identity: Identity) -> PrintDevice | None:
-        """Give the device as a list asked for from now on shows it."""
+        """Return the device from a list that is requested after this call, or None."""
         wanted = self._asked + 1
         async with self._lock:
             if self._fresh < wanted:
                 self._asked += 1
                 number = self._asked
-                devices = await self._core.run(self._operations.list_devices(), self._answers.device_list)
+                devices = await self._executor.run(self._operations.list_devices(), self._answers.device_list)
                 self._devices, self._fresh = dict(_by_identity(devices)), number
         return self._devices.get(identity)
 

@@ -1,4 +1,4 @@
-"""When to try again: which failures, after how long, and how often in all. No I/O, no clock of its own."""
+"""Retry policy and retry budget. No I/O, no clock of its own."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from attrs import field, frozen
 from printos_async._checks import at_least
 from printos_async._errors import APIError, ResponseDecodeError, StatusError, TransportError
 
-# Answers of something between that does not know what the server did with the request.
+# Answers of a gateway that does not know what the server did with the request.
 _GATEWAY_STATUSES = frozenset({502, 504, 520, 522, 524})
 _RETRYABLE_STATUSES = frozenset({408, 429})
 # A retry takes one token. A request that took a token and succeeds gives it back, any other success a fifth, as in
@@ -48,7 +48,7 @@ class RetryPolicy:
     def delay_s(
         self, error: APIError, *, attempt: int, may_repeat: bool, draw: float, patient: bool = False
     ) -> float | None:
-        """Give the seconds to wait before the next attempt, or None if there must not be one.
+        """Return the seconds to wait before the next attempt, or None if there must not be one.
 
         Args:
             error: The failed attempt's error.
@@ -70,26 +70,26 @@ class RetryPolicy:
 
 
 def is_ambiguous(error: APIError) -> bool:
-    """Tell whether the write may still be applied later, by a proxy's queue or a server that is slow."""
+    """Return whether the write may still be applied later, by a proxy's queue or a slow server."""
     if isinstance(error, StatusError):
         return error.status in _GATEWAY_STATUSES
     return isinstance(error, TransportError) and error.may_have_arrived
 
 
 def is_transient(error: APIError) -> bool:
-    """Tell whether the same request may succeed later."""
+    """Return whether the same request may succeed later."""
     if isinstance(error, StatusError):
         return error.status in _RETRYABLE_STATUSES or 500 <= error.status <= 599
     return isinstance(error, TransportError)
 
 
 def is_from_intermediary(error: APIError) -> bool:
-    """Tell whether a page of something between came in place of PrintOS's answer: nothing is known of the request."""
+    """Return whether an intermediary's page came in place of PrintOS's answer: the request's fate is unknown."""
     return isinstance(error, ResponseDecodeError) and error.from_intermediary
 
 
 def is_local(error: APIError) -> bool:
-    """Tell whether this machine failed: nothing was sent, and nothing is known of the server."""
+    """Return whether this machine failed: nothing was sent, and nothing is known of the server."""
     return isinstance(error, TransportError) and error.local
 
 
@@ -103,7 +103,7 @@ class RetryBudget:
         self._at_s: float | None = None
 
     def take(self, *, now_s: float) -> bool:
-        """Take a token for one retry; False where there is none."""
+        """Take a token for one retry; return False where there is none."""
         if self._at_s is not None:
             self._tokens = min(self.capacity, self._tokens + (now_s - self._at_s) * self._per_second)
         self._at_s = now_s
@@ -113,7 +113,7 @@ class RetryBudget:
         return True
 
     def refund(self, *, retried: bool) -> None:
-        """Give back for a success; ``retried`` says that its request took a token."""
+        """Refund for a success; ``retried`` says that its request took a token."""
         if self._tokens < self.capacity:
             refund = _REFUND_AFTER_RETRY if retried else _REFUND_AT_ONCE
             self._tokens = min(self.capacity, self._tokens + refund)

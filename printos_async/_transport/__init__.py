@@ -1,19 +1,19 @@
-"""The seam that carries bytes: one request out, one answer or one ``WireError`` back.
+"""Transports carry bytes: one request out, one answer or one ``ExchangeError`` back.
 
-A wire signs nothing, retries nothing, follows nothing, decodes nothing and keeps no cookie.
+A transport does not sign, retry, follow redirects or decode, and keeps no cookie.
 """
 
-from .base import EXCERPT_BYTES, Origin, Wire, WireError, WireRequest, WireResponse
-from .http1 import Http1Wire
-from .httpx import HttpxWire
+from .base import EXCERPT_BYTES, ExchangeError, Origin, RawRequest, RawResponse, Transport
+from .http1 import Http1Transport
+from .httpx import HttpxTransport
 
 __all__ = [
     "EXCERPT_BYTES",
-    "Http1Wire",
-    "HttpxWire",
+    "ExchangeError",
+    "Http1Transport",
+    "HttpxTransport",
     "Origin",
-    "Wire",
-    "WireError",
-    "WireRequest",
-    "WireResponse",
+    "RawRequest",
+    "RawResponse",
+    "Transport",
 ]

@@ -1,4 +1,4 @@
-"""What every wire takes and gives."""
+"""Interface of the transports: request, response, failure and the ``Transport`` protocol."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from attrs import define, field
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
-# What is kept of a body of which only the beginning is of use: an error's, which is quoted, an acknowledgement's.
+# Bytes kept of a body of which only the beginning is of use: an error's, which is quoted, and an acknowledgement's.
 EXCERPT_BYTES = 65_536
 # RFC 9110, section 6.4.1: they have no body, whatever their header says.
 BODILESS = frozenset({204, 304})
@@ -29,14 +29,14 @@ class Origin(NamedTuple):
 
 
 @define(repr=False, eq=False)
-class WireRequest:
+class RawRequest:
     """One request; without a repr of its headers and body, for they hold credentials.
 
     Attributes:
         origin: Where it goes.
         method: In capitals.
         target: Path and query, percent-encoded.
-        headers: Names in lower case, without ``host`` and ``content-length``, which the wire adds.
+        headers: Names in lower case, without ``host`` and ``content-length``, which the transport adds.
         body: The bytes to send.
     """
 
@@ -49,7 +49,7 @@ class WireRequest:
 
 
 @define(repr=False, eq=False)
-class WireResponse:
+class RawResponse:
     """One complete answer, its body still compressed if the server compressed it.
 
     Attributes:
@@ -65,14 +65,14 @@ class WireResponse:
     overflow: bool = False
 
     def header(self, name: str) -> str | None:
-        """Give the first value of a header; ``name`` in lower case."""
+        """Return the first value of a header, or None; ``name`` in lower case."""
         for key, value in self.headers:
             if key == name:
                 return value
         return None
 
 
-class WireError(Exception):
+class ExchangeError(Exception):
     """No complete answer.
 
     Attributes:
@@ -92,11 +92,11 @@ class WireError(Exception):
         self.local = local
 
 
-class Wire(Protocol):
-    """Carries requests. Belongs to one event loop."""
+class Transport(Protocol):
+    """Carries requests; belongs to one event loop."""
 
-    def send(self, request: WireRequest, *, deadline: float, max_body_bytes: int) -> Awaitable[WireResponse]:
-        """Carry one request and give its answer.
+    def send(self, request: RawRequest, *, deadline: float, max_body_bytes: int) -> Awaitable[RawResponse]:
+        """Send one request and return its answer.
 
         Cancelling withdraws a request that was not written; one that was goes on without its caller and ends
         at its deadline.
@@ -107,10 +107,10 @@ class Wire(Protocol):
             max_body_bytes: Bytes of a success's body, as transferred, that are kept at most.
 
         Raises:
-            WireError: No complete answer came. By the call itself or by what it gives.
+            ExchangeError: No complete answer came. By the call itself or by the awaitable it returns.
         """
         ...
 
     async def aclose(self) -> None:
-        """Close what this wire opened; requests still in flight end with a ``WireError``."""
+        """Close what this transport opened; requests still in flight end with a ``ExchangeError``."""
         ...

@@ -1,4 +1,4 @@
-"""One HTTP/1.1 connection: an exchange at a time over an asyncio transport, parsed by llhttp.
+"""One HTTP/1.1 connection: one exchange at a time over an asyncio transport, parsed by llhttp.
 
 Why not a library: what retries and ordering need is exact knowledge of whether a request was written, at tens
 of thousands of requests a second on one core. docs/transport.md has the measurements and the alternatives.
@@ -7,13 +7,13 @@ of thousands of requests a second on one core. docs/transport.md has the measure
 from __future__ import annotations
 
 import asyncio
+import select
 import time
 from typing import TYPE_CHECKING, cast
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
-from .base import BODILESS, EXCERPT_BYTES, WireError, WireResponse
-from .probe import make_probe
+from .base import BODILESS, EXCERPT_BYTES, ExchangeError, RawResponse
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,7 +27,7 @@ _STARTS = frozenset(b"H\r\n")
 
 
 class Connection(asyncio.BufferedProtocol):
-    """Owns one transport. ``on_idle`` is called when it can take the next request, ``on_lost`` when it is gone."""
+    """One connection. ``on_idle`` is called when it can take the next request, ``on_lost`` when it is gone."""
 
     def __init__(
         self,
@@ -46,7 +46,7 @@ class Connection(asyncio.BufferedProtocol):
         self._transport: asyncio.Transport | None = None
         self._has_news: Callable[[], bool] | None = None
         self._parser: HttpResponseParser | None = HttpResponseParser(self)
-        self._waiter: asyncio.Future[WireResponse] | None = None
+        self._waiter: asyncio.Future[RawResponse] | None = None
         self._is_doubtful = False
         self._deadline = 0.0
         self._timer: asyncio.TimerHandle | None = None
@@ -80,8 +80,8 @@ class Connection(asyncio.BufferedProtocol):
         # It would be the end, which loses the next request, or stray bytes, which would pass for its answer.
         return self._has_news is None or not self._has_news()
 
-    def exchange(self, data: bytes, *, deadline: float, max_body_bytes: int) -> asyncio.Future[WireResponse]:
-        """Write one request; the future gives its answer.
+    def exchange(self, data: bytes, *, deadline: float, max_body_bytes: int) -> asyncio.Future[RawResponse]:
+        """Write one request; return a future of its answer.
 
         Cancelling the future detaches from the exchange, which still ends by its answer or its deadline.
         """
@@ -97,23 +97,23 @@ class Connection(asyncio.BufferedProtocol):
         if self._timer is None or self._timer_at > deadline:
             self._arm(deadline)
         # Right before the write, and not by the loop's clock, which may stand still between two rounds: in a process
-        # that was stopped, time has passed since whoever sends decided to.
+        # that was stopped, time has passed since the caller decided to send.
         if time.monotonic() + self._ahead_s < deadline:
             transport.write(data)
         else:
-            self._end(WireError("not sent in time", may_have_arrived=False, timed_out=True))
+            self._end(ExchangeError("not sent in time", may_have_arrived=False, timed_out=True))
             self._on_idle(self)
         return waiter
 
     def close(self) -> None:
         """End politely; an exchange in flight fails."""
-        self._end(WireError("the client was closed", may_have_arrived=True))
+        self._end(ExchangeError("the client was closed", may_have_arrived=True))
         if self._transport is not None:
             self._transport.close()
 
     def abort(self) -> None:
         """End at once."""
-        self._end(WireError("the client was closed", may_have_arrived=True))
+        self._end(ExchangeError("the client was closed", may_have_arrived=True))
         if self._transport is not None:
             self._transport.abort()
 
@@ -123,7 +123,7 @@ class Connection(asyncio.BufferedProtocol):
         """Take the transport."""
         # uvloop's transports do not derive from asyncio.Transport.
         self._transport = cast("asyncio.Transport", transport)
-        self._has_news = make_probe(transport.get_extra_info("socket").fileno())
+        self._has_news = _make_probe(transport.get_extra_info("socket").fileno())
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002  # asyncio's signature
         """Lend the buffer to be filled."""
@@ -157,7 +157,7 @@ class Connection(asyncio.BufferedProtocol):
             self._fail("the answer's header or trailer is too large")
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Settle the exchange in flight and tell the pool."""
+        """End the exchange in flight and notify the pool."""
         self._transport = None
         if self._waiter is not None:
             if exc is None and self._head_done and self._until_close:
@@ -191,7 +191,7 @@ class Connection(asyncio.BufferedProtocol):
         self._headers.append((key, value.decode("latin-1").strip()))
 
     def on_headers_complete(self) -> None:
-        """Note that the head is whole, and whether it leaves no doubt of where the answer ends."""
+        """Note that the head is complete, and whether the end of the answer is beyond doubt."""
         self._head_done = True
         parser = self._parser
         if parser is None:
@@ -240,7 +240,7 @@ class Connection(asyncio.BufferedProtocol):
         overflow = self._body_bytes > self._max_body_bytes
         if not waiter.done():
             body = bytes(self._body[: self._max_body_bytes] if overflow else self._body)
-            waiter.set_result(WireResponse(self._status, self._headers, body, overflow))
+            waiter.set_result(RawResponse(self._status, self._headers, body, overflow))
         if keep_alive and self._transport is not None and not self._transport.is_closing():
             self.idle_since = self._loop.time()
             self._on_idle(self)
@@ -249,11 +249,11 @@ class Connection(asyncio.BufferedProtocol):
             self._transport.abort()
 
     def _fail(self, reason: str, *, timed_out: bool = False) -> None:
-        self._end(WireError(reason, may_have_arrived=True, timed_out=timed_out))
+        self._end(ExchangeError(reason, may_have_arrived=True, timed_out=timed_out))
         if self._transport is not None:
             self._transport.abort()
 
-    def _end(self, error: WireError) -> None:
+    def _end(self, error: ExchangeError) -> None:
         waiter, self._waiter = self._waiter, None
         if waiter is not None and not waiter.done():
             waiter.set_exception(error)
@@ -279,3 +279,12 @@ class Connection(asyncio.BufferedProtocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+
+def _make_probe(descriptor: int) -> Callable[[], bool]:
+    """Return a function that says, in a third of a microsecond, whether a socket has something to read."""
+    if hasattr(select, "poll"):
+        poller = select.poll()
+        poller.register(descriptor, select.POLLIN)
+        return lambda: bool(poller.poll(0))
+    return lambda: bool(select.select((descriptor,), (), (), 0)[0])  # Windows

@@ -1,4 +1,4 @@
-"""The default wire: pooled HTTP/1.1 connections on asyncio transports, no helper thread, no silent retry."""
+"""The default transport: pooled HTTP/1.1 connections on asyncio transports, no helper thread, no silent retry."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections import defaultdict, deque
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from .base import Origin, WireError, WireRequest, WireResponse
+from .base import ExchangeError, Origin, RawRequest, RawResponse
 from .connection import Connection
 
 if TYPE_CHECKING:
@@ -27,11 +27,25 @@ _LOCAL_ERRORS = frozenset({errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL, errn
 _REPLAYABLE = frozenset({"GET", "HEAD", "PUT", "DELETE", "OPTIONS"})
 
 
-class Http1Wire:
-    """Keeps as many connections as requests were ever in flight at once; the caller bounds that number."""
+class Http1Transport:
+    """Keeps as many connections as requests were ever in flight at once; the caller bounds that number.
 
-    def __init__(self, *, make_ssl_context: Callable[[], ssl.SSLContext]) -> None:
+    Args:
+        make_ssl_context: Called once, for the first ``https`` request.
+        max_idle_s: Seconds after which an idle connection is not used again.
+        max_idle_unsafe_s: The same for a request that must not be sent twice.
+    """
+
+    def __init__(
+        self,
+        *,
+        make_ssl_context: Callable[[], ssl.SSLContext],
+        max_idle_s: float = MAX_IDLE_S,
+        max_idle_unsafe_s: float = MAX_IDLE_UNSAFE_S,
+    ) -> None:
         self._make_ssl_context = make_ssl_context
+        self._max_idle_s = max_idle_s
+        self._max_idle_unsafe_s = max_idle_unsafe_s
         self._ssl_context: ssl.SSLContext | None = (
             None  # loading the certificates takes a while: only if needed
         )
@@ -42,8 +56,8 @@ class Http1Wire:
         self._closed = False
         self._all_lost: asyncio.Event | None = None
 
-    def send(self, request: WireRequest, *, deadline: float, max_body_bytes: int) -> Awaitable[WireResponse]:
-        """Carry one request; see ``Wire.send``."""
+    def send(self, request: RawRequest, *, deadline: float, max_body_bytes: int) -> Awaitable[RawResponse]:
+        """Send one request; see ``Transport.send``."""
         # No coroutine: on a connection that is there already, waiting for the answer is all that is left to do.
         head = _head(request)
         connection = self._take_idle(request)
@@ -72,9 +86,9 @@ class Http1Wire:
             # An aborted transport reports its loss on the loop's next round.
             await self._all_lost.wait()
 
-    def _take_idle(self, request: WireRequest) -> Connection | None:
+    def _take_idle(self, request: RawRequest) -> Connection | None:
         if self._closed:
-            raise WireError("the client was closed", may_have_arrived=False)
+            raise ExchangeError("the client was closed", may_have_arrived=False)
         idle = self._idle[request.origin]
         if not idle:
             return None
@@ -82,16 +96,19 @@ class Http1Wire:
         # Newest first, so that what a burst opened grows old at the other end and goes.
         while idle:
             connection = idle[-1]
-            if connection.usable and connection.idle_since >= now - MAX_IDLE_S and connection.quiet:
-                if request.method not in _REPLAYABLE and connection.idle_since < now - MAX_IDLE_UNSAFE_S:
+            if connection.usable and connection.idle_since >= now - self._max_idle_s and connection.quiet:
+                if (
+                    request.method not in _REPLAYABLE
+                    and connection.idle_since < now - self._max_idle_unsafe_s
+                ):
                     return None  # left to others
                 return idle.pop()
             idle.pop().close()
         return None
 
     async def _connect_and_send(
-        self, request: WireRequest, deadline: float, max_body_bytes: int
-    ) -> WireResponse:
+        self, request: RawRequest, deadline: float, max_body_bytes: int
+    ) -> RawResponse:
         connection = await self._connect(request.origin, deadline)
         # The head is made again, not handed over: a traceback may show the values of locals, of a cancellation too.
         return await connection.exchange(
@@ -107,11 +124,11 @@ class Http1Wire:
                 return
             idle = self._idle[origin]
             idle.append(connection)
-            if idle[0].idle_since < connection.idle_since - MAX_IDLE_S:
+            if idle[0].idle_since < connection.idle_since - self._max_idle_s:
                 idle.popleft().close()
 
         options = self._options(origin, loop)
-        failure: WireError
+        failure: ExchangeError
         try:
             async with asyncio.timeout_at(deadline) as attempt:
                 self._connecting.add(attempt)
@@ -126,18 +143,22 @@ class Http1Wire:
                     self._connecting.discard(attempt)
                     self._notify()
         except TimeoutError:
-            failure = WireError("no connection in time", may_have_arrived=False, timed_out=not self._closed)
+            failure = ExchangeError(
+                "no connection in time", may_have_arrived=False, timed_out=not self._closed
+            )
         except (OSError, ValueError, OverflowError) as error:  # ValueError: a host that is no name
             # The system's own words: host, port, errno, certificate. No part of the request.
             local = isinstance(error, OSError) and error.errno in _LOCAL_ERRORS
-            failure = WireError(f"no connection: {error}", may_have_arrived=False, local=local)
+            failure = ExchangeError(f"no connection: {error}", may_have_arrived=False, local=local)
         else:
             if connection.usable and not self._closed:
                 self._open.add(connection)
                 return connection
             connection.abort()
-            failure = WireError("the connection was closed as soon as it was made", may_have_arrived=False)
-        raise WireError("the client was closed", may_have_arrived=False) if self._closed else failure
+            failure = ExchangeError(
+                "the connection was closed as soon as it was made", may_have_arrived=False
+            )
+        raise ExchangeError("the client was closed", may_have_arrived=False) if self._closed else failure
 
     def _options(self, origin: Origin, loop: asyncio.AbstractEventLoop) -> dict[str, Any]:
         options: dict[str, Any] = {}
@@ -168,7 +189,7 @@ def _host_line(origin: Origin) -> str:
     return "host: " + str(origin).partition("://")[2]
 
 
-def _head(request: WireRequest) -> bytes:
+def _head(request: RawRequest) -> bytes:
     origin, headers, body = request.origin, request.headers, request.body
     lines = [f"{request.method} {request.target} HTTP/1.1", _host_line(origin)]
     lines += [f"{name}: {value}" for name, value in headers]
@@ -177,9 +198,11 @@ def _head(request: WireRequest) -> bytes:
     head = "\r\n".join(lines)
     # A line break inside a value would be a header, or a request, of somebody else's making.
     if head.count("\r") != len(lines) - 1 or head.count("\n") != len(lines) - 1 or "\0" in head:
-        raise WireError("a header or the path holds a control character", may_have_arrived=False)
+        raise ExchangeError("a header or the path holds a control character", may_have_arrived=False)
     try:
         return f"{head}\r\n\r\n".encode("latin-1")
     except UnicodeEncodeError:
         pass
-    raise WireError("a header or the path holds a character that HTTP cannot carry", may_have_arrived=False)
+    raise ExchangeError(
+        "a header or the path holds a character that HTTP cannot carry", may_have_arrived=False
+    )

@@ -1,4 +1,4 @@
-"""A wire over any ``httpx.AsyncBaseTransport``: proxies, HTTP/2, mocks, ASGI applications."""
+"""Transport over any ``httpx.AsyncBaseTransport``: proxies, HTTP/2, mocks, ASGI applications."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import cast
 
 import httpx
 
-from .base import BODILESS, EXCERPT_BYTES, WireError, WireRequest, WireResponse
+from .base import BODILESS, EXCERPT_BYTES, ExchangeError, RawRequest, RawResponse
 
 # How much longer than the deadline the inner timeouts get to report in their own, more exact words.
 _REPORT_GRACE_S = 0.1
@@ -22,10 +22,10 @@ _QUOTATION = re.compile(r"""bytearray\(|\bb['"]""")
 _LOCATION = "printos_async.location"
 
 
-class HttpxWire:
-    """Lends itself a transport; the transport stays its owner's to close.
+class HttpxTransport:
+    """Sends through an ``httpx.AsyncBaseTransport``, which its owner closes.
 
-    What the transport does with connections is its own affair. In particular a request that waits for one in
+    The inner transport manages its connections itself. In particular, a request that waits for one in
     httpx's pool cannot be withdrawn, and httpcore 1.0.9 keeps bytes that follow an answer for the next one.
     """
 
@@ -41,15 +41,15 @@ class HttpxWire:
         # Only httpx's own transport names the phase of a failure reliably: others report a server that read
         # the request and hung up as a connection that failed.
         self._names_phases = type(transport) is httpx.AsyncHTTPTransport
-        self._exchanges: set[asyncio.Task[WireResponse]] = set()
+        self._exchanges: set[asyncio.Task[RawResponse]] = set()
         self._closed = False
         _withhold_credentials_from_logs()
 
-    async def send(self, request: WireRequest, *, deadline: float, max_body_bytes: int) -> WireResponse:
-        """Carry one request; see ``Wire.send``."""
+    async def send(self, request: RawRequest, *, deadline: float, max_body_bytes: int) -> RawResponse:
+        """Send one request; see ``Transport.send``."""
         loop = asyncio.get_running_loop()
         if self._closed:
-            raise WireError("the client was closed", may_have_arrived=False)
+            raise ExchangeError("the client was closed", may_have_arrived=False)
         outgoing = _build(request, max(deadline - loop.time(), 0.001))
         # In a task of its own, because httpcore loses a connection slot for good when a call is cancelled.
         exchange = asyncio.create_task(self._exchange(outgoing, deadline, max_body_bytes))
@@ -57,9 +57,9 @@ class HttpxWire:
         exchange.add_done_callback(self._forget)
         done, _ = await asyncio.wait((exchange,), timeout=deadline + _REPORT_GRACE_S - loop.time())
         if not done:
-            raise WireError("no complete answer in time", may_have_arrived=True, timed_out=True)
+            raise ExchangeError("no complete answer in time", may_have_arrived=True, timed_out=True)
         if exchange.cancelled():
-            raise WireError("the client was closed", may_have_arrived=True)
+            raise ExchangeError("the client was closed", may_have_arrived=True)
         return exchange.result()
 
     async def aclose(self) -> None:
@@ -72,7 +72,7 @@ class HttpxWire:
             if late:
                 await asyncio.wait(late)
 
-    async def _exchange(self, request: httpx.Request, deadline: float, max_body_bytes: int) -> WireResponse:
+    async def _exchange(self, request: httpx.Request, deadline: float, max_body_bytes: int) -> RawResponse:
         remaining_s = max(deadline - asyncio.get_running_loop().time(), 0.001)
         try:
             # httpx bounds each read, not the whole: a peer that dribbles is cut off here as a last resort.
@@ -82,27 +82,27 @@ class HttpxWire:
                     return await _read(response, deadline, max_body_bytes)
                 finally:
                     await response.aclose()
-        except WireError:
+        except ExchangeError:
             raise
         except TimeoutError:
-            failure = WireError("no complete answer in time", may_have_arrived=True, timed_out=True)
+            failure = ExchangeError("no complete answer in time", may_have_arrived=True, timed_out=True)
         except httpx.TransportError as error:
             never_sent = self._names_phases and isinstance(error, _NEVER_SENT)
             timed_out = isinstance(error, httpx.TimeoutException)
-            failure = WireError(_words(error), may_have_arrived=not never_sent, timed_out=timed_out)
+            failure = ExchangeError(_words(error), may_have_arrived=not never_sent, timed_out=timed_out)
         except Exception as error:  # noqa: BLE001  # a transport is anybody's code; its failure is a failed request
-            failure = WireError(f"the transport raised {_words(error)}", may_have_arrived=True)
+            failure = ExchangeError(f"the transport raised {_words(error)}", may_have_arrived=True)
         # Raised here, without a cause or context: the texts of httpx and h11 can quote headers.
         raise failure
 
-    def _forget(self, exchange: asyncio.Task[WireResponse]) -> None:
+    def _forget(self, exchange: asyncio.Task[RawResponse]) -> None:
         self._exchanges.discard(exchange)
         if not exchange.cancelled():
             exchange.exception()  # seen, also where the caller has gone
 
 
 class _Muffled(httpx.AsyncBaseTransport):
-    """Keeps from httpx's client what it would log, and what it would stumble over."""
+    """Hides from httpx's client what it would log or could not parse."""
 
     def __init__(self, transport: httpx.AsyncBaseTransport) -> None:
         self._transport = transport
@@ -117,12 +117,12 @@ class _Muffled(httpx.AsyncBaseTransport):
         return response
 
 
-def _build(request: WireRequest, timeout_s: float) -> httpx.Request:
+def _build(request: RawRequest, timeout_s: float) -> httpx.Request:
     origin = request.origin
     text = "\n".join((request.target, *(part for header in request.headers for part in header)))
     # h11 would refuse these, quoting them; other transports would not.
     if text.count("\n") != 2 * len(request.headers) or "\r" in text or "\0" in text:
-        raise WireError("a header or the path holds a control character", may_have_arrived=False)
+        raise ExchangeError("a header or the path holds a control character", may_have_arrived=False)
     try:
         url = httpx.URL(
             scheme=origin.scheme, host=origin.host, port=origin.port, raw_path=request.target.encode("ascii")
@@ -138,20 +138,22 @@ def _build(request: WireRequest, timeout_s: float) -> httpx.Request:
             content=request.body,
             extensions={"timeout": httpx.Timeout(timeout_s).as_dict()},
         )
-    raise WireError("a header or the path holds a character that HTTP cannot carry", may_have_arrived=False)
+    raise ExchangeError(
+        "a header or the path holds a character that HTTP cannot carry", may_have_arrived=False
+    )
 
 
-async def _read(response: httpx.Response, deadline: float, max_body_bytes: int) -> WireResponse:
+async def _read(response: httpx.Response, deadline: float, max_body_bytes: int) -> RawResponse:
     loop = asyncio.get_running_loop()
     headers = [(k.decode("latin-1").lower(), v.decode("latin-1")) for k, v in response.headers.raw]
     if (location := response.extensions.get(_LOCATION)) is not None:
         headers.append(("location", location))
     framings = {name for name, _ in headers} & {"content-length", "transfer-encoding"}
     if response.status_code < 200 or response.http_version not in _VERSIONS or len(framings) == 2:
-        raise WireError("the answer is not HTTP as expected", may_have_arrived=True)
+        raise ExchangeError("the answer is not HTTP as expected", may_have_arrived=True)
     if response.status_code in BODILESS and ("transfer-encoding" in framings or _has_length(headers)):
         # Left unread: httpcore then ends the connection, on which a body might still come.
-        return WireResponse(response.status_code, headers, b"")
+        return RawResponse(response.status_code, headers, b"")
     if response.status_code > 299:
         max_body_bytes = min(max_body_bytes, EXCERPT_BYTES)
     chunks: list[bytes] = []
@@ -163,9 +165,9 @@ async def _read(response: httpx.Response, deadline: float, max_body_bytes: int) 
         if size > max_body_bytes:
             break
         if loop.time() > deadline:
-            raise WireError("no complete answer in time", may_have_arrived=True, timed_out=True)
+            raise ExchangeError("no complete answer in time", may_have_arrived=True, timed_out=True)
     body = b"".join(chunks)
-    return WireResponse(response.status_code, headers, body[:max_body_bytes], size > max_body_bytes)
+    return RawResponse(response.status_code, headers, body[:max_body_bytes], size > max_body_bytes)
 
 
 def _has_length(headers: list[tuple[str, str]]) -> bool:
@@ -173,7 +175,7 @@ def _has_length(headers: list[tuple[str, str]]) -> bool:
 
 
 def _words(error: Exception) -> str:
-    """Give an error's name and text, up to where it quotes the answer or the request."""
+    """Return an error's name and text, up to where it quotes the answer or the request."""
     text = _QUOTATION.split(str(error), maxsplit=1)[0].rstrip(" :(")
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 

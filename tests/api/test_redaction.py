@@ -26,8 +26,8 @@ from printos_async import (
     RetryPolicy,
     SessionTokenAuth,
 )
-from printos_async._redaction import MASK, excerpt, one_line, redact
-from printos_async._transport import Origin, WireRequest, WireResponse
+from printos_async._redaction import MASK, MIN_CHARS_ANYWHERE, excerpt, one_line, redact
+from printos_async._transport import Origin, RawRequest, RawResponse
 from tests.transport.scripted import ScriptedServer
 
 if TYPE_CHECKING:
@@ -60,11 +60,22 @@ def test_secret_is_replaced_in_any_spelling(spelling: str) -> None:
 
 
 def test_longer_secret_goes_before_the_one_inside_it() -> None:
-    assert redact("key:abc and abc", ["abc", "key:abc"]) == f"{MASK} and {MASK}"
+    assert redact("key:abcd and abcd", ["abcd", "key:abcd"]) == f"{MASK} and {MASK}"
+
+
+@pytest.mark.parametrize("secret", ["e", "42", "abc", "\xe9", "<"])
+def test_short_secret_is_replaced_as_a_word_of_its_own_and_leaves_other_words_readable(secret: str) -> None:
+    text = f"the {secret}vent42 of caf{secret} was refused: "
+    echoes = f"{secret}, 'key:{secret}' and \"{secret}\""
+    assert redact(text + echoes, [secret]) == f"{text}{MASK}, 'key:{MASK}' and \"{MASK}\""
+
+
+def test_short_secret_within_a_longer_one_does_not_uncover_it() -> None:
+    assert redact("abcdef and abc", ["abc", "abcdef"]) == f"{MASK} and {MASK}"
 
 
 @settings(deadline=None)
-@given(st.text(min_size=1, max_size=30), st.text(), st.integers(0, 60), st.booleans())
+@given(st.text(min_size=MIN_CHARS_ANYWHERE, max_size=30), st.text(), st.integers(0, 60), st.booleans())
 def test_excerpt_is_bounded_and_never_shows_the_secret(secret: str, text: str, limit: int, cut: bool) -> None:  # noqa: FBT001
     if secret in MASK or MASK in secret:
         return
@@ -84,7 +95,9 @@ def test_secret_that_a_missing_end_cuts_in_two_is_not_shown_by_half() -> None:
 
 
 @settings(deadline=None)
-@given(st.text(min_size=1, max_size=30), st.text(alphabet=st.characters()), st.integers(0, 300))
+@given(
+    st.text(min_size=MIN_CHARS_ANYWHERE, max_size=30), st.text(alphabet=st.characters()), st.integers(0, 300)
+)
 def test_one_line_is_printable_and_bounded_and_never_shows_the_secret(
     secret: str, text: str, limit: int
 ) -> None:
@@ -234,7 +247,7 @@ async def test_what_a_server_echoes_is_not_repeated(
                 except PrintOSError as error:
                     errors += 1
                     texts += everything_about(error)
-            texts += [repr(auth), repr(client), str(client), repr(vars(client)), repr(client._exchange)]
+            texts += [repr(auth), repr(client), str(client), repr(vars(client)), repr(client._attempts)]
             await client.aclose()
             if transport is not None:
                 await transport.aclose()
@@ -249,8 +262,8 @@ async def test_what_a_server_echoes_is_not_repeated(
 
 
 def test_repr_of_what_carries_credentials_shows_none() -> None:
-    request = WireRequest(Origin("https", "a", 443), "GET", "/", (("x-token", TOKEN),), TOKEN.encode())
-    response = WireResponse(200, [("set-cookie", TOKEN)], TOKEN.encode())
+    request = RawRequest(Origin("https", "a", 443), "GET", "/", (("x-token", TOKEN),), TOKEN.encode())
+    response = RawResponse(200, [("set-cookie", TOKEN)], TOKEN.encode())
     auth: tuple[Any, ...] = (HmacAuth("device-key", SECRET), SessionTokenAuth(TOKEN, SECRET))
     for each in (request, response, *auth):
         assert TOKEN not in repr(each) + str(each)

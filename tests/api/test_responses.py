@@ -16,17 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from printos_async import PrintDevice
-from printos_async._api.answers import Answers
-from printos_async._api.responses import (
-    MAX_DEVICES,
-    DecodeError,
-    content,
-    decode_device_list,
-    decode_provisioned,
-)
+from printos_async._api.body import DecodeError, content
+from printos_async._api.responses import MAX_DEVICES, Answers, decode_device_list, decode_provisioned
 from printos_async._events import Hooks
 from printos_async._http import parse_retry_after
-from printos_async._transport import WireResponse
+from printos_async._transport import RawResponse
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -118,7 +112,7 @@ def test_the_number_of_devices_and_of_values_is_bounded(text: str, error: str | 
 def test_an_answer_that_grows_a_thousandfold_costs_no_more_than_its_bytes() -> None:
     body = gzip.compress(b'{"devices":[' + b"{}," * 22_000_000 + b"{}]}")
     assert len(body) < 66_000
-    response = WireResponse(200, [("content-encoding", "gzip")], body)
+    response = RawResponse(200, [("content-encoding", "gzip")], body)
     tracemalloc.start()
     try:
         with pytest.raises(DecodeError, match="more than 2,500,000 values"):
@@ -171,7 +165,7 @@ async def test_a_hundred_thousand_devices_leave_the_loop_to_others() -> None:
         for number in range(100_000)
     ]
     body = gzip.compress(json.dumps({"devices": devices}).encode(), 1)
-    response = WireResponse(200, [("content-encoding", "gzip")], body)
+    response = RawResponse(200, [("content-encoding", "gzip")], body)
     answers = Answers(max_body_bytes=64 << 20, hooks=Hooks([]))
     listing = asyncio.create_task(answers.device_list(response))
     longest_s, last_s = 0.0, time.thread_time()
@@ -288,7 +282,7 @@ def test_content_is_the_plain_body_or_an_error(
     whole = data.draw(st.booleans())
     if not whole:
         body = body[: data.draw(st.integers(0, max(len(body) - 1, 0)))]
-    response = WireResponse(200, [("content-encoding", coding)], body)
+    response = RawResponse(200, [("content-encoding", coding)], body)
     try:
         result = content(response, max_bytes=limit)
     except DecodeError:

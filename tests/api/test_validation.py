@@ -9,11 +9,13 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
+import attrs
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from printos_async import (
+    UNSET,
     DeviceProvisionRequest,
     DeviceStatusUpdate,
     DeviceStatusUpdateMetrics,
@@ -22,7 +24,7 @@ from printos_async import (
     InvalidStatusError,
     PrintOSClient,
 )
-from printos_async._api.requests import Operations
+from printos_async._api.requests import Call, Operations
 from tests.transport.scripted import ScriptedServer, always
 
 if TYPE_CHECKING:
@@ -274,3 +276,30 @@ def test_every_id_that_is_safe_is_taken(device_id: str) -> None:
             OPERATIONS.update_device_status(device_id, ON)
     else:
         assert unquote(OPERATIONS.update_device_status(device_id, ON).path) == f"/devices/{device_id}/status"
+
+
+@pytest.mark.parametrize("device_id", ["dev-1", "a b%2F{}", "ä"])
+def test_a_stored_status_is_the_same_call_as_that_of_the_status_it_was_made_of(device_id: str) -> None:
+    operations = Operations("/gateway/v1")
+    sent = operations.update_device_status(device_id, DeviceStatusUpdate(status="DS_ON"))
+    stored = operations.stored_status(device_id, sent.body)
+    names = [field.name for field in attrs.fields(Call)]
+    assert [getattr(stored, name) for name in names] == [getattr(sent, name) for name in names]
+
+
+def test_a_stored_status_of_a_device_id_that_would_change_the_path_is_refused() -> None:
+    with pytest.raises(InvalidDeviceIdError):
+        OPERATIONS.stored_status("../dev-1", b"{}")
+
+
+def test_an_unset_field_is_not_sent_and_none_is_refused_with_the_field() -> None:
+    assert OPERATIONS.update_device_status("dev-1", DeviceStatusUpdate(status=UNSET)).body == b"{}"
+    assert (
+        OPERATIONS.provision_device(DeviceProvisionRequest(model="m", location=UNSET)).body
+        == b'{"model":"m"}'
+    )
+    nothing: Any = None
+    with pytest.raises(InvalidStatusError, match="status must be a text, not NoneType"):
+        OPERATIONS.update_device_status("dev-1", DeviceStatusUpdate(status=nothing))
+    with pytest.raises(InvalidProvisionRequestError, match="model must be a text, not NoneType"):
+        OPERATIONS.provision_device(DeviceProvisionRequest(model=nothing))

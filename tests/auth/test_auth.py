@@ -53,9 +53,11 @@ def test_the_signature_is_that_of_the_standard_library(length: int) -> None:
     secret = bytes(number % 256 for number in range(length))
     message = b"GET /devices2024-01-15T12:34:56.789Z"
     expected = hmac.new(secret, message, hashlib.sha256).hexdigest()
-    halves = keyed(secret)
-    # Twice: the halves are copied, and stay what they were.
-    assert [sign(halves, "GET", "/devices", "2024-01-15T12:34:56.789Z") for _ in range(2)] == [expected] * 2
+    keyed_hmac = keyed(secret)
+    # Twice: it is copied, and stays what it was.
+    assert [sign(keyed_hmac, "GET", "/devices", "2024-01-15T12:34:56.789Z") for _ in range(2)] == [
+        expected
+    ] * 2
 
 
 @pytest.mark.parametrize(

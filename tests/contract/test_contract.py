@@ -171,7 +171,7 @@ def test_each_operation_has_its_generated_endpoint(operation: str) -> None:
 
 
 def test_the_generated_requests_are_the_specifications() -> None:
-    """See ``_client.py``: it sends what ``_get_kwargs`` says, and would drop a key that it does not know."""
+    """See ``_api/requests.py``: it sends what ``_get_kwargs`` says, and would drop a key that it does not know."""
     status = DeviceStatusUpdate(
         status="DS_ON", metrics=DeviceStatusUpdateMetrics(pages_total=1, ink_level=0.5)
     )
@@ -209,7 +209,7 @@ def test_the_generated_endpoints_take_what_the_facade_gives() -> None:
         "list_devices": [],
         "provision_device": ["body"],
         "update_device_status": ["device_id", "body"],
-    }, "look at printos_async/_client.py"
+    }, "look at printos_async/_api/requests.py"
 
 
 @pytest.mark.parametrize("schema", SCHEMAS)

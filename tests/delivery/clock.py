@@ -5,11 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import selectors
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, TypeVar
-from unittest import mock
-
-from printos_async._execution import executor
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -75,10 +71,7 @@ def run(program: Coroutine[Any, Any, T]) -> T:
         return result
 
     with asyncio.Runner(loop_factory=FakeClockLoop) as runner:
-        # Latencies, from which the concurrency limit follows, are measured on another clock than the loop's.
-        clock = SimpleNamespace(perf_counter=runner.get_loop().time)
-        with mock.patch.object(executor, "time", clock):
-            return runner.run(main())
+        return runner.run(main())
 
 
 def fake_loop() -> FakeClockLoop:

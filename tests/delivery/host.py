@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 from attrs import define, field, frozen
 
 from printos_async import DeviceStatusUpdate, DeviceStatusUpdateMetrics, PrintOSClient, RetryPolicy
-from printos_async._transport import WireError, WireResponse
+from printos_async._transport import ExchangeError, RawResponse
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from printos_async._transport import WireRequest
+    from printos_async._transport import RawRequest
 
 BASE_URL = "https://printos.test"
 
@@ -64,7 +64,7 @@ class Host:
     count: int = 0
     closed: bool = False
 
-    async def send(self, request: WireRequest, *, deadline: float, max_body_bytes: int) -> WireResponse:
+    async def send(self, request: RawRequest, *, deadline: float, max_body_bytes: int) -> RawResponse:
         loop = asyncio.get_running_loop()
         device_id = request.target.split("/")[2]
         seen = Seen(loop.time(), device_id, json.loads(request.body)["metrics"]["pagesTotal"])
@@ -80,7 +80,7 @@ class Host:
 
     async def _answer(
         self, loop: asyncio.AbstractEventLoop, seen: Seen, reply: Reply, deadline: float
-    ) -> WireResponse:
+    ) -> RawResponse:
         answered_s = None if reply.after_s is None else loop.time() + self.latency_s + reply.after_s
         timed_out = answered_s is None or answered_s > deadline
         told_s = deadline if answered_s is None or timed_out else answered_s
@@ -94,10 +94,10 @@ class Host:
         if told_s > loop.time():
             await asyncio.sleep(told_s - loop.time())
         if timed_out:
-            raise WireError("no answer", may_have_arrived=True, timed_out=True)
+            raise ExchangeError("no answer", may_have_arrived=True, timed_out=True)
         if reply.status is None:
-            raise WireError("connection lost", may_have_arrived=True)
-        return WireResponse(reply.status, list(reply.headers), reply.body)
+            raise ExchangeError("connection lost", may_have_arrived=True)
+        return RawResponse(reply.status, list(reply.headers), reply.body)
 
     def apply(self, seen: Seen) -> None:
         self.newest[seen.device_id] = seen.pages
@@ -135,10 +135,12 @@ async def client_of(host: Host, **settings: Any) -> AsyncIterator[PrintOSClient]
     settings.setdefault("auth", None)
     async with client_over(host, **settings) as client:
         yield client
-        assert client._core.limiter.in_flight == 0 or sum(host.in_flight.values()) > 0
+        assert client._executor.limiter.in_flight == 0 or sum(host.in_flight.values()) > 0
 
 
 def client_over(host: Host, **settings: Any) -> PrintOSClient:
     client = PrintOSClient(BASE_URL, **settings)
-    client._exchange._make_wire = lambda: host
+    client._attempts._make_transport = lambda: host
+    # Latencies, from which the concurrency limit follows, are measured on the loop's clock, fake or not.
+    client._executor.clock = lambda: asyncio.get_running_loop().time()
     return client

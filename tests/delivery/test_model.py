@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
-from unittest import mock
 
 from attrs import define, field
 from hypothesis import HealthCheck, settings
@@ -22,8 +20,7 @@ from printos_async import (
     StatusSent,
     StatusSuperseded,
 )
-from printos_async._execution import executor
-from printos_async._transport import WireError, WireResponse
+from printos_async._transport import ExchangeError, RawResponse
 
 from .clock import FakeClockLoop
 from .host import OK, UNAVAILABLE, Host, Reply, Seen, client_over, status
@@ -63,7 +60,7 @@ class HoldingHost(Host):
 
     async def _answer(
         self, loop: asyncio.AbstractEventLoop, seen: Seen, reply: Reply, deadline: float
-    ) -> WireResponse:
+    ) -> RawResponse:
         if self.holding:
             told: asyncio.Future[Reply] = loop.create_future()
             self.held[seen.device_id] = (seen, told)
@@ -72,7 +69,7 @@ class HoldingHost(Host):
                     reply = await told
             except TimeoutError:
                 loop.call_later(LATEST_S, self.apply, seen)
-                raise WireError("no answer", may_have_arrived=True, timed_out=True) from None
+                raise ExchangeError("no answer", may_have_arrived=True, timed_out=True) from None
             finally:
                 self.held.pop(seen.device_id, None)
         return await super()._answer(loop, seen, reply, deadline)
@@ -99,8 +96,6 @@ class PusherMachine(RuleBasedStateMachine):
         self.loop = FakeClockLoop()
         self.failures: list[dict[str, Any]] = []
         self.loop.set_exception_handler(lambda _, context: self.failures.append(context))
-        self.clock = mock.patch.object(executor, "time", SimpleNamespace(perf_counter=self.loop.time))
-        self.clock.start()
         self.host = HoldingHost()
         self.strict = consistency == "strict"
         self.skipping = skipping
@@ -246,7 +241,7 @@ class PusherMachine(RuleBasedStateMachine):
         assert stats.accepted == len(self.values) - len(self.withdrawn)
         assert stats.pending == len(pending)
         assert stats.sent + stats.superseded + stats.failed == len(self.outcomes)
-        limiter = self.client._core.limiter
+        limiter = self.client._executor.limiter
         assert stats.in_flight == limiter.in_flight + limiter.overdue == sum(self.host.in_flight.values())
 
     @invariant()
@@ -260,7 +255,6 @@ class PusherMachine(RuleBasedStateMachine):
         try:
             self.finish()
         finally:
-            self.clock.stop()
             self.loop.close()
 
     def finish(self) -> None:

@@ -399,7 +399,7 @@ async def test_cancelling_at_any_moment_leaks_nothing(
                 await asyncio.gather(task, return_exceptions=True)
                 stats = await pusher.drain(10)
             assert stats.sent + stats.superseded + stats.failed == stats.accepted
-            assert client._core.limiter.in_flight == 0
+            assert client._executor.limiter.in_flight == 0
     assert asyncio.all_tasks() == before
 
 

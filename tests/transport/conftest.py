@@ -17,7 +17,14 @@ import trustme
 from attrs import define
 
 import printos_async
-from printos_async._transport import Http1Wire, HttpxWire, Origin, Wire, WireRequest, WireResponse
+from printos_async._transport import (
+    Http1Transport,
+    HttpxTransport,
+    Origin,
+    RawRequest,
+    RawResponse,
+    Transport,
+)
 
 from .scripted import Handler, ScriptedServer
 
@@ -60,7 +67,7 @@ class Carrier:
 
     kind: Literal["http1", "httpx"]
     secure: bool
-    wire: Wire
+    wire: Transport
 
     async def send(
         self,
@@ -72,10 +79,10 @@ class Carrier:
         body: bytes = b"{}",
         timeout_s: float = 10.0,
         max_body_bytes: int = 1 << 20,
-    ) -> WireResponse:
+    ) -> RawResponse:
         origin = server if isinstance(server, Origin) else server.origin
         deadline = asyncio.get_running_loop().time() + timeout_s
-        request = WireRequest(origin, method, target, headers, body)
+        request = RawRequest(origin, method, target, headers, body)
         return await self.wire.send(request, deadline=deadline, max_body_bytes=max_body_bytes)
 
 
@@ -114,12 +121,12 @@ async def serve(secure: bool, tls: Tls) -> AsyncIterator[Serve]:  # noqa: FBT001
 async def carrier(kind: Literal["http1", "httpx"], secure: bool, tls: Tls) -> AsyncIterator[Carrier]:  # noqa: FBT001
     before = asyncio.all_tasks()
     if kind == "http1":
-        wire: Wire = Http1Wire(make_ssl_context=lambda: tls.client)
+        wire: Transport = Http1Transport(make_ssl_context=lambda: tls.client)
         yield Carrier(kind, secure, wire)
         await wire.aclose()
     else:
         async with httpx.AsyncHTTPTransport(verify=tls.client) as transport:
-            wire = HttpxWire(transport)
+            wire = HttpxTransport(transport)
             yield Carrier(kind, secure, wire)
             await wire.aclose()
     assert _of_the_wire(asyncio.all_tasks() - before) == []

@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 
-from printos_async._transport import Http1Wire, HttpxWire, Origin, Wire, WireError, WireRequest
+from printos_async._transport import (
+    ExchangeError,
+    Http1Transport,
+    HttpxTransport,
+    Origin,
+    RawRequest,
+    Transport,
+)
 
 from .scripted import OK, OTHER, ScriptedServer, always
 
@@ -87,8 +94,8 @@ async def test_cancelled_sends_cost_the_httpx_transport_no_slot(tls: Tls) -> Non
     limits = httpx.Limits(max_connections=2)
     loop = asyncio.get_running_loop()
     async with ScriptedServer(handle) as server, httpx.AsyncHTTPTransport(limits=limits) as transport:
-        wire = HttpxWire(transport)
-        request = WireRequest(server.origin, "PUT", "/", (), b"{}")
+        wire = HttpxTransport(transport)
+        request = RawRequest(server.origin, "PUT", "/", (), b"{}")
         sends = [
             asyncio.create_task(wire.send(request, deadline=loop.time() + 5, max_body_bytes=9))
             for _ in range(6)
@@ -118,9 +125,9 @@ async def test_answers_that_drip_cost_the_httpx_transport_no_slot(drip: bytes) -
     loop = asyncio.get_running_loop()
     limits = httpx.Limits(max_connections=1)
     async with ScriptedServer(handle) as server, httpx.AsyncHTTPTransport(limits=limits) as transport:
-        wire = HttpxWire(transport)
-        request = WireRequest(server.origin, "PUT", "/", (), b"{}")
-        with pytest.raises(WireError) as caught:
+        wire = HttpxTransport(transport)
+        request = RawRequest(server.origin, "PUT", "/", (), b"{}")
+        with pytest.raises(ExchangeError) as caught:
             await wire.send(request, deadline=loop.time() + 0.1, max_body_bytes=9)
         assert caught.value.timed_out
         response = await wire.send(request, deadline=loop.time() + 5, max_body_bytes=9)
@@ -159,9 +166,9 @@ async def test_closing_ends_requests_in_flight(serve: Serve, carrier: Carrier) -
         await carrier.wire.aclose()
         ends = await asyncio.gather(*sends, return_exceptions=True)
     for end in ends:
-        assert isinstance(end, WireError), end
+        assert isinstance(end, ExchangeError), end
         assert end.may_have_arrived
-    with pytest.raises(WireError) as caught:
+    with pytest.raises(ExchangeError) as caught:
         await carrier.send(server)
     assert not caught.value.may_have_arrived
     assert len(server.requests) == 3
@@ -183,11 +190,11 @@ async def test_closing_ends_a_connection_that_is_being_made(tls: Tls, kind: str,
             for filler in fillers:
                 filler.setblocking(False)
                 filler.connect_ex(listener.getsockname())
-        request = WireRequest(Origin(scheme, *listener.getsockname()), "PUT", "/", (), b"{}")
+        request = RawRequest(Origin(scheme, *listener.getsockname()), "PUT", "/", (), b"{}")
         async with httpx.AsyncHTTPTransport(verify=tls.client) as transport:
-            wire: Wire = HttpxWire(transport)
+            wire: Transport = HttpxTransport(transport)
             if kind == "http1":
-                wire = Http1Wire(make_ssl_context=lambda: tls.client)
+                wire = Http1Transport(make_ssl_context=lambda: tls.client)
             deadline = asyncio.get_running_loop().time() + 60
             send = asyncio.ensure_future(wire.send(request, deadline=deadline, max_body_bytes=0))
             for _ in range(20):
@@ -195,7 +202,7 @@ async def test_closing_ends_a_connection_that_is_being_made(tls: Tls, kind: str,
             assert not send.done()
             async with asyncio.timeout(SOON_S):
                 await wire.aclose()
-                with pytest.raises(WireError) as caught:
+                with pytest.raises(ExchangeError) as caught:
                     await send
         assert not caught.value.timed_out
         if kind == "http1":
@@ -277,7 +284,7 @@ async def test_many_requests_of_many_kinds_leave_nothing_behind(serve: Serve, ca
     ends = await asyncio.gather(*sends, return_exceptions=True)
     for end in ends:
         if isinstance(end, BaseException):
-            assert isinstance(end, (WireError, asyncio.CancelledError)), end
+            assert isinstance(end, (ExchangeError, asyncio.CancelledError)), end
         else:
             assert end.body == b"ok"
     assert (await carrier.send(server, target="/4")).body == b"ok"
@@ -290,16 +297,14 @@ async def test_many_requests_of_many_kinds_leave_nothing_behind(serve: Serve, ca
 
 @pytest.mark.parametrize(("method", "reused"), [("PUT", True), ("GET", True), ("POST", False)])
 async def test_request_that_must_not_be_sent_twice_takes_no_old_connection(
-    monkeypatch: pytest.MonkeyPatch,
     method: str,
     reused: bool,  # noqa: FBT001
 ) -> None:
-    monkeypatch.setattr("printos_async._transport.http1.MAX_IDLE_UNSAFE_S", 0.0)
     loop = asyncio.get_running_loop()
-    wire = Http1Wire(make_ssl_context=lambda: pytest.fail("no TLS here"))
+    wire = Http1Transport(make_ssl_context=lambda: pytest.fail("no TLS here"), max_idle_unsafe_s=0.0)
     async with ScriptedServer(always(OK)) as server:
         for each, expected in ((method, 1), (method, 1 if reused else 2), ("PUT", 1 if reused else 2)):
-            request = WireRequest(server.origin, each, "/", (), b"")
+            request = RawRequest(server.origin, each, "/", (), b"")
             await wire.send(request, deadline=loop.time() + 5, max_body_bytes=9)
             assert server.connections == expected
             await asyncio.sleep(0.001)
@@ -307,13 +312,12 @@ async def test_request_that_must_not_be_sent_twice_takes_no_old_connection(
         await wire.aclose()
 
 
-async def test_old_idle_connections_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("printos_async._transport.http1.MAX_IDLE_S", 0.0)
+async def test_old_idle_connections_are_not_used() -> None:
     loop = asyncio.get_running_loop()
-    wire = Http1Wire(make_ssl_context=lambda: pytest.fail("no TLS here"))
+    wire = Http1Transport(make_ssl_context=lambda: pytest.fail("no TLS here"), max_idle_s=0.0)
     async with ScriptedServer(always(OK)) as server:
         for connections in (1, 2, 3):
-            request = WireRequest(server.origin, "PUT", "/", (), b"")
+            request = RawRequest(server.origin, "PUT", "/", (), b"")
             await wire.send(request, deadline=loop.time() + 5, max_body_bytes=9)
             assert server.connections == connections
             await asyncio.sleep(0.001)

@@ -12,7 +12,14 @@ import httpx
 import pytest
 import trustme
 
-from printos_async._transport import Http1Wire, HttpxWire, Origin, Wire, WireError, WireRequest
+from printos_async._transport import (
+    ExchangeError,
+    Http1Transport,
+    HttpxTransport,
+    Origin,
+    RawRequest,
+    Transport,
+)
 
 from .scripted import OK, ScriptedServer, always
 
@@ -42,28 +49,28 @@ def full_port() -> Iterator[int]:
 @pytest.mark.parametrize("method", ["PUT", "POST"])
 async def test_refused_connection_carried_nothing(carrier: Carrier, closed_port: int, method: str) -> None:
     origin = Origin("https" if carrier.secure else "http", "127.0.0.1", closed_port)
-    with pytest.raises(WireError, match=r"no connection|ConnectError") as caught:
+    with pytest.raises(ExchangeError, match=r"no connection|ConnectError") as caught:
         await carrier.send(origin, method=method)
     assert (caught.value.may_have_arrived, caught.value.timed_out) == (False, False)
 
 
 @pytest.mark.parametrize("host", ["no-such-host.invalid", ".leading.dot.invalid", "a" * 64 + ".invalid"])
 async def test_host_that_is_no_name_carried_nothing(carrier: Carrier, host: str) -> None:
-    with pytest.raises(WireError) as caught:
+    with pytest.raises(ExchangeError) as caught:
         await carrier.send(Origin("https" if carrier.secure else "http", host, 1))
     if carrier.kind == "http1":
         assert not caught.value.may_have_arrived
 
 
 async def test_handshake_that_hangs_ends_at_the_deadline(tls: Tls, kind: str, full_port: int) -> None:
-    request = WireRequest(Origin("https", "127.0.0.1", full_port), "POST", "/", (), b"{}")
+    request = RawRequest(Origin("https", "127.0.0.1", full_port), "POST", "/", (), b"{}")
     loop = asyncio.get_running_loop()
     async with httpx.AsyncHTTPTransport(verify=tls.client) as transport:
-        wire: Wire = HttpxWire(transport)
+        wire: Transport = HttpxTransport(transport)
         if kind == "http1":
-            wire = Http1Wire(make_ssl_context=lambda: tls.client)
+            wire = Http1Transport(make_ssl_context=lambda: tls.client)
         async with asyncio.timeout(5.0):
-            with pytest.raises(WireError) as caught:
+            with pytest.raises(ExchangeError) as caught:
                 await wire.send(request, deadline=loop.time() + 0.1, max_body_bytes=0)
         assert (caught.value.may_have_arrived, caught.value.timed_out) == (False, True)
         await wire.aclose()
@@ -85,11 +92,11 @@ async def test_refused_certificate_carried_nothing(tls: Tls, kind: str, problem:
         ScriptedServer(always(OK), server_context) as server,
         httpx.AsyncHTTPTransport(verify=client_context) as transport,
     ):
-        wire: Wire = HttpxWire(transport)
+        wire: Transport = HttpxTransport(transport)
         if kind == "http1":
-            wire = Http1Wire(make_ssl_context=lambda: client_context)
-        request = WireRequest(server.origin, "POST", "/", (), b"{}")
-        with pytest.raises(WireError, match="certificate verify failed") as caught:
+            wire = Http1Transport(make_ssl_context=lambda: client_context)
+        request = RawRequest(server.origin, "POST", "/", (), b"{}")
+        with pytest.raises(ExchangeError, match="certificate verify failed") as caught:
             await wire.send(request, deadline=loop.time() + 5, max_body_bytes=0)
         assert (caught.value.may_have_arrived, caught.value.timed_out) == (False, False)
         assert server.requests == []
@@ -106,11 +113,11 @@ async def test_plain_server_behind_https_carried_nothing(tls: Tls, kind: str) ->
         ScriptedServer(handle) as server,
         httpx.AsyncHTTPTransport(verify=tls.client) as transport,
     ):
-        wire: Wire = HttpxWire(transport)
+        wire: Transport = HttpxTransport(transport)
         if kind == "http1":
-            wire = Http1Wire(make_ssl_context=lambda: tls.client)
-        request = WireRequest(server.origin._replace(scheme="https"), "POST", "/", (), b"{}")
-        with pytest.raises(WireError) as caught:
+            wire = Http1Transport(make_ssl_context=lambda: tls.client)
+        request = RawRequest(server.origin._replace(scheme="https"), "POST", "/", (), b"{}")
+        with pytest.raises(ExchangeError) as caught:
             await wire.send(request, deadline=loop.time() + 5, max_body_bytes=0)
         assert (caught.value.may_have_arrived, caught.value.timed_out) == (False, False)
         await wire.aclose()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from printos_async._transport import WireError
+from printos_async._transport import ExchangeError
 
 from .scripted import OK, always, first_then
 
@@ -84,7 +84,7 @@ async def test_lost_answer_is_ambiguous_and_nothing_is_sent_again(
     serve: Serve, carrier: Carrier, ending: Handler, method: str
 ) -> None:
     server = await serve(first_then(ending, always(OK)))
-    with pytest.raises(WireError) as caught:
+    with pytest.raises(ExchangeError) as caught:
         await carrier.send(server, method=method)
     assert caught.value.may_have_arrived
     assert not caught.value.timed_out
@@ -94,7 +94,7 @@ async def test_lost_answer_is_ambiguous_and_nothing_is_sent_again(
 
 async def test_connection_reset_at_once_is_an_error(serve: Serve, carrier: Carrier) -> None:
     server = await serve(first_then(reset_at_once, always(OK)))
-    with pytest.raises(WireError) as caught:
+    with pytest.raises(ExchangeError) as caught:
         await carrier.send(server)
     assert not caught.value.timed_out
     assert server.requests == []
@@ -208,7 +208,7 @@ async def test_request_that_http_cannot_carry_is_not_sent(
     serve: Serve, carrier: Carrier, headers: tuple[tuple[str, str], ...], target: str
 ) -> None:
     server = await serve(always(OK))
-    with pytest.raises(WireError) as caught:
+    with pytest.raises(ExchangeError) as caught:
         await carrier.send(server, headers=headers, target=target)
     assert not caught.value.may_have_arrived
     for _, value in headers:
@@ -241,7 +241,7 @@ async def test_a_request_whose_time_is_over_is_not_written(serve: Serve, carrier
         pytest.skip("httpx takes timeouts and no deadline")
     server = await serve(always(OK))
     await carrier.send(server)
-    with pytest.raises(WireError, match="not sent in time") as caught:
+    with pytest.raises(ExchangeError, match="not sent in time") as caught:
         await carrier.send(server, target="/late", timeout_s=-1.0)
     assert (caught.value.may_have_arrived, caught.value.timed_out) == (False, True)
     # The connection had nothing written to it, so it serves the next one.

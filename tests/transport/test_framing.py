@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from printos_async._transport import WireError
+from printos_async._transport import ExchangeError
 
 from .scripted import OK, OTHER, always
 
@@ -207,7 +207,7 @@ async def test_malformed_answer_is_refused_and_its_connection_ended(
         await peer.gone()
 
     server = await serve(handle)
-    with pytest.raises(WireError) as caught:
+    with pytest.raises(ExchangeError) as caught:
         await carrier.send(server)
     assert caught.value.may_have_arrived
     assert not caught.value.timed_out
@@ -221,7 +221,7 @@ async def test_folded_header_never_changes_another_one(serve: Serve, carrier: Ca
     server = await serve(always(answer))
     try:
         response = await carrier.send(server)
-    except WireError:
+    except ExchangeError:
         assert carrier.kind == "http1"
     else:
         assert (response.body, response.header("x-folded")) == (b"ok", "a content-length: 5")
@@ -259,7 +259,7 @@ async def test_late_body_of_an_answer_with_doubtful_framing_is_not_the_next_answ
     server = await serve(handle)
     try:
         assert (await carrier.send(server)).body in {b"", b"ok"}
-    except WireError:
+    except ExchangeError:
         assert carrier.kind == "httpx"  # h11 refuses what is not simply chunked
     second = await carrier.send(server)
     assert (second.status, second.body) == (200, b"ok")

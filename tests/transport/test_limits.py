@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from printos_async._transport import WireError
+from printos_async._transport import ExchangeError
 
 from .scripted import OK, always
 
@@ -56,7 +56,7 @@ async def test_flood_before_the_end_is_refused(
 ) -> None:
     server = await serve(pouring(head, drop))
     async with asyncio.timeout(SOON_S):
-        with pytest.raises(WireError) as caught:
+        with pytest.raises(ExchangeError) as caught:
             await carrier.send(server)
         assert (caught.value.may_have_arrived, caught.value.timed_out) == (True, False)
         assert (await carrier.send(server)).body == b"ok"
@@ -66,7 +66,7 @@ async def test_flood_before_the_end_is_refused(
 async def test_flood_of_interim_answers_is_refused(serve: Serve, carrier: Carrier) -> None:
     server = await serve(pouring(b"", b"HTTP/1.1 100 Continue\r\n\r\n"))
     async with asyncio.timeout(SOON_S):
-        with pytest.raises(WireError) as caught:
+        with pytest.raises(ExchangeError) as caught:
             # httpcore reads on for ever, until the deadline.
             await carrier.send(server, timeout_s=10.0 if carrier.kind == "http1" else 0.2)
         assert caught.value.may_have_arrived
@@ -133,7 +133,7 @@ async def test_answer_ends_at_the_deadline_however_it_drips(
 
     server = await serve(handle)
     async with asyncio.timeout(SOON_S):
-        with pytest.raises(WireError) as caught:
+        with pytest.raises(ExchangeError) as caught:
             await carrier.send(server, timeout_s=0.15)
         assert (caught.value.may_have_arrived, caught.value.timed_out) == (True, True)
         assert (await carrier.send(server)).body == b"ok"
@@ -170,7 +170,7 @@ async def test_shorter_deadline_than_the_last_one_holds(serve: Serve, carrier: C
     server = await serve(handle)
     assert (await carrier.send(server, timeout_s=60.0)).body == b"ok"
     async with asyncio.timeout(SOON_S):
-        with pytest.raises(WireError) as caught:
+        with pytest.raises(ExchangeError) as caught:
             await carrier.send(server, target="/never", timeout_s=0.1)
     assert caught.value.timed_out
 
@@ -183,7 +183,7 @@ async def test_peer_that_does_not_read_is_left_at_the_deadline(serve: Serve, car
     left = asyncio.Event()
     server = await serve(handle)
     async with asyncio.timeout(SOON_S):
-        with pytest.raises(WireError) as caught:
+        with pytest.raises(ExchangeError) as caught:
             await carrier.send(server, body=b"x" * (1 << 24), timeout_s=0.2)
     assert (caught.value.may_have_arrived, caught.value.timed_out) == (True, True)
     left.set()

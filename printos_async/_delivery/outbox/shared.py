@@ -24,8 +24,7 @@ from .ownership import Ledger
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from printos_async._api.requests import Operations
-    from printos_async._api.validation import Call
+    from printos_async._api.requests import Call, Operations
     from printos_async._delivery.device_state import Promises
     from printos_async._delivery.engine import Engine
     from printos_async._events import Hooks

@@ -9,7 +9,7 @@ from array import array
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from printos_async._auth.session_token import HmacAuth
+from printos_async._auth import HmacAuth
 from printos_async._client import PrintOSClient
 from printos_async._events import RetryScheduled
 from printos_async._execution.retry import RetryPolicy
