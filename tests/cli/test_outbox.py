@@ -194,7 +194,6 @@ async def test_an_outbox_has_to_be_named(cli: Cli, sandbox: Sandbox, command: tu
         (["--spool"], "PRINTOS_OUTBOX"),
         (["--outbox", "mysql://x:pass-5f1e@host/x"], ""),
         (["--outbox", "pass-5f1e"], ""),
-        (["--outbox", "sqlite+aiosqlite:///s.db", "--processes", "2"], "leave --processes out"),
         (
             ["--outbox", "sqlite+aiosqlite:///s.db", "--follow", "--min-interval", "60"],
             "give it the options of delivery",

@@ -153,12 +153,11 @@ async def test_failed_statuses_can_be_pushed_again(cli: Cli, sandbox: Sandbox) -
     assert (pages_total(sandbox, "new-1"), pages_total(sandbox, "new-2")) == (1, 3)
 
 
-@pytest.mark.parametrize("options", [(), ("--processes", "2")], ids=["one process", "two processes"])
 async def test_the_first_ten_failures_are_named_once_and_the_others_counted(
-    cli: Cli, sandbox: Sandbox, options: tuple[str, ...]
+    cli: Cli, sandbox: Sandbox
 ) -> None:
     file = cli.file("s.jsonl", "".join(line(f"nobody-{number}") for number in range(1_000)))
-    process = await cli.start("push", file, *options)
+    process = await cli.start("push", file)
     ended = await process.wait()
     *named, count = ended.err.splitlines()
     assert ended.code == 1

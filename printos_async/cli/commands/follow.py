@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from attrs import frozen
 
 from printos_async._events import CircuitChanged
-from printos_async.cli.terminal.output import complain
+from printos_async.cli.terminal.output import complain_of_circuit
 from printos_async.cli.terminal.pusher_line import PusherLine
 
 if TYPE_CHECKING:
@@ -63,11 +63,7 @@ class Follow:
         """Count outcomes, and say what an operator should know at once; a hook."""
         self._tally.on_outcome(event)
         if isinstance(event, CircuitChanged):
-            complain(
-                "the server seems down; it is asked once a second until it answers"
-                if event.circuit == "open"
-                else "the server is back"
-            )
+            complain_of_circuit(event)
 
     async def run(self, client: PrintOSClient, statuses: AsyncGenerator[StatusPush, None]) -> None:
         """Push until the statuses end, and drain; cancelling gives up what is not sent."""

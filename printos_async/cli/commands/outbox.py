@@ -225,10 +225,10 @@ def _connection(
 def _run(given: str | None, connection: connection.Connection, use: Callable[[SqlOutbox], Awaitable[T]]) -> T:
     """Use the outbox that belongs to the base URL and the credentials."""
     url = outbox_url(given)
-    settings = connection.resolve()  # outside of the event loop: it may ask for a secret on the terminal
+    client = connection.make_client()  # outside of the event loop: it may ask for a secret on the terminal
 
     async def run() -> T:
-        async with settings.make_client() as client, opened_outbox(url, client.account) as outbox:
+        async with client, opened_outbox(url, client.account) as outbox:
             return await use(outbox)
 
     return asyncio.run(run())

@@ -58,14 +58,6 @@ def push(
             help="Only accept, durably, into the outbox; printos worker sends it. --outbox alone means it too.",
         ),
     ] = False,
-    processes: Annotated[
-        int,
-        typer.Option(
-            min=1,
-            max=64,
-            help="Send from several processes, to use several processor cores; each device's statuses from one.",
-        ),
-    ] = 1,
     failures: Annotated[
         Path | None,
         typer.Option(
@@ -126,8 +118,6 @@ def push(
         raise CommandError(
             "what is put into an outbox is sent by printos worker; give it the options of delivery"
         )
-    if processes > 1 and (follow or spool_url is not None):
-        raise CommandError(f"{'--follow' if follow else '--spool'} takes one process; leave --processes out")
     chosen_format = format_of(file, file_format)
     server = connection.Connection(
         base_url=base_url,
@@ -150,8 +140,6 @@ def push(
         if bad_lines is not None:
             rejected = stack.enter_context(open_private(bad_lines, flags=os.O_APPEND))
             _refuse_same_file(source, rejected.fileno(), "--bad-lines")
-        # Made here, outside of the event loop: it may ask for a secret on the terminal.
-        client_settings = None if dry_run else server.resolve()
         job = PushJob(
             source=source,
             file_format=chosen_format,
@@ -160,12 +148,12 @@ def push(
             bad_lines_file=rejected,
             follow=settings if spool_url is None else None,
             spool_url=spool_url,
-            parts=client_settings.parts(processes) if client_settings is not None and processes > 1 else (),
         )
-        if client_settings is None:
+        if dry_run:
             account = asyncio.run(job.check())
         else:
-            account = asyncio.run(job.push(client_settings.make_client(hooks=job.hooks)))
+            # Made here, outside of the event loop: it may ask for a secret on the terminal.
+            account = asyncio.run(job.push(server.make_client(hooks=job.hooks)))
     report(account, as_json=as_json)
     raise typer.Exit(account.exit_code)
 

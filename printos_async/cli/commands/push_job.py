@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import time
-from contextlib import aclosing
 from typing import IO, TYPE_CHECKING
 
-from printos_async.cli._senders import Senders
 from printos_async.cli.input.statuses import StatusLines
 from printos_async.cli.options.pusher import DEFAULT_DRAIN_TIMEOUT_S
 from printos_async.cli.report.counts import Tally
@@ -19,14 +17,13 @@ from .follow import Follow
 from .spool import Spooling
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Sequence
+    from collections.abc import AsyncGenerator
 
     from printos_async._client import PrintOSClient
     from printos_async._events import Hook
     from printos_async._models import StatusPush
     from printos_async.cli.input.records import Format
     from printos_async.cli.input.source import Source
-    from printos_async.cli.options.client import ClientSettings
     from printos_async.cli.report.failures_file import FailuresFile
 
     from .follow import FollowSettings
@@ -43,7 +40,6 @@ class PushJob:
         bad_lines_file: Where bad lines are kept.
         follow: How to push what comes as it comes; None to push what is there, as fast as it goes.
         spool_url: The outbox in which to put the statuses instead of sending them; never shown.
-        parts: The clients of the processes that send; none to send from this one.
     """
 
     def __init__(
@@ -56,13 +52,11 @@ class PushJob:
         bad_lines_file: IO[bytes] | None,
         follow: FollowSettings | None = None,
         spool_url: str | None = None,
-        parts: Sequence[ClientSettings] = (),
     ) -> None:
         self._source = source
         self._format = file_format
         self._strict = strict
         self._spool_url = spool_url
-        self._parts = parts
         self._bad_lines_file = bad_lines_file
         self._signals = StopSignals(grace_s=_grace_s(follow))
         self._lines = self._from_the_start()
@@ -159,8 +153,6 @@ class PushJob:
         if self._spool_url is not None:
             spooling = Spooling(self._spool_url, self._tally, on_problem=self._on_problem)
             await spooling.run(client, self._statuses())
-        elif self._parts:
-            await Senders(self._parts, self._tally, on_death=self._on_problem).run(self._json_lines())
         elif self._follow is None:
             await client.push_statuses(self._statuses(), on_result=self._tally.on_result)
         else:
@@ -173,11 +165,6 @@ class PushJob:
                 yield push
         except OSError as error:  # a disk that fails; what came before is sent
             self._on_read_error(error)
-
-    async def _json_lines(self) -> AsyncGenerator[tuple[str, bytes], None]:
-        async with aclosing(self._statuses()) as statuses:
-            async for push in statuses:
-                yield push.device_id, self._lines.as_json(push)
 
     def _on_problem(self, problem: str) -> None:
         # Reading on would only lose more: the last line says from where to go on.

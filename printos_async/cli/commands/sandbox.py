@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from printos_async._config import parse_base_url
-from printos_async._errors import ConfigurationError
+from printos_async.cli.options.connection import is_insecure
 from printos_async.cli.options.extras import require_sandbox
 from printos_async.cli.terminal.output import CommandError, complain, say, say_json
 from printos_async.cli.terminal.signals import StopSignals
@@ -126,7 +125,7 @@ async def _serve(server: "Sandbox", exports: dict[str, str], *, as_json: bool) -
                 f"cannot listen: {error.strerror or error}; give another --port or --host"
             ) from error
         try:
-            if _is_seen_by_others(server.url):
+            if is_insecure(server.url):
                 complain(
                     f"warning: {server.url} can be reached from other machines, without encryption: whoever sees the "
                     "network sees statuses and credentials; --host 127.0.0.1 keeps it to this machine"
@@ -147,14 +146,6 @@ async def _serve(server: "Sandbox", exports: dict[str, str], *, as_json: bool) -
         finally:
             await server.__aexit__(None, None, None)
     complain(f"stopped after {server.request_count} requests")
-
-
-def _is_seen_by_others(url: str) -> bool:
-    try:
-        parse_base_url(url, allow_insecure_http=False)  # clients refuse plain HTTP to another machine
-    except ConfigurationError:
-        return True
-    return False
 
 
 def _secret(name: str) -> str:

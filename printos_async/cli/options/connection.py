@@ -1,6 +1,7 @@
 """Where PrintOS is and who calls: from options, then from the environment."""
 
 import os
+import re
 import shlex
 import stat
 import sys
@@ -12,14 +13,17 @@ import typer
 from attrs import frozen
 
 from printos_async._client import PrintOSClient
-from printos_async._config import PRODUCTION_URL
+from printos_async._config import PRODUCTION_URL, auth_from_env, parse_base_url
+from printos_async._errors import ConfigurationError
 from printos_async._events import Hook
+from printos_async._execution.concurrency import ConcurrencyLimit
+from printos_async._execution.retry import RetryPolicy
 from printos_async.cli.terminal.output import CommandError, complain
-
-from .client import ClientSettings
 
 _MAX_SECRET_BYTES = 64 * 1024
 _PANEL = "Connection"
+_WHERE = "--base-url or PRINTOS_BASE_URL"
+_USERINFO = re.compile(r"\s*[^/?#]*//[^/?#]*@")
 
 BaseUrl = Annotated[
     str | None,
@@ -97,27 +101,25 @@ class Connection:
     max_in_flight: int = DEFAULT_MAX_IN_FLIGHT
 
     def make_client(self, *, hooks: Iterable[Hook] = ()) -> PrintOSClient:
-        """Make a client from these options and the environment; may ask for the secret on the terminal.
+        """Return a client made from these options and the environment; may prompt for the secret.
+
+        Call it outside of the event loop, which the prompt would block.
 
         Raises:
-            ConfigurationError: A setting is missing, contradictory or unsafe.
-            CommandError: A file cannot be read.
+            ConfigurationError: A setting is missing, contradictory or out of range.
+            CommandError: A file cannot be read, options contradict each other, or the base URL is unsafe.
         """
-        return self.resolve().make_client(hooks=hooks)
-
-    def resolve(self) -> ClientSettings:
-        """Give what these options and the environment say; may ask for the secret on the terminal.
-
-        Raises:
-            CommandError: A file cannot be read, or options contradict each other.
-        """
-        return ClientSettings(
-            base_url=self.base_url or os.environ.get("PRINTOS_BASE_URL") or PRODUCTION_URL,
-            credentials=self._credentials(os.environ),
+        base_url = self.base_url or os.environ.get("PRINTOS_BASE_URL") or PRODUCTION_URL
+        auth = auth_from_env(self._credentials(os.environ))
+        _check_base_url(base_url, allow_insecure_http=self.insecure_http)
+        return PrintOSClient(
+            base_url,
+            auth=auth,
             timeout_s=self.timeout_s,
-            max_in_flight=self.max_in_flight,
-            max_attempts=self.max_attempts,
-            insecure_http=self.insecure_http,
+            limit=ConcurrencyLimit(maximum=self.max_in_flight, initial=self.max_in_flight),
+            retry=RetryPolicy(max_attempts=self.max_attempts),
+            hooks=hooks,
+            allow_insecure_http=self.insecure_http,
         )
 
     def _credentials(self, env: Mapping[str, str]) -> dict[str, str]:
@@ -140,6 +142,32 @@ class Connection:
                 if name in found and secret not in found:
                     found[secret] = typer.prompt(f"{secret} for {found[name]}", hide_input=True, err=True)
         return found
+
+
+def _check_base_url(base_url: str, *, allow_insecure_http: bool) -> None:
+    # Before the library, whose errors name the arguments of a constructor instead of options.
+    if _USERINFO.match(base_url):
+        raise CommandError(
+            f"the base URL ({_WHERE}) must not hold credentials; give them as --key with PRINTOS_SECRET"
+        )
+    try:
+        parse_base_url(base_url, allow_insecure_http=True)
+    except ConfigurationError as error:
+        raise CommandError(f"the base URL ({_WHERE}) cannot be used: {error}") from error
+    if not allow_insecure_http and is_insecure(base_url):
+        raise CommandError(
+            f"the base URL ({_WHERE}) would send credentials and statuses in clear text; use https, "
+            "or add --insecure-http where the network itself is trusted"
+        )
+
+
+def is_insecure(base_url: str) -> bool:
+    """Return whether a valid base URL means plain HTTP to another machine, which clients refuse by default."""
+    try:
+        parse_base_url(base_url, allow_insecure_http=False)
+    except ConfigurationError:
+        return True
+    return False
 
 
 def read_secret(path: Path) -> str:

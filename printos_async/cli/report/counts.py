@@ -20,7 +20,6 @@ from printos_async.cli.terminal.output import complain
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Mapping
 
     from printos_async._events import Event
     from printos_async._models import PushResult, StatusPush
@@ -48,11 +47,6 @@ class Failure:
             "message": self.message,
             "attempts": self.attempts,
         }
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Self:
-        """Read what ``to_json`` gave."""
-        return cls(value["deviceId"], value["error"], value["message"], value["attempts"])
 
     @classmethod
     def of(cls, result: PushResult) -> Self:
@@ -105,10 +99,6 @@ class Tally:
     def open_devices(self) -> int:
         """Devices with a status that is not settled."""
         return len(self._open)
-
-    def open_device_ids(self) -> list[str]:
-        """Give the devices with a status that is not settled."""
-        return list(self._open)
 
     def on_event(self, event: Event) -> None:
         """Count retries; a hook."""

@@ -12,6 +12,8 @@ from rich.table import Table
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from printos_async._events import CircuitChanged
+
 EXIT_OK = 0
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -41,6 +43,22 @@ def printable(text: object) -> str:
 def complain(message: object) -> None:
     """Say something on standard error, in one line."""
     print(f"printos: {printable(message)}", file=sys.stderr)  # noqa: T201
+
+
+def complain_of_circuit(event: CircuitChanged) -> None:
+    """Report on standard error that the server is down, or back."""
+    complain(
+        "the server seems down; it is asked once a second until it answers"
+        if event.circuit == "open"
+        else "the server is back"
+    )
+
+
+def counted(count: int, noun: str) -> str:
+    """Return a count with its noun and verb: "1 status was", "2 statuses were"."""
+    if count == 1:
+        return f"1 {noun} was"
+    return f"{count:,} {noun}{'es' if noun.endswith('s') else 's'} were"
 
 
 def say(line: object = "") -> None:
