@@ -5,8 +5,6 @@ from __future__ import annotations
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
-from attrs import frozen
-
 from printos_async._events import CircuitChanged
 from printos_async.cli.terminal.output import complain_of_circuit
 from printos_async.cli.terminal.pusher_line import PusherLine
@@ -21,29 +19,12 @@ if TYPE_CHECKING:
     from printos_async.cli.report.counts import Tally
 
 
-@frozen
-class FollowSettings:
-    """What the options of ``--follow`` say.
-
-    Attributes:
-        pusher: The arguments of ``PrintOSClient.status_pusher`` that were given.
-        drain_timeout_s: Seconds for draining at the end of a pipe; None for as long as it takes.
-    """
-
-    pusher: Mapping[str, Any]
-    drain_timeout_s: float | None
-
-    @property
-    def is_anything_given(self) -> bool:
-        """Whether there was any such option."""
-        return bool(self.pusher) or self.drain_timeout_s is not None
-
-
 class Follow:
     """Pushes statuses as they come, for as long as they come, and drains.
 
     Args:
-        settings: The options.
+        delivery: The arguments of ``PrintOSClient.status_pusher`` that were given.
+        drain_timeout_s: Seconds to drain once the statuses end; None for as long as it takes.
         tally: Where the outcomes are counted, from the client's events.
 
     Attributes:
@@ -51,8 +32,9 @@ class Follow:
             not sent once more: the other one may have landed on it.
     """
 
-    def __init__(self, settings: FollowSettings, tally: Tally) -> None:
-        self._settings = settings
+    def __init__(self, delivery: Mapping[str, Any], *, drain_timeout_s: float | None, tally: Tally) -> None:
+        self._delivery = delivery
+        self._drain_timeout_s = drain_timeout_s
         self._tally = tally
         self._pusher: StatusPusher | None = None
         self._waiting_for_room = 0
@@ -67,14 +49,14 @@ class Follow:
 
     async def run(self, client: PrintOSClient, statuses: AsyncGenerator[StatusPush, None]) -> None:
         """Push until the statuses end, and drain; cancelling gives up what is not sent."""
-        pusher = self._pusher = client.status_pusher(**self._settings.pusher)
+        pusher = self._pusher = client.status_pusher(**self._delivery)
         try:
             async with aclosing(pusher), aclosing(statuses):
                 async for push in statuses:
                     self._waiting_for_room = 1
                     await pusher.put(push.device_id, push.status)
                     self._waiting_for_room = 0
-                await pusher.drain(self._settings.drain_timeout_s)
+                await pusher.drain(self._drain_timeout_s)
         finally:
             open_devices = self._tally.open_devices - self._waiting_for_room
             self.unconfirmed = pusher.stats().active_devices - open_devices

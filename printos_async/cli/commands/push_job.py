@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 from printos_async.cli.input.statuses import StatusLines
-from printos_async.cli.options.pusher import DEFAULT_DRAIN_TIMEOUT_S
+from printos_async.cli.options.delivery import DEFAULT_DRAIN_TIMEOUT_S
 from printos_async.cli.report.counts import Tally
 from printos_async.cli.report.report import Account
 from printos_async.cli.terminal.log import LibraryWarnings
@@ -17,7 +17,7 @@ from .follow import Follow
 from .spool import Spooling
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Mapping
 
     from printos_async._client import PrintOSClient
     from printos_async._events import Hook
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from printos_async.cli.input.records import Format
     from printos_async.cli.input.source import Source
     from printos_async.cli.report.failures_file import FailuresFile
-
-    from .follow import FollowSettings
 
 
 class PushJob:
@@ -38,7 +36,8 @@ class PushJob:
         strict: Send nothing if a line is bad.
         failures: Where statuses that were not sent are kept.
         bad_lines_file: Where bad lines are kept.
-        follow: How to push what comes as it comes; None to push what is there, as fast as it goes.
+        delivery: Arguments of ``PrintOSClient.status_pusher`` for a source that is followed; None to push in bulk.
+        drain_timeout_s: Seconds to send what was read once a followed source ends; None for the default.
         spool_url: The outbox in which to put the statuses instead of sending them; never shown.
     """
 
@@ -50,7 +49,8 @@ class PushJob:
         strict: bool,
         failures: FailuresFile | None,
         bad_lines_file: IO[bytes] | None,
-        follow: FollowSettings | None = None,
+        delivery: Mapping[str, Any] | None = None,
+        drain_timeout_s: float | None = None,
         spool_url: str | None = None,
     ) -> None:
         self._source = source
@@ -58,11 +58,14 @@ class PushJob:
         self._strict = strict
         self._spool_url = spool_url
         self._bad_lines_file = bad_lines_file
-        self._signals = StopSignals(grace_s=_grace_s(follow))
+        grace_s = DEFAULT_DRAIN_TIMEOUT_S if drain_timeout_s is None else drain_timeout_s
+        self._signals = StopSignals(grace_s=GRACE_S if delivery is None else grace_s)
         self._lines = self._from_the_start()
         self._started_s = time.perf_counter()
-        self._tally = Tally(failures=failures, stop=self._signals.stopping, names_failures=follow is None)
-        self._follow = None if follow is None else Follow(follow, self._tally)
+        self._tally = Tally(failures=failures, stop=self._signals.stopping, names_failures=delivery is None)
+        self._follow = (
+            None if delivery is None else Follow(delivery, drain_timeout_s=drain_timeout_s, tally=self._tally)
+        )
 
     @property
     def hooks(self) -> list[Hook]:
@@ -175,9 +178,3 @@ class PushJob:
         self._tally.problem = (
             f"cannot read {self._source.name} after line {self._lines.last_line}: {error.strerror}"
         )
-
-
-def _grace_s(follow: FollowSettings | None) -> float:
-    if follow is None:
-        return GRACE_S
-    return DEFAULT_DRAIN_TIMEOUT_S if follow.drain_timeout_s is None else follow.drain_timeout_s

@@ -3,12 +3,12 @@
 import asyncio
 import os
 import shlex
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from printos_async.cli.options.connection import is_insecure
-from printos_async.cli.options.extras import require_sandbox
 from printos_async.cli.terminal.output import CommandError, complain, say, say_json
 from printos_async.cli.terminal.signals import StopSignals
 
@@ -114,6 +114,19 @@ def sandbox(
     else:
         exports = {"PRINTOS_KEY": _ANY, "PRINTOS_SECRET": _ANY}
     asyncio.run(_serve(server, exports, as_json=as_json))
+
+
+def require_sandbox() -> None:
+    """Check that the libraries of the extra ``sandbox`` are installed.
+
+    Raises:
+        CommandError: They are not.
+    """
+    missing = [name for name in ("starlette", "uvicorn") if find_spec(name) is None]
+    if missing:
+        raise CommandError(
+            f"the sandbox needs {' and '.join(missing)}: pip install 'printos-async[cli,sandbox]'"
+        )
 
 
 async def _serve(server: "Sandbox", exports: dict[str, str], *, as_json: bool) -> None:

@@ -11,8 +11,9 @@ from printos_async._checks import require_number
 from printos_async._client import PrintOSClient
 from printos_async._delivery.pusher import PusherStats, StatusPusher
 from printos_async._events import CircuitChanged, Event, RetryScheduled
-from printos_async.cli.options import connection
-from printos_async.cli.options import pusher as pusher_options
+from printos_async.cli.options.connection import ConcurrentRequests
+from printos_async.cli.options.delivery import Delivery
+from printos_async.cli.options.groups import with_option_groups
 from printos_async.cli.options.outbox import OutboxUrl, outbox_url
 from printos_async.cli.terminal.log import LibraryWarnings
 from printos_async.cli.terminal.output import (
@@ -41,6 +42,7 @@ _LEASE_S = 30.0
 _STATE_EVERY_S = 60.0
 
 
+@with_option_groups
 def worker(
     *,
     outbox: OutboxUrl = None,
@@ -68,21 +70,8 @@ def worker(
         bool,
         typer.Option("--json", help="Write one JSON object at the end to standard output, and nothing else."),
     ] = False,
-    consistency: pusher_options.Consistency = None,
-    ambiguity_s: pusher_options.AmbiguityS = None,
-    min_interval_s: pusher_options.MinIntervalS = None,
-    skip_unchanged: pusher_options.SkipUnchanged = False,
-    deadline_s: pusher_options.DeadlineS = None,
-    max_pending_devices: pusher_options.MaxPendingDevices = None,
-    base_url: connection.BaseUrl = None,
-    key: connection.Key = None,
-    secret_file: connection.SecretFile = None,
-    login: connection.Login = None,
-    password_file: connection.PasswordFile = None,
-    timeout_s: connection.TimeoutS = connection.DEFAULT_TIMEOUT_S,
-    max_in_flight: connection.MaxInFlight = connection.DEFAULT_MAX_IN_FLIGHT,
-    max_attempts: connection.MaxAttempts = connection.DEFAULT_MAX_ATTEMPTS,
-    insecure_http: connection.InsecureHttp = False,
+    delivery: Delivery,
+    connection: ConcurrentRequests,
 ) -> None:
     """Send what is in an outbox, until told to stop; any number of workers, on any machines, share it.
 
@@ -95,33 +84,18 @@ def worker(
     """
     require_number("--drain-timeout", drain_timeout_s, 0)
     require_number("--lease", lease_s, 1)
-    if lease_s < _LEASE_PER_TIMEOUT * timeout_s:
-        raise CommandError(f"--lease must be at least {_LEASE_PER_TIMEOUT} times --timeout ({timeout_s:g} s)")
+    if lease_s < _LEASE_PER_TIMEOUT * connection.timeout_s:
+        raise CommandError(
+            f"--lease must be at least {_LEASE_PER_TIMEOUT} times --timeout ({connection.timeout_s:g} s)"
+        )
     work = Work(
         outbox_url(outbox),
         lease_s=lease_s,
         drain_timeout_s=drain_timeout_s,
-        delivery=pusher_options.pusher_arguments(
-            skip_unchanged=skip_unchanged,
-            consistency=consistency,
-            ambiguity_s=ambiguity_s,
-            min_interval_s=min_interval_s,
-            deadline_s=deadline_s,
-            max_pending_devices=max_pending_devices,
-        ),
+        delivery=delivery.arguments(),
         state_every_s=state_every_s,
     )
-    client = connection.Connection(
-        base_url=base_url,
-        key=key,
-        secret_file=secret_file,
-        login=login,
-        password_file=password_file,
-        timeout_s=timeout_s,
-        max_in_flight=max_in_flight,
-        max_attempts=max_attempts,
-        insecure_http=insecure_http,
-    ).make_client(hooks=[work.on_event])
+    client = connection.make_client(hooks=[work.on_event])
     stats = asyncio.run(work.run(client))
     exit_code = work.exit_code(stats)
     work.report(stats, exit_code, as_json=as_json)
