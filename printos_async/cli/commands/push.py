@@ -16,9 +16,7 @@ from printos_async.cli.options.connection import ConcurrentRequests
 from printos_async.cli.options.delivery import Delivery, DrainTimeoutS
 from printos_async.cli.options.groups import AsJson, FileFormat, with_option_groups
 from printos_async.cli.options.outbox import OutboxUrl, outbox_url
-from printos_async.cli.report.failures_file import FailuresFile
-from printos_async.cli.report.private_file import open_private
-from printos_async.cli.report.report import report
+from printos_async.cli.report.files import FailuresFile, open_private
 from printos_async.cli.terminal.output import CommandError
 
 from .push_job import PushJob
@@ -116,12 +114,12 @@ def push(
             spool_url=spool_url,
         )
         if dry_run:
-            account = asyncio.run(job.check())
+            report = asyncio.run(job.check())
         else:
             # Made here, outside of the event loop: it may ask for a secret on the terminal.
-            account = asyncio.run(job.push(connection.make_client(hooks=job.hooks)))
-    report(account, as_json=as_json)
-    raise typer.Exit(account.exit_code)
+            report = asyncio.run(job.push(connection.make_client(hooks=job.hooks)))
+    report.write(as_json=as_json)
+    raise typer.Exit(report.exit_code)
 
 
 def _refuse_same_file(source: Source, file_descriptor: int, option: str) -> None:

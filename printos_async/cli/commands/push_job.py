@@ -7,14 +7,13 @@ from typing import IO, TYPE_CHECKING, Any
 
 from printos_async.cli.input.statuses import StatusLines
 from printos_async.cli.options.delivery import DEFAULT_DRAIN_TIMEOUT_S
-from printos_async.cli.report.counts import Tally
-from printos_async.cli.report.report import Account
+from printos_async.cli.report.counts import Counts
+from printos_async.cli.report.push_report import PushReport
 from printos_async.cli.terminal.log import LibraryWarnings
 from printos_async.cli.terminal.progress import live_progress
 from printos_async.cli.terminal.signals import GRACE_S, StopSignals
 
-from .follow import Follow
-from .spool import Spooling
+from .push_modes import Follow, Spooling
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     from printos_async._models import StatusPush
     from printos_async.cli.input.records import Format
     from printos_async.cli.input.source import Source
-    from printos_async.cli.report.failures_file import FailuresFile
+    from printos_async.cli.report.files import FailuresFile
 
 
 class PushJob:
@@ -62,23 +61,25 @@ class PushJob:
         self._signals = StopSignals(grace_s=GRACE_S if delivery is None else grace_s)
         self._lines = self._from_the_start()
         self._started_s = time.perf_counter()
-        self._tally = Tally(failures=failures, stop=self._signals.stopping, names_failures=delivery is None)
+        self._counts = Counts(failures=failures, stop=self._signals.stopping, names_failures=delivery is None)
         self._follow = (
-            None if delivery is None else Follow(delivery, drain_timeout_s=drain_timeout_s, tally=self._tally)
+            None
+            if delivery is None
+            else Follow(delivery, drain_timeout_s=drain_timeout_s, counts=self._counts)
         )
 
     @property
     def hooks(self) -> list[Hook]:
         """What the client that is used has to call."""
-        return [self._tally.on_event, *([] if self._follow is None else [self._follow.on_event])]
+        return [self._counts.on_event, *([] if self._follow is None else [self._follow.on_event])]
 
-    async def check(self) -> Account:
+    async def check(self) -> PushReport:
         """Read every line and send nothing."""
         with self._signals:
             await self._check()
-        return self._account(sent_anything=False, is_dry_run=True)
+        return self._report(sent_anything=False, is_dry_run=True)
 
-    async def push(self, client: PrintOSClient) -> Account:
+    async def push(self, client: PrintOSClient) -> PushReport:
         """Read and send, and close the client."""
         with self._signals:
             async with client:
@@ -86,12 +87,12 @@ class PushJob:
                     await self._source.spool(stop=self._signals.stopping)
                     self._lines = self._from_the_start()
                     await self._check()
-                    if self._lines.bad_lines or self._signals.stopping.is_set() or self._tally.problem:
-                        return self._account(sent_anything=False)
+                    if self._lines.bad_lines or self._signals.stopping.is_set() or self._counts.problem:
+                        return self._report(sent_anything=False)
                     self._source.rewind()
                     self._lines = self._from_the_start()
                 await self._send(client)
-        return self._account(sent_anything=True)
+        return self._report(sent_anything=True)
 
     def _from_the_start(self) -> StatusLines:
         return StatusLines(
@@ -101,13 +102,14 @@ class PushJob:
             bad_lines_file=self._bad_lines_file,
         )
 
-    def _account(self, *, sent_anything: bool, is_dry_run: bool = False) -> Account:
-        return Account(
+    def _report(self, *, sent_anything: bool, is_dry_run: bool = False) -> PushReport:
+        return PushReport(
             lines=self._lines,
-            tally=self._tally,
+            counts=self._counts,
             signals=self._signals,
             source=self._source,
-            follow=self._follow,
+            is_followed=self._follow is not None,
+            unconfirmed=0 if self._follow is None else self._follow.unconfirmed,
             is_spooled=self._spool_url is not None,
             sent_anything=sent_anything,
             is_dry_run=is_dry_run,
@@ -128,20 +130,20 @@ class PushJob:
                 self._on_read_error(error)
 
     async def _send(self, client: PrintOSClient) -> None:
-        lines, tally, signals, follow = self._lines, self._tally, self._signals, self._follow
+        lines, counts, signals, follow = self._lines, self._counts, self._signals, self._follow
         started_s = time.perf_counter()
 
         def sample() -> tuple[float, str]:
             stopping = " · stopping" if signals.received is not None else ""
             if follow is not None:
                 return 0, follow.sample() + stopping
-            done = tally.sent + tally.accepted
+            done = counts.sent + counts.accepted
             rate = done / max(time.perf_counter() - started_s, 0.001)
-            failed = f" · {tally.failed:,} failed" if tally.failed else ""
+            failed = f" · {counts.failed:,} failed" if counts.failed else ""
             word = "sent" if self._spool_url is None else "accepted"
             return lines.bytes_read, f"{done:,} {word}{failed} · {rate:,.0f}/s{stopping}"
 
-        # What a pusher gives up is named by its warnings, what fails otherwise by the tally, which counts the rest.
+        # What a pusher gives up is named by its warnings, what fails otherwise by the counts, which counts the rest.
         warnings = LibraryWarnings(except_for="StatusFailed" if follow is None else "CircuitChanged")
         async with live_progress(
             "Pushing", total=self._source.size_bytes, sample=sample, has_bar=follow is None
@@ -150,31 +152,31 @@ class PushJob:
                 with warnings:
                     await signals.run_until_giving_up(self._push_all(client))
             finally:
-                tally.give_up(lines.left_over())
+                counts.give_up(lines.left_over())
 
     async def _push_all(self, client: PrintOSClient) -> None:
         if self._spool_url is not None:
-            spooling = Spooling(self._spool_url, self._tally, on_problem=self._on_problem)
+            spooling = Spooling(self._spool_url, self._counts, on_problem=self._on_problem)
             await spooling.run(client, self._statuses())
         elif self._follow is None:
-            await client.push_statuses(self._statuses(), on_result=self._tally.on_result)
+            await client.push_statuses(self._statuses(), on_result=self._counts.on_result)
         else:
             await self._follow.run(client, self._statuses())
 
     async def _statuses(self) -> AsyncGenerator[StatusPush, None]:
         try:
             async for push in self._lines:
-                self._tally.on_handed_over(push)
+                self._counts.on_handed_over(push)
                 yield push
         except OSError as error:  # a disk that fails; what came before is sent
             self._on_read_error(error)
 
     def _on_problem(self, problem: str) -> None:
         # Reading on would only lose more: the last line says from where to go on.
-        self._tally.problem = self._tally.problem or problem
+        self._counts.problem = self._counts.problem or problem
         self._signals.stopping.set()
 
     def _on_read_error(self, error: OSError) -> None:
-        self._tally.problem = (
+        self._counts.problem = (
             f"cannot read {self._source.name} after line {self._lines.last_line}: {error.strerror}"
         )

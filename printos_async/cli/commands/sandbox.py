@@ -4,7 +4,7 @@ import asyncio
 import os
 import shlex
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 
 _FAULTS = "Faults (shares from 0 to 1 of the requests)"
 _ANY = "sandbox"  # credentials for a sandbox that checks none; a client has to have some
+
+
+def _share(help: str) -> Any:  # noqa: A002  # as Typer calls it
+    return typer.Option(min=0.0, max=1.0, help=help, rich_help_panel=_FAULTS)
 
 
 def sandbox(
@@ -51,33 +55,19 @@ def sandbox(
             show_default=False,
         ),
     ] = None,
-    rate_limited: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="Answered 429.", rich_help_panel=_FAULTS)
-    ] = 0.0,
+    rate_limited: Annotated[float, _share("Answered 429.")] = 0.0,
     retry_after: Annotated[
         str, typer.Option(help="Retry-After of a 429; empty for none.", rich_help_panel=_FAULTS)
     ] = "1",
-    server_error: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="Answered 503.", rich_help_panel=_FAULTS)
-    ] = 0.0,
-    reset: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="Connection reset.", rich_help_panel=_FAULTS)
-    ] = 0.0,
-    truncated: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="Answer cut off.", rich_help_panel=_FAULTS)
-    ] = 0.0,
-    malformed: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="Success with a spoilt body.", rich_help_panel=_FAULTS)
-    ] = 0.0,
+    server_error: Annotated[float, _share("Answered 503.")] = 0.0,
+    reset: Annotated[float, _share("Connection reset.")] = 0.0,
+    truncated: Annotated[float, _share("Answer cut off.")] = 0.0,
+    malformed: Annotated[float, _share("Success with a spoilt body.")] = 0.0,
     late_write: Annotated[
         float,
-        typer.Option(
-            min=0.0, max=1.0, help="Status written after a failure was seen.", rich_help_panel=_FAULTS
-        ),
+        _share("Status written after a failure was seen."),
     ] = 0.0,
-    hang: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="Never answered.", rich_help_panel=_FAULTS)
-    ] = 0.0,
+    hang: Annotated[float, _share("Never answered.")] = 0.0,
 ) -> None:
     """Run a PrintOS server to try against, until Ctrl-C or SIGTERM; it keeps everything in memory.
 
@@ -106,7 +96,6 @@ def sandbox(
         port=port,
         record=False,
     )
-    exports = {}
     if login is not None and key is None:
         exports = {"PRINTOS_LOGIN": shlex.quote(login), "PRINTOS_PASSWORD": f'"${password_env}"'}
     elif key is not None:

@@ -27,8 +27,7 @@ from printos_async.cli.terminal.output import (
     say,
     say_json,
 )
-from printos_async.cli.terminal.progress import live_progress, state_lines
-from printos_async.cli.terminal.pusher_line import PusherLine
+from printos_async.cli.terminal.progress import PusherLine, live_progress, state_lines
 from printos_async.cli.terminal.signals import StopSignals
 from printos_async.outbox import SqlOutbox
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from printos_async._events import Event
     from printos_async._models import PushResult, StatusPush
 
-    from .failures_file import FailuresFile
+    from .files import FailuresFile
 
 MAX_FAILURES_SHOWN = 10
 _MAX_FAILURES_KEPT = 100
@@ -55,7 +55,7 @@ class Failure:
         return cls(result.device_id, type(error).__name__, str(error), result.attempts)
 
 
-class Tally:
+class Counts:
     """Counts results, keeps what was not sent, and knows what is still open.
 
     Args:
