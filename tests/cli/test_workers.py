@@ -165,6 +165,7 @@ async def test_a_status_that_is_refused_is_said_and_listed(cli: Cli, sandbox: Sa
     process.send_signal(signal.SIGTERM)
     ended = await process.wait()
     assert (ended.code, ended.json["failed"]) == (0, 1)
+    assert "1 status failed; printos outbox failed lists what was given up" in ended.err
     letters = (await cli.run("outbox", "failed", "--json")).json["failed"]
     assert [letter["deviceId"] for letter in letters] == ["nobody"]
 

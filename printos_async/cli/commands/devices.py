@@ -15,7 +15,15 @@ from printos_async.cli.input.source import LineReader, Source
 from printos_async.cli.input.statuses import format_of
 from printos_async.cli.options.connection import ConcurrentRequests, Requests
 from printos_async.cli.options.groups import AsJson, FileFormat, with_option_groups
-from printos_async.cli.terminal.output import EXIT_FAILED, EXIT_OK, CommandError, complain, say_json, say_rows
+from printos_async.cli.terminal.output import (
+    EXIT_FAILED,
+    EXIT_OK,
+    CommandError,
+    complain,
+    counted,
+    say_json,
+    say_rows,
+)
 
 app = typer.Typer(no_args_is_help=True, help="List devices, or register them.")
 
@@ -113,7 +121,7 @@ async def _read(path: str, file_format: Format, *, replace: bool) -> list[Device
                     complain(f"{source.name}, line {line.number}: {error}")
     if bad_lines:
         raise CommandError(
-            f"nothing was sent: correct {bad_lines} bad lines of {source.name}", exit_code=EXIT_FAILED
+            f"nothing was sent: correct {counted(bad_lines, 'line')} of {source.name}", exit_code=EXIT_FAILED
         )
     return requests
 
@@ -146,7 +154,7 @@ async def _provision(
         registered = {identity_of(device) for device in await client.list_devices()} - {None}
         to_replace = sum(identity_of(request) in registered for request in requests)
         if to_replace:
-            complain(f"replacing {to_replace:,} registered devices; each gets a new identifier")
+            complain(f"replacing {counted(to_replace, 'registered device')}; each gets a new identifier")
         results = await client.provision_devices(requests)
     replaced = [result for result in results if result.outcome == "provisioned"]
     return results, sum(identity_of(result.request) in registered for result in replaced)
@@ -173,6 +181,7 @@ def _report(results: list[ProvisionResult], replaced: int, *, as_json: bool, has
         anew = f" ({replaced:,} of them replaced)" if replaced else ""
         complain(
             f"{counts['provisioned']:,} provisioned{anew}, {counts['found']:,} found, {counts['failed']:,} failed"
+            + ("; correct what is named above, and run the command again" if counts["failed"] else "")
         )
 
 

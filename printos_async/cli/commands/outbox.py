@@ -8,7 +8,15 @@ import typer
 from printos_async._checks import require_number
 from printos_async.cli.options.groups import AsJson, with_option_groups
 from printos_async.cli.options.outbox import OutboxAccess
-from printos_async.cli.terminal.output import EXIT_FAILED, CommandError, complain, say, say_json, say_rows
+from printos_async.cli.terminal.output import (
+    EXIT_FAILED,
+    CommandError,
+    complain,
+    counted,
+    say,
+    say_json,
+    say_rows,
+)
 from printos_async.outbox import DeadLetter, SqlOutbox
 
 app = typer.Typer(
@@ -40,8 +48,9 @@ def stats(
         return
     oldest = "" if counts.oldest_waiting_s is None else f", the oldest for {counts.oldest_waiting_s:,.1f} s"
     say(
-        f"{counts.devices:,} devices: {counts.waiting:,} wait{oldest} ({counts.claimed:,} of them claimed by "
-        f"{counts.workers:,} workers), {counts.failed:,} failed"
+        f"{counted(counts.devices, 'device')}: {counts.waiting:,} waiting{oldest} ({counts.claimed:,} of them claimed by "
+        f"{counted(counts.workers, 'worker')}), {counts.failed:,} failed"
+        + ("; printos outbox failed lists them" if counts.failed else "")
     )
 
 

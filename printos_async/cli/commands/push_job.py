@@ -10,6 +10,7 @@ from printos_async.cli.options.delivery import DEFAULT_DRAIN_TIMEOUT_S
 from printos_async.cli.report.counts import Counts
 from printos_async.cli.report.push_report import PushReport
 from printos_async.cli.terminal.log import LibraryWarnings
+from printos_async.cli.terminal.output import count_statuses, unreadable
 from printos_async.cli.terminal.progress import live_progress
 from printos_async.cli.terminal.signals import GRACE_S, StopSignals
 
@@ -120,7 +121,7 @@ class PushJob:
         lines = self._lines
 
         def sample() -> tuple[float, str]:
-            return lines.bytes_read, f"{lines.statuses:,} statuses · {lines.bad_lines:,} bad lines"
+            return lines.bytes_read, f"{count_statuses(lines.statuses)} · {unreadable(lines.bad_lines)}"
 
         async with live_progress("Checking", total=self._source.size_bytes, sample=sample):
             try:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from printos_async.cli.options.connection import is_insecure
-from printos_async.cli.terminal.output import CommandError, complain, say, say_json
+from printos_async.cli.terminal.output import CommandError, complain, counted, say, say_json
 from printos_async.cli.terminal.signals import StopSignals
 
 if TYPE_CHECKING:
@@ -147,7 +147,7 @@ async def _serve(server: "Sandbox", exports: dict[str, str], *, as_json: bool) -
             await signals.stopping.wait()
         finally:
             await server.__aexit__(None, None, None)
-    complain(f"stopped after {server.request_count} requests")
+    complain(f"stopped after {counted(server.request_count, 'request')}")
 
 
 def _secret(name: str) -> str:

@@ -22,7 +22,7 @@ from printos_async.cli.terminal.output import (
     CommandError,
     complain,
     complain_of_circuit,
-    counted,
+    count_statuses,
     exit_code_of_signal,
     say,
     say_json,
@@ -162,14 +162,19 @@ class Work:
         return pusher.stats()
 
     def exit_code(self, stats: PusherStats) -> int:
-        """Return the exit code, and report what was not finished on standard error."""
+        """Return the exit code, and report on standard error what failed or was not finished."""
         signals = self._signals
         if signals.received is not None and signals.is_repeated:
             return exit_code_of_signal(signals.received)
+        if stats.failed:
+            complain(
+                f"{count_statuses(stats.failed)} failed; printos outbox failed lists what was given up, "
+                "printos outbox requeue sends it again"
+            )
         if not stats.pending:
             return EXIT_OK
-        waits = "it waits" if stats.pending == 1 else "they wait"
-        complain(f"{counted(stats.pending, 'status')} not finished in time; {waits} in the outbox")
+        was, waits = ("was", "it waits") if stats.pending == 1 else ("were", "they wait")
+        complain(f"{count_statuses(stats.pending)} {was} not finished in time; {waits} in the outbox")
         return EXIT_FAILED
 
     def report(self, stats: PusherStats, exit_code: int, *, as_json: bool) -> None:

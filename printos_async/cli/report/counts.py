@@ -16,10 +16,11 @@ from printos_async._events import (
     StatusSuperseded,
 )
 from printos_async.cli.input.records import line_of
-from printos_async.cli.terminal.output import complain
+from printos_async.cli.terminal.output import complain, count_statuses
 
 if TYPE_CHECKING:
     import asyncio
+    from pathlib import Path
 
     from printos_async._events import Event
     from printos_async._models import PushResult, StatusPush
@@ -182,18 +183,23 @@ class Counts:
             "failures": [failure.to_json() for failure in self.shown],
         }
 
+    @property
+    def failures_path(self) -> Path | None:
+        """The file that keeps what was not sent, if there is one."""
+        return None if self._failures is None else self._failures.path
+
     def complain_of_failures(self) -> None:
         """Count the failures on standard error, and say what to do next."""
         if not self.failed:
             return
         kinds = ", ".join(f"{count:,} {name}" for name, count in self.errors.most_common())
-        text = f"{self.failed:,} {'status' if self.failed == 1 else 'statuses'} failed ({kinds})"
-        if self.failed > MAX_FAILURES_SHOWN:
+        text = f"{count_statuses(self.failed)} failed ({kinds})"
+        if self._names_failures and self.failed > MAX_FAILURES_SHOWN:
             text += f", the first {MAX_FAILURES_SHOWN} are named above"
         if self._failures is None:
             text += "; add --failures FILE to keep what fails in lines that can be pushed again"
         elif self.problem is None and self._failures.is_regular:
-            text += "; push the file of --failures to send what it keeps again"
+            text += f"; printos push {self._failures.path} sends again what it keeps"
         complain(text)
 
     def _settle(self, device_id: str) -> StatusPush | None:

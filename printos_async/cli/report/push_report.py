@@ -10,9 +10,12 @@ from printos_async.cli.terminal.output import (
     EXIT_FAILED,
     EXIT_OK,
     complain,
+    count_statuses,
+    counted,
     exit_code_of_signal,
     say,
     say_json,
+    unreadable,
 )
 
 if TYPE_CHECKING:
@@ -72,11 +75,10 @@ class PushReport:
     def write(self, *, as_json: bool) -> None:
         """Write what was done: for people or, as JSON, for machines."""
         counts, lines, source = self.counts, self.lines, self.source
-        if not self.is_followed:  # which has said so when it happened
-            counts.complain_of_failures()
+        counts.complain_of_failures()
         if self.unconfirmed:
             complain(
-                f"{self.unconfirmed:,} devices: an older status may have landed on the newest; "
+                f"{counted(self.unconfirmed, 'device')}: an older status may have landed on the newest; "
                 "there was no time to send that once more"
             )
         if counts.problem is not None:
@@ -87,12 +89,14 @@ class PushReport:
             done = "accepted" if self.is_spooled else "sent"
             complain(f"stopped by {received.name} {where}; no line after it was {done}")
         if not self.sent_anything and lines.bad_lines and not self.is_dry_run:
-            complain(f"nothing was sent: correct {lines.bad_lines} bad lines, or leave --strict out")
+            complain(
+                f"nothing was sent: {unreadable(lines.bad_lines)}; correct the file, or leave --strict out"
+            )
         if as_json:
             say_json(self.to_json())
             return
         if not self.sent_anything:
-            say(f"{lines.statuses:,} statuses, {lines.bad_lines:,} bad lines; nothing sent")
+            say(f"{count_statuses(lines.statuses)}, {unreadable(lines.bad_lines)}; nothing sent")
             return
         say(self._summary())
 
@@ -103,11 +107,15 @@ class PushReport:
             parts = [f"{counts.accepted:,} accepted into the outbox"]
         else:
             parts = [f"{counts.sent:,} sent", f"{counts.superseded:,} replaced by newer ones"]
-        if counts.failed or not self.is_spooled:
-            parts.append(f"{counts.failed:,} failed")
+        if counts.failed:
+            parts.append(f"{count_statuses(counts.failed)} failed")
+        elif not self.is_spooled:
+            parts.append("0 failed")
         if counts.unsent:
             parts.append(f"{counts.unsent:,} not {'accepted' if self.is_spooled else 'sent'}")
         if lines.bad_lines:
-            parts.append(f"{lines.bad_lines:,} bad lines")
-        retries = "" if self.is_spooled else f", {counts.retries:,} retries"
-        return f"{', '.join(parts)} in {self.elapsed_s:.2f} s ({rate:,.0f}/s{retries})"
+            parts.append(unreadable(lines.bad_lines))
+        retries = "" if self.is_spooled else f", {counted(counts.retries, 'retry', 'retries')}"
+        path = counts.failures_path
+        kept = f" (failures: {path})" if path is not None and counts.failed + counts.unsent else ""
+        return f"{', '.join(parts)}{kept} in {self.elapsed_s:.2f} s ({rate:,.0f}/s{retries})"

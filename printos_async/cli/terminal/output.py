@@ -54,29 +54,42 @@ def complain_of_circuit(event: CircuitChanged) -> None:
     )
 
 
-def counted(count: int, noun: str) -> str:
-    """Return a count with its noun and verb: "1 status was", "2 statuses were"."""
-    if count == 1:
-        return f"1 {noun} was"
-    return f"{count:,} {noun}{'es' if noun.endswith('s') else 's'} were"
+def counted(count: int, noun: str, plural: str = "") -> str:
+    """Return a count with its noun, such as "1 line" and "2 lines".
+
+    Args:
+        count: How many.
+        noun: The noun for one of them.
+        plural: The noun for any other number; by default with an ``s``.
+    """
+    return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
+
+
+def count_statuses(count: int) -> str:
+    """Return a number of statuses, such as "1 status" and "2 statuses"."""
+    return counted(count, "status", "statuses")
+
+
+def unreadable(lines: int) -> str:
+    """Return how many lines could not be read."""
+    return f"{counted(lines, 'line')} could not be read"
 
 
 def say(line: object = "") -> None:
-    """Say something for people on standard output."""
-    print(line)  # noqa: T201
+    """Write a line for people to standard output."""
+    print(line, flush=True)  # noqa: T201  # what reads a pipe of a command that runs on gets it at once
 
 
 def say_json(value: dict[str, Any]) -> None:
     """Write the one JSON object that machines get."""
-    print(json.dumps(value, allow_nan=False))  # noqa: T201
+    print(json.dumps(value, allow_nan=False), flush=True)  # noqa: T201
 
 
 def say_rows(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Show a table on a terminal, and tab-separated lines to whatever else reads standard output."""
     texts = [[printable("" if cell is None else cell) for cell in row] for row in rows]
     if not sys.stdout.isatty():
-        for row in [list(columns), *texts]:
-            say("\t".join(row))
+        sys.stdout.writelines("\t".join(row) + "\n" for row in [list(columns), *texts])
         return
     table = Table(*columns, box=None, pad_edge=False, header_style="bold")
     for row in texts:
