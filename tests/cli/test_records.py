@@ -60,7 +60,7 @@ def test_csv_columns_may_be_fewer_and_in_any_order_and_empty_cells_are_left_out(
 @pytest.mark.parametrize(
     ("line", "complaint"),
     [
-        (b'{"deviceId": "a"', "is no JSON"),
+        (b'{"deviceId": "a"', "is not valid JSON"),
         (b"[" * 200_000, "is nested too deeply"),
         (b'{"deviceId": "a", "metrics": {"pagesTotal": ' + b"9" * 5_000 + b"}}", "64 bits"),
         (b'{"deviceId": "a", "metrics": {"pagesTotal": 9223372036854775808}}', "metrics.pagesTotal"),
@@ -100,7 +100,7 @@ def test_a_bad_json_line_is_refused_with_what_is_wrong(line: bytes, complaint: s
         (b"a,DS_ON,,nan", "metrics.inkLevel must be a number"),
         (b"a,DS_ON,,1_0", "metrics.inkLevel must be a number"),
         (b"a,DS_ON,,1e999", "metrics.inkLevel must be a finite number"),
-        (b'a,"DS_ON,1,', "is no CSV"),
+        (b'a,"DS_ON,1,', "is not valid CSV"),
         (b",DS_ON,1,1", "deviceId is missing"),
         (b"a,,,", "says nothing"),
         (b"a,\xe9,,", "is not UTF-8"),

@@ -254,7 +254,7 @@ async def test_an_unused_wire_can_be_closed_twice(serve: Serve, carrier: Carrier
 
 async def refuses_requests(carrier: Carrier, server: ScriptedServer) -> None:
     before = len(server.requests)
-    with pytest.raises(WireError, match="closed") as caught:
+    with pytest.raises(ExchangeError, match="closed") as caught:
         await carrier.send(server)
     assert not caught.value.may_have_arrived
     assert len(server.requests) == before

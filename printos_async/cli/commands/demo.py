@@ -5,8 +5,10 @@ from typing import Annotated
 
 import typer
 
-from printos_async.cli.options.extras import require_sandbox
+from printos_async.cli.options.groups import AsJson
 from printos_async.cli.terminal.output import EXIT_FAILED, EXIT_OK, complain, say, say_json
+
+from .sandbox import require_sandbox
 
 
 def demo(
@@ -21,9 +23,7 @@ def demo(
         ),
     ] = False,
     seed: Annotated[int, typer.Option(help="Another seed, other faults.")] = 0,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Write one JSON object to standard output, and nothing else.")
-    ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Push a fleet's statuses to a server of its own, and check at the server that all went well.
 

@@ -13,40 +13,30 @@ from printos_async._models import DeviceProvisionRequest, PrintDevice, Provision
 from printos_async.cli.input.records import BadLineError, Format, make_parser, provision_request_of
 from printos_async.cli.input.source import LineReader, Source
 from printos_async.cli.input.statuses import format_of
-from printos_async.cli.options import connection
-from printos_async.cli.terminal.output import EXIT_FAILED, EXIT_OK, CommandError, complain, say_json, say_rows
+from printos_async.cli.options.connection import ConcurrentRequests, Requests
+from printos_async.cli.options.groups import AsJson, FileFormat, with_option_groups
+from printos_async.cli.terminal.output import (
+    EXIT_FAILED,
+    EXIT_OK,
+    CommandError,
+    complain,
+    counted,
+    say_json,
+    say_rows,
+)
 
 app = typer.Typer(no_args_is_help=True, help="List devices, or register them.")
 
-_AsJson = Annotated[
-    bool, typer.Option("--json", help="Write one JSON object to standard output, and nothing else.")
-]
-
 
 @app.command("list")
+@with_option_groups
 def list_devices(
     *,
-    as_json: _AsJson = False,
-    base_url: connection.BaseUrl = None,
-    key: connection.Key = None,
-    secret_file: connection.SecretFile = None,
-    login: connection.Login = None,
-    password_file: connection.PasswordFile = None,
-    timeout_s: connection.TimeoutS = connection.DEFAULT_TIMEOUT_S,
-    max_attempts: connection.MaxAttempts = connection.DEFAULT_MAX_ATTEMPTS,
-    insecure_http: connection.InsecureHttp = False,
+    as_json: AsJson = False,
+    connection: Requests,
 ) -> None:
     """Show the registered devices: a table on a terminal, else lines with tabs between the values."""
-    client = connection.Connection(
-        base_url=base_url,
-        key=key,
-        secret_file=secret_file,
-        login=login,
-        password_file=password_file,
-        timeout_s=timeout_s,
-        max_attempts=max_attempts,
-        insecure_http=insecure_http,
-    ).make_client()
+    client = connection.make_client()
 
     async def ask() -> list[PrintDevice]:
         async with client:
@@ -62,6 +52,7 @@ def list_devices(
 
 
 @app.command("provision")
+@with_option_groups
 def provision_devices(
     *,
     model: Annotated[str | None, typer.Option(help="The device's model.", show_default=False)] = None,
@@ -75,30 +66,15 @@ def provision_devices(
             show_default=False,
         ),
     ] = None,
-    file_format: Annotated[
-        Format | None,
-        typer.Option(
-            "--format",
-            help="By default what the name says: .jsonl, .ndjson, .csv; JSON lines on standard input.",
-            show_default=False,
-        ),
-    ] = None,
+    file_format: FileFormat = None,
     replace: Annotated[
         bool,
         typer.Option(
             "--replace", help="Register anew what is registered; each device gets a new identifier."
         ),
     ] = False,
-    as_json: _AsJson = False,
-    base_url: connection.BaseUrl = None,
-    key: connection.Key = None,
-    secret_file: connection.SecretFile = None,
-    login: connection.Login = None,
-    password_file: connection.PasswordFile = None,
-    timeout_s: connection.TimeoutS = connection.DEFAULT_TIMEOUT_S,
-    max_in_flight: connection.MaxInFlight = connection.DEFAULT_MAX_IN_FLIGHT,
-    max_attempts: connection.MaxAttempts = connection.DEFAULT_MAX_ATTEMPTS,
-    insecure_http: connection.InsecureHttp = False,
+    as_json: AsJson = False,
+    connection: ConcurrentRequests,
 ) -> None:
     """Register a device, or all devices in a file; those that are registered are found and left as they are.
 
@@ -120,17 +96,7 @@ def provision_devices(
         replace = replace or identity_of(requests[0]) is None
     else:
         requests = asyncio.run(_read(file, format_of(file, file_format), replace=replace))
-    client = connection.Connection(
-        base_url=base_url,
-        key=key,
-        secret_file=secret_file,
-        login=login,
-        password_file=password_file,
-        timeout_s=timeout_s,
-        max_in_flight=max_in_flight,
-        max_attempts=max_attempts,
-        insecure_http=insecure_http,
-    ).make_client()
+    client = connection.make_client()
     results, replaced = asyncio.run(_provision(client, requests, replace=replace))
     _report(results, replaced, as_json=as_json, has_summary=file is not None)
     raise typer.Exit(EXIT_FAILED if any(result.outcome == "failed" for result in results) else EXIT_OK)
@@ -155,7 +121,7 @@ async def _read(path: str, file_format: Format, *, replace: bool) -> list[Device
                     complain(f"{source.name}, line {line.number}: {error}")
     if bad_lines:
         raise CommandError(
-            f"nothing was sent: correct {bad_lines} bad lines of {source.name}", exit_code=EXIT_FAILED
+            f"nothing was sent: correct {counted(bad_lines, 'line')} of {source.name}", exit_code=EXIT_FAILED
         )
     return requests
 
@@ -188,7 +154,7 @@ async def _provision(
         registered = {identity_of(device) for device in await client.list_devices()} - {None}
         to_replace = sum(identity_of(request) in registered for request in requests)
         if to_replace:
-            complain(f"replacing {to_replace:,} registered devices; each gets a new identifier")
+            complain(f"replacing {counted(to_replace, 'registered device')}; each gets a new identifier")
         results = await client.provision_devices(requests)
     replaced = [result for result in results if result.outcome == "provisioned"]
     return results, sum(identity_of(result.request) in registered for result in replaced)
@@ -215,6 +181,7 @@ def _report(results: list[ProvisionResult], replaced: int, *, as_json: bool, has
         anew = f" ({replaced:,} of them replaced)" if replaced else ""
         complain(
             f"{counts['provisioned']:,} provisioned{anew}, {counts['found']:,} found, {counts['failed']:,} failed"
+            + ("; correct what is named above, and run the command again" if counts["failed"] else "")
         )
 
 

@@ -1,45 +1,39 @@
 """``printos outbox``: a look into an outbox, and what an operator may do there."""
 
-import asyncio
 import json
-from collections.abc import Awaitable, Callable
-from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import typer
 
 from printos_async._checks import require_number
-from printos_async.cli.options import connection
-from printos_async.cli.options.outbox import OutboxUrl, opened_outbox, outbox_url
-from printos_async.cli.terminal.output import EXIT_FAILED, CommandError, complain, say, say_json, say_rows
+from printos_async.cli.options.groups import AsJson, with_option_groups
+from printos_async.cli.options.outbox import OutboxAccess
+from printos_async.cli.terminal.output import (
+    EXIT_FAILED,
+    CommandError,
+    complain,
+    counted,
+    say,
+    say_json,
+    say_rows,
+)
 from printos_async.outbox import DeadLetter, SqlOutbox
 
 app = typer.Typer(
     no_args_is_help=True,
     help="Look into an outbox: what waits, and what was given up. Changes only what belongs to this account.",
 )
-T = TypeVar("T")
-
-_AsJson = Annotated[
-    bool, typer.Option("--json", help="Write one JSON object to standard output, and nothing else.")
-]
 
 
 @app.command()
+@with_option_groups
 def stats(
     *,
-    as_json: _AsJson = False,
-    outbox: OutboxUrl = None,
-    base_url: connection.BaseUrl = None,
-    key: connection.Key = None,
-    secret_file: connection.SecretFile = None,
-    login: connection.Login = None,
-    password_file: connection.PasswordFile = None,
-    insecure_http: connection.InsecureHttp = False,
+    as_json: AsJson = False,
+    access: OutboxAccess,
 ) -> None:
     """Count what is in the outbox."""
-    connection = _connection(base_url, key, secret_file, login, password_file, insecure_http=insecure_http)
-    counts = _run(outbox, connection, lambda opened: opened.stats())
+    counts = access.run(lambda opened: opened.stats())
     if as_json:
         say_json(
             {
@@ -54,12 +48,14 @@ def stats(
         return
     oldest = "" if counts.oldest_waiting_s is None else f", the oldest for {counts.oldest_waiting_s:,.1f} s"
     say(
-        f"{counts.devices:,} devices: {counts.waiting:,} wait{oldest} ({counts.claimed:,} of them claimed by "
-        f"{counts.workers:,} workers), {counts.failed:,} failed"
+        f"{counted(counts.devices, 'device')}: {counts.waiting:,} waiting{oldest} ({counts.claimed:,} of them claimed by "
+        f"{counted(counts.workers, 'worker')}), {counts.failed:,} failed"
+        + ("; printos outbox failed lists them" if counts.failed else "")
     )
 
 
 @app.command()
+@with_option_groups
 def failed(
     *,
     limit: Annotated[int, typer.Option(min=1, help="Statuses at most.")] = 100,
@@ -69,20 +65,13 @@ def failed(
     as_lines: Annotated[
         bool, typer.Option("--lines", help="Write the statuses as JSON lines that printos push reads.")
     ] = False,
-    as_json: _AsJson = False,
-    outbox: OutboxUrl = None,
-    base_url: connection.BaseUrl = None,
-    key: connection.Key = None,
-    secret_file: connection.SecretFile = None,
-    login: connection.Login = None,
-    password_file: connection.PasswordFile = None,
-    insecure_http: connection.InsecureHttp = False,
+    as_json: AsJson = False,
+    access: OutboxAccess,
 ) -> None:
     """List the statuses that were given up, in the order of their devices."""
     if as_lines and as_json:
         raise CommandError("--lines and --json exclude each other; give one of them")
-    connection = _connection(base_url, key, secret_file, login, password_file, insecure_http=insecure_http)
-    letters = _run(outbox, connection, lambda opened: opened.failed(limit=limit, after=after))
+    letters = access.run(lambda opened: opened.failed(limit=limit, after=after))
     last = letters[-1].device_id if len(letters) == limit else None
     if as_json:
         say_json({"failed": [_to_json(letter) for letter in letters], "nextAfter": last})
@@ -105,20 +94,15 @@ def failed(
 
 
 @app.command()
+@with_option_groups
 def requeue(
     devices: Annotated[
         list[str] | None, typer.Argument(metavar="[DEVICE]...", help="Devices.", show_default=False)
     ] = None,
     *,
     all_devices: Annotated[bool, typer.Option("--all", help="All that were given up.")] = False,
-    as_json: _AsJson = False,
-    outbox: OutboxUrl = None,
-    base_url: connection.BaseUrl = None,
-    key: connection.Key = None,
-    secret_file: connection.SecretFile = None,
-    login: connection.Login = None,
-    password_file: connection.PasswordFile = None,
-    insecure_http: connection.InsecureHttp = False,
+    as_json: AsJson = False,
+    access: OutboxAccess,
 ) -> None:
     """Let statuses that were given up be sent again.
 
@@ -126,7 +110,6 @@ def requeue(
     """
     if bool(devices) == all_devices:
         raise CommandError("name the devices whose statuses are to be sent again, or give --all")
-    connection = _connection(base_url, key, secret_file, login, password_file, insecure_http=insecure_http)
     named = list(dict.fromkeys(devices or ()))
     not_found: list[str] = []
 
@@ -141,7 +124,7 @@ def requeue(
                 not_found.append(device_id)
         return count
 
-    count = _run(outbox, connection, requeue_all)
+    count = access.run(requeue_all)
     _say_count("requeued", count, as_json=as_json)
     if not_found:
         complain(f"nothing was given up of {', '.join(not_found)}; printos outbox failed lists what was")
@@ -149,6 +132,7 @@ def requeue(
 
 
 @app.command()
+@with_option_groups
 def purge(
     *,
     only_failed: Annotated[
@@ -157,21 +141,12 @@ def purge(
     older_than_s: Annotated[
         float, typer.Option("--older-than", min=0.0, help="Only what has ended at least so many seconds ago.")
     ] = 0.0,
-    as_json: _AsJson = False,
-    outbox: OutboxUrl = None,
-    base_url: connection.BaseUrl = None,
-    key: connection.Key = None,
-    secret_file: connection.SecretFile = None,
-    login: connection.Login = None,
-    password_file: connection.PasswordFile = None,
-    insecure_http: connection.InsecureHttp = False,
+    as_json: AsJson = False,
+    access: OutboxAccess,
 ) -> None:
     """Forget devices that stay after their newest status was delivered; what waits is never forgotten."""
     require_number("--older-than", older_than_s, 0)
-    connection = _connection(base_url, key, secret_file, login, password_file, insecure_http=insecure_http)
-    count = _run(
-        outbox, connection, lambda opened: opened.purge(failed=only_failed, older_than_s=older_than_s)
-    )
+    count = access.run(lambda opened: opened.purge(failed=only_failed, older_than_s=older_than_s))
     _say_count("purged", count, as_json=as_json)
 
 
@@ -199,36 +174,3 @@ def _to_json(letter: DeadLetter) -> dict[str, Any]:
         "error": letter.error,
         "failedAgeS": letter.failed_age_s,
     }
-
-
-def _connection(
-    base_url: str | None,
-    key: str | None,
-    secret_file: Path | None,
-    login: str | None,
-    password_file: Path | None,
-    *,
-    insecure_http: bool,
-) -> connection.Connection:
-    return connection.Connection(
-        base_url=base_url,
-        key=key,
-        secret_file=secret_file,
-        login=login,
-        password_file=password_file,
-        timeout_s=connection.DEFAULT_TIMEOUT_S,
-        max_attempts=connection.DEFAULT_MAX_ATTEMPTS,
-        insecure_http=insecure_http,
-    )
-
-
-def _run(given: str | None, connection: connection.Connection, use: Callable[[SqlOutbox], Awaitable[T]]) -> T:
-    """Use the outbox that belongs to the base URL and the credentials."""
-    url = outbox_url(given)
-    settings = connection.resolve()  # outside of the event loop: it may ask for a secret on the terminal
-
-    async def run() -> T:
-        async with settings.make_client() as client, opened_outbox(url, client.account) as outbox:
-            return await use(outbox)
-
-    return asyncio.run(run())

@@ -8,35 +8,28 @@ from typing import Annotated
 
 import typer
 
+from printos_async._checks import require_number
 from printos_async.cli.input.followed_file import FollowedSource
-from printos_async.cli.input.records import Format
 from printos_async.cli.input.source import STANDARD_INPUT, Source
 from printos_async.cli.input.statuses import format_of
-from printos_async.cli.options import connection
-from printos_async.cli.options import outbox as outbox_options
-from printos_async.cli.options import pusher as pusher_options
-from printos_async.cli.report.failures_file import FailuresFile
-from printos_async.cli.report.private_file import open_private
-from printos_async.cli.report.report import report
+from printos_async.cli.options.connection import ConcurrentRequests
+from printos_async.cli.options.delivery import Delivery, DrainTimeoutS
+from printos_async.cli.options.groups import AsJson, FileFormat, with_option_groups
+from printos_async.cli.options.outbox import OutboxUrl, outbox_url
+from printos_async.cli.report.files import FailuresFile, open_private
 from printos_async.cli.terminal.output import CommandError
 
 from .push_job import PushJob
 
 
+@with_option_groups
 def push(
     file: Annotated[
         str,
         typer.Argument(metavar="FILE|-", help="JSON lines or CSV; - is standard input.", show_default=False),
     ],
     *,
-    file_format: Annotated[
-        Format | None,
-        typer.Option(
-            "--format",
-            help="By default what the name says: .jsonl, .ndjson, .csv; JSON lines on standard input.",
-            show_default=False,
-        ),
-    ] = None,
+    file_format: FileFormat = None,
     strict: Annotated[
         bool, typer.Option("--strict", help="Check the whole file first; send nothing if a line is bad.")
     ] = False,
@@ -50,7 +43,7 @@ def push(
             help="Push lines as they come, until a pipe's end or a signal; a file from its start, and on as it grows.",
         ),
     ] = False,
-    outbox: outbox_options.OutboxUrl = None,
+    outbox: OutboxUrl = None,
     spool: Annotated[
         bool,
         typer.Option(
@@ -58,14 +51,6 @@ def push(
             help="Only accept, durably, into the outbox; printos worker sends it. --outbox alone means it too.",
         ),
     ] = False,
-    processes: Annotated[
-        int,
-        typer.Option(
-            min=1,
-            max=64,
-            help="Send from several processes, to use several processor cores; each device's statuses from one.",
-        ),
-    ] = 1,
     failures: Annotated[
         Path | None,
         typer.Option(
@@ -77,25 +62,10 @@ def push(
         Path | None,
         typer.Option(help="Append lines that cannot be read to this file, as they are.", show_default=False),
     ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Write one JSON object to standard output, and nothing else.")
-    ] = False,
-    consistency: pusher_options.Consistency = None,
-    ambiguity_s: pusher_options.AmbiguityS = None,
-    min_interval_s: pusher_options.MinIntervalS = None,
-    skip_unchanged: pusher_options.SkipUnchanged = False,
-    deadline_s: pusher_options.DeadlineS = None,
-    max_pending_devices: pusher_options.MaxPendingDevices = None,
-    drain_timeout_s: pusher_options.DrainTimeoutS = None,
-    base_url: connection.BaseUrl = None,
-    key: connection.Key = None,
-    secret_file: connection.SecretFile = None,
-    login: connection.Login = None,
-    password_file: connection.PasswordFile = None,
-    timeout_s: connection.TimeoutS = connection.DEFAULT_TIMEOUT_S,
-    max_in_flight: connection.MaxInFlight = connection.DEFAULT_MAX_IN_FLIGHT,
-    max_attempts: connection.MaxAttempts = connection.DEFAULT_MAX_ATTEMPTS,
-    insecure_http: connection.InsecureHttp = False,
+    as_json: AsJson = False,
+    delivery: Delivery,
+    drain_timeout_s: DrainTimeoutS = None,
+    connection: ConcurrentRequests,
 ) -> None:
     """Send every status in a file, many at once; of each device the newest wins.
 
@@ -107,39 +77,22 @@ def push(
     Exit codes: 0 all sent (or replaced by a newer one), 1 some failed or some lines are bad, 2 usage or
     configuration, 130 or 143 stopped by Ctrl-C or SIGTERM.
     """
-    settings = pusher_options.follow_settings(
-        is_wanted=follow,
-        drain_timeout_s=drain_timeout_s,
-        skip_unchanged=skip_unchanged,
-        consistency=consistency,
-        ambiguity_s=ambiguity_s,
-        min_interval_s=min_interval_s,
-        deadline_s=deadline_s,
-        max_pending_devices=max_pending_devices,
-    )
+    if drain_timeout_s is not None:
+        require_number("--drain-timeout", drain_timeout_s, 0)
+    given = delivery.arguments() | ({} if drain_timeout_s is None else {"drain_timeout_s": drain_timeout_s})
+    if given and not follow:
+        name = next(iter(given)).removesuffix("_s").replace("_", "-")
+        raise CommandError(f"--{name} needs --follow")
     if follow and (strict or dry_run):
         raise CommandError(
             f"--follow never comes to an end; leave {'--strict' if strict else '--dry-run'} out"
         )
-    spool_url = outbox_options.outbox_url(outbox) if outbox is not None or spool else None
-    if spool_url is not None and settings is not None and settings.is_anything_given:
+    spool_url = outbox_url(outbox) if outbox is not None or spool else None
+    if spool_url is not None and given:
         raise CommandError(
             "what is put into an outbox is sent by printos worker; give it the options of delivery"
         )
-    if processes > 1 and (follow or spool_url is not None):
-        raise CommandError(f"{'--follow' if follow else '--spool'} takes one process; leave --processes out")
     chosen_format = format_of(file, file_format)
-    server = connection.Connection(
-        base_url=base_url,
-        key=key,
-        secret_file=secret_file,
-        login=login,
-        password_file=password_file,
-        timeout_s=timeout_s,
-        max_in_flight=max_in_flight,
-        max_attempts=max_attempts,
-        insecure_http=insecure_http,
-    )
     with ExitStack() as stack:
         is_followed = follow and file != STANDARD_INPUT
         source = stack.enter_context(FollowedSource(file) if is_followed else Source(file))
@@ -150,24 +103,23 @@ def push(
         if bad_lines is not None:
             rejected = stack.enter_context(open_private(bad_lines, flags=os.O_APPEND))
             _refuse_same_file(source, rejected.fileno(), "--bad-lines")
-        # Made here, outside of the event loop: it may ask for a secret on the terminal.
-        client_settings = None if dry_run else server.resolve()
         job = PushJob(
             source=source,
             file_format=chosen_format,
             strict=strict,
             failures=kept,
             bad_lines_file=rejected,
-            follow=settings if spool_url is None else None,
+            delivery=delivery.arguments() if follow and spool_url is None else None,
+            drain_timeout_s=drain_timeout_s,
             spool_url=spool_url,
-            parts=client_settings.parts(processes) if client_settings is not None and processes > 1 else (),
         )
-        if client_settings is None:
-            account = asyncio.run(job.check())
+        if dry_run:
+            report = asyncio.run(job.check())
         else:
-            account = asyncio.run(job.push(client_settings.make_client(hooks=job.hooks)))
-    report(account, as_json=as_json)
-    raise typer.Exit(account.exit_code)
+            # Made here, outside of the event loop: it may ask for a secret on the terminal.
+            report = asyncio.run(job.push(connection.make_client(hooks=job.hooks)))
+    report.write(as_json=as_json)
+    raise typer.Exit(report.exit_code)
 
 
 def _refuse_same_file(source: Source, file_descriptor: int, option: str) -> None:

@@ -3,33 +3,28 @@
 from __future__ import annotations
 
 import time
-from contextlib import aclosing
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
-from printos_async.cli._senders import Senders
 from printos_async.cli.input.statuses import StatusLines
-from printos_async.cli.options.pusher import DEFAULT_DRAIN_TIMEOUT_S
-from printos_async.cli.report.counts import Tally
-from printos_async.cli.report.report import Account
+from printos_async.cli.options.delivery import DEFAULT_DRAIN_TIMEOUT_S
+from printos_async.cli.report.counts import Counts
+from printos_async.cli.report.push_report import PushReport
 from printos_async.cli.terminal.log import LibraryWarnings
+from printos_async.cli.terminal.output import count_statuses, unreadable
 from printos_async.cli.terminal.progress import live_progress
 from printos_async.cli.terminal.signals import GRACE_S, StopSignals
 
-from .follow import Follow
-from .spool import Spooling
+from .push_modes import Follow, Spooling
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Sequence
+    from collections.abc import AsyncGenerator, Mapping
 
     from printos_async._client import PrintOSClient
     from printos_async._events import Hook
     from printos_async._models import StatusPush
     from printos_async.cli.input.records import Format
     from printos_async.cli.input.source import Source
-    from printos_async.cli.options.client import ClientSettings
-    from printos_async.cli.report.failures_file import FailuresFile
-
-    from .follow import FollowSettings
+    from printos_async.cli.report.files import FailuresFile
 
 
 class PushJob:
@@ -41,9 +36,9 @@ class PushJob:
         strict: Send nothing if a line is bad.
         failures: Where statuses that were not sent are kept.
         bad_lines_file: Where bad lines are kept.
-        follow: How to push what comes as it comes; None to push what is there, as fast as it goes.
+        delivery: Arguments of ``PrintOSClient.status_pusher`` for a source that is followed; None to push in bulk.
+        drain_timeout_s: Seconds to send what was read once a followed source ends; None for the default.
         spool_url: The outbox in which to put the statuses instead of sending them; never shown.
-        parts: The clients of the processes that send; none to send from this one.
     """
 
     def __init__(
@@ -54,34 +49,38 @@ class PushJob:
         strict: bool,
         failures: FailuresFile | None,
         bad_lines_file: IO[bytes] | None,
-        follow: FollowSettings | None = None,
+        delivery: Mapping[str, Any] | None = None,
+        drain_timeout_s: float | None = None,
         spool_url: str | None = None,
-        parts: Sequence[ClientSettings] = (),
     ) -> None:
         self._source = source
         self._format = file_format
         self._strict = strict
         self._spool_url = spool_url
-        self._parts = parts
         self._bad_lines_file = bad_lines_file
-        self._signals = StopSignals(grace_s=_grace_s(follow))
+        grace_s = DEFAULT_DRAIN_TIMEOUT_S if drain_timeout_s is None else drain_timeout_s
+        self._signals = StopSignals(grace_s=GRACE_S if delivery is None else grace_s)
         self._lines = self._from_the_start()
         self._started_s = time.perf_counter()
-        self._tally = Tally(failures=failures, stop=self._signals.stopping, names_failures=follow is None)
-        self._follow = None if follow is None else Follow(follow, self._tally)
+        self._counts = Counts(failures=failures, stop=self._signals.stopping, names_failures=delivery is None)
+        self._follow = (
+            None
+            if delivery is None
+            else Follow(delivery, drain_timeout_s=drain_timeout_s, counts=self._counts)
+        )
 
     @property
     def hooks(self) -> list[Hook]:
         """What the client that is used has to call."""
-        return [self._tally.on_event, *([] if self._follow is None else [self._follow.on_event])]
+        return [self._counts.on_event, *([] if self._follow is None else [self._follow.on_event])]
 
-    async def check(self) -> Account:
+    async def check(self) -> PushReport:
         """Read every line and send nothing."""
         with self._signals:
             await self._check()
-        return self._account(sent_anything=False, is_dry_run=True)
+        return self._report(sent_anything=False, is_dry_run=True)
 
-    async def push(self, client: PrintOSClient) -> Account:
+    async def push(self, client: PrintOSClient) -> PushReport:
         """Read and send, and close the client."""
         with self._signals:
             async with client:
@@ -89,12 +88,12 @@ class PushJob:
                     await self._source.spool(stop=self._signals.stopping)
                     self._lines = self._from_the_start()
                     await self._check()
-                    if self._lines.bad_lines or self._signals.stopping.is_set() or self._tally.problem:
-                        return self._account(sent_anything=False)
+                    if self._lines.bad_lines or self._signals.stopping.is_set() or self._counts.problem:
+                        return self._report(sent_anything=False)
                     self._source.rewind()
                     self._lines = self._from_the_start()
                 await self._send(client)
-        return self._account(sent_anything=True)
+        return self._report(sent_anything=True)
 
     def _from_the_start(self) -> StatusLines:
         return StatusLines(
@@ -104,13 +103,14 @@ class PushJob:
             bad_lines_file=self._bad_lines_file,
         )
 
-    def _account(self, *, sent_anything: bool, is_dry_run: bool = False) -> Account:
-        return Account(
+    def _report(self, *, sent_anything: bool, is_dry_run: bool = False) -> PushReport:
+        return PushReport(
             lines=self._lines,
-            tally=self._tally,
+            counts=self._counts,
             signals=self._signals,
             source=self._source,
-            follow=self._follow,
+            is_followed=self._follow is not None,
+            unconfirmed=0 if self._follow is None else self._follow.unconfirmed,
             is_spooled=self._spool_url is not None,
             sent_anything=sent_anything,
             is_dry_run=is_dry_run,
@@ -121,7 +121,7 @@ class PushJob:
         lines = self._lines
 
         def sample() -> tuple[float, str]:
-            return lines.bytes_read, f"{lines.statuses:,} statuses · {lines.bad_lines:,} bad lines"
+            return lines.bytes_read, f"{count_statuses(lines.statuses)} · {unreadable(lines.bad_lines)}"
 
         async with live_progress("Checking", total=self._source.size_bytes, sample=sample):
             try:
@@ -131,20 +131,20 @@ class PushJob:
                 self._on_read_error(error)
 
     async def _send(self, client: PrintOSClient) -> None:
-        lines, tally, signals, follow = self._lines, self._tally, self._signals, self._follow
+        lines, counts, signals, follow = self._lines, self._counts, self._signals, self._follow
         started_s = time.perf_counter()
 
         def sample() -> tuple[float, str]:
             stopping = " · stopping" if signals.received is not None else ""
             if follow is not None:
                 return 0, follow.sample() + stopping
-            done = tally.sent + tally.accepted
+            done = counts.sent + counts.accepted
             rate = done / max(time.perf_counter() - started_s, 0.001)
-            failed = f" · {tally.failed:,} failed" if tally.failed else ""
+            failed = f" · {counts.failed:,} failed" if counts.failed else ""
             word = "sent" if self._spool_url is None else "accepted"
             return lines.bytes_read, f"{done:,} {word}{failed} · {rate:,.0f}/s{stopping}"
 
-        # What a pusher gives up is named by its warnings, what fails otherwise by the tally, which counts the rest.
+        # What a pusher gives up is named by its warnings, what fails otherwise by the counts, which counts the rest.
         warnings = LibraryWarnings(except_for="StatusFailed" if follow is None else "CircuitChanged")
         async with live_progress(
             "Pushing", total=self._source.size_bytes, sample=sample, has_bar=follow is None
@@ -153,44 +153,31 @@ class PushJob:
                 with warnings:
                     await signals.run_until_giving_up(self._push_all(client))
             finally:
-                tally.give_up(lines.left_over())
+                counts.give_up(lines.left_over())
 
     async def _push_all(self, client: PrintOSClient) -> None:
         if self._spool_url is not None:
-            spooling = Spooling(self._spool_url, self._tally, on_problem=self._on_problem)
+            spooling = Spooling(self._spool_url, self._counts, on_problem=self._on_problem)
             await spooling.run(client, self._statuses())
-        elif self._parts:
-            await Senders(self._parts, self._tally, on_death=self._on_problem).run(self._json_lines())
         elif self._follow is None:
-            await client.push_statuses(self._statuses(), on_result=self._tally.on_result)
+            await client.push_statuses(self._statuses(), on_result=self._counts.on_result)
         else:
             await self._follow.run(client, self._statuses())
 
     async def _statuses(self) -> AsyncGenerator[StatusPush, None]:
         try:
             async for push in self._lines:
-                self._tally.on_handed_over(push)
+                self._counts.on_handed_over(push)
                 yield push
         except OSError as error:  # a disk that fails; what came before is sent
             self._on_read_error(error)
 
-    async def _json_lines(self) -> AsyncGenerator[tuple[str, bytes], None]:
-        async with aclosing(self._statuses()) as statuses:
-            async for push in statuses:
-                yield push.device_id, self._lines.as_json(push)
-
     def _on_problem(self, problem: str) -> None:
         # Reading on would only lose more: the last line says from where to go on.
-        self._tally.problem = self._tally.problem or problem
+        self._counts.problem = self._counts.problem or problem
         self._signals.stopping.set()
 
     def _on_read_error(self, error: OSError) -> None:
-        self._tally.problem = (
+        self._counts.problem = (
             f"cannot read {self._source.name} after line {self._lines.last_line}: {error.strerror}"
         )
-
-
-def _grace_s(follow: FollowSettings | None) -> float:
-    if follow is None:
-        return GRACE_S
-    return DEFAULT_DRAIN_TIMEOUT_S if follow.drain_timeout_s is None else follow.drain_timeout_s

@@ -3,14 +3,13 @@
 import asyncio
 import os
 import shlex
-from typing import TYPE_CHECKING, Annotated
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from printos_async._config import parse_base_url
-from printos_async._errors import ConfigurationError
-from printos_async.cli.options.extras import require_sandbox
-from printos_async.cli.terminal.output import CommandError, complain, say, say_json
+from printos_async.cli.options.connection import is_insecure
+from printos_async.cli.terminal.output import CommandError, complain, counted, say, say_json
 from printos_async.cli.terminal.signals import StopSignals
 
 if TYPE_CHECKING:
@@ -18,6 +17,10 @@ if TYPE_CHECKING:
 
 _FAULTS = "Faults (shares from 0 to 1 of the requests)"
 _ANY = "sandbox"  # credentials for a sandbox that checks none; a client has to have some
+
+
+def _share(help: str) -> Any:  # noqa: A002  # as Typer calls it
+    return typer.Option(min=0.0, max=1.0, help=help, rich_help_panel=_FAULTS)
 
 
 def sandbox(
@@ -52,33 +55,19 @@ def sandbox(
             show_default=False,
         ),
     ] = None,
-    rate_limited: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="Answered 429.", rich_help_panel=_FAULTS)
-    ] = 0.0,
+    rate_limited: Annotated[float, _share("Answered 429.")] = 0.0,
     retry_after: Annotated[
         str, typer.Option(help="Retry-After of a 429; empty for none.", rich_help_panel=_FAULTS)
     ] = "1",
-    server_error: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="Answered 503.", rich_help_panel=_FAULTS)
-    ] = 0.0,
-    reset: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="Connection reset.", rich_help_panel=_FAULTS)
-    ] = 0.0,
-    truncated: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="Answer cut off.", rich_help_panel=_FAULTS)
-    ] = 0.0,
-    malformed: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="Success with a spoilt body.", rich_help_panel=_FAULTS)
-    ] = 0.0,
+    server_error: Annotated[float, _share("Answered 503.")] = 0.0,
+    reset: Annotated[float, _share("Connection reset.")] = 0.0,
+    truncated: Annotated[float, _share("Answer cut off.")] = 0.0,
+    malformed: Annotated[float, _share("Success with a spoilt body.")] = 0.0,
     late_write: Annotated[
         float,
-        typer.Option(
-            min=0.0, max=1.0, help="Status written after a failure was seen.", rich_help_panel=_FAULTS
-        ),
+        _share("Status written after a failure was seen."),
     ] = 0.0,
-    hang: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="Never answered.", rich_help_panel=_FAULTS)
-    ] = 0.0,
+    hang: Annotated[float, _share("Never answered.")] = 0.0,
 ) -> None:
     """Run a PrintOS server to try against, until Ctrl-C or SIGTERM; it keeps everything in memory.
 
@@ -107,7 +96,6 @@ def sandbox(
         port=port,
         record=False,
     )
-    exports = {}
     if login is not None and key is None:
         exports = {"PRINTOS_LOGIN": shlex.quote(login), "PRINTOS_PASSWORD": f'"${password_env}"'}
     elif key is not None:
@@ -115,6 +103,19 @@ def sandbox(
     else:
         exports = {"PRINTOS_KEY": _ANY, "PRINTOS_SECRET": _ANY}
     asyncio.run(_serve(server, exports, as_json=as_json))
+
+
+def require_sandbox() -> None:
+    """Check that the libraries of the extra ``sandbox`` are installed.
+
+    Raises:
+        CommandError: They are not.
+    """
+    missing = [name for name in ("starlette", "uvicorn") if find_spec(name) is None]
+    if missing:
+        raise CommandError(
+            f"the sandbox needs {' and '.join(missing)}: pip install 'printos-async[cli,sandbox]'"
+        )
 
 
 async def _serve(server: "Sandbox", exports: dict[str, str], *, as_json: bool) -> None:
@@ -126,7 +127,7 @@ async def _serve(server: "Sandbox", exports: dict[str, str], *, as_json: bool) -
                 f"cannot listen: {error.strerror or error}; give another --port or --host"
             ) from error
         try:
-            if _is_seen_by_others(server.url):
+            if is_insecure(server.url):
                 complain(
                     f"warning: {server.url} can be reached from other machines, without encryption: whoever sees the "
                     "network sees statuses and credentials; --host 127.0.0.1 keeps it to this machine"
@@ -146,15 +147,7 @@ async def _serve(server: "Sandbox", exports: dict[str, str], *, as_json: bool) -
             await signals.stopping.wait()
         finally:
             await server.__aexit__(None, None, None)
-    complain(f"stopped after {server.request_count} requests")
-
-
-def _is_seen_by_others(url: str) -> bool:
-    try:
-        parse_base_url(url, allow_insecure_http=False)  # clients refuse plain HTTP to another machine
-    except ConfigurationError:
-        return True
-    return False
+    complain(f"stopped after {counted(server.request_count, 'request')}")
 
 
 def _secret(name: str) -> str:

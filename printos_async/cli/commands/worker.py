@@ -2,45 +2,49 @@
 
 import asyncio
 import time
+from collections.abc import Coroutine, Mapping
 from typing import Annotated, Any
 
 import typer
 
 from printos_async._checks import require_number
-from printos_async.cli._crew import Crew
-from printos_async.cli.options import connection
-from printos_async.cli.options import pusher as pusher_options
-from printos_async.cli.options.outbox import OutboxUrl, opened_outbox, outbox_url
-from printos_async.cli.options.worker import WorkerSettings
+from printos_async._client import PrintOSClient
+from printos_async._delivery.pusher import PusherStats, StatusPusher
+from printos_async._events import CircuitChanged, Event, RetryScheduled
+from printos_async.cli.options.connection import ConcurrentRequests
+from printos_async.cli.options.delivery import Delivery
+from printos_async.cli.options.groups import with_option_groups
+from printos_async.cli.options.outbox import OutboxUrl, outbox_url
+from printos_async.cli.terminal.log import LibraryWarnings
 from printos_async.cli.terminal.output import (
     EXIT_FAILED,
     EXIT_OK,
+    CommandError,
     complain,
+    complain_of_circuit,
+    count_statuses,
     exit_code_of_signal,
     say,
     say_json,
 )
-from printos_async.cli.terminal.progress import live_progress, state_lines
-from printos_async.cli.terminal.pusher_line import PusherLine
+from printos_async.cli.terminal.progress import PusherLine, live_progress, state_lines
 from printos_async.cli.terminal.signals import StopSignals
-
-from .work import Work
+from printos_async.outbox import SqlOutbox
 
 # Less than the 30 s that Kubernetes waits before it kills, and the 90 s of systemd; Docker has to be told.
 DEFAULT_DRAIN_TIMEOUT_S = 25.0
-# For the processes to say how it went and end, once their time for draining is over.
+# To give back to the outbox what was not finished, once the time for draining is over.
 _MARGIN_S = 2.0
+# What PrintOSClient.status_pusher demands.
+_LEASE_PER_TIMEOUT = 2
 _LEASE_S = 30.0
 _STATE_EVERY_S = 60.0
 
 
+@with_option_groups
 def worker(
     *,
     outbox: OutboxUrl = None,
-    processes: Annotated[
-        int,
-        typer.Option(min=1, max=64, help="Work in several processes, to use several processor cores."),
-    ] = 1,
     drain_timeout_s: Annotated[
         float,
         typer.Option(
@@ -65,21 +69,8 @@ def worker(
         bool,
         typer.Option("--json", help="Write one JSON object at the end to standard output, and nothing else."),
     ] = False,
-    consistency: pusher_options.Consistency = None,
-    ambiguity_s: pusher_options.AmbiguityS = None,
-    min_interval_s: pusher_options.MinIntervalS = None,
-    skip_unchanged: pusher_options.SkipUnchanged = False,
-    deadline_s: pusher_options.DeadlineS = None,
-    max_pending_devices: pusher_options.MaxPendingDevices = None,
-    base_url: connection.BaseUrl = None,
-    key: connection.Key = None,
-    secret_file: connection.SecretFile = None,
-    login: connection.Login = None,
-    password_file: connection.PasswordFile = None,
-    timeout_s: connection.TimeoutS = connection.DEFAULT_TIMEOUT_S,
-    max_in_flight: connection.MaxInFlight = connection.DEFAULT_MAX_IN_FLIGHT,
-    max_attempts: connection.MaxAttempts = connection.DEFAULT_MAX_ATTEMPTS,
-    insecure_http: connection.InsecureHttp = False,
+    delivery: Delivery,
+    connection: ConcurrentRequests,
 ) -> None:
     """Send what is in an outbox, until told to stop; any number of workers, on any machines, share it.
 
@@ -92,109 +83,138 @@ def worker(
     """
     require_number("--drain-timeout", drain_timeout_s, 0)
     require_number("--lease", lease_s, 1)
-    settings = WorkerSettings(
-        outbox=outbox_url(outbox),
-        client=connection.Connection(
-            base_url=base_url,
-            key=key,
-            secret_file=secret_file,
-            login=login,
-            password_file=password_file,
-            timeout_s=timeout_s,
-            max_in_flight=max_in_flight,
-            max_attempts=max_attempts,
-            insecure_http=insecure_http,
-        ).resolve(),
+    if lease_s < _LEASE_PER_TIMEOUT * connection.timeout_s:
+        raise CommandError(
+            f"--lease must be at least {_LEASE_PER_TIMEOUT} times --timeout ({connection.timeout_s:g} s)"
+        )
+    work = Work(
+        outbox_url(outbox),
         lease_s=lease_s,
-        pusher=pusher_options.pusher_arguments(
-            skip_unchanged=skip_unchanged,
-            consistency=consistency,
-            ambiguity_s=ambiguity_s,
-            min_interval_s=min_interval_s,
-            deadline_s=deadline_s,
-            max_pending_devices=max_pending_devices,
-        ),
         drain_timeout_s=drain_timeout_s,
+        delivery=delivery.arguments(),
+        state_every_s=state_every_s,
     )
-    shift = _Shift(settings, processes, state_every_s)
-    exit_code = asyncio.run(shift.run())
-    if as_json:
-        say_json(shift.to_json(exit_code))
-    else:
-        shift.report()
+    client = connection.make_client(hooks=[work.on_event])
+    stats = asyncio.run(work.run(client))
+    exit_code = work.exit_code(stats)
+    work.report(stats, exit_code, as_json=as_json)
     raise typer.Exit(exit_code)
 
 
-class _Shift:
-    """One run of the command."""
+class Work:
+    """One run of the worker: a pusher that delivers what is in an outbox, until a signal ends it.
 
-    def __init__(self, settings: WorkerSettings, processes: int, state_every_s: float) -> None:
-        self._settings = settings
+    Args:
+        outbox: The URL of the outbox; it may hold a password.
+        lease_s: Seconds after which other workers take over what this one has claimed if it dies.
+        drain_timeout_s: Seconds to finish what is under way after a signal.
+        delivery: The other arguments of ``PrintOSClient.status_pusher``.
+        state_every_s: Seconds between lines of state; 0 for none.
+    """
+
+    def __init__(
+        self,
+        outbox: str,
+        *,
+        lease_s: float,
+        drain_timeout_s: float,
+        delivery: Mapping[str, Any],
+        state_every_s: float = 0.0,
+    ) -> None:
+        self._outbox = SqlOutbox(outbox, lease_s=lease_s)
+        self._drain_timeout_s = drain_timeout_s
+        self._delivery = delivery
         self._state_every_s = state_every_s
+        self._signals = StopSignals(grace_s=drain_timeout_s + _MARGIN_S)
         self._started_s = time.perf_counter()
-        parts = settings.parts(processes)
-        self._crew = Crew(parts) if len(parts) > 1 else None
-        self._work: Work | Crew = self._crew or Work(settings)
-        self._signals = StopSignals(grace_s=settings.drain_timeout_s + _MARGIN_S)
+        self._retries = 0
 
-    async def run(self) -> int:
-        """Work until told to stop; gives the exit code."""
+    def on_event(self, event: Event) -> None:
+        """Count retries and report outages; a hook of the client."""
+        if isinstance(event, RetryScheduled):
+            self._retries += 1
+        elif isinstance(event, CircuitChanged):
+            complain_of_circuit(event)
+
+    async def run(self, client: PrintOSClient) -> PusherStats:
+        """Deliver until a signal, finish what is under way, close the client, and return its last state.
+
+        What is not finished within ``drain_timeout_s`` goes back to the outbox; a second signal gives it back at once.
+
+        Raises:
+            ConfigurationError: A setting is out of range.
+            OutboxError: The outbox cannot be used.
+        """
         signals, line = self._signals, PusherLine()
-
-        def describe() -> str:
-            state = self._work.state()
-            stopping = " · stopping" if signals.received is not None else ""
-            return line.describe(state.stats, retries=state.retries) + stopping
-
         with signals:
-            if self._crew is not None:
-                await self._check()
-            async with (
-                live_progress("Working", total=None, sample=lambda: (0, describe()), has_bar=False),
-                state_lines(describe, every_s=self._state_every_s),
-            ):
-                await signals.run_until_giving_up(self._work.run(signals.stopping))
-        return self._exit_code()
+            async with client:
+                pusher = client.status_pusher(outbox=self._outbox, **self._delivery)
 
-    def to_json(self, exit_code: int) -> dict[str, Any]:
-        """Give the account for machines."""
-        state = self._work.state()
-        stats = state.stats
-        received = self._signals.received
-        return {
-            "sent": stats.sent,
-            "superseded": stats.superseded,
-            "failed": stats.failed,
-            "unfinished": stats.pending,
-            "retries": state.retries,
-            "restarts": 0 if self._crew is None else self._crew.restarts,
-            "elapsedS": round(time.perf_counter() - self._started_s, 6),
-            "stoppedBy": None if received is None else received.name,
-            "exitCode": exit_code,
-        }
+                def describe() -> str:
+                    stopping = " · stopping" if signals.received is not None else ""
+                    return line.describe(pusher.stats(), retries=self._retries) + stopping
 
-    def report(self) -> None:
-        """Say what was done."""
-        state = self._work.state()
-        stats = state.stats
-        say(
-            f"{stats.sent:,} sent, {stats.superseded:,} replaced by newer ones, {stats.failed:,} failed in "
-            f"{time.perf_counter() - self._started_s:.0f} s ({state.retries:,} retries)"
-        )
+                async with (
+                    live_progress("Working", total=None, sample=lambda: (0, describe()), has_bar=False),
+                    state_lines(describe, every_s=self._state_every_s),
+                ):
+                    await signals.run_until_giving_up(self.deliver(pusher))
+        return pusher.stats()
 
-    async def _check(self) -> None:
-        # What is wrong with the settings is said once, and not by each process again and again.
-        settings = self._settings
-        async with settings.client.make_client() as client:
-            # Not opened: it would claim what it then has to give back.
-            await settings.make_pusher(client).aclose()
-            async with opened_outbox(settings.outbox, client.account):
-                pass
-
-    def _exit_code(self) -> int:
-        signals, unfinished = self._signals, self._work.state().stats.pending
+    def exit_code(self, stats: PusherStats) -> int:
+        """Return the exit code, and report on standard error what failed or was not finished."""
+        signals = self._signals
         if signals.received is not None and signals.is_repeated:
             return exit_code_of_signal(signals.received)
-        if unfinished:
-            complain(f"{unfinished:,} statuses were not finished in time; they wait in the outbox")
-        return EXIT_FAILED if unfinished or (self._crew is not None and self._crew.lost) else EXIT_OK
+        if stats.failed:
+            complain(
+                f"{count_statuses(stats.failed)} failed; printos outbox failed lists what was given up, "
+                "printos outbox requeue sends it again"
+            )
+        if not stats.pending:
+            return EXIT_OK
+        was, waits = ("was", "it waits") if stats.pending == 1 else ("were", "they wait")
+        complain(f"{count_statuses(stats.pending)} {was} not finished in time; {waits} in the outbox")
+        return EXIT_FAILED
+
+    def report(self, stats: PusherStats, exit_code: int, *, as_json: bool) -> None:
+        """Write what was done to standard output."""
+        received = self._signals.received
+        elapsed_s = time.perf_counter() - self._started_s
+        if as_json:
+            say_json(
+                {
+                    "sent": stats.sent,
+                    "superseded": stats.superseded,
+                    "failed": stats.failed,
+                    "unfinished": stats.pending,
+                    "retries": self._retries,
+                    "elapsedS": round(elapsed_s, 6),
+                    "stoppedBy": None if received is None else received.name,
+                    "exitCode": exit_code,
+                }
+            )
+            return
+        say(
+            f"{stats.sent:,} sent, {stats.superseded:,} replaced by newer ones, {stats.failed:,} failed in "
+            f"{elapsed_s:.0f} s ({self._retries:,} retries)"
+        )
+
+    async def deliver(self, pusher: StatusPusher) -> None:
+        """Deliver with one pusher until a signal comes or the pusher fails, then drain and close it."""
+        async with pusher:
+            with LibraryWarnings(except_for="CircuitChanged"):
+                await _wait_for_first(self._signals.stopping.wait(), pusher.wait_ended())
+                await pusher.drain(self._drain_timeout_s)
+
+
+async def _wait_for_first(*waits: Coroutine[Any, Any, object]) -> None:
+    """Wait until one of them ends, and raise what it raised."""
+    tasks = {asyncio.create_task(wait) for wait in waits}
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+    for task in done:
+        task.result()

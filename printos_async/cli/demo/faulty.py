@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 
 from printos_async._events import AttemptFinished, CircuitChanged, StatusFailed, StatusReasserted, StatusSent
 from printos_async.cli.terminal.output import complain
-from printos_async.cli.terminal.progress import live_progress
-from printos_async.cli.terminal.pusher_line import PusherLine
+from printos_async.cli.terminal.progress import PusherLine, live_progress
 from printos_async.sandbox import Faults
 
 from .report import EngineReport

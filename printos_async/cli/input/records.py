@@ -84,7 +84,7 @@ class JsonLines:
         try:
             record = self._decode(text)
         except json.JSONDecodeError as error:
-            problem = f"is no JSON: {error.msg} at character {error.pos + 1}"
+            problem = f"is not valid JSON: {error.msg} at character {error.pos + 1}"
         except RecursionError:
             problem = "is nested too deeply"
         except BadLineError:
@@ -257,7 +257,7 @@ def _cells(text: str) -> list[str]:
     try:
         [cells] = csv.reader([text], strict=True)
     except csv.Error as error:
-        raise BadLineError(f"is no CSV: {error}") from error
+        raise BadLineError(f"is not valid CSV: {error}") from error
     return [cell.strip() for cell in cells]
 
 
@@ -275,4 +275,4 @@ def _value(column: Column, cell: str) -> str | int | float:
 
 
 def _no_constant(name: str) -> Any:
-    raise BadLineError(f"holds {name}, which is no JSON")
+    raise BadLineError(f"holds {name}, which is not valid JSON")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from printos_async._models import DeviceStatusUpdate
 from printos_async.cli.terminal.output import CommandError, complain
 
-from .records import BadLineError, Format, line_of, make_parser, status_of
+from .records import BadLineError, Format, make_parser, status_of
 from .source import STANDARD_INPUT, LineReader
 
 if TYPE_CHECKING:
@@ -61,7 +61,6 @@ class StatusLines:
         self._stop = stop
         self._bad_lines_file = bad_lines_file
         self._batch: deque[Line] = deque()
-        self._last_data = b""
         self._kept_header = b""
         self.statuses = 0
         self.bad_lines = 0
@@ -81,10 +80,6 @@ class StatusLines:
                     if push is not None:
                         yield push
 
-    def as_json(self, push: StatusPush) -> bytes:
-        """Give the status that was handed out last as JSON, without a line end: as it was read, if it was JSON."""
-        return self._last_data if self._format == "jsonl" else line_of(push).rstrip()
-
     def left_over(self) -> list[StatusPush]:
         """Give the statuses that were read from a pipe and not handed out, because of being asked to stop.
 
@@ -98,7 +93,7 @@ class StatusLines:
         return pushes
 
     def _take(self, line: Line) -> StatusPush | None:
-        self.last_line, self._last_data = line.number, line.data
+        self.last_line = line.number
         if line.number == 1:
             self._parser = make_parser(
                 self._format, DeviceStatusUpdate

@@ -1,123 +1,99 @@
-"""Where PrintOS is and who calls: from options, then from the environment."""
+"""Connection options: the server and the credentials, from options and then from the environment."""
 
 import os
+import re
 import shlex
 import stat
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from attrs import frozen
 
 from printos_async._client import PrintOSClient
-from printos_async._config import PRODUCTION_URL
+from printos_async._config import PRODUCTION_URL, auth_from_env, parse_base_url
+from printos_async._errors import ConfigurationError
 from printos_async._events import Hook
+from printos_async._execution.concurrency import ConcurrencyLimit
+from printos_async._execution.retry import RetryPolicy
 from printos_async.cli.terminal.output import CommandError, complain
-
-from .client import ClientSettings
 
 _MAX_SECRET_BYTES = 64 * 1024
 _PANEL = "Connection"
+_WHERE = "--base-url or PRINTOS_BASE_URL"
+_USERINFO = re.compile(r"\s*[^/?#]*//[^/?#]*@")
 
-BaseUrl = Annotated[
-    str | None,
-    typer.Option(
-        help=f"Where PrintOS is; else PRINTOS_BASE_URL, else {PRODUCTION_URL}.",
-        rich_help_panel=_PANEL,
-        show_default=False,
-    ),
-]
-Key = Annotated[
-    str | None,
-    typer.Option(
-        help="Device key; else PRINTOS_KEY. Its secret: PRINTOS_SECRET, --secret-file or a prompt.",
-        rich_help_panel=_PANEL,
-        show_default=False,
-    ),
-]
-SecretFile = Annotated[
-    Path | None,
-    typer.Option(
-        help="File that holds the key's secret.",
-        rich_help_panel=_PANEL,
-        show_default=False,
-    ),
-]
-Login = Annotated[
-    str | None,
-    typer.Option(
-        help="Device login; else PRINTOS_LOGIN. Its password: PRINTOS_PASSWORD, --password-file or a prompt.",
-        rich_help_panel=_PANEL,
-        show_default=False,
-    ),
-]
-PasswordFile = Annotated[
-    Path | None,
-    typer.Option(
-        help="File that holds the login's password.",
-        rich_help_panel=_PANEL,
-        show_default=False,
-    ),
-]
-TimeoutS = Annotated[
-    float, typer.Option("--timeout", min=0.001, help="Seconds for each request.", rich_help_panel=_PANEL)
-]
-MaxInFlight = Annotated[int, typer.Option(min=1, help="Requests in flight at once.", rich_help_panel=_PANEL)]
-MaxAttempts = Annotated[
-    int, typer.Option(min=1, help="Requests for one status at most.", rich_help_panel=_PANEL)
-]
-InsecureHttp = Annotated[
-    bool,
-    typer.Option(
-        "--insecure-http",
-        help="Allow plain HTTP to another machine, which shows everything to the network.",
-        rich_help_panel=_PANEL,
-    ),
-]
 
-DEFAULT_TIMEOUT_S = 10.0
-DEFAULT_MAX_IN_FLIGHT = 64
-DEFAULT_MAX_ATTEMPTS = 5
+def _option(*names: str, help: str, **rest: Any) -> Any:  # noqa: A002  # as Typer calls it
+    return typer.Option(*names, help=help, rich_help_panel=_PANEL, **rest)
 
 
 @frozen(kw_only=True)
 class Connection:
-    """The options of every command that talks to PrintOS."""
+    """The options of every command that needs to know the server and the credentials."""
 
-    base_url: str | None
-    key: str | None
-    secret_file: Path | None
-    login: str | None
-    password_file: Path | None
-    timeout_s: float
-    max_attempts: int
-    insecure_http: bool
-    max_in_flight: int = DEFAULT_MAX_IN_FLIGHT
+    base_url: Annotated[
+        str | None,
+        _option(
+            help=f"Where PrintOS is; else PRINTOS_BASE_URL, else {PRODUCTION_URL}.",
+            show_default=False,
+        ),
+    ] = None
+    key: Annotated[
+        str | None,
+        _option(
+            help="Device key; else PRINTOS_KEY. Its secret: PRINTOS_SECRET, --secret-file or a prompt.",
+            show_default=False,
+        ),
+    ] = None
+    secret_file: Annotated[
+        Path | None, _option(help="File that holds the key's secret.", show_default=False)
+    ] = None
+    login: Annotated[
+        str | None,
+        _option(
+            help="Device login; else PRINTOS_LOGIN. Its password: PRINTOS_PASSWORD, --password-file or a prompt.",
+            show_default=False,
+        ),
+    ] = None
+    password_file: Annotated[
+        Path | None, _option(help="File that holds the login's password.", show_default=False)
+    ] = None
+    insecure_http: Annotated[
+        bool,
+        _option(
+            "--insecure-http",
+            help="Allow plain HTTP to another machine, which shows everything to the network.",
+        ),
+    ] = False
+
+    # Options of the commands that send requests.
+    timeout_s = 10.0
+    max_attempts = 5
+    max_in_flight = 64
 
     def make_client(self, *, hooks: Iterable[Hook] = ()) -> PrintOSClient:
-        """Make a client from these options and the environment; may ask for the secret on the terminal.
+        """Return a client made from these options and the environment; may prompt for the secret.
+
+        Call it outside of the event loop, which the prompt would block.
 
         Raises:
-            ConfigurationError: A setting is missing, contradictory or unsafe.
-            CommandError: A file cannot be read.
+            ConfigurationError: A setting is missing, contradictory or out of range.
+            CommandError: A file cannot be read, options contradict each other, or the base URL is unsafe.
         """
-        return self.resolve().make_client(hooks=hooks)
-
-    def resolve(self) -> ClientSettings:
-        """Give what these options and the environment say; may ask for the secret on the terminal.
-
-        Raises:
-            CommandError: A file cannot be read, or options contradict each other.
-        """
-        return ClientSettings(
-            base_url=self.base_url or os.environ.get("PRINTOS_BASE_URL") or PRODUCTION_URL,
-            credentials=self._credentials(os.environ),
+        base_url = self.base_url or os.environ.get("PRINTOS_BASE_URL") or PRODUCTION_URL
+        auth = auth_from_env(self._credentials(os.environ))
+        _check_base_url(base_url, allow_insecure_http=self.insecure_http)
+        return PrintOSClient(
+            base_url,
+            auth=auth,
             timeout_s=self.timeout_s,
-            max_in_flight=self.max_in_flight,
-            max_attempts=self.max_attempts,
-            insecure_http=self.insecure_http,
+            limit=ConcurrencyLimit(maximum=self.max_in_flight, initial=self.max_in_flight),
+            retry=RetryPolicy(max_attempts=self.max_attempts),
+            hooks=hooks,
+            allow_insecure_http=self.insecure_http,
         )
 
     def _credentials(self, env: Mapping[str, str]) -> dict[str, str]:
@@ -140,6 +116,53 @@ class Connection:
                 if name in found and secret not in found:
                     found[secret] = typer.prompt(f"{secret} for {found[name]}", hide_input=True, err=True)
         return found
+
+
+@frozen(kw_only=True)
+class Requests(Connection):
+    """The options of every command that sends requests."""
+
+    timeout_s: Annotated[float, _option("--timeout", min=0.001, help="Seconds for each request.")] = (
+        Connection.timeout_s
+    )
+    max_attempts: Annotated[int, _option(min=1, help="Requests for one status at most.")] = (
+        Connection.max_attempts
+    )
+
+
+@frozen(kw_only=True)
+class ConcurrentRequests(Requests):
+    """The options of every command that sends many requests at once."""
+
+    max_in_flight: Annotated[int, _option(min=1, help="Requests in flight at once.")] = (
+        Connection.max_in_flight
+    )
+
+
+def _check_base_url(base_url: str, *, allow_insecure_http: bool) -> None:
+    # Before the library, whose errors name the arguments of a constructor instead of options.
+    if _USERINFO.match(base_url):
+        raise CommandError(
+            f"the base URL ({_WHERE}) must not hold credentials; give them as --key with PRINTOS_SECRET"
+        )
+    try:
+        parse_base_url(base_url, allow_insecure_http=True)
+    except ConfigurationError as error:
+        raise CommandError(f"the base URL ({_WHERE}) cannot be used: {error}") from error
+    if not allow_insecure_http and is_insecure(base_url):
+        raise CommandError(
+            f"the base URL ({_WHERE}) would send credentials and statuses in clear text; use https, "
+            "or add --insecure-http where the network itself is trusted"
+        )
+
+
+def is_insecure(base_url: str) -> bool:
+    """Return whether a valid base URL means plain HTTP to another machine, which clients refuse by default."""
+    try:
+        parse_base_url(base_url, allow_insecure_http=False)
+    except ConfigurationError:
+        return True
+    return False
 
 
 def read_secret(path: Path) -> str:

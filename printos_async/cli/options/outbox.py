@@ -1,14 +1,20 @@
-"""Where the outbox is: from an option, or from the environment."""
+"""Outbox options: its URL, from an option or from the environment."""
 
+import asyncio
 import os
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
-from typing import Annotated
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing
+from typing import Annotated, TypeVar
 
 import typer
+from attrs import frozen
 
 from printos_async.cli.terminal.output import CommandError
 from printos_async.outbox import SqlOutbox
+
+from .connection import Connection
+
+T = TypeVar("T")
 
 OutboxUrl = Annotated[
     str | None,
@@ -22,10 +28,10 @@ OutboxUrl = Annotated[
 
 
 def outbox_url(given: str | None) -> str:
-    """Give the outbox's URL, which may hold a password: it is never to be shown.
+    """Return the outbox's URL. It may hold a password, so never show it.
 
     Raises:
-        CommandError: Neither option nor environment says it.
+        CommandError: Neither the option nor the environment variable is set.
     """
     url = given or os.environ.get("PRINTOS_OUTBOX")
     if not url:
@@ -35,17 +41,25 @@ def outbox_url(given: str | None) -> str:
     return url
 
 
-@asynccontextmanager
-async def opened_outbox(url: str, account: str) -> AsyncGenerator[SqlOutbox, None]:
-    """Give the outbox, open for one account, and close it at the end.
+@frozen(kw_only=True)
+class OutboxAccess(Connection):
+    """The options of the commands that look into an outbox."""
 
-    Raises:
-        ConfigurationError: The URL is of another kind, or what it needs is not installed.
-        OutboxError: It cannot be opened.
-    """
-    outbox = SqlOutbox(url)
-    try:
-        await outbox.open(account)
-        yield outbox
-    finally:
-        await outbox.aclose()
+    outbox: OutboxUrl = None
+
+    def run(self, use: Callable[[SqlOutbox], Awaitable[T]]) -> T:
+        """Return what ``use`` returns of the outbox, opened for the base URL and the credentials.
+
+        Raises:
+            ConfigurationError: The URL is of another kind, or what it needs is not installed.
+            OutboxError: It cannot be opened.
+        """
+        outbox = SqlOutbox(outbox_url(self.outbox))
+        client = self.make_client()  # outside of the event loop: it may prompt for a secret
+
+        async def run() -> T:
+            async with client, aclosing(outbox):
+                await outbox.open(client.account)
+                return await use(outbox)
+
+        return asyncio.run(run())

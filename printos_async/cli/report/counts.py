@@ -16,16 +16,16 @@ from printos_async._events import (
     StatusSuperseded,
 )
 from printos_async.cli.input.records import line_of
-from printos_async.cli.terminal.output import complain
+from printos_async.cli.terminal.output import complain, count_statuses
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Mapping
+    from pathlib import Path
 
     from printos_async._events import Event
     from printos_async._models import PushResult, StatusPush
 
-    from .failures_file import FailuresFile
+    from .files import FailuresFile
 
 MAX_FAILURES_SHOWN = 10
 _MAX_FAILURES_KEPT = 100
@@ -50,18 +50,13 @@ class Failure:
         }
 
     @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Self:
-        """Read what ``to_json`` gave."""
-        return cls(value["deviceId"], value["error"], value["message"], value["attempts"])
-
-    @classmethod
     def of(cls, result: PushResult) -> Self:
         """Give what a failed result says."""
         error = result.error
         return cls(result.device_id, type(error).__name__, str(error), result.attempts)
 
 
-class Tally:
+class Counts:
     """Counts results, keeps what was not sent, and knows what is still open.
 
     Args:
@@ -105,10 +100,6 @@ class Tally:
     def open_devices(self) -> int:
         """Devices with a status that is not settled."""
         return len(self._open)
-
-    def open_device_ids(self) -> list[str]:
-        """Give the devices with a status that is not settled."""
-        return list(self._open)
 
     def on_event(self, event: Event) -> None:
         """Count retries; a hook."""
@@ -192,18 +183,23 @@ class Tally:
             "failures": [failure.to_json() for failure in self.shown],
         }
 
+    @property
+    def failures_path(self) -> Path | None:
+        """The file that keeps what was not sent, if there is one."""
+        return None if self._failures is None else self._failures.path
+
     def complain_of_failures(self) -> None:
         """Count the failures on standard error, and say what to do next."""
         if not self.failed:
             return
         kinds = ", ".join(f"{count:,} {name}" for name, count in self.errors.most_common())
-        text = f"{self.failed:,} {'status' if self.failed == 1 else 'statuses'} failed ({kinds})"
-        if self.failed > MAX_FAILURES_SHOWN:
+        text = f"{count_statuses(self.failed)} failed ({kinds})"
+        if self._names_failures and self.failed > MAX_FAILURES_SHOWN:
             text += f", the first {MAX_FAILURES_SHOWN} are named above"
         if self._failures is None:
             text += "; add --failures FILE to keep what fails in lines that can be pushed again"
         elif self.problem is None and self._failures.is_regular:
-            text += "; push the file of --failures to send what it keeps again"
+            text += f"; printos push {self._failures.path} sends again what it keeps"
         complain(text)
 
     def _settle(self, device_id: str) -> StatusPush | None:

@@ -6,7 +6,7 @@ import logging
 import time
 from typing import TYPE_CHECKING, Self
 
-from .output import complain
+from .output import complain, counted
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -55,7 +55,7 @@ class LibraryWarnings(logging.Handler):
 
     def _say_what_was_left_out(self) -> None:
         if self._lines > _LINES_AT_ONCE:
-            complain(f"and {self._lines - _LINES_AT_ONCE:,} more warnings like these")
+            complain(f"and {counted(self._lines - _LINES_AT_ONCE, 'more warning')} like these")
 
 
 def _line(record: logging.LogRecord) -> str:

@@ -12,6 +12,8 @@ from rich.table import Table
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from printos_async._events import CircuitChanged
+
 EXIT_OK = 0
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -43,22 +45,51 @@ def complain(message: object) -> None:
     print(f"printos: {printable(message)}", file=sys.stderr)  # noqa: T201
 
 
+def complain_of_circuit(event: CircuitChanged) -> None:
+    """Report on standard error that the server is down, or back."""
+    complain(
+        "the server seems down; it is asked once a second until it answers"
+        if event.circuit == "open"
+        else "the server is back"
+    )
+
+
+def counted(count: int, noun: str, plural: str = "") -> str:
+    """Return a count with its noun, such as "1 line" and "2 lines".
+
+    Args:
+        count: How many.
+        noun: The noun for one of them.
+        plural: The noun for any other number; by default with an ``s``.
+    """
+    return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
+
+
+def count_statuses(count: int) -> str:
+    """Return a number of statuses, such as "1 status" and "2 statuses"."""
+    return counted(count, "status", "statuses")
+
+
+def unreadable(lines: int) -> str:
+    """Return how many lines could not be read."""
+    return f"{counted(lines, 'line')} could not be read"
+
+
 def say(line: object = "") -> None:
-    """Say something for people on standard output."""
-    print(line)  # noqa: T201
+    """Write a line for people to standard output."""
+    print(line, flush=True)  # noqa: T201  # what reads a pipe of a command that runs on gets it at once
 
 
 def say_json(value: dict[str, Any]) -> None:
     """Write the one JSON object that machines get."""
-    print(json.dumps(value, allow_nan=False))  # noqa: T201
+    print(json.dumps(value, allow_nan=False), flush=True)  # noqa: T201
 
 
 def say_rows(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Show a table on a terminal, and tab-separated lines to whatever else reads standard output."""
     texts = [[printable("" if cell is None else cell) for cell in row] for row in rows]
     if not sys.stdout.isatty():
-        for row in [list(columns), *texts]:
-            say("\t".join(row))
+        sys.stdout.writelines("\t".join(row) + "\n" for row in [list(columns), *texts])
         return
     table = Table(*columns, box=None, pad_edge=False, header_style="bold")
     for row in texts:
