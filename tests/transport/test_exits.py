@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
     from .conftest import Tls
 
-RUNS = 10
+RUNS = 10 if os.environ.get("PRINTOS_LONG_TESTS") else 4
 SCRIPT = """
 import asyncio, ssl, sys
 from printos_async import DeviceStatusUpdate, HmacAuth, PrintOSClient, PrintOSError
