@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger("printos_async.outbox")
 
 _ERROR: ColumnElement[str] = literal_column(
-    "'damaged: a value that the outbox gave back is none that it was given'", Text
+    "'damaged: the row had a value of a wrong type or out of range'", Text
 )
 _IS_UNSOUND = is_sound().is_not(true())
 _HAS_NO_LEASE = (worker.c.account == TENANT) & is_time(worker.c.lease_until).is_not(true())
@@ -101,7 +101,7 @@ class Repair:
         repaired = await self._database.rows(self._rows, self._parameters)
         if repaired:
             _log.warning(
-                "%(rows)d rows of the outbox are damaged, and became dead letters",
+                "%(rows)d damaged rows of the outbox became dead letters",
                 {"rows": len(repaired)},
                 extra={"event": "OutboxRowsDamaged", "rows": len(repaired)},
             )

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 _MAX_REPAIRS = 3
 _IS_SOUND = itemgetter(-1)
-_DAMAGED = "damaged: the bytes that the outbox gave back are not those that it was given"
+_DAMAGED = "damaged: the stored status does not match its checksum"
 # Where calls fail again and again, reading all rows takes 1/31 of the time at most.
 _PAUSE_PER_SCAN = 30
 
@@ -230,7 +230,7 @@ class Session:
             if all(map(_IS_SOUND, rows)):
                 return rows
             await self.repair.run()
-        raise OutboxError("the outbox's rows are damaged again and again")
+        raise OutboxError(f"rows of the outbox are still damaged after {_MAX_REPAIRS} repairs")
 
 
 def _waiting(rows: Iterable[Row[Any]]) -> list[Row[Any]]:

@@ -167,7 +167,7 @@ class Spool:
         self._file = None
         what = SetAside(path=str(self.path), kept_as=str(kept_as), reason=reason)
         _log.warning(
-            "%(reason)s: kept as %(kept_as)s, and a new one is begun",
+            "%(reason)s: renamed to %(kept_as)s, and replaced by a new file",
             {"reason": reason, "kept_as": what.kept_as},
             extra={"event": "OutboxSetAside", "outbox": what.path, "kept_as": what.kept_as, "reason": reason},
         )
