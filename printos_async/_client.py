@@ -409,7 +409,7 @@ class PrintOSClient:
         """Fingerprint of base URL and credentials, to which an outbox binds what it keeps; 32 hexadecimal digits.
 
         Raises:
-            ConfigurationError: The authentication does not are the credentials.
+            ConfigurationError: The authentication has no ``account``.
         """
         return account_of(self._base_url, self._auth)
 
