@@ -111,7 +111,10 @@ class Executor:
                 if recovered is not None:
                     return recovered
             if delay_s is None or not self.budget.take(now_s=asyncio.get_running_loop().time()):
-                raise failure
+                try:
+                    raise failure
+                finally:
+                    del failure  # its traceback holds this frame: without this it is a reference cycle
             if recover is None:
                 await asyncio.sleep(delay_s)
 
