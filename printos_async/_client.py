@@ -190,12 +190,12 @@ class PrintOSClient:
         of the same model and serial number. Where the error's ``may_have_arrived`` is true, look for the serial
         number in ``list_devices()`` first; ``provision_devices`` does so by itself.
 
+        A value that is left out, or ``UNSET``, is not sent. None is refused.
+
         Args:
             model: The device's model, such as ``Indigo 12000``.
             serial_number: Its serial number.
             location: Where it stands; any text.
-
-        A value that is left out, or ``UNSET``, is not sent. None is refused.
 
         Raises:
             InvalidProvisionRequestError: A value cannot be sent. Nothing was.
@@ -409,7 +409,7 @@ class PrintOSClient:
         """Fingerprint of base URL and credentials, to which an outbox binds what it keeps; 32 hexadecimal digits.
 
         Raises:
-            ConfigurationError: The authentication does not are the credentials.
+            ConfigurationError: The authentication has no ``account``.
         """
         return account_of(self._base_url, self._auth)
 

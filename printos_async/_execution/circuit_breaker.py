@@ -6,7 +6,7 @@ Pure: no clock of its own, no I/O.
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Literal, Protocol
 
 # Failures in a row, and the seconds over which nothing else came, that open the circuit. A host that fails 85 % of
 # its requests at random passes the first once in 70 million requests; by the number alone 10 in a row would be every
@@ -26,6 +26,26 @@ MAX_HOLD_S = 3600.0
 _LONG_PAUSE_PROBE_INTERVAL_S = 60.0
 
 Circuit = Literal["closed", "open"]
+
+
+class CircuitWatcher(Protocol):
+    """Receives a notice when the circuit breaker or an overdue request changes what may be sent."""
+
+    def circuit_opened(self) -> None:
+        """Note that only probes are sent from now on."""
+        ...
+
+    def has_waiting(self) -> bool:
+        """Return whether something waits to be sent."""
+        ...
+
+    def more_admitted(self) -> None:
+        """Note that requests may be admitted that were not before."""
+        ...
+
+    def permit_freed(self) -> None:
+        """Send one more request if one is ready."""
+        ...
 
 
 class HostHealth:

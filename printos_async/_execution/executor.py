@@ -6,7 +6,7 @@ import asyncio
 import math
 import random
 import time
-from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from printos_async._api.body import DecodeError
 from printos_async._api.errors import decode_error, pause_error
@@ -34,28 +34,9 @@ if TYPE_CHECKING:
 
     from .adaptive_limit import Reason
     from .attempt import AttemptRunner
+    from .circuit_breaker import CircuitWatcher
 
 T = TypeVar("T")
-
-
-class CircuitWatcher(Protocol):
-    """Receives a notice when the circuit breaker or an overdue request changes what may be sent."""
-
-    def circuit_opened(self) -> None:
-        """Note that only probes are sent from now on."""
-        ...
-
-    def has_waiting(self) -> bool:
-        """Return whether something waits to be sent."""
-        ...
-
-    def more_admitted(self) -> None:
-        """Note that requests may be admitted that were not before."""
-        ...
-
-    def permit_freed(self) -> None:
-        """Send one more request if one is ready."""
-        ...
 
 
 class Executor:
@@ -130,7 +111,10 @@ class Executor:
                 if recovered is not None:
                     return recovered
             if delay_s is None or not self.budget.take(now_s=asyncio.get_running_loop().time()):
-                raise failure
+                try:
+                    raise failure
+                finally:
+                    del failure  # its traceback holds this frame: without this it is a reference cycle
             if recover is None:
                 await asyncio.sleep(delay_s)
 
