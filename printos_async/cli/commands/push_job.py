@@ -121,7 +121,8 @@ class PushJob:
         lines = self._lines
 
         def sample() -> tuple[float, str]:
-            return lines.bytes_read, f"{count_statuses(lines.statuses)} · {unreadable(lines.bad_lines)}"
+            bad = f" · {unreadable(lines.bad_lines)}" if lines.bad_lines else ""
+            return lines.bytes_read, f"{count_statuses(lines.statuses)}{bad}"
 
         async with live_progress("Checking", total=self._source.size_bytes, sample=sample):
             try:

@@ -23,6 +23,7 @@ from printos_async.cli.terminal.output import (
     complain,
     complain_of_circuit,
     count_statuses,
+    counted,
     exit_code_of_signal,
     write_json,
     write_line,
@@ -197,7 +198,7 @@ class Work:
             return
         write_line(
             f"{stats.sent:,} sent, {stats.superseded:,} replaced by newer ones, {stats.failed:,} failed in "
-            f"{elapsed_s:.0f} s ({self._retries:,} retries)"
+            f"{elapsed_s:.0f} s ({counted(self._retries, 'retry', 'retries')})"
         )
 
     async def deliver(self, pusher: StatusPusher) -> None:

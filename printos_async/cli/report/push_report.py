@@ -96,7 +96,8 @@ class PushReport:
             write_json(self.to_json())
             return
         if not self.sent_anything:
-            write_line(f"{count_statuses(lines.statuses)}, {unreadable(lines.bad_lines)}; nothing sent")
+            bad = f", {unreadable(lines.bad_lines)}" if lines.bad_lines else ""
+            write_line(f"{count_statuses(lines.statuses)}{bad}; nothing sent")
             return
         write_line(self._summary())
 

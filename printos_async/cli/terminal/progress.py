@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
-from .output import complain
+from .output import complain, counted
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
@@ -112,7 +112,7 @@ class PusherLine:
             f"{rate:,.0f}/s",
             f"{stats.in_flight} of {stats.limit} in flight",
             f"{stats.pending:,} pending",
-            f"{retries:,} retries",
+            counted(retries, "retry", "retries"),
         ]
         if stats.failed:
             parts.append(f"{stats.failed:,} failed")
