@@ -16,7 +16,7 @@ __all__ = ["main"]
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run the command and give its exit code: 0 done, 1 something failed, 2 usage or configuration.
+    """Run the command and return its exit code: 0 done, 1 something failed, 2 usage or configuration.
 
     Args:
         args: The arguments, by default those of the process.

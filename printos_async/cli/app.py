@@ -1,4 +1,4 @@
-"""The ``printos`` command: its subcommands, and what their errors look like."""
+"""Application ``printos``: its subcommands and the rendering of their errors."""
 
 import asyncio
 import os
@@ -15,7 +15,7 @@ from printos_async._errors import ConfigurationError, PrintOSError
 from .commands import demo, devices, outbox, push, sandbox, worker
 from .terminal.output import EXIT_FAILED, EXIT_OK, EXIT_USAGE, CommandError, complain, exit_code_of_signal
 
-# Typer keeps click to itself; the base of its public error is the root of all wrong options.
+# Typer does not export its copy of click; the base of this public error is the root of all usage errors.
 _UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 
 app = typer.Typer(
@@ -49,25 +49,25 @@ def _printos(
 ) -> None:
     """Report the status of print devices to HP PrintOS.
 
-    PRINTOS_BASE_URL says where PrintOS is; PRINTOS_KEY with PRINTOS_SECRET, or PRINTOS_LOGIN with
-    PRINTOS_PASSWORD, say who calls. Options go before the environment. A secret is never an option: give it in
-    the environment, in a file, or at the prompt.
+    PRINTOS_BASE_URL is the server; PRINTOS_KEY with PRINTOS_SECRET, or PRINTOS_LOGIN with PRINTOS_PASSWORD,
+    are the credentials. Options take precedence over the environment. No option takes a secret: put it into the
+    environment or a file, or enter it at the prompt.
 
     Exit codes: 0 done, 1 something failed, 2 usage or configuration.
     """
 
 
 def run(args: Sequence[str] | None) -> int:
-    """Run the command and give its exit code; an error is one line on standard error."""
+    """Run the command and return its exit code; an error is one line on standard error."""
     for stream in (sys.stdout, sys.stderr):
-        # A device's name must not end the command because a terminal's encoding lacks a letter.
+        # A device's name must not end the command because the terminal's encoding lacks a letter.
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
     try:
         code = _run(args)
         sys.stdout.flush()
     except BrokenPipeError:
-        # Whoever read standard output has gone; the interpreter would complain when it flushes at exit.
+        # The reader of standard output has gone; the interpreter would complain when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_FAILED
     return code
@@ -90,7 +90,7 @@ def _run(args: Sequence[str] | None) -> int:
 
 
 def _explain(error: Exception) -> int:
-    """Say what went wrong, and give the exit code for it."""
+    """Report an error on standard error and return its exit code."""
     if isinstance(error, CommandError):
         complain(error)
         return error.exit_code

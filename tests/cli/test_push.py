@@ -289,7 +289,7 @@ async def test_an_endless_line_costs_bounded_memory_and_is_one_bad_line(cli: Cli
 @pytest.mark.parametrize(
     ("name", "content", "complaint"),
     [
-        ("s.txt", "", "does not tell its format"),
+        ("s.txt", "", "has no known extension"),
         ("s.csv", "deviceId;status\ndev-1;DS_ON\n", "line 1: the first line must name columns"),
         ("s.jsonl", line("dev-1").encode("utf-16"), "is UTF-16"),
     ],

@@ -75,7 +75,7 @@ def test_csv_columns_may_be_fewer_and_in_any_order_and_empty_cells_are_left_out(
         (b'{"deviceId": "a", "state": "DS_ON"}', "unknown field 'state'; known are status, metrics"),
         (b'{"deviceId": "a", "status": 1}', "status must be a text"),
         (b'{"deviceId": "a", "status": "\\ud800"}', "surrogate"),
-        (b'{"deviceId": "a"}', "says nothing"),
+        (b'{"deviceId": "a"}', "has no field besides deviceId"),
         (b'{"status": "DS_ON"}', "deviceId is missing"),
         (b'{"deviceId": 7, "status": "DS_ON"}', "a device id must be str"),
         (b'{"deviceId": "..", "status": "DS_ON"}', "would change the request's path"),
@@ -102,7 +102,7 @@ def test_a_bad_json_line_is_refused_with_what_is_wrong(line: bytes, complaint: s
         (b"a,DS_ON,,1e999", "metrics.inkLevel must be a finite number"),
         (b'a,"DS_ON,1,', "is not valid CSV"),
         (b",DS_ON,1,1", "deviceId is missing"),
-        (b"a,,,", "says nothing"),
+        (b"a,,,", "has no field besides deviceId"),
         (b"a,\xe9,,", "is not UTF-8"),
     ],
 )

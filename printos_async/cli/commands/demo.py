@@ -1,4 +1,4 @@
-"""``printos demo``: its options, and what it shows."""
+"""``printos demo``: options and output."""
 
 import asyncio
 from typing import Annotated
@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from printos_async.cli.options.groups import AsJson
-from printos_async.cli.terminal.output import EXIT_FAILED, EXIT_OK, complain, say, say_json
+from printos_async.cli.terminal.output import EXIT_FAILED, EXIT_OK, complain, write_json, write_line
 
 from .sandbox import require_sandbox
 
@@ -44,10 +44,10 @@ def demo(
         run = Demo(devices=devices, rounds=rounds, faults=Faults(seed=seed))
     report = asyncio.run(run.run())
     if as_json:
-        say_json(report.to_json())
+        write_json(report.to_json())
     else:
         for line in report.lines():
-            say(line)
+            write_line(line)
     for problem in report.problems:
         complain(problem)
     raise typer.Exit(EXIT_FAILED if report.problems else EXIT_OK)

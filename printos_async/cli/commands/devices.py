@@ -1,4 +1,4 @@
-"""``printos devices``."""
+"""``printos devices``: list devices, or register them."""
 
 import asyncio
 from collections import Counter
@@ -21,8 +21,8 @@ from printos_async.cli.terminal.output import (
     CommandError,
     complain,
     counted,
-    say_json,
-    say_rows,
+    write_json,
+    write_rows,
 )
 
 app = typer.Typer(no_args_is_help=True, help="List devices, or register them.")
@@ -35,7 +35,7 @@ def list_devices(
     as_json: AsJson = False,
     connection: Requests,
 ) -> None:
-    """Show the registered devices: a table on a terminal, else lines with tabs between the values."""
+    """Show the registered devices: a table on a terminal, else tab-separated lines."""
     client = connection.make_client()
 
     async def ask() -> list[PrintDevice]:
@@ -44,11 +44,11 @@ def list_devices(
 
     devices = asyncio.run(ask())
     if as_json:
-        say_json({"devices": [device.to_dict() for device in devices]})
+        write_json({"devices": [device.to_dict() for device in devices]})
         return
     columns = ("id", "model", "serialNumber", "status", "registeredAt")
     rows = (device.to_dict() for device in devices)
-    say_rows(columns, [[row.get(column) for column in columns] for row in rows])
+    write_rows(columns, [[row.get(column) for column in columns] for row in rows])
 
 
 @app.command("provision")
@@ -133,7 +133,7 @@ def _check_identity(
     if identity is None:
         if not replace:
             raise BadLineError(
-                "needs model and serialNumber, by which registered devices are found; "
+                "needs model and serialNumber, which identify registered devices; "
                 "--replace registers a device without them"
             )
     elif identity in first_lines:
@@ -166,7 +166,7 @@ def _report(results: list[ProvisionResult], replaced: int, *, as_json: bool, has
             wanted = result.request.to_dict()
             complain(f"{wanted.get('model')}, {wanted.get('serialNumber')}: {result.error}")
     if as_json:
-        say_json({"results": [_to_json(result) for result in results], "replaced": replaced})
+        write_json({"results": [_to_json(result) for result in results], "replaced": replaced})
         return
     rows = []
     for result in results:
@@ -175,7 +175,7 @@ def _report(results: list[ProvisionResult], replaced: int, *, as_json: bool, has
         rows.append(
             [result.outcome, device.get("id"), *map(wanted.get, ("model", "serialNumber", "location"))]
         )
-    say_rows(("outcome", "id", "model", "serialNumber", "location"), rows)
+    write_rows(("outcome", "id", "model", "serialNumber", "location"), rows)
     if has_summary:
         counts = Counter(result.outcome for result in results)
         anew = f" ({replaced:,} of them replaced)" if replaced else ""

@@ -1,4 +1,4 @@
-"""``printos outbox``: a look into an outbox, and what an operator may do there."""
+"""``printos outbox``: statistics, failed statuses, and their administration."""
 
 import json
 from typing import Annotated, Any
@@ -13,9 +13,9 @@ from printos_async.cli.terminal.output import (
     CommandError,
     complain,
     counted,
-    say,
-    say_json,
-    say_rows,
+    write_json,
+    write_line,
+    write_rows,
 )
 from printos_async.outbox import DeadLetter, SqlOutbox
 
@@ -35,7 +35,7 @@ def stats(
     """Count what is in the outbox."""
     counts = access.run(lambda opened: opened.stats())
     if as_json:
-        say_json(
+        write_json(
             {
                 "devices": counts.devices,
                 "waiting": counts.waiting,
@@ -47,7 +47,7 @@ def stats(
         )
         return
     oldest = "" if counts.oldest_waiting_s is None else f", the oldest for {counts.oldest_waiting_s:,.1f} s"
-    say(
+    write_line(
         f"{counted(counts.devices, 'device')}: {counts.waiting:,} waiting{oldest} ({counts.claimed:,} of them claimed by "
         f"{counted(counts.workers, 'worker')}), {counts.failed:,} failed"
         + ("; printos outbox failed lists them" if counts.failed else "")
@@ -74,13 +74,13 @@ def failed(
     letters = access.run(lambda opened: opened.failed(limit=limit, after=after))
     last = letters[-1].device_id if len(letters) == limit else None
     if as_json:
-        say_json({"failed": [_to_json(letter) for letter in letters], "nextAfter": last})
+        write_json({"failed": [_to_json(letter) for letter in letters], "nextAfter": last})
         return
     if as_lines:
         for letter in letters:
             found = _status_of(letter)
             if isinstance(found, dict):
-                say(json.dumps({"deviceId": letter.device_id, **found}))
+                write_line(json.dumps({"deviceId": letter.device_id, **found}))
             else:
                 complain(f"the status of {letter.device_id} is damaged, and left out")
     else:
@@ -88,7 +88,7 @@ def failed(
             (letter.device_id, letter.attempts, f"{letter.failed_age_s:.0f}", letter.error)
             for letter in letters
         ]
-        say_rows(("device", "attempts", "seconds ago", "error"), rows)
+        write_rows(("device", "attempts", "seconds ago", "error"), rows)
     if last is not None:
         complain(f"there may be more; go on with --after {last}")
 
@@ -104,7 +104,7 @@ def requeue(
     as_json: AsJson = False,
     access: OutboxAccess,
 ) -> None:
-    """Let statuses that were given up be sent again.
+    """Send statuses again that were given up.
 
     Exit codes: 0 requeued, 1 nothing was given up of a device that was named, 2 usage or configuration.
     """
@@ -117,7 +117,7 @@ def requeue(
         if all_devices:
             return await opened.requeue()
         count = 0
-        for device_id in named:  # one by one, for the outbox only says how many there were
+        for device_id in named:  # one by one, for the outbox only returns a number
             requeued = await opened.requeue([device_id])
             count += requeued
             if not requeued:
@@ -152,9 +152,9 @@ def purge(
 
 def _say_count(done: str, count: int, *, as_json: bool) -> None:
     if as_json:
-        say_json({done: count})
+        write_json({done: count})
     else:
-        say(f"{count:,} {done}")
+        write_line(f"{count:,} {done}")
 
 
 def _status_of(letter: DeadLetter) -> Any:

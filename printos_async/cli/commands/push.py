@@ -1,4 +1,4 @@
-"""``printos push``: its options."""
+"""``printos push``: options."""
 
 import asyncio
 import os
@@ -84,14 +84,10 @@ def push(
         name = next(iter(given)).removesuffix("_s").replace("_", "-")
         raise CommandError(f"--{name} needs --follow")
     if follow and (strict or dry_run):
-        raise CommandError(
-            f"--follow never comes to an end; leave {'--strict' if strict else '--dry-run'} out"
-        )
+        raise CommandError(f"--follow does not end; leave {'--strict' if strict else '--dry-run'} out")
     spool_url = outbox_url(outbox) if outbox is not None or spool else None
     if spool_url is not None and given:
-        raise CommandError(
-            "what is put into an outbox is sent by printos worker; give it the options of delivery"
-        )
+        raise CommandError("printos worker sends what is put into an outbox; give it the options of delivery")
     chosen_format = format_of(file, file_format)
     with ExitStack() as stack:
         is_followed = follow and file != STANDARD_INPUT

@@ -1,4 +1,4 @@
-"""``printos push``: the work, and the account of it."""
+"""``printos push``: one run of the command, from the source to the report."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ class PushJob:
     """Pushes the statuses of a source.
 
     Args:
-        source: The open file.
-        file_format: How its lines are written.
+        source: The open source.
+        file_format: The format of its lines.
         strict: Send nothing if a line is bad.
-        failures: Where statuses that were not sent are kept.
-        bad_lines_file: Where bad lines are kept.
+        failures: Keeps statuses that were not sent.
+        bad_lines_file: Keeps bad lines.
         delivery: Arguments of ``PrintOSClient.status_pusher`` for a source that is followed; None to push in bulk.
         drain_timeout_s: Seconds to send what was read once a followed source ends; None for the default.
-        spool_url: The outbox in which to put the statuses instead of sending them; never shown.
+        spool_url: The outbox that takes the statuses instead of the server; never shown.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class PushJob:
 
     @property
     def hooks(self) -> list[Hook]:
-        """What the client that is used has to call."""
+        """Hooks for the client."""
         return [self._counts.on_event, *([] if self._follow is None else [self._follow.on_event])]
 
     async def check(self) -> PushReport:
@@ -121,7 +121,8 @@ class PushJob:
         lines = self._lines
 
         def sample() -> tuple[float, str]:
-            return lines.bytes_read, f"{count_statuses(lines.statuses)} · {unreadable(lines.bad_lines)}"
+            bad = f" · {unreadable(lines.bad_lines)}" if lines.bad_lines else ""
+            return lines.bytes_read, f"{count_statuses(lines.statuses)}{bad}"
 
         async with live_progress("Checking", total=self._source.size_bytes, sample=sample):
             try:
@@ -144,7 +145,7 @@ class PushJob:
             word = "sent" if self._spool_url is None else "accepted"
             return lines.bytes_read, f"{done:,} {word}{failed} · {rate:,.0f}/s{stopping}"
 
-        # What a pusher gives up is named by its warnings, what fails otherwise by the counts, which counts the rest.
+        # A failure is named once: by the warning of the pusher when following, otherwise by the counts.
         warnings = LibraryWarnings(except_for="StatusFailed" if follow is None else "CircuitChanged")
         async with live_progress(
             "Pushing", total=self._source.size_bytes, sample=sample, has_bar=follow is None
@@ -173,7 +174,7 @@ class PushJob:
             self._on_read_error(error)
 
     def _on_problem(self, problem: str) -> None:
-        # Reading on would only lose more: the last line says from where to go on.
+        # Reading on would only lose more statuses; the report names the last line that was taken.
         self._counts.problem = self._counts.problem or problem
         self._signals.stopping.set()
 

@@ -23,21 +23,21 @@ if TYPE_CHECKING:
     from printos_async._models import StatusPush
     from printos_async.cli.report.counts import Counts
 
-# What is put at the same time shares a commit, and each costs a write to the disk.
+# Statuses that are put at the same time share a commit, and each commit is a write to the disk.
 _AT_ONCE = 1_000
 
 
 class Follow:
-    """Pushes statuses as they come, for as long as they come, and drains.
+    """Pushes statuses as they arrive with a long-lived pusher, and drains at the end.
 
     Args:
         delivery: The arguments of ``PrintOSClient.status_pusher`` that were given.
         drain_timeout_s: Seconds to drain once the statuses end; None for as long as it takes.
-        counts: Where the outcomes are counted, from the client's events.
+        counts: Counts the outcomes, from the client's events.
 
     Attributes:
-        unconfirmed: Devices whose newest status was acknowledged but, after the answer to another one was lost,
-            not sent once more: the other one may have landed on it.
+        unconfirmed: Devices whose newest status was acknowledged, but may have been overwritten by an older one
+            with a lost answer, and was not sent again in time.
     """
 
     def __init__(self, delivery: Mapping[str, Any], *, drain_timeout_s: float | None, counts: Counts) -> None:
@@ -50,13 +50,13 @@ class Follow:
         self.unconfirmed = 0
 
     def on_event(self, event: Event) -> None:
-        """Count outcomes, and say what an operator should know at once; a hook."""
+        """Count outcomes and report outages; a hook of the client."""
         self._counts.on_outcome(event)
         if isinstance(event, CircuitChanged):
             complain_of_circuit(event)
 
     async def run(self, client: PrintOSClient, statuses: AsyncGenerator[StatusPush, None]) -> None:
-        """Push until the statuses end, and drain; cancelling gives up what is not sent."""
+        """Push until the statuses end, then drain; cancellation gives up what is not sent."""
         pusher = self._pusher = client.status_pusher(**self._delivery)
         try:
             async with aclosing(pusher), aclosing(statuses):
@@ -70,7 +70,7 @@ class Follow:
             self.unconfirmed = pusher.stats().active_devices - open_devices
 
     def sample(self) -> str:
-        """Describe this moment in one line."""
+        """Return the current state in one line."""
         if self._pusher is None:
             return ""
         return self._line.describe(self._pusher.stats(), retries=self._counts.retries)
@@ -81,8 +81,8 @@ class Spooling:
 
     Args:
         url: The outbox.
-        counts: Where outcomes are counted.
-        on_problem: Called with a text when the outbox takes no more.
+        counts: Counts the outcomes.
+        on_problem: Called with a message when the outbox accepts no more.
     """
 
     def __init__(self, url: str, counts: Counts, *, on_problem: Callable[[str], None]) -> None:
@@ -95,7 +95,7 @@ class Spooling:
         """Put every status; returns when all of them are durable.
 
         Raises:
-            ConfigurationError: The outbox's URL is no good.
+            ConfigurationError: The outbox's URL is not valid.
             OutboxError: The outbox cannot be opened. Nothing was put.
         """
         async with (
@@ -110,7 +110,7 @@ class Spooling:
     async def _put(self, spooler: Spooler, push: StatusPush) -> None:
         try:
             await spooler.put(push.device_id, push.status)
-        except OutboxError as error:  # what was not put stays open in the account
+        except OutboxError as error:  # the status stays open in the counts
             self._on_problem(str(error))
         except (InvalidDeviceIdError, InvalidStatusError) as error:
             self._counts.on_failed(Failure(push.device_id, type(error).__name__, str(error), 0))

@@ -1,4 +1,4 @@
-"""``printos sandbox``."""
+"""``printos sandbox``: a PrintOS server to try against."""
 
 import asyncio
 import os
@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from printos_async.cli.options.connection import is_insecure
-from printos_async.cli.terminal.output import CommandError, complain, counted, say, say_json
+from printos_async.cli.terminal.output import CommandError, complain, counted, write_json, write_line
 from printos_async.cli.terminal.signals import StopSignals
 
 if TYPE_CHECKING:
     from printos_async.sandbox import Sandbox
 
 _FAULTS = "Faults (shares from 0 to 1 of the requests)"
-_ANY = "sandbox"  # credentials for a sandbox that checks none; a client has to have some
+_ANY = "sandbox"  # for a sandbox that does not check credentials, which a client needs
 
 
 def _share(help: str) -> Any:  # noqa: A002  # as Typer calls it
@@ -133,17 +133,17 @@ async def _serve(server: "Sandbox", exports: dict[str, str], *, as_json: bool) -
                     "network sees statuses and credentials; --host 127.0.0.1 keeps it to this machine"
                 )
             if as_json:
-                say_json({"url": server.url})
+                write_json({"url": server.url})
             else:
-                say(f"PrintOS sandbox at {server.url}; Ctrl-C stops it. In another terminal:")
-                say()
-                say(f"  export PRINTOS_BASE_URL={server.url}")
+                write_line(f"PrintOS sandbox at {server.url}; Ctrl-C stops it. In another terminal:")
+                write_line()
+                write_line(f"  export PRINTOS_BASE_URL={server.url}")
                 for name, value in exports.items():
-                    say(f"  export {name}={value}")
-                say(
+                    write_line(f"  export {name}={value}")
+                write_line(
                     "  printos devices provision --model 'Indigo 12000' --serial-number SN-1 --location 'Hall 3'"
                 )
-                say("  printos devices list")
+                write_line("  printos devices list")
             await signals.stopping.wait()
         finally:
             await server.__aexit__(None, None, None)

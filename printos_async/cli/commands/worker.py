@@ -1,4 +1,4 @@
-"""``printos worker``: its options, and what it shows."""
+"""``printos worker``: options, and one run of the command."""
 
 import asyncio
 import time
@@ -23,19 +23,20 @@ from printos_async.cli.terminal.output import (
     complain,
     complain_of_circuit,
     count_statuses,
+    counted,
     exit_code_of_signal,
-    say,
-    say_json,
+    write_json,
+    write_line,
 )
 from printos_async.cli.terminal.progress import PusherLine, live_progress, state_lines
 from printos_async.cli.terminal.signals import StopSignals
 from printos_async.outbox import SqlOutbox
 
-# Less than the 30 s that Kubernetes waits before it kills, and the 90 s of systemd; Docker has to be told.
+# Less than the 30 s after which Kubernetes kills, and the 90 s of systemd; Docker needs --stop-timeout.
 DEFAULT_DRAIN_TIMEOUT_S = 25.0
-# To give back to the outbox what was not finished, once the time for draining is over.
+# For giving unfinished statuses back to the outbox after draining.
 _MARGIN_S = 2.0
-# What PrintOSClient.status_pusher demands.
+# The minimum that PrintOSClient.status_pusher accepts.
 _LEASE_PER_TIMEOUT = 2
 _LEASE_S = 30.0
 _STATE_EVERY_S = 60.0
@@ -74,11 +75,11 @@ def worker(
 ) -> None:
     """Send what is in an outbox, until told to stop; any number of workers, on any machines, share it.
 
-    SIGTERM or Ctrl-C: nothing more is begun, what is under way is finished for up to `--drain-timeout` seconds,
-    and the rest goes back to the outbox; a second signal ends that at once. What a worker had that has died is
-    taken over when its lease ends.
+    After SIGTERM or Ctrl-C the worker claims nothing more, finishes what is under way for up to `--drain-timeout`
+    seconds, and gives the rest back to the outbox; a second signal ends it at once. When a worker dies, others
+    take over what it had claimed once its lease ends.
 
-    Exit codes: 0 told to stop and everything finished, 1 something was not or the outbox failed, 2 usage or
+    Exit codes: 0 stopped with everything finished, 1 something not finished or the outbox failed, 2 usage or
     configuration, 130 or 143 ended at once by a second Ctrl-C or SIGTERM.
     """
     require_number("--drain-timeout", drain_timeout_s, 0)
@@ -178,11 +179,11 @@ class Work:
         return EXIT_FAILED
 
     def report(self, stats: PusherStats, exit_code: int, *, as_json: bool) -> None:
-        """Write what was done to standard output."""
+        """Write the report to standard output."""
         received = self._signals.received
         elapsed_s = time.perf_counter() - self._started_s
         if as_json:
-            say_json(
+            write_json(
                 {
                     "sent": stats.sent,
                     "superseded": stats.superseded,
@@ -195,9 +196,9 @@ class Work:
                 }
             )
             return
-        say(
+        write_line(
             f"{stats.sent:,} sent, {stats.superseded:,} replaced by newer ones, {stats.failed:,} failed in "
-            f"{elapsed_s:.0f} s ({self._retries:,} retries)"
+            f"{elapsed_s:.0f} s ({counted(self._retries, 'retry', 'retries')})"
         )
 
     async def deliver(self, pusher: StatusPusher) -> None:

@@ -1,1 +1,1 @@
-"""What ``printos demo`` runs, and its report."""
+"""The demonstrations of ``printos demo``, and their report."""

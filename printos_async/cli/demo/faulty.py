@@ -34,7 +34,7 @@ class FaultyDemo(Demo):
     Args:
         devices: How many.
         rounds: How often every device reports.
-        seed: Which requests suffer.
+        seed: Seed of the faults.
     """
 
     def __init__(self, *, devices: int, rounds: int, seed: int) -> None:
@@ -54,7 +54,7 @@ class FaultyDemo(Demo):
         self._closed = asyncio.Event()
 
     def on_event(self, event: Event) -> None:
-        """Count what the pusher does; a hook of the client that is used."""
+        """Count what the pusher does; a hook of the client."""
         super().on_event(event)
         match event:
             case StatusSent():
@@ -97,7 +97,7 @@ class FaultyDemo(Demo):
         await sandbox.wait_for(lambda: not sandbox.pending_late_writes)
 
     async def _push_round(self, pusher: StatusPusher, device_ids: list[str], number: int) -> None:
-        """Push one round, and wait for what becomes of it."""
+        """Push one round and wait for its outcomes."""
 
         async def push(item: StatusPush) -> PushResult:
             return await pusher.push(item.device_id, item.status)
@@ -109,12 +109,12 @@ class FaultyDemo(Demo):
     async def _go_away(
         self, sandbox: Sandbox, pusher: StatusPusher, device_ids: list[str], number: int
     ) -> None:
-        """Push one round while the server fails altogether, until the circuit opens; back, it asks for a pause."""
+        """Push one round while every request fails, until the circuit opens; recovered, the server asks for a pause."""
         sandbox.set_faults(Faults(server_error=1.0))
         async with asyncio.TaskGroup() as group:
             group.create_task(self._push_round(pusher, device_ids, number))
             await _wait(self._opened)
-            sandbox.set_faults(Faults())  # or a probe might fail too, and each costs a second
+            sandbox.set_faults(Faults())  # else a probe might fail too, which costs a second each
             await _wait(self._closed)
             sandbox.set_faults(self._faults)
             sandbox.inject("rate_limited", operation="updateDeviceStatus")
@@ -128,7 +128,7 @@ class FaultyDemo(Demo):
 
 
 async def _wait(event: asyncio.Event) -> None:
-    # What has not come by then does not come; the report says how often it did.
+    # An event that has not come by then is not waited for; the report counts them.
     with suppress(TimeoutError):
         async with asyncio.timeout(_CIRCUIT_AT_MOST_S):
             await event.wait()

@@ -1,4 +1,4 @@
-"""What ``printos demo`` found out."""
+"""Reports of ``printos demo``."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ if TYPE_CHECKING:
 
 @define
 class EngineReport:
-    """What a long-lived pusher had to do.
+    """Measures that a long-lived pusher took against faults.
 
     Attributes:
-        late_writes: Writes that the server applied after it had denied or lost the answer.
+        late_writes: Writes that the server applied after its answer was an error or lost.
         overwritten: Of these, those that landed on a newer status.
-        reasserted: Newest statuses that were sent once more because of that danger.
-        circuit_opened: How often the server was taken for down.
-        limits: Requests allowed in flight: at first, the fewest, the most.
-        limit_changes: How often that was seen to change.
+        reasserted: Newest statuses that were sent again because an older one may have overwritten them.
+        circuit_opened: How often the circuit opened.
+        limits: The concurrency limit: first, lowest, highest.
+        limit_changes: How often it was seen to change.
     """
 
     late_writes: int = 0
@@ -32,7 +32,7 @@ class EngineReport:
     _limit: int = 0
 
     def see_limit(self, limit: int) -> None:
-        """Take note of how many requests are allowed in flight now."""
+        """Record the current concurrency limit."""
         if not self._limit:
             self.limits = (limit, limit, limit)
         elif limit != self._limit:
@@ -42,7 +42,7 @@ class EngineReport:
         self._limit = limit
 
     def to_json(self) -> dict[str, Any]:
-        """Give the account for machines."""
+        """Return the report as JSON values."""
         first, fewest, most = self.limits
         return {
             "lateWrites": self.late_writes,
@@ -53,7 +53,7 @@ class EngineReport:
         }
 
     def rows(self) -> list[tuple[str, str]]:
-        """Give the account for people."""
+        """Return the report as lines for people."""
         first, fewest, most = self.limits
         changes = (
             f", then {fewest:,} to {most:,} in {self.limit_changes:,} changes" if self.limit_changes else ""
@@ -77,22 +77,22 @@ class EngineReport:
 
 @define(kw_only=True)
 class DemoReport:
-    """The account of one demonstration.
+    """The report of one demonstration.
 
     Attributes:
         seed: The faults' seed.
         url: Where the server was.
         devices: How many were registered.
-        statuses: How many were given.
+        statuses: How many were put.
         sent: How many the server acknowledged.
         superseded: How many a newer one of their device replaced.
         failed: How many were given up.
         retries: Requests that were tried again, provisioning included.
         pushing_s: Seconds that the rounds took.
         latencies_s: Of every status sent: seconds from its acceptance to its acknowledgement, sorted.
-        faults: What the server did wrong, by kind.
-        problems: What should not be; empty if all is well.
-        engine: What a long-lived pusher had to do, if there was one.
+        faults: Faults that the server injected, by kind.
+        problems: Violated promises; empty if there are none.
+        engine: The report on the long-lived pusher, if there was one.
     """
 
     seed: int
@@ -116,13 +116,13 @@ class DemoReport:
         return self.sent / self.pushing_s if self.pushing_s else 0.0
 
     def latency_s(self, percent: int) -> float:
-        """Give a percentile of the latencies, by nearest rank."""
+        """Return a percentile of the latencies, by nearest rank."""
         if not self.latencies_s:
             return 0.0
         return self.latencies_s[-(-len(self.latencies_s) * percent // 100) - 1]
 
     def to_json(self) -> dict[str, Any]:
-        """Give the account for machines."""
+        """Return the report as JSON values."""
         return {
             "ok": not self.problems,
             "problems": self.problems,
@@ -142,7 +142,7 @@ class DemoReport:
         }
 
     def lines(self) -> list[str]:
-        """Give the account for people."""
+        """Return the report as lines for people."""
         p50, p95, p99 = (f"{self.latency_s(percent) * 1000:,.1f} ms" for percent in (50, 95, 99))
         faults = ", ".join(f"{count:,} {kind}" for kind, count in sorted(self.faults.items()))
         rows = [

@@ -48,7 +48,7 @@ class Demo:
         faults: How the server misbehaves.
     """
 
-    # In one round every device reports this often in a row, faster than it can be sent: what is coalesced.
+    # Reports of every device in one round: faster than they can be sent, so that some are coalesced.
     REPORTS_PER_ROUND = 3
 
     def __init__(self, *, devices: int, rounds: int, faults: Faults) -> None:
@@ -61,7 +61,7 @@ class Demo:
         self._settled = 0
 
     async def run(self) -> DemoReport:
-        """Run it and give the account."""
+        """Run it and return the report."""
         secret = secrets.token_urlsafe(24)
         async with (
             Sandbox(faults=self._faults, hmac_keys={_KEY: secret}) as sandbox,
@@ -72,7 +72,7 @@ class Demo:
             return await self.run_against(sandbox, client)
 
     async def run_against(self, sandbox: Sandbox, client: PrintOSClient) -> DemoReport:
-        """Run it with a client of this sandbox, and give the account."""
+        """Run it with a client of this sandbox and return the report."""
         report = self._report
         report.url = sandbox.url
         await self._push(sandbox, client, await self._provision(client))
@@ -81,7 +81,7 @@ class Demo:
         return report
 
     def on_event(self, event: Event) -> None:
-        """Count; a hook of the client that is used."""
+        """Count retries; a hook of the client."""
         if isinstance(event, RetryScheduled):
             self._report.retries += 1
 
@@ -133,7 +133,7 @@ class Demo:
 
     async def _round(self, device_ids: list[str], number: int) -> AsyncGenerator[StatusPush, None]:
         for repeat in range(self.REPORTS_PER_ROUND):
-            # A life count that only grows tells at the server which status is newer.
+            # A count that only grows shows at the server which status is newer.
             pages_total = number * self.REPORTS_PER_ROUND + repeat + 1
             for index, device_id in enumerate(device_ids):
                 self._newest[device_id] = pages_total
@@ -147,7 +147,7 @@ class Demo:
             await asyncio.sleep(0)
 
     def check(self, sandbox: Sandbox) -> None:
-        """Look at what the server has and had, and add what is wrong to the report."""
+        """Compare the server's record with what was pushed, and add differences to the report."""
         report = self._report
         report.requests = sandbox.request_count
         report.faults = dict(
@@ -177,7 +177,7 @@ class Demo:
         self._problem("went back to an older status", [case for _, case in steps])
 
     def _steps_back(self, sandbox: Sandbox) -> list[tuple[AppliedStatus, str]]:
-        """Give the writes, of those on record, that came after a newer one of their device, and describe them."""
+        """Return the recorded writes that followed a newer one of their device, with a description."""
         highest: dict[str, int] = {}
         steps = []
         for write in sandbox.applied:

@@ -1,1 +1,1 @@
-"""Files of devices and statuses, read line by line."""
+"""Input: files of devices and statuses, read line by line."""

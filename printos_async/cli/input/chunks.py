@@ -1,4 +1,4 @@
-"""Reads without holding up the event loop."""
+"""Reading in a thread, without blocking the event loop."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ if TYPE_CHECKING:
 
 
 class ChunkThread:
-    """Reads in a thread: a read of a pipe takes as long as its writer likes, and cannot be broken off.
+    """Reads in a daemon thread, one chunk for each request.
 
-    A daemon, for the process must end although its writer says nothing more. It reads only when asked to.
+    A read of a pipe can block for any time and cannot be cancelled; a daemon thread does not keep the process alive.
 
     Args:
-        read: Gives the next bytes; called in the thread.
-        stop: Ends the waiting for them.
+        read: Returns the next bytes; called in the thread.
+        stop: Ends waiting for them.
     """
 
     def __init__(self, read: Callable[[], bytes], *, stop: asyncio.Event) -> None:
@@ -29,11 +29,11 @@ class ChunkThread:
 
     @property
     def is_stopped(self) -> bool:
-        """Whether reading was asked to stop."""
+        """Whether the stop event is set."""
         return self._stop.is_set()
 
     async def read(self) -> bytes:
-        """Give the next bytes; none at the end of the file, or once asked to stop.
+        """Return the next bytes; none at the end of the file, or once ``stop`` is set.
 
         Raises:
             OSError: Reading failed.
@@ -54,7 +54,7 @@ class ChunkThread:
             stopped.cancel()
 
     def close(self) -> None:
-        """Let the thread end; a read that is under way ends by itself."""
+        """End the thread after the read that is under way."""
         self._requests.put(None)
 
     def _run(self, loop: asyncio.AbstractEventLoop) -> None:

@@ -10,21 +10,21 @@ from pathlib import Path
 
 from .source import Source, open_file
 
-# How often the end of the file is read again, and how often the file's name is looked at. What has the name for less
-# than the latter may be missed: by the time of an event, too, such a file may have gone.
+# Intervals of reading the end of the file again, and of checking its name. A file that has the name for a shorter
+# time may be missed; so it may with file system events, for it may have gone when the event arrives.
 _POLL_S = 0.2
 _LOOK_S = 0.05
-# Files that wait to be read; each takes a descriptor.
+# Files that wait to be read; each holds a descriptor.
 _MAX_WAITING = 64
 
 
 class FollowedSource(Source):
-    """A file from its beginning on, and then what is appended, for as long as it is read.
+    """A file that is read from its start, and on as it grows.
 
-    Where the file is cut, it is read from its beginning again; where another one takes its name, the rest of the
-    old one is read and then the new one. Each such moment is an end that ``goes_on``. A thread opens every file that
-    takes the name, so that none is missed while reading is behind or waits. A file that is cut and written anew
-    beyond the place that was read, all of it between two looks, cannot be told from one that grew.
+    A truncated file is read from its start again. When the file is replaced, the rest of the old one is read, then
+    the new one. Each is an end of file after which reading goes on (``goes_on``). A thread opens every file that takes
+    the name, so that none is missed while reading is behind or waits. A file that is truncated and written again
+    beyond the offset that was read, between two polls, cannot be told from one that grew.
 
     Args:
         path: The file; it must be there.
@@ -45,7 +45,7 @@ class FollowedSource(Source):
             threading.Thread(target=self._keep_looking, name="printos-follow", daemon=True).start()
 
     def read(self) -> bytes:
-        """Give the next bytes, as soon as there are some; none at the end of this file."""
+        """Return the next bytes, as soon as there are some; none at the end of this file."""
         if not self.goes_on:
             return super().read()
         while True:
@@ -86,7 +86,7 @@ class FollowedSource(Source):
                     self._look()
 
     def _look(self) -> None:
-        """Open the file that has the name now, if it is another one than the last."""
+        """Open the file that has the name now, if it is not the last one."""
         if len(self._waiting) == _MAX_WAITING:
             return
         newest = os.fstat(self._waiting[-1] if self._waiting else self.file_descriptor)

@@ -1,6 +1,6 @@
-"""One line of a file: from bytes to the specification's values, and back.
+"""Records: one line of a file to the specification's values, and back.
 
-The names come from the generated models, so that a regenerated client reads a next version's fields as well.
+The names come from the generated models, so that a regenerated client reads new fields as well.
 """
 
 from __future__ import annotations
@@ -38,20 +38,20 @@ _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 
 
 class BadLineError(ValueError):
-    """Says what is wrong with one line."""
+    """A line that cannot be read; the message says why."""
 
 
 class Parser(Protocol):
-    """Turns the lines of one file into records, in order.
+    """Parser of one file: turns its lines into records, in order.
 
     Attributes:
-        header_line: The line without which the lines after it cannot be read; empty if there is none.
+        header_line: The header that the lines after it need; empty if there is none.
     """
 
     header_line: bytes
 
     def parse(self, line: bytes, *, is_cut: bool = False) -> dict[str, Any] | None:
-        """Give a line's record, or None where the line holds none.
+        """Return a line's record, or None where the line holds none.
 
         Args:
             line: The line, or its beginning.
@@ -59,12 +59,12 @@ class Parser(Protocol):
 
         Raises:
             BadLineError: The line cannot be read.
-            CommandError: The file cannot be.
+            CommandError: The file cannot be read.
         """
 
 
 def make_parser(file_format: Format, model: type[DeviceStatusUpdate | DeviceProvisionRequest]) -> Parser:
-    """Make the parser of one file whose lines describe ``model``."""
+    """Return the parser of one file whose lines describe ``model``."""
     return JsonLines() if file_format == "jsonl" else CsvLines(columns_of(model))
 
 
@@ -77,7 +77,7 @@ class JsonLines:
         self._decode = json.JSONDecoder(parse_constant=_no_constant).decode
 
     def parse(self, line: bytes, *, is_cut: bool = False) -> dict[str, Any] | None:
-        """Give a line's object; see ``Parser``."""
+        """Return a line's object; see ``Parser``."""
         text = _text(line, is_cut=is_cut)
         if not text:
             return None
@@ -89,7 +89,7 @@ class JsonLines:
             problem = "is nested too deeply"
         except BadLineError:
             raise
-        except ValueError:  # of int(): more digits than it takes
+        except ValueError:  # from int(): too many digits
             problem = "holds a number that does not fit into 64 bits"
         else:
             if isinstance(record, dict):
@@ -118,7 +118,7 @@ class CsvLines:
         self._header: list[Column] | None = None
 
     def parse(self, line: bytes, *, is_cut: bool = False) -> dict[str, Any] | None:
-        """Give a line's record; see ``Parser``."""
+        """Return a line's record; see ``Parser``."""
         text = _text(line, is_cut=is_cut)
         if not text:
             return None
@@ -150,7 +150,7 @@ class CsvLines:
         unknown = [cell for cell in cells if cell not in self._columns]
         if unknown:
             raise CommandError(
-                f"the first line must name columns out of {wanted}, separated by commas; {unknown[0][:60]!a} is none"
+                f"the first line must name columns of {wanted}, separated by commas; {unknown[0][:60]!a} is unknown"
             )
         if len(set(cells)) != len(cells):
             raise CommandError("the first line names a column twice")
@@ -158,7 +158,7 @@ class CsvLines:
 
 
 def columns_of(model: type) -> dict[str, Column]:
-    """Give the columns of a CSV file that describes a generated model: its fields that hold one value."""
+    """Return the CSV columns of a generated model: its fields with a single value."""
     columns = {DEVICE_ID: Column((DEVICE_ID,), str)} if model is DeviceStatusUpdate else {}
     _add_columns(columns, model, ())
     return columns
@@ -176,7 +176,7 @@ def _add_columns(columns: dict[str, Column], model: type, path: tuple[str, ...])
 
 
 def status_of(record: dict[str, Any]) -> StatusPush:
-    """Give the status that a record describes.
+    """Return the status that a record describes.
 
     Raises:
         BadLineError: It cannot be sent; names the field in the specification's words.
@@ -186,7 +186,7 @@ def status_of(record: dict[str, Any]) -> StatusPush:
     if device_id is None:
         raise BadLineError(f"{DEVICE_ID} is missing")
     if not fields:
-        raise BadLineError("says nothing about its device")
+        raise BadLineError(f"has no field besides {DEVICE_ID}")
     try:
         check_device_id(device_id)
         status = _build(DeviceStatusUpdate, fields)
@@ -197,13 +197,13 @@ def status_of(record: dict[str, Any]) -> StatusPush:
 
 
 def provision_request_of(record: dict[str, Any]) -> DeviceProvisionRequest:
-    """Give the provision request that a record describes.
+    """Return the provision request that a record describes.
 
     Raises:
         BadLineError: It cannot be sent; names the field in the specification's words.
     """
     if not record:
-        raise BadLineError("says nothing about its device")
+        raise BadLineError("has no field of its device")
     try:
         request = _build(DeviceProvisionRequest, record)
         check_provision_request(request)
@@ -213,7 +213,7 @@ def provision_request_of(record: dict[str, Any]) -> DeviceProvisionRequest:
 
 
 def line_of(push: StatusPush) -> bytes:
-    """Give a status as a line that ``JsonLines`` and ``status_of`` read."""
+    """Return a status as a line that ``JsonLines`` and ``status_of`` read."""
     record = {DEVICE_ID: push.device_id, **push.status.to_dict()}
     return _encode(record).encode("ascii") + b"\n"
 
@@ -224,8 +224,7 @@ def _build(model: type[T], record: dict[str, Any]) -> T:
 
 
 def _check_names(model: type, record: dict[str, Any], prefix: str) -> None:
-    # A name that the specification does not know would be sent as it is, and its value be missed where it
-    # was meant to go, without a word.
+    # An unknown name would be sent as it is, and a misspelt field be missing without any error.
     names = _names(model)
     for name, value in record.items():
         if name not in names:
@@ -239,7 +238,7 @@ def _check_names(model: type, record: dict[str, Any], prefix: str) -> None:
 
 @lru_cache
 def _names(model: type) -> dict[str, type | None]:
-    """Give the specification's names of a model's fields, each with the model that it nests."""
+    """Return the specification's names of a model's fields, each with the model nested in it, if any."""
     return {json_name(name): next(filter(attrs.has, allowed), None) for name, allowed in field_types(model)}
 
 
@@ -253,7 +252,7 @@ def _text(line: bytes, *, is_cut: bool) -> str:
 
 
 def _cells(text: str) -> list[str]:
-    # One line, one record: a line break within quotes would make the numbers of lines meaningless.
+    # One record is one line: line breaks within quotes would make line numbers meaningless.
     try:
         [cells] = csv.reader([text], strict=True)
     except csv.Error as error:

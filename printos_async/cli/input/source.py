@@ -1,4 +1,4 @@
-"""Reads a file or standard input line by line, in bounded memory and without holding up the event loop."""
+"""Sources and their lines: a file or standard input, read in bounded memory without blocking the event loop."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ class Source:
     """An open file of lines.
 
     Attributes:
-        name: What people call it.
-        file_descriptor: Where it is read.
-        is_regular: It can be read twice; a pipe cannot.
-        size_bytes: How long it is; None where that is not known.
-        goes_on: After an end comes another beginning.
+        name: The name to show.
+        file_descriptor: The descriptor to read.
+        is_regular: Whether it is a regular file, which can be read twice.
+        size_bytes: Its size; None if unknown.
+        goes_on: Whether reading continues after an end of file.
 
     Args:
         path: The file, or ``-`` for standard input.
@@ -88,12 +88,12 @@ class Source:
 
     def close(self) -> None:
         """Close the file, unless it is standard input."""
-        # Of a pipe a thread may still read; its number must not become another file's. The process's end closes it.
+        # A thread may still read a pipe, whose number must not become another file's. The process's end closes it.
         if self._is_ours and getattr(self, "is_regular", True):
             os.close(self.file_descriptor)
 
     def read(self) -> bytes:
-        """Give the next bytes; none at the end. Takes as long as a pipe's writer likes.
+        """Return the next bytes; none at the end. Blocks until the writer of a pipe writes.
 
         Raises:
             OSError: Reading failed.
@@ -101,13 +101,13 @@ class Source:
         return os.read(self.file_descriptor, _CHUNK_BYTES)
 
     def rewind(self) -> None:
-        """Start from the first line again; of regular files only."""
+        """Read from the first line again; regular files only."""
         os.lseek(self.file_descriptor, 0, os.SEEK_SET)
 
     async def spool(self, *, stop: asyncio.Event) -> None:
-        """Copy what cannot be read twice to a temporary file, and read from there; may take as long as its writer.
+        """Copy what cannot be read twice to a temporary file and read from there; waits for the end of a pipe.
 
-        The temporary file has no name where the system allows that, and is its owner's alone.
+        The temporary file has no name where the system allows that; only its owner can read it.
         """
         if self.is_regular:
             return
@@ -125,10 +125,10 @@ class Source:
 
 
 class LineReader:
-    """The lines of a source, in batches, until its end or until asked to stop.
+    """The lines of a source, in batches, until its end or until ``stop`` is set.
 
     Attributes:
-        bytes_read: How far reading has come.
+        bytes_read: Bytes read so far.
     """
 
     def __init__(self, source: Source, *, stop: asyncio.Event, max_line_bytes: int = MAX_LINE_BYTES) -> None:
@@ -141,13 +141,13 @@ class LineReader:
         self.bytes_read = 0
 
     async def batches(self) -> AsyncGenerator[list[Line], None]:
-        """Give the lines; a batch is what one read brought, so that a slow writer's lines come at once.
+        """Return the lines in batches, one for each read, so that the lines of a slow writer come at once.
 
-        Lines are numbered from 1 again where a source that goes on begins anew.
+        Line numbers start at 1 again where a source goes on after an end of file.
 
         Raises:
             CommandError: The file is UTF-16.
-            OSError: It cannot be read on.
+            OSError: Reading failed.
         """
         try:
             goes_on = True
@@ -155,7 +155,7 @@ class LineReader:
                 while chunk := await self._chunks.read():
                     if batch := self._split(self._without_mark(chunk)):
                         yield batch
-                # What came without a line end is complete only if this was the end of the file.
+                # A line without a line end is complete only at the end of the file.
                 if self._chunks.is_stopped:
                     return
                 if self._tail or self._is_cut:
@@ -196,5 +196,5 @@ class LineReader:
 
 
 def open_file(path: str) -> int:
-    """Open a file to read its bytes as they are, and give its descriptor."""
+    """Open a file for reading bytes and return its descriptor."""
     return os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))

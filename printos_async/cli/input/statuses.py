@@ -1,4 +1,4 @@
-"""The statuses of a file, read lazily, with an account of the lines that hold none."""
+"""Statuses of a source: read lazily, with a count of bad lines."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ _FORMATS: dict[str, Format] = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "c
 
 
 def format_of(path: str, asked_for: Format | None) -> Format:
-    """Give a file's format: the one asked for, or the one that its name tells; JSON lines on standard input.
+    """Return a file's format: the one asked for, or that of its extension; JSON lines for standard input.
 
     Raises:
-        CommandError: The name does not tell.
+        CommandError: The extension is unknown.
     """
     if asked_for is not None:
         return asked_for
@@ -37,7 +37,7 @@ def format_of(path: str, asked_for: Format | None) -> Format:
         return "jsonl"
     file_format = _FORMATS.get(PurePath(path).suffix.lower())
     if file_format is None:
-        raise CommandError(f"the name {path} does not tell its format; add --format jsonl or --format csv")
+        raise CommandError(f"the name {path} has no known extension; add --format jsonl or --format csv")
     return file_format
 
 
@@ -46,9 +46,9 @@ class StatusLines:
 
     Attributes:
         statuses: How many have been read.
-        bad_lines: How many lines could not be.
-        last_line: The number of the last line that was taken, in the file that is read now.
-        bytes_read: How far the file is read.
+        bad_lines: How many lines could not be read.
+        last_line: The number of the last line that was taken, in the current file.
+        bytes_read: Bytes read so far.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class StatusLines:
 
     @property
     def bytes_read(self) -> int:
-        """How far the file is read."""
+        """Bytes read so far."""
         return self._reader.bytes_read
 
     async def __aiter__(self) -> AsyncGenerator[StatusPush, None]:
@@ -81,9 +81,9 @@ class StatusLines:
                         yield push
 
     def left_over(self) -> list[StatusPush]:
-        """Give the statuses that were read from a pipe and not handed out, because of being asked to stop.
+        """Return the statuses that were read from a pipe and not yielded because reading was stopped.
 
-        Nobody can read those again. A file's lines are still in the file.
+        They cannot be read again; the lines of a file are still in the file.
         """
         pushes = []
         while self._batch and not self._source.is_regular:

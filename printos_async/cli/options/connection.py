@@ -97,13 +97,13 @@ class Connection:
         )
 
     def _credentials(self, env: Mapping[str, str]) -> dict[str, str]:
-        """Give the environment as if the options had been set there."""
+        """Return the credentials' environment variables, overridden by the options."""
         by_key = self.key is not None or self.secret_file is not None
         by_login = self.login is not None or self.password_file is not None
         if by_key and by_login:
             raise CommandError("--key and --login exclude each other; give one of them")
         names = ["PRINTOS_KEY", "PRINTOS_SECRET", "PRINTOS_LOGIN", "PRINTOS_PASSWORD"]
-        if by_key or by_login:  # then the other pair of the environment does not count
+        if by_key or by_login:  # then the other pair of the environment is ignored
             names = names[:2] if by_key else names[2:]
         found = {name: env[name] for name in names if env.get(name)}
         options = {"PRINTOS_KEY": self.key, "PRINTOS_LOGIN": self.login}
@@ -166,12 +166,12 @@ def is_insecure(base_url: str) -> bool:
 
 
 def read_secret(path: Path) -> str:
-    """Give the secret in a file, without the line end that editors put there.
+    """Return the secret in a file, without the line end that editors add.
 
-    Warns on standard error if other users may read the file too.
+    Warns on standard error if other users may read the file.
 
     Raises:
-        CommandError: It cannot be read, or is no secret.
+        CommandError: The file cannot be read, or holds no secret.
     """
     try:
         with path.open("rb") as file:
@@ -191,7 +191,7 @@ def read_secret(path: Path) -> str:
 def _warn_of_other_readers(path: Path, status: os.stat_result) -> None:
     if sys.platform == "win32" or not stat.S_ISREG(status.st_mode):
         return
-    # What belongs to root may be meant for this process's group: then it is read by that right.
+    # A file of root may be meant for this process's group.
     is_own = status.st_uid == os.geteuid()
     if status.st_mode & (stat.S_IROTH | stat.S_IRGRP if is_own else stat.S_IROTH):
         complain(

@@ -1,5 +1,7 @@
 """Options that several commands share: groups of them, and the single ones."""
 
+# The command line's modules of options and commands keep their annotations as objects, for Typer and the decorator
+# below read them: no `from __future__ import annotations`.
 import functools
 import inspect
 from collections.abc import Callable
@@ -26,10 +28,10 @@ FileFormat = Annotated[
 
 
 def with_option_groups(command: C) -> C:
-    """Return a command that Typer reads with each option group replaced by the options of the group.
+    """Return a command for Typer, with each option group replaced by the options of the group.
 
-    A group is a parameter that is annotated with an attrs class, each field of which declares one option. Typer
-    itself wants every option in the signature of every command.
+    A group is a parameter annotated with an attrs class, each field of which declares one option. Typer itself
+    needs every option in the signature of each command.
     """
     signature = inspect.signature(command)
     groups: dict[str, type[attrs.AttrsInstance]] = {}

@@ -36,7 +36,7 @@ def outbox_url(given: str | None) -> str:
     url = given or os.environ.get("PRINTOS_OUTBOX")
     if not url:
         raise CommandError(
-            "where is the outbox? set PRINTOS_OUTBOX or give --outbox, such as sqlite+aiosqlite:///spool.db"
+            "no outbox is set; set PRINTOS_OUTBOX or add --outbox, such as sqlite+aiosqlite:///spool.db"
         )
     return url
 

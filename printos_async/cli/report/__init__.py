@@ -1,1 +1,1 @@
-"""What became of the statuses of one command."""
+"""Report of one command: counts, failures, and the files that keep them."""

@@ -1,7 +1,8 @@
-"""What became of the statuses of one command, counted in bounded memory."""
+"""Counts of outcomes, in bounded memory."""
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Self
@@ -41,7 +42,7 @@ class Failure:
     attempts: int
 
     def to_json(self) -> dict[str, Any]:
-        """Give it for machines."""
+        """Return the failure as JSON values."""
         return {
             "deviceId": self.device_id,
             "error": self.error,
@@ -51,30 +52,30 @@ class Failure:
 
     @classmethod
     def of(cls, result: PushResult) -> Self:
-        """Give what a failed result says."""
+        """Return the failure of a failed result."""
         error = result.error
         return cls(result.device_id, type(error).__name__, str(error), result.attempts)
 
 
 class Counts:
-    """Counts results, keeps what was not sent, and knows what is still open.
+    """Counts outcomes, keeps statuses that were not sent, and tracks open ones.
 
     Args:
-        failures: Where statuses that were not sent are kept.
-        stop: Set when they cannot be kept: reading on would lose more.
+        failures: Keeps statuses that were not sent.
+        stop: Set when they cannot be kept, for reading on would lose more.
         names_failures: Whether to name the first failures on standard error as they come.
 
     Attributes:
-        accepted: Statuses that an outbox has kept.
+        accepted: Statuses that the outbox accepted.
         sent: Statuses that the server acknowledged.
-        superseded: Statuses that a newer one of their device replaced.
-        failed: Statuses given up by the client.
-        unsent: Statuses given up by this command, because it was told to end.
-        retries: Requests that were tried again.
-        reasserted: Statuses sent once more, because an older one may have landed on them.
+        superseded: Statuses replaced by a newer one of their device.
+        failed: Statuses that the client gave up.
+        unsent: Statuses that this command gave up because it was stopped.
+        retries: Retried requests.
+        reasserted: Statuses sent again because an older one may have overwritten them.
         errors: Failures by the name of their error.
         shown: The first failures.
-        problem: What kept the command from doing its work, or None.
+        problem: Why reading ended early, or None.
     """
 
     def __init__(
@@ -83,7 +84,7 @@ class Counts:
         self._failures = failures
         self._names_failures = names_failures
         self._stop = stop
-        # Those that were handed over and are not settled: how many of each device, and the newest of them.
+        # Statuses without an outcome: how many of each device, and the newest of them.
         self._open: dict[str, tuple[int, StatusPush]] = {}
         self.accepted = 0
         self.sent = 0
@@ -98,18 +99,18 @@ class Counts:
 
     @property
     def open_devices(self) -> int:
-        """Devices with a status that is not settled."""
+        """Number of devices with a status without an outcome."""
         return len(self._open)
 
     def on_event(self, event: Event) -> None:
-        """Count retries; a hook."""
+        """Count retries; a hook of the client."""
         if isinstance(event, RetryScheduled):
             self.retries += 1
         elif isinstance(event, StatusReasserted):
             self.reasserted += 1
 
     def on_outcome(self, event: Event) -> None:
-        """Count what became of a status; a hook, where no results are given back."""
+        """Count the outcome of a status; a hook of the client, for pushers, which return no results."""
         if isinstance(event, StatusSent):
             self.on_sent(event.device_id)
         elif isinstance(event, StatusSuperseded):
@@ -118,7 +119,7 @@ class Counts:
             self.on_failed(Failure(event.device_id, event.cause, event.cause, event.attempts))
 
     def on_handed_over(self, push: StatusPush) -> None:
-        """Take note that a status goes to the client."""
+        """Record that a status is handed to the client."""
         count, _ = self._open.get(push.device_id, (0, None))
         self._open[push.device_id] = (count + 1, push)
 
@@ -132,24 +133,24 @@ class Counts:
             self.on_failed(Failure.of(result))
 
     def on_sent(self, device_id: str) -> None:
-        """Count a status of a device that was acknowledged."""
+        """Count a status that was acknowledged."""
         self._settle(device_id)
         self.sent += 1
         self._drop(device_id)
 
     def on_accepted(self, device_id: str) -> None:
-        """Count a status of a device that an outbox has kept: sending it is not this command's any more."""
+        """Count a status that the outbox accepted."""
         self._settle(device_id)
         self.accepted += 1
         self._drop(device_id)
 
     def on_superseded(self, device_id: str) -> None:
-        """Count a status of a device that was replaced."""
+        """Count a status that was replaced by a newer one."""
         self._settle(device_id)
         self.superseded += 1
 
     def on_failed(self, failure: Failure) -> None:
-        """Count a status that was given up, and keep it if it was its device's newest."""
+        """Count a status that failed, and keep it if it was its device's newest."""
         newest = self._settle(failure.device_id)
         self.failed += 1
         self.errors[failure.error] += 1
@@ -161,7 +162,7 @@ class Counts:
             self._keep(newest)
 
     def give_up(self, pushes: list[StatusPush]) -> None:
-        """Count what is open, and what was never handed over, as not sent."""
+        """Count open statuses, and those that were never handed over, as not sent."""
         for count, newest in self._open.values():
             self.unsent += count
             self._keep(newest)
@@ -171,7 +172,7 @@ class Counts:
             self._keep(push)
 
     def to_json(self) -> dict[str, Any]:
-        """Give the account for machines."""
+        """Return the report as JSON values."""
         return {
             "sent": self.sent,
             "superseded": self.superseded,
@@ -189,7 +190,7 @@ class Counts:
         return None if self._failures is None else self._failures.path
 
     def complain_of_failures(self) -> None:
-        """Count the failures on standard error, and say what to do next."""
+        """Report the number of failures on standard error, and what to do next."""
         if not self.failed:
             return
         kinds = ", ".join(f"{count:,} {name}" for name, count in self.errors.most_common())
@@ -199,12 +200,12 @@ class Counts:
         if self._failures is None:
             text += "; add --failures FILE to keep what fails in lines that can be pushed again"
         elif self.problem is None and self._failures.is_regular:
-            text += f"; printos push {self._failures.path} sends again what it keeps"
+            text += f"; printos push {shlex.quote(str(self._failures.path))} sends again what it keeps"
         complain(text)
 
     def _settle(self, device_id: str) -> StatusPush | None:
-        """Take out a status; give it if it was its device's newest, for only that one is worth keeping."""
-        # Results of one device come in the order of its statuses, so what is open is its newest.
+        """Remove an open status and return it if it was its device's newest: only that one is kept."""
+        # Outcomes of a device come in the order of its statuses, so the last open one is its newest.
         count, newest = self._open[device_id]
         if count > 1:
             self._open[device_id] = (count - 1, newest)
@@ -226,7 +227,7 @@ class Counts:
             self._failures.keep(push)
         except OSError as error:
             self._on_write_error(error)
-            # The last place left where it can be kept.
+            # The last place where it can be kept.
             sys.stderr.write(line_of(push).decode())
 
     def _on_write_error(self, error: OSError) -> None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from printos_async._models import StatusPush
 
 _FLAGS = os.O_RDWR | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
-# Links to what this process has open already, such as that of a shell's >(...): nobody else can make them.
+# Links to what this process already has open, such as a shell's >(...): nobody else can create them.
 _OWN_DESCRIPTORS = ("/dev/stdout", "/dev/stderr", "/dev/fd/", "/proc/self/fd/")
 
 
@@ -95,15 +95,15 @@ class _Place:
 class FailuresFile:
     """Keeps, for each device, the newest status that was not sent, unless a newer one was.
 
-    Pushing the file again must not put an old status over a newer one. So a line that has become obsolete is
-    overwritten with spaces, which are an empty line when the file is read; the file is right at every moment.
+    Pushing the file again must not put an old status over a newer one. So an obsolete line is overwritten
+    with spaces, which are read as an empty line; the file is valid at every moment.
     Memory grows with the devices that fail, not with the statuses.
 
     What the file holds already stays; it is only readable by its owner if it is made here.
 
     Attributes:
         path: Where it is.
-        is_regular: It can be read again; a pipe cannot.
+        is_regular: Whether it is a regular file, which can be read again.
 
     Args:
         path: The file; made if it is not there.
@@ -127,11 +127,11 @@ class FailuresFile:
         self._file.close()
 
     def fileno(self) -> int:
-        """Give the file descriptor."""
+        """Return the file descriptor."""
         return self._file.fileno()
 
     def keep(self, push: StatusPush) -> None:
-        """Write a status that was not sent; an older one of its device is dropped.
+        """Write a status that was not sent, and drop an older one of its device.
 
         Raises:
             OSError: It cannot be written.
@@ -146,7 +146,7 @@ class FailuresFile:
             self._write(line)
 
     def drop(self, device_id: str) -> None:
-        """Take note that a newer status of a device was sent.
+        """Drop the status of a device of which a newer one was sent.
 
         Raises:
             OSError: The file cannot be written.

@@ -1,4 +1,4 @@
-"""What one ``printos push`` did, for people and for machines."""
+"""Report of one ``printos push``, for people and as JSON."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from printos_async.cli.terminal.output import (
     count_statuses,
     counted,
     exit_code_of_signal,
-    say,
-    say_json,
     unreadable,
+    write_json,
+    write_line,
 )
 
 if TYPE_CHECKING:
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 
 @frozen(kw_only=True)
 class PushReport:
-    """What one ``printos push`` did.
+    """Report of one ``printos push``.
 
     Attributes:
-        unconfirmed: Devices that may not have what was acknowledged; known of a followed source only.
+        unconfirmed: Devices whose acknowledged status may have been overwritten; followed sources only.
     """
 
     lines: StatusLines
@@ -55,7 +55,7 @@ class PushReport:
         return EXIT_FAILED if wrong or counts.problem is not None else EXIT_OK
 
     def to_json(self) -> dict[str, Any]:
-        """Return the report for machines."""
+        """Return the report as JSON values."""
         spooled = {"accepted": self.counts.accepted} if self.is_spooled else {}
         followed = {"unconfirmed": self.unconfirmed} if self.is_followed else {}
         return {
@@ -73,13 +73,13 @@ class PushReport:
         }
 
     def write(self, *, as_json: bool) -> None:
-        """Write what was done: for people or, as JSON, for machines."""
+        """Write the report to standard output, and problems to standard error."""
         counts, lines, source = self.counts, self.lines, self.source
         counts.complain_of_failures()
         if self.unconfirmed:
             complain(
                 f"{counted(self.unconfirmed, 'device')}: an older status may have landed on the newest; "
-                "there was no time to send that once more"
+                "there was no time to send it again"
             )
         if counts.problem is not None:
             complain(counts.problem)
@@ -93,12 +93,13 @@ class PushReport:
                 f"nothing was sent: {unreadable(lines.bad_lines)}; correct the file, or leave --strict out"
             )
         if as_json:
-            say_json(self.to_json())
+            write_json(self.to_json())
             return
         if not self.sent_anything:
-            say(f"{count_statuses(lines.statuses)}, {unreadable(lines.bad_lines)}; nothing sent")
+            bad = f", {unreadable(lines.bad_lines)}" if lines.bad_lines else ""
+            write_line(f"{count_statuses(lines.statuses)}{bad}; nothing sent")
             return
-        say(self._summary())
+        write_line(self._summary())
 
     def _summary(self) -> str:
         counts, lines = self.counts, self.lines

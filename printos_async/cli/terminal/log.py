@@ -1,4 +1,4 @@
-"""The library's warnings as lines of the command."""
+"""Library warnings as lines on standard error."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _SPAN_S = 10.0
 
 
 class LibraryWarnings(logging.Handler):
-    """Says on standard error what the library warns of; ten lines in ten seconds at most, then their number.
+    """Writes the library's warnings to standard error: at most ten lines in ten seconds, then their number.
 
-    A context manager: on entering it takes over from whatever the interpreter would print itself.
+    A context manager; while active it replaces Python's handler of last resort.
 
     Args:
-        except_for: The name of the event that the command itself reports.
+        except_for: Name of an event that the command itself reports.
     """
 
     def __init__(self, *, except_for: str) -> None:
@@ -42,7 +42,7 @@ class LibraryWarnings(logging.Handler):
         self._say_what_was_left_out()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Say one warning, or count it."""
+        """Write one warning, or count it."""
         if getattr(record, "event", None) == self._except_for:
             return
         now_s = time.monotonic()

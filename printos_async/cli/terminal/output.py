@@ -1,4 +1,4 @@
-"""What the command says: results on standard output, everything else on standard error."""
+"""Output of the command: results on standard output, everything else on standard error."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _EXIT_SIGNAL = 128
 
 
 class CommandError(Exception):
-    """What the command line itself has to complain about, in one line that says what to do next."""
+    """An error of the command line itself, in one line that says what to do next."""
 
     def __init__(self, message: str, *, exit_code: int = EXIT_USAGE) -> None:
         super().__init__(message)
@@ -29,19 +29,19 @@ class CommandError(Exception):
 
 
 def exit_code_of_signal(number: int) -> int:
-    """Give the exit code by which shells name the signal that ended a process."""
+    """Return the exit code that shells use for a process ended by this signal."""
     return _EXIT_SIGNAL + number
 
 
 def printable(text: object) -> str:
-    """Escape what would drive the terminal: servers and files may say anything."""
+    """Return a text with control characters escaped, for servers and files may hold any."""
     return "".join(
         character if character.isprintable() else ascii(character)[1:-1] for character in str(text)
     )
 
 
 def complain(message: object) -> None:
-    """Say something on standard error, in one line."""
+    """Write one line to standard error."""
     print(f"printos: {printable(message)}", file=sys.stderr)  # noqa: T201
 
 
@@ -75,18 +75,18 @@ def unreadable(lines: int) -> str:
     return f"{counted(lines, 'line')} could not be read"
 
 
-def say(line: object = "") -> None:
+def write_line(line: object = "") -> None:
     """Write a line for people to standard output."""
     print(line, flush=True)  # noqa: T201  # what reads a pipe of a command that runs on gets it at once
 
 
-def say_json(value: dict[str, Any]) -> None:
-    """Write the one JSON object that machines get."""
+def write_json(value: dict[str, Any]) -> None:
+    """Write one JSON object to standard output."""
     print(json.dumps(value, allow_nan=False), flush=True)  # noqa: T201
 
 
-def say_rows(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Show a table on a terminal, and tab-separated lines to whatever else reads standard output."""
+def write_rows(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Write rows to standard output: a table on a terminal, else tab-separated lines."""
     texts = [[printable("" if cell is None else cell) for cell in row] for row in rows]
     if not sys.stdout.isatty():
         sys.stdout.writelines("\t".join(row) + "\n" for row in [list(columns), *texts])

@@ -1,4 +1,4 @@
-"""A live line on a terminal's standard error; nothing anywhere else."""
+"""Progress on standard error: a live line on a terminal, or a state line now and then."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
-from .output import complain
+from .output import complain, counted
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
@@ -26,15 +26,15 @@ _RATE_SPAN_S = 5.0
 async def live_progress(
     title: str, *, total: float | None, sample: Callable[[], tuple[float, str]], has_bar: bool = True
 ) -> AsyncGenerator[None, None]:
-    """Show progress while the block runs.
+    """Show progress on a terminal while the block runs.
 
     Sampled ten times a second: an update for each status would cost more than the status.
 
     Args:
-        title: What is going on.
-        total: What ``sample`` counts up to; None where that is not known.
-        sample: Gives how far it is, and a text for the end of the line.
-        has_bar: Whether there is an end to come closer to.
+        title: The text at the start of the line.
+        total: The final value of ``sample``; None if unknown.
+        sample: Returns the current value and a text for the end of the line.
+        has_bar: Whether to show a bar and the elapsed time.
     """
     console = Console(stderr=True)
     if not console.is_terminal:
@@ -70,11 +70,11 @@ async def live_progress(
 
 @asynccontextmanager
 async def state_lines(describe: Callable[[], str], *, every_s: float) -> AsyncGenerator[None, None]:
-    """Say the state now and then while the block runs, where standard error is no terminal.
+    """Write a state line now and then while the block runs, where standard error is not a terminal.
 
     Args:
-        describe: Gives the line.
-        every_s: Seconds between two of them; 0 for none.
+        describe: Returns the line.
+        every_s: Seconds between two lines; 0 for none.
     """
     if not every_s or Console(stderr=True).is_terminal:
         yield
@@ -94,13 +94,13 @@ async def state_lines(describe: Callable[[], str], *, every_s: float) -> AsyncGe
 
 
 class PusherLine:
-    """Describes one pusher; the rate is that of the last five seconds."""
+    """One line on a pusher's state, with the rate of the last five seconds."""
 
     def __init__(self) -> None:
         self._history: deque[tuple[float, int]] = deque()
 
     def describe(self, stats: PusherStats, *, retries: int) -> str:
-        """Describe this moment."""
+        """Return the line for the current state."""
         now_s = time.monotonic()
         self._history.append((now_s, stats.sent))
         while now_s - self._history[0][0] > _RATE_SPAN_S:
@@ -112,7 +112,7 @@ class PusherLine:
             f"{rate:,.0f}/s",
             f"{stats.in_flight} of {stats.limit} in flight",
             f"{stats.pending:,} pending",
-            f"{retries:,} retries",
+            counted(retries, "retry", "retries"),
         ]
         if stats.failed:
             parts.append(f"{stats.failed:,} failed")

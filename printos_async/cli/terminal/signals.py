@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM while statuses are under way: first no more are read, then what is left is given up."""
+"""Stop signals: Ctrl-C and SIGTERM first end reading, then give up what is left."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine
     from types import TracebackType
 
-# Within what container runtimes wait before they kill.
+# Less than the time after which container runtimes kill.
 GRACE_S = 8.0
 
 
 class StopSignals:
-    """Turns signals into two requests: to stop, and to give up.
+    """Turns signals into two events: stop reading, and give up.
 
     Args:
         grace_s: Seconds from the first signal to giving up.
@@ -41,10 +41,10 @@ class StopSignals:
 
     def __enter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
-        # Only the main thread may; elsewhere whoever runs it has signals of its own.
+        # Only the main thread may set handlers; in other threads the program handles signals itself.
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
-                # signal.signal and not the loop's own way, which Windows lacks.
+                # signal.signal, for Windows has no loop.add_signal_handler.
                 self._before[number] = signal.signal(number, self._on_signal)
         return self
 
@@ -57,7 +57,7 @@ class StopSignals:
             self._timer.cancel()
 
     async def run_until_giving_up(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run ``work``, and cancel it when it is time to give up; raises what it raises."""
+        """Run ``work``, cancel it when ``giving_up`` is set, and raise what it raised."""
         working = asyncio.create_task(work)
         giving_up = asyncio.create_task(self.giving_up.wait())
         await asyncio.wait({working, giving_up}, return_when=asyncio.FIRST_COMPLETED)
@@ -68,7 +68,7 @@ class StopSignals:
             working.result()
 
     def _on_signal(self, number: int, _frame: object) -> None:
-        # Runs between any two instructions: leave everything to the loop.
+        # Runs between any two instructions, so everything is left to the loop.
         if self._loop is not None:
             with contextlib.suppress(RuntimeError):  # the loop is closed
                 self._loop.call_soon_threadsafe(self._take, self._loop, signal.Signals(number))
