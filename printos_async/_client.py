@@ -14,7 +14,7 @@ from ._api.requests import Operations
 from ._checks import require_choice, require_number
 from ._config import PRODUCTION_URL, account_of, auth_from_env, make_ssl_context, parse_base_url
 from ._delivery.bulk import Statuses, push_all
-from ._delivery.device_state import Promises
+from ._delivery.device_state import DeliveryPolicy
 from ._delivery.outbox.backend import Custody
 from ._delivery.pusher import StatusPusher
 from ._delivery.spooler import Spooler
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 # after 30 to 60 s, most much earlier; a longer time makes the end of a push wait longer after a timeout.
 DEFAULT_AMBIGUITY_S = 5.0
 _LEASE_PER_TIMEOUT = 2
-_OWNED_PER_SLOT = 4
+_OWNED_PER_PERMIT = 4
 _MIN_OWNED_DEVICES = 1_024
 
 
@@ -366,7 +366,7 @@ class PrintOSClient:
         require_choice("consistency", consistency, ("eventual", "strict"))
         require_choice("on_full", on_full, ("wait", "raise"))
         self._exchange.open()
-        promises = Promises(
+        policy = DeliveryPolicy(
             patient=True,
             strict=consistency == "strict",
             ambiguity_s=ambiguity_s,
@@ -378,7 +378,7 @@ class PrintOSClient:
             self._core,
             self._operations,
             self._answers,
-            promises,
+            policy,
             max_pending_devices=max_pending_devices,
             on_full=on_full,
             drain_timeout_s=drain_timeout_s,
@@ -412,8 +412,8 @@ class PrintOSClient:
             raise ConfigurationError(
                 f"the outbox's lease_s must be at least {_LEASE_PER_TIMEOUT} times timeout_s ({self._timeout_s} s)"
             )
-        # What one worker owns the others cannot send: no more than keeps its slots full, and takes what it puts.
-        max_devices = max(_MIN_OWNED_DEVICES, _OWNED_PER_SLOT * self._core.limiter.maximum)
+        # What one worker owns the others cannot send: no more than keeps its permits in use, and takes what it puts.
+        max_devices = max(_MIN_OWNED_DEVICES, _OWNED_PER_PERMIT * self._core.limiter.maximum)
         max_devices = min(max_devices, max_pending_devices)
         return Custody(
             outbox=outbox, account=self.account, timeout_s=self._timeout_s, max_devices=max_devices

@@ -18,7 +18,7 @@ from printos_async._models import (
     StatusPush,
 )
 
-from .device_state import Promises
+from .device_state import DeliveryPolicy
 from .engine import Engine
 from .results import emit_outcome, make_result
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from printos_async._errors import PrintOSError
     from printos_async._execution.executor import Core
 
-    from .device_state import Entry, Outcome
+    from .device_state import Outcome, PendingStatus
 
 # A device as the specification has it may come without an identifier; unset, it is a failed result.
 _Item: TypeAlias = tuple[DeviceId, DeviceStatusUpdate] | StatusPush
@@ -43,7 +43,7 @@ Statuses: TypeAlias = (
 
 # Devices that wait for a request at once, at most. More would coalesce more and take more memory.
 MAX_WAITING_DEVICES = 1_024
-# A run of an iterable is no longer than this: answers that come meanwhile have to wait, and with them their slots.
+# A run of an iterable is no longer than this: answers that come meanwhile have to wait, and with them their permits.
 _ITEMS_PER_TURN = 64
 
 
@@ -65,40 +65,40 @@ class _Push:
         self._on_result = on_result
         self._loop = asyncio.get_running_loop()
         self.engine = Engine(
-            core, operations, answers, Promises(patient=False, ambiguity_s=ambiguity_s), self._settle
+            core, operations, answers, DeliveryPolicy(patient=False, ambiguity_s=ambiguity_s), self._settle
         )
 
     def put(self, device_id: DeviceId, status: DeviceStatusUpdate) -> None:
         """Hand one status to the engine; bad input is a failed result."""
         try:
-            entry = self.engine.accept(self.engine.encode(device_id, status))
+            pending = self.engine.accept(self.engine.encode(device_id, status))
         except (InvalidDeviceIdError, InvalidStatusError) as error:
             self._keep(PushResult(device_id or "", "failed", 0, 0.0, error, status))
         else:
             if self._is_watched:
-                self._hooks.emit(StatusAccepted(entry.device_id, entry.seq))
+                self._hooks.emit(StatusAccepted(pending.device_id, pending.seq))
 
     async def aclose(self) -> None:
         """End the engine; what has no outcome by now gets none."""
         try:
             await self.engine.aclose()
         finally:
-            for entry in self.engine.unsettled():
-                entry.has_ended = True
+            for pending in self.engine.unsettled():
+                pending.has_ended = True
                 if self._hooks:
-                    self._hooks.emit(StatusWithdrawn(entry.device_id, entry.seq))
+                    self._hooks.emit(StatusWithdrawn(pending.device_id, pending.seq))
 
     def _settle(
-        self, entry: Entry, outcome: Outcome, error: PrintOSError | None, superseded_by: int | None
+        self, pending: PendingStatus, outcome: Outcome, error: PrintOSError | None, superseded_by: int | None
     ) -> None:
-        if entry.has_ended:
+        if pending.has_ended:
             return
         if self._is_watched:
-            emit_outcome(self._hooks, entry, outcome, error, superseded_by, now_s=self._loop.time())
+            emit_outcome(self._hooks, pending, outcome, error, superseded_by, now_s=self._loop.time())
         if outcome == "sent" and self._on_result is None:
             self.report.sent += 1  # by far the most frequent end: nobody asks for its result
         else:
-            self._keep(make_result(entry, outcome, error, superseded_by, now_s=self._loop.time()))
+            self._keep(make_result(pending, outcome, error, superseded_by, now_s=self._loop.time()))
 
     def _keep(self, result: PushResult) -> None:
         report = self.report
@@ -133,7 +133,7 @@ async def push_all(
     source_failure: Exception | None = None
     try:
         try:
-            await _feed(push, statuses, pending=MAX_WAITING_DEVICES + core.limiter.maximum)
+            await _feed(push, statuses, max_devices=MAX_WAITING_DEVICES + core.limiter.maximum)
         except Exception as error:  # noqa: BLE001  # whatever it is, what was accepted goes out before it is raised
             source_failure = error
         await occupancy.wait_until_below(1)
@@ -148,23 +148,23 @@ async def push_all(
     return report
 
 
-async def _feed(push: _Push, statuses: Statuses, *, pending: int) -> None:
-    """Put one status after the other, while fewer than so many devices have something to be done."""
+async def _feed(push: _Push, statuses: Statuses, *, max_devices: int) -> None:
+    """Put one status after the other, while fewer than ``max_devices`` devices have work pending."""
     occupancy = push.engine.occupancy
     index = 0
     if isinstance(statuses, AsyncIterable):
         async for item in statuses:
             push.put(*_pair(item, index))
             index += 1
-            if occupancy.devices >= pending:
-                await occupancy.wait_until_below(pending - _ITEMS_PER_TURN)
+            if occupancy.devices >= max_devices:
+                await occupancy.wait_until_below(max_devices - _ITEMS_PER_TURN)
         return
     for item in statuses.items() if isinstance(statuses, Mapping) else statuses:
         push.put(*_pair(item, index))
         index += 1
-        if occupancy.devices >= pending:
+        if occupancy.devices >= max_devices:
             # Down by some, not by one: a handover for each status costs more than the queue.
-            await occupancy.wait_until_below(pending - _ITEMS_PER_TURN)
+            await occupancy.wait_until_below(max_devices - _ITEMS_PER_TURN)
         elif index % _ITEMS_PER_TURN == 0:
             await asyncio.sleep(0)
 

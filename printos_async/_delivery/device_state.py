@@ -21,7 +21,7 @@ _SEVERAL = -1
 
 
 @frozen(kw_only=True)
-class Promises:
+class DeliveryPolicy:
     """What an engine keeps to; ``PrintOSClient.status_pusher`` has the meaning of each.
 
     ``patient`` engines outlast an outage: while the circuit is open only probes are sent, and attempts that fail
@@ -37,7 +37,7 @@ class Promises:
 
 
 @define(eq=False)
-class Entry:
+class PendingStatus:
     """One accepted status. Encoded when it is accepted, so that a later change of the model changes nothing."""
 
     seq: int
@@ -60,16 +60,16 @@ class Entry:
 
 
 class Place:
-    """A slot's place in a heap; without its slot once it was given up."""
+    """A device's place in a heap; without its device once it was given up."""
 
-    __slots__ = ("slot",)
+    __slots__ = ("device",)
 
-    def __init__(self, slot: Slot) -> None:
-        self.slot: Slot | None = slot
+    def __init__(self, device: DeviceState) -> None:
+        self.device: DeviceState | None = device
 
 
 @define(eq=False)
-class Slot:
+class DeviceState:
     """One device with something to send, or to remember.
 
     Attributes:
@@ -84,15 +84,15 @@ class Slot:
         failed_s: When the failure came for which it is in backoff.
         error: The last attempt's, if that failed.
         queued: It is in the ready queue.
-        place: Its place in the heap of delayed slots, if it is there.
+        place: Its place in the heap of delayed devices, if it is there.
         deadline: Its place in the heap of deadlines, if it is there.
         counted: It is among the engine's active devices.
     """
 
     device_id: str
-    waiting: Entry | None = None
-    in_flight: Entry | None = None
-    sent: Entry | None = None
+    waiting: PendingStatus | None = None
+    in_flight: PendingStatus | None = None
+    sent: PendingStatus | None = None
     sent_s: float = 0.0
     sent_stands: bool = False
     must_reassert: bool = False
@@ -105,8 +105,8 @@ class Slot:
     place: Place | None = None
     deadline: Place | None = None
     counted: bool = False
-    _suspect_seq: int = _NO_ONE  # whose write may still land
-    _suspect_until_s: float = 0.0
+    _uncertain_seq: int = _NO_ONE  # whose write may still land
+    _uncertain_until_s: float = 0.0
 
     @property
     def active(self) -> bool:
@@ -114,68 +114,70 @@ class Slot:
         return self.waiting is not None or self.in_flight is not None or self.must_reassert
 
     @property
-    def next_entry(self) -> Entry | None:
+    def next_status(self) -> PendingStatus | None:
         """What is to be sent next."""
         return self.waiting or (self.sent if self.must_reassert else None)
 
-    def due_s(self, promises: Promises) -> float:
-        """Give the time at which this slot is to be looked at again; then it may be forgotten if it is not active."""
+    def due_s(self, policy: DeliveryPolicy) -> float:
+        """Give the time at which this device is to be looked at again; then it may be forgotten if it is not active."""
         if self.waiting is not None:
             return self.not_before_s
         if self.must_reassert:
-            return max(self.not_before_s, self._suspect_until_s)
-        due_s = self.not_before_s or self._suspect_until_s  # 0 for most, which have nothing to be remembered
-        if promises.unchanged_max_age_s or due_s:
-            return max(due_s, self._suspect_until_s, self.sent_s + promises.unchanged_max_age_s)
+            return max(self.not_before_s, self._uncertain_until_s)
+        due_s = (
+            self.not_before_s or self._uncertain_until_s
+        )  # 0 for most, which have nothing to be remembered
+        if policy.unchanged_max_age_s or due_s:
+            return max(due_s, self._uncertain_until_s, self.sent_s + policy.unchanged_max_age_s)
         return due_s
 
-    def is_unchanged(self, entry: Entry, promises: Promises, *, now_s: float) -> bool:
+    def is_unchanged(self, pending: PendingStatus, policy: DeliveryPolicy, *, now_s: float) -> bool:
         """Whether the server has this status already and nothing can have changed it since."""
-        if self.sent is None or not self.sent_stands or self.must_reassert or entry is self.sent:
+        if self.sent is None or not self.sent_stands or self.must_reassert or pending is self.sent:
             return False
-        return now_s < self.sent_s + promises.unchanged_max_age_s and entry.call.body == self.sent.call.body
+        return now_s < self.sent_s + policy.unchanged_max_age_s and pending.call.body == self.sent.call.body
 
-    def is_held(self, promises: Promises, *, now_s: float) -> bool:
+    def is_held(self, policy: DeliveryPolicy, *, now_s: float) -> bool:
         """Whether strict consistency keeps this device waiting for a write that may still land."""
-        return promises.strict and self.in_doubt(now_s)
+        return policy.strict and self.is_uncertain(now_s)
 
-    def in_doubt(self, now_s: float) -> bool:
+    def is_uncertain(self, now_s: float) -> bool:
         """Whether a write may still land whose outcome is not known."""
-        return self._suspect_until_s > now_s
+        return self._uncertain_until_s > now_s
 
-    def remembers(self, promises: Promises, *, now_s: float) -> bool:
+    def remembers(self, policy: DeliveryPolicy, *, now_s: float) -> bool:
         """Whether something is known of this device that matters for its next status, but for ``not_before_s``."""
-        return self.in_doubt(now_s) or (
-            self.sent_stands and self.sent_s + promises.unchanged_max_age_s > now_s
+        return self.is_uncertain(now_s) or (
+            self.sent_stands and self.sent_s + policy.unchanged_max_age_s > now_s
         )
 
-    def inherit_doubt(self, until_s: float, promises: Promises) -> None:
+    def inherit_uncertainty(self, until_s: float, policy: DeliveryPolicy) -> None:
         """Note that somebody else's write may still land until then."""
-        self._suspect_seq = _SEVERAL
-        self._suspect_until_s = max(self._suspect_until_s, until_s)
+        self._uncertain_seq = _SEVERAL
+        self._uncertain_until_s = max(self._uncertain_until_s, until_s)
         self.sent_stands = False
-        if promises.strict:
-            self.not_before_s = max(self.not_before_s, self._suspect_until_s)
+        if policy.strict:
+            self.not_before_s = max(self.not_before_s, self._uncertain_until_s)
 
-    def acknowledged(self, entry: Entry, promises: Promises, *, started_s: float) -> None:
+    def acknowledged(self, pending: PendingStatus, policy: DeliveryPolicy, *, started_s: float) -> None:
         """Note that the server has acknowledged a status whose request started then."""
         self.error = None
-        self.not_before_s = started_s + promises.min_interval_s if promises.min_interval_s else 0.0
-        if started_s >= self._suspect_until_s:
-            self._suspect_seq, self.must_reassert = _NO_ONE, False
-        elif self._suspect_seq != entry.seq:
+        self.not_before_s = started_s + policy.min_interval_s if policy.min_interval_s else 0.0
+        if started_s >= self._uncertain_until_s:
+            self._uncertain_seq, self.must_reassert = _NO_ONE, False
+        elif self._uncertain_seq != pending.seq:
             self.must_reassert = True  # what may still land is another status than this
-        self.sent, self.sent_s, self.sent_stands = entry, started_s, True
+        self.sent, self.sent_s, self.sent_stands = pending, started_s, True
 
-    def failed(self, entry: Entry) -> None:
+    def failed(self, pending: PendingStatus) -> None:
         """Note that an attempt failed, of which nobody knows whether the server wrote it all the same."""
-        if entry is not self.sent:
+        if pending is not self.sent:
             self.sent_stands = False
 
-    def suspect(self, entry: Entry, promises: Promises, *, now_s: float) -> None:
+    def mark_uncertain(self, pending: PendingStatus, policy: DeliveryPolicy, *, now_s: float) -> None:
         """Note that this write may still land, until the ambiguity has passed."""
-        alone = self._suspect_seq in {_NO_ONE, entry.seq} or self._suspect_until_s <= now_s
-        self._suspect_seq = entry.seq if alone else _SEVERAL
-        self._suspect_until_s = now_s + promises.ambiguity_s
-        if promises.strict:
-            self.not_before_s = max(self.not_before_s, self._suspect_until_s)
+        alone = self._uncertain_seq in {_NO_ONE, pending.seq} or self._uncertain_until_s <= now_s
+        self._uncertain_seq = pending.seq if alone else _SEVERAL
+        self._uncertain_until_s = now_s + policy.ambiguity_s
+        if policy.strict:
+            self.not_before_s = max(self.not_before_s, self._uncertain_until_s)

@@ -13,9 +13,9 @@ from printos_async._errors import APIError, PrintOSError
 from printos_async._events import ReassertionFailed, StatusReasserted
 from printos_async._execution.retry import is_ambiguous, is_from_intermediary, is_local
 
-from .device_state import Entry, Slot
+from .device_state import DeviceState, PendingStatus
 from .gauge import Occupancy
-from .scheduler import Timetable, too_late
+from .scheduler import Scheduler, too_late
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from printos_async._execution.executor import Core
     from printos_async._models import DeviceId, DeviceStatusUpdate, PushResult
 
-    from .device_state import Outcome, Promises
+    from .device_state import DeliveryPolicy, Outcome
 
-    Settle = Callable[[Entry, Outcome, PrintOSError | None, int | None], None]
+    Settle = Callable[[PendingStatus, Outcome, PrintOSError | None, int | None], None]
 
 
 # How soon who drains sees that what is left cannot be sent in time.
@@ -43,27 +43,27 @@ class Engine:
     """
 
     def __init__(
-        self, core: Core, operations: Operations, answers: Answers, promises: Promises, settle: Settle
+        self, core: Core, operations: Operations, answers: Answers, policy: DeliveryPolicy, settle: Settle
     ) -> None:
         self._core = core
         self._operations = operations
         self._answers = answers
-        self._promises = promises
+        self._policy = policy
         self._settle = settle
         self._loop = asyncio.get_running_loop()
         # Not that of whoever happens to be first to put: a worker outlives it.
         self._context = contextvars.copy_context()
         self.occupancy = Occupancy()
-        self.timetable = Timetable(
-            core, promises, self.occupancy, fail=self._gave_up, add_worker=self._start_worker
+        self.scheduler = Scheduler(
+            core, policy, self.occupancy, fail=self._gave_up, add_worker=self._start_worker
         )
-        self._slots = self.timetable.slots
+        self._devices = self.scheduler.devices
         self._seq = count(1)
         self._workers: set[asyncio.Task[None]] = set()
         self.in_flight = 0
         self.requests = 0
-        self.on_lost: Callable[[Entry], None] | None = None
-        core.circuit_watchers.add(self.timetable)
+        self.on_lost: Callable[[PendingStatus], None] | None = None
+        core.circuit_watchers.add(self.scheduler)
 
     async def drained(self, until_s: float) -> None:
         """Wait until nothing is to be done, or until nothing of it may come to its turn by then.
@@ -71,7 +71,7 @@ class Engine:
         Raises:
             BaseException: What ended the work: a bug of a callback.
         """
-        while self.in_flight or self.timetable.may_progress_by(until_s):
+        while self.in_flight or self.scheduler.may_progress_by(until_s):
             with suppress(TimeoutError):
                 async with asyncio.timeout(None if until_s == math.inf else _LOOK_S):
                     await self.occupancy.wait_until_below(1)
@@ -90,104 +90,106 @@ class Engine:
         """
         return self._operations.update_device_status(device_id, status)
 
-    def accept(self, call: Call, waiter: asyncio.Future[PushResult] | None = None) -> Entry:
+    def accept(self, call: Call, waiter: asyncio.Future[PushResult] | None = None) -> PendingStatus:
         """Take an encoded status; one of the same device that is waiting is superseded."""
-        entry = Entry(next(self._seq), call.device_id or "", call, self._loop.time(), waiter=waiter)
-        self.take(entry)
-        return entry
+        pending = PendingStatus(next(self._seq), call.device_id or "", call, self._loop.time(), waiter=waiter)
+        self.take(pending)
+        return pending
 
     def next_seq(self) -> int:
         """Give the next number of a status; those of all devices are one sequence."""
         return next(self._seq)
 
-    def take(self, entry: Entry, *, not_before_s: float = 0.0, doubt_until_s: float | None = None) -> None:
+    def take(
+        self, pending: PendingStatus, *, not_before_s: float = 0.0, uncertain_until_s: float | None = None
+    ) -> None:
         """Take a status that has its number already.
 
         Args:
-            entry: The status.
+            pending: The status.
             not_before_s: Nothing is sent for its device earlier.
-            doubt_until_s: Until then somebody else's write may still land over it.
+            uncertain_until_s: Until then somebody else's write may still land over it.
         """
-        device_id = entry.device_id
-        slot = self._slots.get(device_id)
-        if slot is None:
-            slot = self._slots[device_id] = Slot(device_id)
-        if doubt_until_s is not None:
-            slot.inherit_doubt(doubt_until_s, self._promises)
+        device_id = pending.device_id
+        device = self._devices.get(device_id)
+        if device is None:
+            device = self._devices[device_id] = DeviceState(device_id)
+        if uncertain_until_s is not None:
+            device.inherit_uncertainty(uncertain_until_s, self._policy)
         if not_before_s:
-            slot.not_before_s = max(slot.not_before_s, not_before_s)
-        replaced, slot.waiting = slot.waiting, entry
-        if self._promises.deadline_s is not None:
-            self.timetable.arm_deadline(slot, entry)
+            device.not_before_s = max(device.not_before_s, not_before_s)
+        replaced, device.waiting = device.waiting, pending
+        if self._policy.deadline_s is not None:
+            self.scheduler.arm_deadline(device, pending)
         if replaced is not None:
-            entry.has_replaced = True
-            self._settle(replaced, "superseded", None, entry.seq)
-            if slot.retrying:  # a newer status is no retry: it is due after the backoff, without a token
-                slot.retrying = False
-                self.timetable.schedule(slot)
-        elif slot.in_flight is None:
-            self.timetable.schedule(slot)
+            pending.has_replaced = True
+            self._settle(replaced, "superseded", None, pending.seq)
+            if device.retrying:  # a newer status is no retry: it is due after the backoff, without a token
+                device.retrying = False
+                self.scheduler.schedule(device)
+        elif device.in_flight is None:
+            self.scheduler.schedule(device)
 
-    def adopt(self, entry: Entry) -> bool:
+    def adopt(self, pending: PendingStatus) -> bool:
         """Let who waits for a status have the result of the same one that is here; False if that is gone."""
-        slot = self._slots.get(entry.device_id)
-        for one in () if slot is None else (slot.waiting, slot.in_flight):
-            if one is not None and one.seq == entry.seq and not one.has_ended:
-                one.waiter = one.waiter or entry.waiter
+        device = self._devices.get(pending.device_id)
+        for one in () if device is None else (device.waiting, device.in_flight):
+            if one is not None and one.seq == pending.seq and not one.has_ended:
+                one.waiter = one.waiter or pending.waiter
                 return True
         return False
 
-    def drop(self) -> list[Entry]:
+    def drop(self) -> list[PendingStatus]:
         """Take back everything that waits: others see to it.
 
         What is in flight ends by itself, and is not sent again: ``on_lost`` gets it if it fails.
         """
         dropped = []
-        for slot in tuple(self._slots.values()):
-            if slot.in_flight is not None:
-                slot.in_flight.is_lost = True
-            if slot.waiting is not None:
-                dropped.append(slot.waiting)
-            slot.waiting, slot.must_reassert = None, False
-            self.timetable.schedule(slot)
+        for device in tuple(self._devices.values()):
+            if device.in_flight is not None:
+                device.in_flight.is_lost = True
+            if device.waiting is not None:
+                dropped.append(device.waiting)
+            device.waiting, device.must_reassert = None, False
+            self.scheduler.schedule(device)
         return dropped
 
-    def withdraw(self, entry: Entry) -> bool:
+    def withdraw(self, pending: PendingStatus) -> bool:
         """Take back a status that is still waiting; False if it is not, or if another one made way for it."""
-        slot = self._slots.get(entry.device_id)
-        if slot is None or slot.waiting is not entry or entry.has_replaced:
+        device = self._devices.get(pending.device_id)
+        if device is None or device.waiting is not pending or pending.has_replaced:
             return False
-        slot.waiting = None
-        self.timetable.schedule(slot)
+        device.waiting = None
+        self.scheduler.schedule(device)
         return True
 
     def is_active(self, device_id: str) -> bool:
         """Whether something is to be done for this device."""
-        slot = self._slots.get(device_id)
-        return slot is not None and slot.active
+        device = self._devices.get(device_id)
+        return device is not None and device.active
 
-    def unsettled(self) -> list[Entry]:
+    def unsettled(self) -> list[PendingStatus]:
         """Give what was accepted and has no outcome yet."""
         return [
-            entry
-            for slot in self._slots.values()
-            for entry in (slot.in_flight, slot.waiting)
-            if entry is not None and entry is not slot.sent  # which is settled, and only sent again
+            pending
+            for device in self._devices.values()
+            for pending in (device.in_flight, device.waiting)
+            if pending is not None and pending is not device.sent  # which is settled, and only sent again
         ]
 
     def fail(self, crash: BaseException) -> None:
         """End the work because of a bug, which those who wait for it or for a result raise."""
         self.occupancy.end(crash)
-        for entry in self.unsettled():
-            entry.abandon(crash)
+        for pending in self.unsettled():
+            pending.abandon(crash)
 
     async def aclose(self) -> None:
         """End the workers at once. What is in flight ends by itself, at its deadline at the latest.
 
         Cancelling leaves nothing undone but the waiting.
         """
-        self._core.circuit_watchers.discard(self.timetable)
-        self.timetable.close()
+        self._core.circuit_watchers.discard(self.scheduler)
+        self.scheduler.close()
         workers = tuple(self._workers)
         for worker in workers:
             worker.cancel()
@@ -209,143 +211,145 @@ class Engine:
             self.fail(error)
 
     async def _work(self) -> None:
-        limiter, health, timetable = self._core.limiter, self._core.health, self.timetable
+        limiter, health, scheduler = self._core.limiter, self._core.health, self.scheduler
         while True:
-            slot = timetable.take()
-            if slot is None:
-                await timetable.ready.park()
+            device = scheduler.take()
+            if device is None:
+                await scheduler.ready.park()
                 continue
             if not limiter.try_acquire():
                 closings = health.closings
                 await limiter.acquire()
-                if health.closings != closings or not timetable.is_open():
+                if health.closings != closings or not scheduler.is_open():
                     limiter.release()
                     # While it waited for its turn, the host asked for a pause, or the lease ended.
-                    timetable.ready.slots.appendleft(slot)
+                    scheduler.ready.devices.appendleft(device)
                     continue
             try:
-                slot.queued = False
+                device.queued = False
                 # Taken only now: a newer status may have come while this one waited for its turn.
-                entry = slot.next_entry
-                if entry is not None and not self._is_settled_unsent(slot, entry):
-                    slot.waiting, slot.in_flight = None, entry
+                pending = device.next_status
+                if pending is not None and not self._is_settled_unsent(device, pending):
+                    device.waiting, device.in_flight = None, pending
                     self.in_flight += 1
                     try:
-                        await self._send(slot, entry)
+                        await self._send(device, pending)
                     finally:
                         self.in_flight -= 1
-                    slot.in_flight = None  # a worker that was ended leaves it: the entry has no outcome
-                timetable.schedule(slot)
+                    device.in_flight = None  # a worker that was ended leaves it: the status has no outcome
+                scheduler.schedule(device)
             finally:
                 limiter.release()
 
-    def _is_settled_unsent(self, slot: Slot, entry: Entry) -> bool:
+    def _is_settled_unsent(self, device: DeviceState, pending: PendingStatus) -> bool:
         """Settle a status that needs no request: one that came too late, or that the server has already."""
-        if slot.sent is None and self._promises.deadline_s is None:
+        if device.sent is None and self._policy.deadline_s is None:
             return False
         now_s = self._loop.time()
-        if entry is not slot.sent and self.timetable.is_late(entry, now_s):
+        if pending is not device.sent and self.scheduler.is_late(pending, now_s):
             # It was late when it came: from an outbox, in which it had to wait for its time.
-            self._settle(entry, "failed", slot.error or too_late(entry), None)
-        elif slot.is_unchanged(entry, self._promises, now_s=now_s):
-            self._settle(entry, "sent", None, None)
+            self._settle(pending, "failed", device.error or too_late(pending), None)
+        elif device.is_unchanged(pending, self._policy, now_s=now_s):
+            self._settle(pending, "sent", None, None)
         else:
             return False
-        slot.waiting = None
+        device.waiting = None
         return True
 
-    async def _send(self, slot: Slot, entry: Entry) -> None:
-        entry.attempts += 1
+    async def _send(self, device: DeviceState, pending: PendingStatus) -> None:
+        pending.attempts += 1
         self.requests += 1
         started_s = self._loop.time()
-        is_probe = self._promises.patient and self._core.health.circuit == "open"
+        is_probe = self._policy.patient and self._core.health.circuit == "open"
         try:
             await self._core.attempt(
-                entry.call,
+                pending.call,
                 self._answers.acknowledgement,
-                attempt=entry.attempts,
+                attempt=pending.attempts,
                 is_probe=is_probe,
-                until_s=self.timetable.ends_s,
+                until_s=self.scheduler.ends_s,
             )
         except APIError as error:
-            self._failed(slot, entry, error, started_s)
+            self._failed(device, pending, error, started_s)
         except PrintOSError as error:  # the client was closed, or its configuration forbids the request
-            self._refused(slot, entry, error)
+            self._refused(device, pending, error)
         else:
-            self._core.budget.refund(retried=slot.has_token)
-            again = entry is slot.sent
-            slot.acknowledged(entry, self._promises, started_s=started_s)
+            self._core.budget.refund(retried=device.has_token)
+            again = pending is device.sent
+            device.acknowledged(pending, self._policy, started_s=started_s)
             if not again:
-                self._settle(entry, "sent", None, None)
+                self._settle(pending, "sent", None, None)
             elif self._core.hooks:
-                self._core.hooks.emit(StatusReasserted(slot.device_id, entry.seq))
-            if entry.is_lost:
-                slot.must_reassert = entry.is_lost = False
-            if slot.must_reassert:  # being sent once more counts anew
-                entry.attempts, entry.exempt_attempts, entry.failed_s = 0, 0, None
-        slot.has_token = False
+                self._core.hooks.emit(StatusReasserted(device.device_id, pending.seq))
+            if pending.is_lost:
+                device.must_reassert = pending.is_lost = False
+            if device.must_reassert:  # being sent once more counts anew
+                pending.attempts, pending.exempt_attempts, pending.failed_s = 0, 0, None
+        device.has_token = False
 
-    def _failed(self, slot: Slot, entry: Entry, error: APIError, started_s: float) -> None:
+    def _failed(self, device: DeviceState, pending: PendingStatus, error: APIError, started_s: float) -> None:
         now_s = self._loop.time()
-        error.attempts = entry.attempts
-        slot.failed(entry)
+        error.attempts = pending.attempts
+        device.failed(pending)
         if is_ambiguous(error):
-            slot.suspect(entry, self._promises, now_s=now_s)
-        if entry.is_lost:
-            entry.is_lost = False  # should it come back by a new claim, it is tried like any other
-            if entry is not slot.sent and self.on_lost is not None:
-                self.on_lost(entry)
+            device.mark_uncertain(pending, self._policy, now_s=now_s)
+        if pending.is_lost:
+            pending.is_lost = False  # should it come back by a new claim, it is tried like any other
+            if pending is not device.sent and self.on_lost is not None:
+                self.on_lost(pending)
             return
-        delay_s = self._retry_delay_s(entry, error, now_s)
-        late = entry is not slot.sent and self.timetable.is_late(entry, now_s)  # what was sent was in time
+        delay_s = self._retry_delay_s(pending, error, now_s)
+        late = pending is not device.sent and self.scheduler.is_late(
+            pending, now_s
+        )  # what was sent was in time
         if delay_s is None or self._core.budget.capacity < 1 or late:
-            if self._promises.min_interval_s:
-                slot.not_before_s = max(slot.not_before_s, started_s + self._promises.min_interval_s)
-            self._refused(slot, entry, error)
+            if self._policy.min_interval_s:
+                device.not_before_s = max(device.not_before_s, started_s + self._policy.min_interval_s)
+            self._refused(device, pending, error)
             return
-        slot.error = error
-        slot.not_before_s = max(slot.not_before_s, now_s + delay_s)
-        slot.failed_s = now_s
+        device.error = error
+        device.not_before_s = max(device.not_before_s, now_s + delay_s)
+        device.failed_s = now_s
         # The budget protects the host from more than it is asked for: probes, newer statuses and what was never
         # sent are not more.
-        slot.retrying = (
-            slot.waiting is None
+        device.retrying = (
+            device.waiting is None
             and not is_local(error)
-            and not (self._promises.patient and self._core.health.circuit == "open")
+            and not (self._policy.patient and self._core.health.circuit == "open")
         )
-        if entry is slot.sent:
+        if pending is device.sent:
             return
-        if slot.waiting is None:
-            slot.waiting = entry
-            self.timetable.arm_deadline(slot, entry)
+        if device.waiting is None:
+            device.waiting = pending
+            self.scheduler.arm_deadline(device, pending)
         else:
             # A retry sends the newest, never the one that failed.
-            slot.waiting.has_replaced = True
-            self._settle(entry, "superseded", None, slot.waiting.seq)
+            device.waiting.has_replaced = True
+            self._settle(pending, "superseded", None, device.waiting.seq)
 
-    def _refused(self, slot: Slot, entry: Entry, error: PrintOSError) -> None:
-        if entry is slot.sent:
-            slot.must_reassert = False
-            self._core.hooks.emit(ReassertionFailed(slot.device_id, entry.seq, type(error).__name__))
+    def _refused(self, device: DeviceState, pending: PendingStatus, error: PrintOSError) -> None:
+        if pending is device.sent:
+            device.must_reassert = False
+            self._core.hooks.emit(ReassertionFailed(device.device_id, pending.seq, type(error).__name__))
         else:
-            self._settle(entry, "failed", error, None)
+            self._settle(pending, "failed", error, None)
 
-    def _gave_up(self, entry: Entry, error: PrintOSError | None) -> None:
-        self._settle(entry, "failed", error, None)
+    def _gave_up(self, pending: PendingStatus, error: PrintOSError | None) -> None:
+        self._settle(pending, "failed", error, None)
 
-    def _retry_delay_s(self, entry: Entry, error: APIError, now_s: float) -> float | None:
-        if not self._promises.patient:
-            return self._core.retry_delay_s(entry.call, error, attempt=entry.attempts)
+    def _retry_delay_s(self, pending: PendingStatus, error: APIError, now_s: float) -> float | None:
+        if not self._policy.patient:
+            return self._core.retry_delay_s(pending.call, error, attempt=pending.attempts)
         health = self._core.health
         is_open = health.circuit == "open"
-        is_first, previous_s = entry.failed_s is None, entry.failed_s or 0.0
-        entry.failed_s = now_s
+        is_first, previous_s = pending.failed_s is None, pending.failed_s or 0.0
+        pending.failed_s = now_s
         # Where nothing has succeeded since this status failed before, it is the host that fails, not the status.
         host_fails = is_open or (not is_first and health.succeeded_s <= previous_s)
         is_exempt = host_fails or is_from_intermediary(error) or is_local(error)
-        entry.exempt_attempts += is_exempt
-        counted = entry.attempts - entry.exempt_attempts
+        pending.exempt_attempts += is_exempt
+        counted = pending.attempts - pending.exempt_attempts
         if counted >= self._core.max_attempts and not is_exempt and not is_first:
             return None
-        delay_s = self._core.retry_delay_s(entry.call, error, attempt=entry.attempts, patient=True)
+        delay_s = self._core.retry_delay_s(pending.call, error, attempt=pending.attempts, patient=True)
         return 0.0 if delay_s is not None and is_open else delay_s

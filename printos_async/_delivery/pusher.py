@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from printos_async._execution.executor import Core
     from printos_async._models import DeviceId, DeviceStatusUpdate, PushResult
 
-    from .device_state import Entry, Outcome, Promises
+    from .device_state import DeliveryPolicy, Outcome, PendingStatus
     from .outbox.backend import Custody
     from .outbox.shared import Delivery
 
@@ -85,7 +85,7 @@ class StatusPusher:
         core: Core,
         operations: Operations,
         answers: Answers,
-        promises: Promises,
+        policy: DeliveryPolicy,
         *,
         max_pending_devices: int,
         on_full: Literal["wait", "raise"],
@@ -94,7 +94,7 @@ class StatusPusher:
     ) -> None:
         self._core = core
         self._loop = asyncio.get_running_loop()
-        self._engine = Engine(core, operations, answers, promises, self._settle)
+        self._engine = Engine(core, operations, answers, policy, self._settle)
         self._admission = Admission(self._engine, max_pending_devices=max_pending_devices, on_full=on_full)
         self._drain_timeout_s = drain_timeout_s
         self._keeper: Keeper | None = None
@@ -104,7 +104,7 @@ class StatusPusher:
                 custody,
                 self._engine,
                 operations,
-                promises,
+                policy,
                 core.hooks,
                 accepted=self._count_accepted,
                 settle=self._settle,
@@ -172,14 +172,14 @@ class StatusPusher:
             OutboxError: The outbox cannot be written. The status was not accepted.
         """
         waiter: asyncio.Future[PushResult] = self._loop.create_future()
-        entry: Entry | None = None
+        pending: PendingStatus | None = None
         try:
-            entry = await self._accept(device_id, status, waiter)
+            pending = await self._accept(device_id, status, waiter)
             return await waiter
         except asyncio.CancelledError:
-            if entry is not None and not entry.has_ended and self._engine.withdraw(entry):
+            if pending is not None and not pending.has_ended and self._engine.withdraw(pending):
                 self._accepted -= 1
-                self._withdraw([entry])
+                self._withdraw([pending])
             raise
         finally:
             waiter.cancel()  # cancelled while the outbox was written: nobody waits for what it may still accept
@@ -258,7 +258,7 @@ class StatusPusher:
 
     async def _accept(
         self, device_id: DeviceId, status: DeviceStatusUpdate, waiter: asyncio.Future[PushResult] | None
-    ) -> Entry | None:
+    ) -> PendingStatus | None:
         self._require_open()
         call = self._engine.encode(device_id, status)
         if self._keeper is not None:
@@ -270,16 +270,16 @@ class StatusPusher:
                 return None
         return await self._admission.enter(call.device_id or "", lambda: self._take(call, waiter))
 
-    def _take(self, call: Call, waiter: asyncio.Future[PushResult] | None) -> Entry:
+    def _take(self, call: Call, waiter: asyncio.Future[PushResult] | None) -> PendingStatus:
         self._require_open()
-        entry = self._engine.accept(call, waiter)
-        self._count_accepted(entry)
-        return entry
+        pending = self._engine.accept(call, waiter)
+        self._count_accepted(pending)
+        return pending
 
-    def _count_accepted(self, entry: Entry) -> None:
+    def _count_accepted(self, pending: PendingStatus) -> None:
         self._accepted += 1
         if self._core.hooks:
-            self._core.hooks.emit(StatusAccepted(entry.device_id, entry.seq))
+            self._core.hooks.emit(StatusAccepted(pending.device_id, pending.seq))
 
     async def _end(self) -> None:
         await self._engine.aclose()
@@ -294,17 +294,17 @@ class StatusPusher:
         unsettled = self._engine.unsettled()
         if self._delivery is not None:
             unsettled += self._delivery.left_to_others()
-        rest = [entry for entry in unsettled if not entry.has_ended]
+        rest = [pending for pending in unsettled if not pending.has_ended]
         self._withdraw(rest)
         reason = PusherClosedError("the pusher was closed before this status was settled")
-        for entry in rest:
-            entry.abandon(reason)
+        for pending in rest:
+            pending.abandon(reason)
 
-    def _withdraw(self, entries: Iterable[Entry]) -> None:
-        for entry in entries:
-            entry.has_ended = True
+    def _withdraw(self, statuses: Iterable[PendingStatus]) -> None:
+        for pending in statuses:
+            pending.has_ended = True
             if self._core.hooks:
-                self._core.hooks.emit(StatusWithdrawn(entry.device_id, entry.seq))
+                self._core.hooks.emit(StatusWithdrawn(pending.device_id, pending.seq))
 
     def _require_open(self) -> None:
         if self._closed:
@@ -313,17 +313,17 @@ class StatusPusher:
             raise self._engine.occupancy.crash
 
     def _settle(
-        self, entry: Entry, outcome: Outcome, error: PrintOSError | None, superseded_by: int | None
+        self, pending: PendingStatus, outcome: Outcome, error: PrintOSError | None, superseded_by: int | None
     ) -> None:
-        if entry.has_ended:
+        if pending.has_ended:
             return  # the outbox tells of one that was withdrawn
-        entry.has_ended = True
+        pending.has_ended = True
         self._outcomes[outcome] += 1
         if self._delivery is not None:
-            self._delivery.desk.settled(entry, outcome, error)
+            self._delivery.dispatcher.settled(pending, outcome, error)
         now_s = self._loop.time()
         if outcome == "failed" or self._core.hooks:  # a failure is logged even if nobody watches
-            emit_outcome(self._core.hooks, entry, outcome, error, superseded_by, now_s=now_s)
-        waiter = entry.waiter
+            emit_outcome(self._core.hooks, pending, outcome, error, superseded_by, now_s=now_s)
+        waiter = pending.waiter
         if waiter is not None and not waiter.done():
-            waiter.set_result(make_result(entry, outcome, error, superseded_by, now_s=now_s))
+            waiter.set_result(make_result(pending, outcome, error, superseded_by, now_s=now_s))

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from printos_async._api.requests import Operations
-    from printos_async._delivery.device_state import Entry, Promises
+    from printos_async._delivery.device_state import DeliveryPolicy, PendingStatus
     from printos_async._delivery.engine import Engine
     from printos_async._events import Hooks
     from printos_async.outbox import Outbox, PrivateOutbox
@@ -52,10 +52,10 @@ class Keeper:
         custody: Custody,
         engine: Engine,
         operations: Operations,
-        promises: Promises,
+        policy: DeliveryPolicy,
         hooks: Hooks,
         *,
-        accepted: Callable[[Entry], None],
+        accepted: Callable[[PendingStatus], None],
         settle: Settle,
     ) -> None:
         self._outbox = custody.outbox
@@ -69,7 +69,7 @@ class Keeper:
                 custody.outbox,
                 engine,
                 operations,
-                promises,
+                policy,
                 hooks,
                 timeout_s=custody.timeout_s,
                 max_devices=custody.max_devices,
@@ -81,7 +81,7 @@ class Keeper:
                 cast("PrivateOutbox", custody.outbox),  # which is what one is that is not shared
                 engine,
                 operations,
-                promises,
+                policy,
                 timeout_s=custody.timeout_s,
                 accepted=accepted,
             )

@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 from weakref import WeakSet
 
-from printos_async._delivery.results import claimed_entry, doubt_until_s, release_of
+from printos_async._delivery.results import claimed_status, release_of, uncertain_until_s
 from printos_async._errors import ConfigurationError
 from printos_async.outbox.protocol import Draft, Finish
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from printos_async._api.requests import Operations
-    from printos_async._delivery.device_state import Entry, Promises
+    from printos_async._delivery.device_state import DeliveryPolicy, PendingStatus
     from printos_async._delivery.engine import Engine
     from printos_async.outbox import PrivateOutbox
 
@@ -30,15 +30,15 @@ class Loan:
         outbox: PrivateOutbox,
         engine: Engine,
         operations: Operations,
-        promises: Promises,
+        policy: DeliveryPolicy,
         *,
         timeout_s: float,
-        accepted: Callable[[Entry], None],
+        accepted: Callable[[PendingStatus], None],
     ) -> None:
         self._outbox = outbox
         self._engine = engine
         self._operations = operations
-        self._promises = promises
+        self._policy = policy
         self._timeout_s = timeout_s
         self._accepted = accepted
         self._loop = asyncio.get_running_loop()
@@ -60,11 +60,11 @@ class Loan:
         claims = await self._outbox.claim_all(owner)
         for claim in claims:
             now_s = self._loop.time()
-            entry = claimed_entry(claim, self._operations, now_s=now_s)
-            entry.seq = self._engine.next_seq()  # the engine's numbers are those of all devices
-            self._accepted(entry)
-            until_s = doubt_until_s(claim, self._promises, now_s=now_s)
-            self._engine.take(entry, not_before_s=now_s + claim.hold_s, doubt_until_s=until_s)
+            pending = claimed_status(claim, self._operations, now_s=now_s)
+            pending.seq = self._engine.next_seq()  # the engine's numbers are those of all devices
+            self._accepted(pending)
+            until_s = uncertain_until_s(claim, self._policy, now_s=now_s)
+            self._engine.take(pending, not_before_s=now_s + claim.hold_s, uncertain_until_s=until_s)
         await self._outbox.finish(owner, [Finish(claim.device_id, claim.seq) for claim in claims])
         await self._outbox.leave(owner)
 
@@ -73,16 +73,16 @@ class Loan:
         if not self._has_it:
             return
         self._has_it = False
-        slots = [slot for slot in self._engine.timetable.slots.values() if slot.active]
+        devices = [device for device in self._engine.scheduler.devices.values() if device.active]
         drafts = []
-        for slot in slots:
-            entry = slot.waiting or slot.in_flight or slot.sent
-            assert entry is not None  # noqa: S101  # what is active has one of them
-            drafts.append(Draft(slot.device_id, entry.call.body))
+        for device in devices:
+            pending = device.waiting or device.in_flight or device.sent
+            assert pending is not None  # noqa: S101  # what is active has one of them
+            drafts.append(Draft(device.device_id, pending.call.body))
         owner = await self._outbox.join()
         await self._outbox.put(drafts, owner=owner)
         now_s = self._loop.time()
-        released = [release_of(slot, now_s=now_s, timeout_s=self._timeout_s) for slot in slots]
+        released = [release_of(device, now_s=now_s, timeout_s=self._timeout_s) for device in devices]
         await self._outbox.release(owner, released)
         await self._outbox.leave(owner)
         _lent.discard(self._outbox)

@@ -12,10 +12,10 @@ from printos_async.outbox.protocol import Finish
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from printos_async._delivery.device_state import Entry
+    from printos_async._delivery.device_state import PendingStatus
 
 
-class Ledger:
+class Ownership:
     """Follows each device from its claim until the outbox knows what became of it.
 
     Attributes:
@@ -25,7 +25,7 @@ class Ledger:
     """
 
     def __init__(self) -> None:
-        self.elsewhere: dict[str, Entry] = {}
+        self.elsewhere: dict[str, PendingStatus] = {}
         self.finished: dict[str, Finish] = {}
         self._telling: dict[str, Finish] = {}  # taken out of ``finished``: the outbox may not know it
         self._held: dict[str, int] = {}  # owned devices, with the newest number that the engine knows
@@ -57,14 +57,14 @@ class Ledger:
         finally:
             del self._told[question]
 
-    def hold(self, entry: Entry) -> None:
+    def hold(self, pending: PendingStatus) -> None:
         """Note that the engine has got a status of an owned device."""
-        self._held[entry.device_id] = entry.seq
-        self._kept.pop(entry.device_id, None)
+        self._held[pending.device_id] = pending.seq
+        self._kept.pop(pending.device_id, None)
 
-    def settle(self, entry: Entry, error: str | None) -> None:
+    def settle(self, pending: PendingStatus, error: str | None) -> None:
         """Note that a status was delivered or given up."""
-        self._outcomes[entry.device_id] = (entry.seq, entry.attempts, error)
+        self._outcomes[pending.device_id] = (pending.seq, pending.attempts, error)
 
     def rest(self, device_id: str, *, hold_s: float, keep: bool) -> bool:
         """Note that nothing is left to do for a device; False if there is nothing to tell.
