@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import ssl
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Literal, Self, TypeGuard
 
 import httpx
 from printos_device_api.types import UNSET, Unset
@@ -15,8 +15,12 @@ from ._checks import require_choice, require_number
 from ._config import PRODUCTION_URL, account_of, auth_from_env, make_ssl_context, parse_base_url
 from ._delivery.bulk import Statuses, push_all
 from ._delivery.device_state import DeliveryPolicy
-from ._delivery.outbox.backend import Custody
+from ._delivery.engine import Engine
+from ._delivery.outbox.backend import MemoryBackend
+from ._delivery.outbox.exclusive import ExclusiveBackend
+from ._delivery.outbox.shared import SharedBackend
 from ._delivery.pusher import StatusPusher
+from ._delivery.results import Reporter
 from ._delivery.spooler import Spooler
 from ._errors import ConfigurationError
 from ._events import Hook, Hooks
@@ -40,7 +44,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from types import TracebackType
 
-    from .outbox import Outbox
+    from ._delivery.outbox.backend import DeliveryBackend
+    from .outbox import Outbox, PrivateOutbox
 
 # How long a write whose outcome is not known may still land. Proxies commonly give up on a queued request
 # after 30 to 60 s, most much earlier; a longer time makes the end of a push wait longer after a timeout.
@@ -374,16 +379,11 @@ class PrintOSClient:
             unchanged_max_age_s=unchanged_max_age_s if skip_unchanged else 0.0,
             deadline_s=deadline_s,
         )
-        return StatusPusher(
-            self._core,
-            self._operations,
-            self._answers,
-            policy,
-            max_pending_devices=max_pending_devices,
-            on_full=on_full,
-            drain_timeout_s=drain_timeout_s,
-            custody=None if outbox is None else self._custody(outbox, max_pending_devices),
+        reporter = Reporter(self._core.hooks)
+        backend = self._delivery_backend(
+            outbox, policy, reporter, max_pending_devices=max_pending_devices, on_full=on_full
         )
+        return StatusPusher(self._core, self._operations, backend, reporter, drain_timeout_s=drain_timeout_s)
 
     def spooler(self, outbox: Outbox) -> Spooler:
         """Make what only accepts statuses into an outbox, for a worker elsewhere to send.
@@ -405,19 +405,58 @@ class PrintOSClient:
         """
         return account_of(self._base_url, self._auth)
 
-    def _custody(self, outbox: Outbox, max_pending_devices: int) -> Custody:
+    def _delivery_backend(
+        self,
+        outbox: Outbox | None,
+        policy: DeliveryPolicy,
+        reporter: Reporter,
+        *,
+        max_pending_devices: int,
+        on_full: Literal["wait", "raise"],
+    ) -> DeliveryBackend:
+        if outbox is None:
+            return MemoryBackend(
+                Engine(self._core, self._answers, policy, reporter.settle),
+                reporter,
+                max_pending_devices=max_pending_devices,
+                on_full=on_full,
+            )
         _require_outbox(outbox)
-        # What is in flight has to end, and a renewal may be late, before the lease does.
+        # Requests in flight have to end, and a renewal may be late, before the lease ends.
         if outbox.lease_s < _LEASE_PER_TIMEOUT * self._timeout_s:
             raise ConfigurationError(
                 f"the outbox's lease_s must be at least {_LEASE_PER_TIMEOUT} times timeout_s ({self._timeout_s} s)"
             )
-        # What one worker owns the others cannot send: no more than keeps its permits in use, and takes what it puts.
+        if _is_private(outbox):
+            return ExclusiveBackend(
+                outbox,
+                Engine(self._core, self._answers, policy, reporter.settle),
+                self._operations,
+                policy,
+                reporter,
+                account=self.account,
+                timeout_s=self._timeout_s,
+                max_pending_devices=max_pending_devices,
+                on_full=on_full,
+            )
+        # Others cannot send for the devices that one worker owns: it owns no more than keeps its permits in use, and
+        # takes what it puts.
         max_devices = max(_MIN_OWNED_DEVICES, _OWNED_PER_PERMIT * self._core.limiter.maximum)
-        max_devices = min(max_devices, max_pending_devices)
-        return Custody(
-            outbox=outbox, account=self.account, timeout_s=self._timeout_s, max_devices=max_devices
+        return SharedBackend(
+            outbox,
+            self._core,
+            self._operations,
+            self._answers,
+            policy,
+            reporter=reporter,
+            account=self.account,
+            timeout_s=self._timeout_s,
+            max_devices=min(max_devices, max_pending_devices),
         )
+
+
+def _is_private(outbox: Outbox) -> TypeGuard[PrivateOutbox]:
+    return not outbox.is_shared
 
 
 def _require(name: str, value: object, kind: object, wanted: str) -> None:

@@ -9,15 +9,35 @@ from attrs import define, frozen
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Callable
 
     from printos_async._api.validation import Call
     from printos_async._errors import PrintOSError
     from printos_async._models import PushResult
 
-Outcome: TypeAlias = Literal["sent", "superseded", "failed"]
+Settle: TypeAlias = "Callable[[PendingStatus, Outcome], None]"
+OutcomeKind: TypeAlias = Literal["sent", "superseded", "failed"]
 
 _NO_ONE = 0  # sequence numbers start at 1
 _SEVERAL = -1
+
+
+@frozen
+class Outcome:
+    """What became of an accepted status.
+
+    Attributes:
+        kind: ``"sent"``, ``"superseded"`` or ``"failed"``.
+        error: Why it failed.
+        superseded_by: Sequence number of the newer status that took its place.
+    """
+
+    kind: OutcomeKind
+    error: PrintOSError | None = None
+    superseded_by: int | None = None
+
+
+SENT = Outcome("sent")  # one object for all: it is by far the most frequent
 
 
 @frozen(kw_only=True)

@@ -1,4 +1,4 @@
-"""Whose turn it is: every device is ready, in a worker's hands, or waits for its time or for the retry budget."""
+"""Per-device scheduler. Each device is ready, in flight, delayed, or waiting for a retry token."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from printos_async._api.errors import pause_error
 from printos_async._clock import steady_s
 from printos_async._errors import RequestTimeoutError
 
+from .device_state import Outcome
 from .queues import ReadyQueue, TimeHeap
 
 if TYPE_CHECKING:
@@ -19,30 +20,39 @@ if TYPE_CHECKING:
     from printos_async._errors import PrintOSError
     from printos_async._execution.executor import Core
 
-    from .device_state import DeliveryPolicy, DeviceState, PendingStatus
-    from .gauge import Occupancy
+    from .backpressure import Occupancy
+    from .device_state import DeliveryPolicy, DeviceState, PendingStatus, Settle
 
-# With the retry budget empty, the scheduler looks again this soon: a success may have given a token back.
+# Interval at which an empty retry budget is checked again: a success may have returned a token.
 _BUDGET_POLL_S = 0.05
 
 
 class DeviceWatcher(Protocol):
-    """Is told what becomes of devices."""
+    """Callbacks for changes of devices, for a shared outbox."""
 
     def rested(self, device: DeviceState) -> None:
-        """Take note that nothing is left to do for a device."""
+        """Called when a device has no more work pending."""
         ...
 
     def forgotten(self, device: DeviceState) -> None:
-        """Take note that nothing is remembered of a device any more."""
+        """Called when the scheduler drops a device's state."""
+        ...
+
+    def leave_to_others(self, pending: PendingStatus) -> None:
+        """Called when a request failed whose device's lease was lost meanwhile."""
         ...
 
 
 class Scheduler:
-    """Keeps the state of each device with something to do or to remember.
+    """Decides which device is sent next, and when.
 
-    ``fail`` is called with a status that is given up, and with the reason. ``add_worker`` is called where a device is
-    ready and no worker waits for one.
+    ``settle`` is called with a status that is given up. ``add_sender`` is called when a device is ready and no
+    sender waits for one.
+
+    Attributes:
+        devices: The state of each device, by its identifier.
+        ready: The devices that may be sent now.
+        watcher: Callbacks of a shared outbox; None without one.
     """
 
     def __init__(
@@ -51,14 +61,14 @@ class Scheduler:
         policy: DeliveryPolicy,
         occupancy: Occupancy,
         *,
-        fail: Callable[[PendingStatus, PrintOSError | None], None],
-        add_worker: Callable[[], None],
+        settle: Settle,
+        add_sender: Callable[[], None],
     ) -> None:
         self._core = core
         self._policy = policy
         self._occupancy = occupancy
-        self._fail = fail
-        self._add_worker = add_worker
+        self._settle = settle
+        self._add_sender = add_sender
         self._loop = asyncio.get_running_loop()
         self.devices: dict[str, DeviceState] = {}
         self.ready = ReadyQueue()
@@ -70,13 +80,13 @@ class Scheduler:
         self._deadlines = TimeHeap(self._expire)
         self._closed = False
         self.watcher: DeviceWatcher | None = None
-        # By steady_s(), not the loop's clock: uvloop's stands still between two rounds, in which a process may have
-        # been stopped, and each loop's while the machine is suspended.
+        # By steady_s(), not the loop's clock: uvloop's stands still between two iterations, during which a process may
+        # have been stopped, and every loop's stands still while the machine is suspended.
         self._open_until_s: float | None = None
         self._lease_ends_s = math.inf
 
     def schedule(self, device: DeviceState) -> None:
-        """Put a device where it belongs now, unless a worker holds it or is about to take it."""
+        """Put a device into the queue where it belongs, unless a sender has it or is about to take it."""
         active = device.waiting is not None or device.in_flight is not None or device.must_reassert
         if active is not device.counted:
             self._count(device, active=active)
@@ -95,10 +105,10 @@ class Scheduler:
         elif not active:
             self._forget(device)
         elif not self.ready.append(device):
-            self._add_worker()
+            self._add_sender()
 
     def take(self) -> DeviceState | None:
-        """Give the next device whose turn it is, if the host wants a request; else whoever asks waits in ``ready``."""
+        """Return the next ready device if the host admits a request; None if the caller has to wait in ``ready``."""
         ready = self.ready
         while ready.devices and (self._open_until_s is None or self.is_open()):
             now_s = self._loop.time()
@@ -106,7 +116,7 @@ class Scheduler:
             if again_s <= now_s:
                 device = ready.devices.popleft()
                 if ready.devices:
-                    self._add_worker()  # the limit may have grown
+                    self._add_sender()  # the limit may have grown
                 return device
             if self._policy.patient or again_s - now_s <= self._core.max_delay_s:
                 ready.wake_at(again_s)
@@ -116,23 +126,23 @@ class Scheduler:
 
     @property
     def ends_s(self) -> float:
-        """When the lease ends, by the loop's clock."""
+        """End of the lease, by the loop's clock."""
         if self._open_until_s is None:
             return math.inf  # there is no lease: no clock has to be read for each status
         return self._lease_ends_s - steady_s() + self._loop.time()
 
     def is_open(self) -> bool:
-        """Whether a request may be sent, as far as the lease is concerned."""
+        """Return whether the lease allows a request to be sent."""
         return self._open_until_s is None or steady_s() < self._open_until_s
 
     def open_until(self, until_s: float, *, ends_s: float) -> None:
-        """Let requests be sent until then, by ``steady_s()``; all of them end before ``ends_s``."""
+        """Allow requests until ``until_s`` by ``steady_s()``; all of them end before ``ends_s``."""
         self._open_until_s = until_s
         self._lease_ends_s = ends_s
         self.ready.wake_all()
 
     def may_progress_by(self, until_s: float) -> bool:
-        """Whether anything that is to be done may come to its turn, or to its deadline, by then."""
+        """Return whether any pending work may be sent, or reach its deadline, by ``until_s``."""
         if not self._occupancy.devices or self.ready.devices or self._tokenless or until_s == math.inf:
             return self._occupancy.devices > 0
         return any(device.active and self._may_progress(device, until_s) for device in self.devices.values())
@@ -142,22 +152,22 @@ class Scheduler:
             return True
         if device.waiting is not None and self.is_late(device.waiting, until_s):
             return True
-        # The end of a backoff may be brought forward, that of a hold is not.
+        # A backoff may end early, a hold does not.
         return device.retrying and not device.is_held(self._policy, now_s=self._loop.time())
 
     def arm_deadline(self, device: DeviceState, pending: PendingStatus) -> None:
-        """See to it that a waiting status fails at its deadline, if there are deadlines."""
+        """Let a waiting status fail at its deadline, if there are deadlines."""
         if self._policy.deadline_s is not None and device.deadline is None:
             device.deadline = self._deadlines.push(pending.accepted_s + self._policy.deadline_s, device)
 
     def is_late(self, pending: PendingStatus, now_s: float) -> bool:
-        """Whether a status is past its deadline."""
+        """Return whether a status is past its deadline."""
         return self._policy.deadline_s is not None and pending.accepted_s + self._policy.deadline_s <= now_s
 
     def circuit_opened(self) -> None:
-        """Line up what failed since the last success: the host failed, and the open circuit paces its probes.
+        """Make devices ready whose requests failed since the last success; the open circuit paces the probes.
 
-        What failed while others succeeded stays in its backoff, and waits for its token.
+        A device that failed while others succeeded stays in its backoff, and waits for its token.
         """
         now_s, succeeded_s = self._loop.time(), self._core.health.succeeded_s
         for device in tuple(self.devices.values()) if self._policy.patient else ():
@@ -169,23 +179,23 @@ class Scheduler:
         self.ready.wake_all()
 
     def permit_freed(self) -> None:
-        """Start a worker if a device is ready for one."""
+        """Add a sender if a device is ready."""
         if self.ready.devices:
-            self._add_worker()
+            self._add_sender()
 
     def has_waiting(self) -> bool:
-        """Tell whether something waits to be sent, for whatever reason."""
+        """Return whether anything waits to be sent."""
         return any(
             device.waiting is not None or (device.must_reassert and device.in_flight is None)
             for device in self.devices.values()
         )
 
     def more_admitted(self) -> None:
-        """Wake the workers: they may be admitted now."""
+        """Wake the senders: they may be admitted now."""
         self.ready.wake_all()
 
     def close(self) -> None:
-        """Let no more device come to its turn."""
+        """Stop: no device becomes ready any more."""
         self._closed = True
         for timer in (self.ready, self._delayed, self._deadlines, self._token_timer):
             if timer is not None:
@@ -220,14 +230,14 @@ class Scheduler:
         self._release_tokenless()
 
     def _release_tokenless(self) -> None:
-        """Let retries go for which the budget has a token, in the order in which they came."""
+        """Schedule retries for which the budget has a token, in the order of arrival."""
         now_s = self._loop.time()
         while self._tokenless and self._core.budget.take(now_s=now_s):
             device, _ = self._tokenless.popitem(last=False)
             device.retrying, device.has_token = False, True
             self.schedule(device)
         if not self._policy.patient and self._core.health.seems_down:
-            while self._tokenless:  # an outage would otherwise take as long as the fleet is large
+            while self._tokenless:  # an outage would otherwise last the longer, the larger the fleet
                 self._give_up(self._tokenless.popitem(last=False)[0])
         if self._token_timer is not None:
             self._token_timer.cancel()
@@ -244,7 +254,7 @@ class Scheduler:
     def _give_up(self, device: DeviceState) -> None:
         pending, device.waiting = device.waiting, None
         if pending is not None:
-            self._fail(pending, device.error)
+            self._settle(pending, Outcome("failed", device.error))
         else:
             device.must_reassert = False
         self.schedule(device)
@@ -263,7 +273,7 @@ class Scheduler:
 
 
 def too_late(pending: PendingStatus) -> PrintOSError:
-    """Give the error of a status that was never tried before its deadline."""
+    """Return the error of a status that was not sent before its deadline."""
     call = pending.call
     return RequestTimeoutError(
         "not sent within deadline_s", method=call.method, path=call.path, attempts=0, may_have_arrived=False
