@@ -26,6 +26,9 @@ _NEW = 0  # sequence number of a status that the outbox has not numbered yet
 class Intake:
     """Writes concurrent puts in groups, and dispatches the statuses that this worker owns at once.
 
+    The outbox groups calls, too. Without a group here each put would need a task that outlives its cancelled caller,
+    so that the engine gets what the outbox has accepted: SQLite would then take 7,500 statuses/s in place of 10,000.
+
     Attributes:
         is_closed: No more statuses are written.
     """

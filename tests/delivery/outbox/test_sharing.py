@@ -1,4 +1,4 @@
-"""Several pushers and spoolers on one outbox: who accepts, who sends, and what the account says."""
+"""Several pushers and spoolers on one outbox: acceptance, sending, and their counts."""
 
 from __future__ import annotations
 
