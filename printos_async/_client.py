@@ -394,7 +394,7 @@ class PrintOSClient:
             ConfigurationError: The authentication does not say who calls, or ``outbox`` is none.
         """
         _require_outbox(outbox)
-        return Spooler(outbox, self._operations, account=self.account)
+        return Spooler(outbox, self._operations, tenant=self.account)
 
     @property
     def account(self) -> str:
@@ -434,7 +434,7 @@ class PrintOSClient:
                 self._operations,
                 policy,
                 reporter,
-                account=self.account,
+                tenant=self.account,
                 timeout_s=self._timeout_s,
                 max_pending_devices=max_pending_devices,
                 on_full=on_full,
@@ -449,7 +449,7 @@ class PrintOSClient:
             self._answers,
             policy,
             reporter=reporter,
-            account=self.account,
+            tenant=self.account,
             timeout_s=self._timeout_s,
             max_devices=min(max_devices, max_pending_devices),
         )

@@ -31,16 +31,16 @@ class PusherStats:
     """Counts of a pusher at one moment: ``sent + superseded + failed + pending == accepted``.
 
     Attributes:
-        accepted: Statuses accepted so far, those that their caller withdrew not counted.
-        sent: Of these, acknowledged by the server, or left out because nothing had changed.
+        accepted: Statuses accepted so far, without those that their caller withdrew.
+        sent: Of these, acknowledged by the server, or skipped because they were unchanged.
         superseded: Of these, replaced by a newer one of the same device.
-        failed: Of these, given up.
+        failed: Of these, failed for good.
         pending: Of these, waiting or in flight.
-        active_devices: Devices with something waiting, in flight or to be sent again.
+        active_devices: Devices with a status that is waiting, in flight or to be sent again.
         in_flight: This pusher's requests in flight.
-        limit: Requests that the client allows in flight at the moment.
+        limit: The client's concurrency limit at the moment.
         requests: This pusher's requests so far, retries and reassertions included.
-        circuit: ``"open"`` while the host seems down and is only probed.
+        circuit: ``"open"`` while the host seems down and gets probes only.
     """
 
     accepted: int
@@ -62,8 +62,8 @@ class StatusPusher:
     manager: leaving drains for up to ``drain_timeout_s``, or not at all if an exception is the reason. It belongs to
     the event loop in which it was made.
 
-    Every accepted status has one end, and one event of it: ``StatusSent``, ``StatusSuperseded``, ``StatusFailed`` or,
-    where it was still pending when its caller or the pusher ended, ``StatusWithdrawn``.
+    Every accepted status has one end event: ``StatusSent``, ``StatusSuperseded``, ``StatusFailed`` or, if it was still
+    pending when its caller or the pusher ended, ``StatusWithdrawn``.
 
     With an outbox that other processes use too, such as ``SqlOutbox``, a status is accepted when it is durable, and
     the pusher also sends what others have put. One outbox object serves one pusher at a time, which opens and

@@ -22,10 +22,10 @@ class Spooler:
     Made by ``PrintOSClient.spooler``. It opens and closes the outbox.
     """
 
-    def __init__(self, outbox: Outbox, operations: Operations, *, account: str) -> None:
+    def __init__(self, outbox: Outbox, operations: Operations, *, tenant: str) -> None:
         self._outbox = outbox
         self._operations = operations
-        self._account = account
+        self._tenant = tenant
         self._opening = asyncio.Lock()
         self._is_open = False
         self._closed = False
@@ -76,5 +76,5 @@ class Spooler:
     async def _open(self) -> None:
         async with self._opening:
             if not self._is_open:
-                await self._outbox.open(self._account)
+                await self._outbox.open(self._tenant)
                 self._is_open = True

@@ -32,7 +32,7 @@ class ExclusiveBackend(MemoryBackend):
         operations: Makes requests of stored statuses.
         policy: The delivery policy.
         reporter: Is told of accepted statuses.
-        account: Whose statuses these are.
+        tenant: Whose rows of the outbox these are.
         timeout_s: Seconds after which every request has ended.
         max_pending_devices: Devices with work pending at most.
         on_full: Whether a status without room waits or is refused.
@@ -46,7 +46,7 @@ class ExclusiveBackend(MemoryBackend):
         policy: DeliveryPolicy,
         reporter: Reporter,
         *,
-        account: str,
+        tenant: str,
         timeout_s: float,
         max_pending_devices: int,
         on_full: Literal["wait", "raise"],
@@ -55,7 +55,7 @@ class ExclusiveBackend(MemoryBackend):
         self._outbox = outbox
         self._operations = operations
         self._policy = policy
-        self._account = account
+        self._tenant = tenant
         self._timeout_s = timeout_s
         self._loop = asyncio.get_running_loop()
         self._opening = asyncio.Lock()
@@ -65,7 +65,7 @@ class ExclusiveBackend(MemoryBackend):
         """As ``DeliveryBackend.open``; takes everything out of the outbox."""
         async with self._opening:
             if not self.is_open:
-                await self._outbox.open(self._account)
+                await self._outbox.open(self._tenant)
                 await self._take_all()
                 self.is_open = True
 

@@ -46,7 +46,7 @@ class SharedBackend:
         answers: Decodes the responses.
         policy: The delivery policy.
         reporter: Is told of accepted statuses and their outcomes.
-        account: Whose statuses these are; those of others are never touched.
+        tenant: Whose rows of the outbox these are; those of others are never touched.
         timeout_s: Seconds after which every request has ended.
         max_devices: Devices that this worker owns at most.
     """
@@ -60,14 +60,14 @@ class SharedBackend:
         policy: DeliveryPolicy,
         *,
         reporter: Reporter,
-        account: str,
+        tenant: str,
         timeout_s: float,
         max_devices: int,
     ) -> None:
         self._outbox = outbox
         self._hooks = core.hooks
         self._reporter = reporter
-        self._account = account
+        self._tenant = tenant
         self._timeout_s = timeout_s
         self._loop = asyncio.get_running_loop()
         self._opening = asyncio.Lock()
@@ -85,7 +85,7 @@ class SharedBackend:
         async with self._opening:
             if self.is_open:
                 return
-            await self._outbox.open(self._account)
+            await self._outbox.open(self._tenant)
             try:
                 self.engine.scheduler.watcher = self._dispatcher
                 if isinstance(self._outbox, SqlOutbox):
