@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import ssl
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Literal, Self, TypeGuard
 
 import httpx
 
@@ -13,9 +13,13 @@ from ._api.responses import Answers
 from ._checks import require_choice, require_number, require_type
 from ._config import PRODUCTION_URL, account_of, auth_from_env, make_ssl_context, parse_base_url
 from ._delivery.bulk import Statuses, push_all
-from ._delivery.device_state import Promises
-from ._delivery.outbox.backend import Custody
+from ._delivery.device_state import DeliveryPolicy
+from ._delivery.engine import Engine
+from ._delivery.outbox.backend import MemoryBackend
+from ._delivery.outbox.exclusive import ExclusiveBackend
+from ._delivery.outbox.shared import SharedBackend
 from ._delivery.pusher import StatusPusher
+from ._delivery.results import Reporter
 from ._delivery.spooler import Spooler
 from ._errors import ConfigurationError
 from ._events import Hook, Hooks
@@ -41,7 +45,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from types import TracebackType
 
-    from .outbox import Outbox
+    from ._delivery.outbox.backend import DeliveryBackend
+    from .outbox import Outbox, PrivateOutbox
 
 # How long an uncertain write may still land. Proxies commonly give up on a queued request
 # after 30 to 60 s, most much earlier; a longer time makes the end of a push wait longer after a timeout.
@@ -374,7 +379,7 @@ class PrintOSClient:
         require_choice("consistency", consistency, ("eventual", "strict"))
         require_choice("on_full", on_full, ("wait", "raise"))
         self._attempts.open()
-        promises = Promises(
+        policy = DeliveryPolicy(
             patient=True,
             strict=consistency == "strict",
             ambiguity_s=ambiguity_s,
@@ -382,15 +387,12 @@ class PrintOSClient:
             unchanged_max_age_s=unchanged_max_age_s if skip_unchanged else 0.0,
             deadline_s=deadline_s,
         )
+        reporter = Reporter(self._executor.hooks)
+        backend = self._delivery_backend(
+            outbox, policy, reporter, max_pending_devices=max_pending_devices, on_full=on_full
+        )
         return StatusPusher(
-            self._executor,
-            self._operations,
-            self._answers,
-            promises,
-            max_pending_devices=max_pending_devices,
-            on_full=on_full,
-            drain_timeout_s=drain_timeout_s,
-            custody=None if outbox is None else self._custody(outbox, max_pending_devices),
+            self._executor, self._operations, backend, reporter, drain_timeout_s=drain_timeout_s
         )
 
     def spooler(self, outbox: Outbox) -> Spooler:
@@ -402,7 +404,7 @@ class PrintOSClient:
             ConfigurationError: The authentication has no ``account``, or ``outbox`` is not an outbox.
         """
         _require_outbox(outbox)
-        return Spooler(outbox, self._operations, account=self.account)
+        return Spooler(outbox, self._operations, tenant=self.account)
 
     @property
     def account(self) -> str:
@@ -413,19 +415,58 @@ class PrintOSClient:
         """
         return account_of(self._base_url, self._auth)
 
-    def _custody(self, outbox: Outbox, max_pending_devices: int) -> Custody:
+    def _delivery_backend(
+        self,
+        outbox: Outbox | None,
+        policy: DeliveryPolicy,
+        reporter: Reporter,
+        *,
+        max_pending_devices: int,
+        on_full: Literal["wait", "raise"],
+    ) -> DeliveryBackend:
+        if outbox is None:
+            return MemoryBackend(
+                Engine(self._executor, self._answers, policy, reporter.settle),
+                reporter,
+                max_pending_devices=max_pending_devices,
+                on_full=on_full,
+            )
         _require_outbox(outbox)
-        # What is in flight has to end, and a renewal may be late, before the lease does.
+        # Requests in flight have to end, and a renewal may be late, before the lease ends.
         if outbox.lease_s < _LEASE_PER_TIMEOUT * self._timeout_s:
             raise ConfigurationError(
                 f"the outbox's lease_s must be at least {_LEASE_PER_TIMEOUT} times timeout_s ({self._timeout_s} s)"
             )
-        # What one worker owns the others cannot send: no more than keeps its permits in use, and holds what it puts.
+        if _is_private(outbox):
+            return ExclusiveBackend(
+                outbox,
+                Engine(self._executor, self._answers, policy, reporter.settle),
+                self._operations,
+                policy,
+                reporter,
+                tenant=self.account,
+                timeout_s=self._timeout_s,
+                max_pending_devices=max_pending_devices,
+                on_full=on_full,
+            )
+        # Others cannot send for the devices that one worker owns: it owns no more than keeps its permits in use, and
+        # takes what it puts.
         max_devices = max(_MIN_OWNED_DEVICES, _OWNED_PER_PERMIT * self._executor.limiter.maximum)
-        max_devices = min(max_devices, max_pending_devices)
-        return Custody(
-            outbox=outbox, account=self.account, timeout_s=self._timeout_s, max_devices=max_devices
+        return SharedBackend(
+            outbox,
+            self._executor,
+            self._operations,
+            self._answers,
+            policy,
+            reporter=reporter,
+            tenant=self.account,
+            timeout_s=self._timeout_s,
+            max_devices=min(max_devices, max_pending_devices),
         )
+
+
+def _is_private(outbox: Outbox) -> TypeGuard[PrivateOutbox]:
+    return not outbox.is_shared
 
 
 def _require_outbox(outbox: object) -> None:

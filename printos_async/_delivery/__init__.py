@@ -1,1 +1,1 @@
-"""The newest status of each device: one request in flight per device, retried and coalesced."""
+"""Delivery of the newest status of each device, with one request per device in flight at a time."""

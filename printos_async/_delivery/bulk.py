@@ -1,4 +1,4 @@
-"""One push of many statuses: from a mapping or an iterable of any length to a report."""
+"""Bulk push: sends the statuses of a mapping or an iterable of any length, and returns a report."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from printos_async._models import (
     StatusPush,
 )
 
-from .device_state import Promises
+from .device_state import DeliveryPolicy
 from .engine import Engine
 from .results import emit_outcome, make_result
 
@@ -27,12 +27,11 @@ if TYPE_CHECKING:
 
     from printos_async._api.requests import Operations
     from printos_async._api.responses import Answers
-    from printos_async._errors import PrintOSError
     from printos_async._execution.executor import Executor
 
-    from .device_state import Entry, Outcome
+    from .device_state import Outcome, PendingStatus
 
-# A device as the specification has it may come without an identifier; unset, it is a failed result.
+# The specification's device may lack an identifier; an unset one becomes a failed result.
 _Item: TypeAlias = tuple[DeviceId, DeviceStatusUpdate] | StatusPush
 Statuses: TypeAlias = (
     Mapping[str, DeviceStatusUpdate]
@@ -41,14 +40,14 @@ Statuses: TypeAlias = (
     | AsyncIterable[_Item]
 )
 
-# Devices that wait for a request at once, at most. More would coalesce more and take more memory.
+# Devices with a waiting status at most. More would coalesce more and take more memory.
 MAX_WAITING_DEVICES = 1_024
-# A run of an iterable is no longer than this: answers that come meanwhile have to wait, and with them their slots.
+# Statuses taken from an iterable in one turn of the event loop: answers that arrive meanwhile keep their permits.
 _ITEMS_PER_TURN = 64
 
 
 class _Push:
-    """Feeds an engine and keeps the account."""
+    """One bulk push: its engine and its report."""
 
     def __init__(
         self,
@@ -61,44 +60,42 @@ class _Push:
     ) -> None:
         self.report = PushReport()
         self._hooks = core.hooks
-        self._is_watched = bool(core.hooks)  # asked once, for there are two events for each status
+        self._is_watched = bool(core.hooks)  # read once: there are two events for each status
         self._on_result = on_result
         self._loop = asyncio.get_running_loop()
-        self.engine = Engine(
-            core, operations, answers, Promises(patient=False, ambiguity_s=ambiguity_s), self._settle
-        )
+        self._encode = operations.update_device_status
+        policy = DeliveryPolicy(patient=False, ambiguity_s=ambiguity_s)
+        self.engine = Engine(core, answers, policy, self._settle)
 
     def put(self, device_id: DeviceId, status: DeviceStatusUpdate) -> None:
-        """Hand one status to the engine; bad input is a failed result."""
+        """Accept one status; invalid input becomes a failed result."""
         try:
-            entry = self.engine.accept(self.engine.encode(device_id, status))
+            pending = self.engine.accept(self._encode(device_id, status))
         except (InvalidDeviceIdError, InvalidStatusError) as error:
             self._keep(PushResult(device_id or "", "failed", 0, 0.0, error, status))
         else:
             if self._is_watched:
-                self._hooks.emit(StatusAccepted(entry.device_id, entry.seq))
+                self._hooks.emit(StatusAccepted(pending.device_id, pending.seq))
 
     async def aclose(self) -> None:
-        """End the engine; what has no outcome by now gets none."""
+        """Stop the engine. Statuses without an outcome are withdrawn."""
         try:
             await self.engine.aclose()
         finally:
-            for entry in self.engine.unsettled():
-                entry.has_ended = True
+            for pending in self.engine.unsettled():
+                pending.has_ended = True
                 if self._hooks:
-                    self._hooks.emit(StatusWithdrawn(entry.device_id, entry.seq))
+                    self._hooks.emit(StatusWithdrawn(pending.device_id, pending.seq))
 
-    def _settle(
-        self, entry: Entry, outcome: Outcome, error: PrintOSError | None, superseded_by: int | None
-    ) -> None:
-        if entry.has_ended:
+    def _settle(self, pending: PendingStatus, outcome: Outcome) -> None:
+        if pending.has_ended:
             return
         if self._is_watched:
-            emit_outcome(self._hooks, entry, outcome, error, superseded_by, now_s=self._loop.time())
-        if outcome == "sent" and self._on_result is None:
-            self.report.sent += 1  # by far the most frequent end: nobody asks for its result
+            emit_outcome(self._hooks, pending, outcome, now_s=self._loop.time())
+        if outcome.kind == "sent" and self._on_result is None:
+            self.report.sent += 1  # by far the most frequent, and needs no result
         else:
-            self._keep(make_result(entry, outcome, error, superseded_by, now_s=self._loop.time()))
+            self._keep(make_result(pending, outcome, now_s=self._loop.time()))
 
     def _keep(self, result: PushResult) -> None:
         report = self.report
@@ -113,7 +110,7 @@ class _Push:
         if self._on_result is not None and self.engine.occupancy.crash is None:
             try:
                 self._on_result(result)
-            except Exception as crash:  # noqa: BLE001  # the caller's bug: it ends the push and is raised there
+            except Exception as crash:  # noqa: BLE001  # the caller's bug: it ends the push and is raised from it
                 self.engine.fail(crash)
 
 
@@ -126,15 +123,15 @@ async def push_all(
     *,
     ambiguity_s: float,
 ) -> PushReport:
-    """Push every status and give the account; see ``PrintOSClient.push_statuses``."""
+    """Push every status and return the report; see ``PrintOSClient.push_statuses``."""
     push = _Push(core, operations, answers, on_result, ambiguity_s=ambiguity_s)
     occupancy, report = push.engine.occupancy, push.report
     started = time.perf_counter()
     source_failure: Exception | None = None
     try:
         try:
-            await _feed(push, statuses, pending=MAX_WAITING_DEVICES + core.limiter.maximum)
-        except Exception as error:  # noqa: BLE001  # whatever it is, what was accepted goes out before it is raised
+            await _feed(push, statuses, max_devices=MAX_WAITING_DEVICES + core.limiter.maximum)
+        except Exception as error:  # noqa: BLE001  # raised after the accepted statuses were sent
             source_failure = error
         await occupancy.wait_until_below(1)
     finally:
@@ -148,23 +145,23 @@ async def push_all(
     return report
 
 
-async def _feed(push: _Push, statuses: Statuses, *, pending: int) -> None:
-    """Put one status after the other, while fewer than so many devices have something to be done."""
+async def _feed(push: _Push, statuses: Statuses, *, max_devices: int) -> None:
+    """Put one status after the other, with work pending for at most ``max_devices`` devices."""
     occupancy = push.engine.occupancy
     index = 0
     if isinstance(statuses, AsyncIterable):
         async for item in statuses:
             push.put(*_pair(item, index))
             index += 1
-            if occupancy.devices >= pending:
-                await occupancy.wait_until_below(pending - _ITEMS_PER_TURN)
+            if occupancy.devices >= max_devices:
+                await occupancy.wait_until_below(max_devices - _ITEMS_PER_TURN)
         return
     for item in statuses.items() if isinstance(statuses, Mapping) else statuses:
         push.put(*_pair(item, index))
         index += 1
-        if occupancy.devices >= pending:
-            # Down by some, not by one: a handover for each status costs more than the queue.
-            await occupancy.wait_until_below(pending - _ITEMS_PER_TURN)
+        if occupancy.devices >= max_devices:
+            # Waiting for several places at once: a task switch for each status costs more than the queue.
+            await occupancy.wait_until_below(max_devices - _ITEMS_PER_TURN)
         elif index % _ITEMS_PER_TURN == 0:
             await asyncio.sleep(0)
 

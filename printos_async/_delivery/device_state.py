@@ -1,4 +1,4 @@
-"""The state of one device, and the rules of what may be sent for it, and when. No I/O, no clock of its own."""
+"""State of one device, and the rules for what may be sent for it and when. No I/O and no clock."""
 
 from __future__ import annotations
 
@@ -9,23 +9,44 @@ from attrs import define, frozen
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Callable
 
     from printos_async._api.requests import Call
     from printos_async._errors import PrintOSError
     from printos_async._models import PushResult
 
-Outcome: TypeAlias = Literal["sent", "superseded", "failed"]
+Settle: TypeAlias = "Callable[[PendingStatus, Outcome], None]"
+OutcomeKind: TypeAlias = Literal["sent", "superseded", "failed"]
 
-_NO_ONE = 0  # sequence numbers start at 1
+# In place of the sequence number of an uncertain write. Sequence numbers start at 1.
+_NONE = 0
 _SEVERAL = -1
 
 
-@frozen(kw_only=True)
-class Promises:
-    """What an engine keeps to; ``PrintOSClient.status_pusher`` has the meaning of each.
+@frozen
+class Outcome:
+    """Outcome of an accepted status.
 
-    ``patient`` engines outlast an outage: while the circuit is open only probes are sent, and attempts that fail
-    with the whole host do not count against a status. Others give each status its attempts and end.
+    Attributes:
+        kind: ``"sent"``, ``"superseded"`` or ``"failed"``.
+        error: Why it failed.
+        superseded_by: Sequence number of the newer status that took its place.
+    """
+
+    kind: OutcomeKind
+    error: PrintOSError | None = None
+    superseded_by: int | None = None
+
+
+SENT = Outcome("sent")  # one object for all: it is by far the most frequent
+
+
+@frozen(kw_only=True)
+class DeliveryPolicy:
+    """Settings of an engine, as documented in ``PrintOSClient.status_pusher``.
+
+    A ``patient`` engine outlasts an outage: while the circuit is open it sends probes only, and attempts that fail
+    with the whole host do not count against a status. Any other engine makes ``max_attempts`` for each status.
     """
 
     patient: bool
@@ -37,62 +58,76 @@ class Promises:
 
 
 @define(eq=False)
-class Entry:
-    """One accepted status. Encoded when it is accepted, so that a later change of the model changes nothing."""
+class PendingStatus:
+    """An accepted status without an outcome.
+
+    Attributes:
+        seq: Sequence number: the engine's, or that of a shared outbox.
+        call: The request, encoded when the status was accepted, so that later changes of the model have no effect.
+        attempts: Requests so far.
+        exempt_attempts: Of these, those that failed with the whole host.
+        failed_s: Time of the last failure.
+        waiter: Future of the caller that waits for the result.
+        has_replaced: It has superseded another status, so it must be sent.
+        is_lost: The lease on its device was lost while it was in flight: it is not sent again.
+        held_until_s: Time before which no worker sends it; known for statuses that were left to others.
+        has_ended: Its end was reported, which happens once.
+    """
 
     seq: int
     device_id: str
     call: Call
     accepted_s: float
     attempts: int = 0
-    exempt_attempts: int = 0  # those that failed with the whole host
+    exempt_attempts: int = 0
     failed_s: float | None = None
     waiter: asyncio.Future[PushResult] | None = None
-    has_replaced: bool = False  # another one made way for it: now this one has to be sent
-    is_lost: bool = False  # somebody else may own its device by now: it is not sent again
-    held_until_s: float = 0.0  # no worker sends it earlier; known of what was left to others
-    has_ended: bool = False  # it was told what became of it, and it is told once
+    has_replaced: bool = False
+    is_lost: bool = False
+    held_until_s: float = 0.0
+    has_ended: bool = False
 
     def abandon(self, reason: BaseException) -> None:
-        """Tell who waits for the result that there is going to be none."""
+        """Raise ``reason`` in the caller that waits for the result."""
         if self.waiter is not None and not self.waiter.done():
             self.waiter.set_exception(reason)
 
 
 class Place:
-    """A slot's place in a heap; without its slot once it was given up."""
+    """Place of a device in a heap; its device is None once it was removed."""
 
-    __slots__ = ("slot",)
+    __slots__ = ("device",)
 
-    def __init__(self, slot: Slot) -> None:
-        self.slot: Slot | None = slot
+    def __init__(self, device: DeviceState) -> None:
+        self.device: DeviceState | None = device
 
 
 @define(eq=False)
-class Slot:
-    """One device with something to send, or to remember.
+class DeviceState:
+    """State of a device with work pending, or with something to remember.
 
     Attributes:
         waiting: The newest status that is not in flight.
-        in_flight: What a worker is sending; it may be ``sent``, once more.
-        sent: What was acknowledged last, and when its request started.
-        sent_stands: Nothing has been tried since that may have changed it on the server.
-        must_reassert: ``sent`` was acknowledged while another write could still land on it.
-        not_before_s: Nothing is sent earlier: backoff, minimum interval, or the hold of strict consistency.
-        retrying: The next request is a retry, which takes a token of the retry budget.
-        has_token: It has taken one.
-        failed_s: When the failure came for which it is in backoff.
-        error: The last attempt's, if that failed.
-        queued: It is in the ready queue.
-        place: Its place in the heap of delayed slots, if it is there.
-        deadline: Its place in the heap of deadlines, if it is there.
-        counted: It is among the engine's active devices.
+        in_flight: The status that is being sent; it may be ``sent``, sent again.
+        sent: The status that was acknowledged last.
+        sent_s: Time at which its request started.
+        sent_stands: No later request can have changed it on the server.
+        must_reassert: ``sent`` has to be sent again: it was acknowledged while an uncertain write could still land.
+        not_before_s: Earliest time of the next request: backoff, minimum interval, or hold of strict consistency.
+        retrying: The next request is a retry, which needs a token of the retry budget.
+        has_token: The retry has its token.
+        failed_s: Time of the failure for which the device is in backoff.
+        error: Error of the last attempt, if that failed.
+        queued: The device is in the ready queue.
+        place: Its place in the heap of delayed devices.
+        deadline: Its place in the heap of deadlines.
+        counted: It counts as active in the engine's occupancy.
     """
 
     device_id: str
-    waiting: Entry | None = None
-    in_flight: Entry | None = None
-    sent: Entry | None = None
+    waiting: PendingStatus | None = None
+    in_flight: PendingStatus | None = None
+    sent: PendingStatus | None = None
     sent_s: float = 0.0
     sent_stands: bool = False
     must_reassert: bool = False
@@ -105,77 +140,77 @@ class Slot:
     place: Place | None = None
     deadline: Place | None = None
     counted: bool = False
-    _suspect_seq: int = _NO_ONE  # whose write may still land
-    _suspect_until_s: float = 0.0
+    _uncertain_seq: int = _NONE  # the uncertain write's
+    _uncertain_until_s: float = 0.0
 
     @property
     def active(self) -> bool:
-        """Whether there is something to do for this device."""
+        """Whether the device has work pending."""
         return self.waiting is not None or self.in_flight is not None or self.must_reassert
 
     @property
-    def next_entry(self) -> Entry | None:
-        """What is to be sent next."""
+    def next_status(self) -> PendingStatus | None:
+        """The status to send next."""
         return self.waiting or (self.sent if self.must_reassert else None)
 
-    def due_s(self, promises: Promises) -> float:
-        """Give the time at which this slot is to be looked at again; then it may be forgotten if it is not active."""
+    def due_s(self, policy: DeliveryPolicy) -> float:
+        """Return the time at which the device has to be scheduled again, or dropped if it is not active."""
         if self.waiting is not None:
             return self.not_before_s
         if self.must_reassert:
-            return max(self.not_before_s, self._suspect_until_s)
-        due_s = self.not_before_s or self._suspect_until_s  # 0 for most, which have nothing to be remembered
-        if promises.unchanged_max_age_s or due_s:
-            return max(due_s, self._suspect_until_s, self.sent_s + promises.unchanged_max_age_s)
+            return max(self.not_before_s, self._uncertain_until_s)
+        due_s = self.not_before_s or self._uncertain_until_s  # 0 for most: there is nothing to remember
+        if policy.unchanged_max_age_s or due_s:
+            return max(due_s, self._uncertain_until_s, self.sent_s + policy.unchanged_max_age_s)
         return due_s
 
-    def is_unchanged(self, entry: Entry, promises: Promises, *, now_s: float) -> bool:
-        """Whether the server has this status already and nothing can have changed it since."""
-        if self.sent is None or not self.sent_stands or self.must_reassert or entry is self.sent:
+    def is_unchanged(self, pending: PendingStatus, policy: DeliveryPolicy, *, now_s: float) -> bool:
+        """Return whether the server has this status already, and no later request can have changed it."""
+        if self.sent is None or not self.sent_stands or self.must_reassert or pending is self.sent:
             return False
-        return now_s < self.sent_s + promises.unchanged_max_age_s and entry.call.body == self.sent.call.body
+        return now_s < self.sent_s + policy.unchanged_max_age_s and pending.call.body == self.sent.call.body
 
-    def is_held(self, promises: Promises, *, now_s: float) -> bool:
-        """Whether strict consistency keeps this device waiting for a write that may still land."""
-        return promises.strict and self.in_doubt(now_s)
+    def is_held(self, policy: DeliveryPolicy, *, now_s: float) -> bool:
+        """Return whether strict consistency holds the device because of an uncertain write."""
+        return policy.strict and self.is_uncertain(now_s)
 
-    def in_doubt(self, now_s: float) -> bool:
-        """Whether a write may still land whose outcome is not known."""
-        return self._suspect_until_s > now_s
+    def is_uncertain(self, now_s: float) -> bool:
+        """Return whether an uncertain write may still land."""
+        return self._uncertain_until_s > now_s
 
-    def remembers(self, promises: Promises, *, now_s: float) -> bool:
-        """Whether something is known of this device that matters for its next status, but for ``not_before_s``."""
-        return self.in_doubt(now_s) or (
-            self.sent_stands and self.sent_s + promises.unchanged_max_age_s > now_s
+    def remembers(self, policy: DeliveryPolicy, *, now_s: float) -> bool:
+        """Return whether the state matters for the device's next status, apart from ``not_before_s``."""
+        return self.is_uncertain(now_s) or (
+            self.sent_stands and self.sent_s + policy.unchanged_max_age_s > now_s
         )
 
-    def inherit_doubt(self, until_s: float, promises: Promises) -> None:
-        """Note that somebody else's write may still land until then."""
-        self._suspect_seq = _SEVERAL
-        self._suspect_until_s = max(self._suspect_until_s, until_s)
+    def inherit_uncertainty(self, until_s: float, policy: DeliveryPolicy) -> None:
+        """Record that another worker's write may still land until ``until_s``."""
+        self._uncertain_seq = _SEVERAL
+        self._uncertain_until_s = max(self._uncertain_until_s, until_s)
         self.sent_stands = False
-        if promises.strict:
-            self.not_before_s = max(self.not_before_s, self._suspect_until_s)
+        if policy.strict:
+            self.not_before_s = max(self.not_before_s, self._uncertain_until_s)
 
-    def acknowledged(self, entry: Entry, promises: Promises, *, started_s: float) -> None:
-        """Note that the server has acknowledged a status whose request started then."""
+    def acknowledged(self, pending: PendingStatus, policy: DeliveryPolicy, *, started_s: float) -> None:
+        """Record that the server has acknowledged a status whose request started at ``started_s``."""
         self.error = None
-        self.not_before_s = started_s + promises.min_interval_s if promises.min_interval_s else 0.0
-        if started_s >= self._suspect_until_s:
-            self._suspect_seq, self.must_reassert = _NO_ONE, False
-        elif self._suspect_seq != entry.seq:
-            self.must_reassert = True  # what may still land is another status than this
-        self.sent, self.sent_s, self.sent_stands = entry, started_s, True
+        self.not_before_s = started_s + policy.min_interval_s if policy.min_interval_s else 0.0
+        if started_s >= self._uncertain_until_s:
+            self._uncertain_seq, self.must_reassert = _NONE, False
+        elif self._uncertain_seq != pending.seq:
+            self.must_reassert = True  # the uncertain write is of another status
+        self.sent, self.sent_s, self.sent_stands = pending, started_s, True
 
-    def failed(self, entry: Entry) -> None:
-        """Note that an attempt failed, of which nobody knows whether the server wrote it all the same."""
-        if entry is not self.sent:
+    def failed(self, pending: PendingStatus) -> None:
+        """Record that an attempt failed. The server may have written its status all the same."""
+        if pending is not self.sent:
             self.sent_stands = False
 
-    def suspect(self, entry: Entry, promises: Promises, *, now_s: float) -> None:
-        """Note that this write may still land, until the ambiguity has passed."""
-        alone = self._suspect_seq in {_NO_ONE, entry.seq} or self._suspect_until_s <= now_s
-        self._suspect_seq = entry.seq if alone else _SEVERAL
-        self._suspect_until_s = now_s + promises.ambiguity_s
-        if promises.strict:
-            self.not_before_s = max(self.not_before_s, self._suspect_until_s)
+    def mark_uncertain(self, pending: PendingStatus, policy: DeliveryPolicy, *, now_s: float) -> None:
+        """Record that the write of a status is uncertain until ``ambiguity_s`` has passed."""
+        alone = self._uncertain_seq in {_NONE, pending.seq} or self._uncertain_until_s <= now_s
+        self._uncertain_seq = pending.seq if alone else _SEVERAL
+        self._uncertain_until_s = now_s + policy.ambiguity_s
+        if policy.strict:
+            self.not_before_s = max(self.not_before_s, self._uncertain_until_s)

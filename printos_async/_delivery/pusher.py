@@ -1,55 +1,46 @@
-"""The long-lived pusher: accepts statuses as they come, and sends each device's newest."""
+"""Long-lived pusher: accepts statuses at any time, and sends the newest of each device."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import math
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Self
 
 from attrs import frozen
 
 from printos_async._errors import PusherClosedError
-from printos_async._events import StatusAccepted, StatusWithdrawn
-
-from .backpressure import Admission
-from .engine import Engine
-from .outbox.backend import Keeper
-from .results import emit_outcome, make_result
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
     from types import TracebackType
 
-    from printos_async._api.requests import Call, Operations
-    from printos_async._api.responses import Answers
-    from printos_async._errors import PrintOSError
+    from printos_async._api.requests import Operations
     from printos_async._execution.circuit_breaker import Circuit
     from printos_async._execution.executor import Executor
     from printos_async._models import DeviceId, DeviceStatusUpdate, PushResult
 
-    from .device_state import Entry, Outcome, Promises
-    from .outbox.backend import Custody
-    from .outbox.shared import Delivery
+    from .device_state import PendingStatus
+    from .outbox.backend import DeliveryBackend
+    from .results import Reporter
 
 _log = logging.getLogger("printos_async.pusher")
 
 
 @frozen(kw_only=True)
 class PusherStats:
-    """A pusher's account at one moment: ``sent + superseded + failed + pending == accepted``.
+    """Counts of a pusher at one moment: ``sent + superseded + failed + pending == accepted``.
 
     Attributes:
-        accepted: Statuses accepted so far, those that their caller withdrew not counted.
-        sent: Of these, acknowledged by the server, or left out because nothing had changed.
+        accepted: Statuses accepted so far, without those that their caller withdrew.
+        sent: Of these, acknowledged by the server, or skipped because they were unchanged.
         superseded: Of these, replaced by a newer one of the same device.
-        failed: Of these, given up.
+        failed: Of these, failed for good.
         pending: Of these, waiting or in flight.
-        active_devices: Devices with something waiting, in flight or to be sent again.
+        active_devices: Devices with a status that is waiting, in flight or to be sent again.
         in_flight: This pusher's requests in flight.
-        limit: Requests that the client allows in flight at the moment.
+        limit: The client's concurrency limit at the moment.
         requests: This pusher's requests so far, retries and reassertions included.
-        circuit: ``"open"`` while the host seems down and is only probed.
+        circuit: ``"open"`` while the host seems down and gets probes only.
     """
 
     accepted: int
@@ -65,14 +56,14 @@ class PusherStats:
 
 
 class StatusPusher:
-    """Sends the newest status of every device, one request per device at a time, for as long as it lives.
+    """Sends the newest status of every device, one request per device at a time, until it is closed.
 
     Made by ``PrintOSClient.status_pusher``, which describes the settings. Use it as an asynchronous context
     manager: leaving drains for up to ``drain_timeout_s``, or not at all if an exception is the reason. It belongs to
     the event loop in which it was made.
 
-    Every accepted status has one end, and one event of it: ``StatusSent``, ``StatusSuperseded``, ``StatusFailed`` or,
-    where it was still pending when its caller or the pusher ended, ``StatusWithdrawn``.
+    Every accepted status has one end event: ``StatusSent``, ``StatusSuperseded``, ``StatusFailed`` or, if it was still
+    pending when its caller or the pusher ended, ``StatusWithdrawn``.
 
     With an outbox that other processes use too, such as ``SqlOutbox``, a status is accepted when it is durable, and
     the pusher also sends what others have put. One outbox object serves one pusher at a time, which opens and
@@ -83,47 +74,30 @@ class StatusPusher:
         self,
         core: Executor,
         operations: Operations,
-        answers: Answers,
-        promises: Promises,
+        backend: DeliveryBackend,
+        reporter: Reporter,
         *,
-        max_pending_devices: int,
-        on_full: Literal["wait", "raise"],
         drain_timeout_s: float | None,
-        custody: Custody | None = None,
     ) -> None:
         self._core = core
+        self._encode = operations.update_device_status
+        self._backend = backend
+        self._engine = backend.engine
+        self._occupancy = backend.engine.occupancy
+        self._reporter = reporter
         self._loop = asyncio.get_running_loop()
-        self._engine = Engine(core, operations, answers, promises, self._settle)
-        self._admission = Admission(self._engine, max_pending_devices=max_pending_devices, on_full=on_full)
         self._drain_timeout_s = drain_timeout_s
-        self._keeper: Keeper | None = None
-        self._delivery: Delivery | None = None
-        if custody is not None:
-            self._keeper = Keeper(
-                custody,
-                self._engine,
-                operations,
-                promises,
-                core.hooks,
-                accepted=self._count_accepted,
-                settle=self._settle,
-            )
-            self._delivery = self._keeper.delivery
-        self._accepted = 0
-        self._outcomes: dict[Outcome, int] = {"sent": 0, "superseded": 0, "failed": 0}
-        self._closed = False
         self._ending: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
-        if self._keeper is not None:
-            await self._keeper.open()
+        await self._backend.open()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         try:
-            if kind is None and not self._closed:  # who has drained already has waited as long as they wanted
+            if kind is None and not self._occupancy.is_closed:  # else the caller has drained already
                 await self.drain(timeout_s=self._drain_timeout_s)
         finally:
             await self.aclose()
@@ -154,7 +128,7 @@ class StatusPusher:
         await self._accept(device_id, status, None)
 
     async def push(self, device_id: DeviceId, status: DeviceStatusUpdate) -> PushResult:
-        """Accept a status like ``put``, and wait for what becomes of it.
+        """Accept a status like ``put``, and wait for its result.
 
         Cancelling withdraws the status if it is still waiting, and detaches from it if it is in flight or if
         it has superseded another one: else the device would get neither. From a shared outbox nothing is
@@ -171,43 +145,40 @@ class StatusPusher:
             OutboxError: The outbox cannot be written. The status was not accepted.
         """
         waiter: asyncio.Future[PushResult] = self._loop.create_future()
-        entry: Entry | None = None
+        pending: PendingStatus | None = None
         try:
-            entry = await self._accept(device_id, status, waiter)
+            pending = await self._accept(device_id, status, waiter)
             return await waiter
         except asyncio.CancelledError:
-            if entry is not None and not entry.has_ended and self._engine.withdraw(entry):
-                self._accepted -= 1
-                self._withdraw([entry])
+            if pending is not None and not pending.has_ended and self._backend.withdraw(pending):
+                self._reporter.cancel(pending)
             raise
         finally:
-            waiter.cancel()  # cancelled while the outbox was written: nobody waits for what it may still accept
+            waiter.cancel()  # no result is awaited any more, even if the outbox still accepts the status
 
     async def drain(self, timeout_s: float | None = None) -> PusherStats:
-        """Accept no more, and wait until everything accepted is settled and, where needed, sent again.
+        """Accept no more, and wait until every accepted status is settled and, where needed, sent again.
 
-        Of a shared outbox, what others have put and this pusher has not claimed yet is left to them.
+        Statuses in a shared outbox that others have put, and that this pusher has not claimed, are left to others.
 
-        Cancelling stops the waiting only; the pusher goes on with what it has and stays closed for more.
+        Cancelling only stops the waiting; the pusher goes on sending and accepts no more.
 
-        What cannot be sent in time is not waited for: as soon as every status that is left is held for longer than
-        the rest of ``timeout_s``, by ``min_interval_s`` or after an uncertain write, this returns. A durable outbox
-        keeps these statuses; in memory they stay ``pending``, and another ``drain`` with more time sends them.
+        Statuses that cannot be sent in time are not waited for: this returns as soon as every status that is left is
+        held for longer than the rest of ``timeout_s``, by ``min_interval_s`` or after an uncertain write. A durable
+        outbox keeps these statuses; in memory they stay ``pending``, and another ``drain`` with more time sends them.
 
         Args:
             timeout_s: Seconds to wait at most; None for as long as it takes.
 
         Returns:
-            The account; ``pending`` is what was not settled in time.
+            The counts; ``pending`` is the number of statuses that were not settled in time.
         """
-        self._closed = True
+        self._occupancy.is_closed = True
         until_s = math.inf if timeout_s is None else self._loop.time() + timeout_s
         text = "%(pending)d statuses cannot be sent within %(timeout_s)s s: they are held for longer"
         try:
             async with asyncio.timeout(timeout_s):
-                await self._engine.drained(until_s)
-                if self._keeper is not None:
-                    await self._keeper.drained(until_s)
+                await self._backend.drained(until_s)
         except TimeoutError:
             text = "%(pending)d statuses were not settled within %(timeout_s)s s"
         stats = self.stats()
@@ -217,38 +188,38 @@ class StatusPusher:
         return stats
 
     async def wait_ended(self) -> None:
-        """Wait until the pusher was closed: for a process that only sends what others have put.
+        """Wait until the pusher is closed: for a process that only sends what others have put.
 
         Cancelling stops the waiting only.
 
         Raises:
-            Exception: A bug, of a hook for example, has ended its work; nothing is sent any more.
+            Exception: A bug, of a hook for example, has stopped the pusher; nothing is sent any more.
         """
-        await self._engine.occupancy.wait_until_below(0)
+        await self._occupancy.wait_until_below(0)
 
     async def aclose(self) -> None:
-        """End at once. What has no answer by now and what waits is withdrawn, and stays ``pending``.
+        """Stop at once. Statuses that are waiting or in flight are withdrawn, and stay ``pending``.
 
-        With an outbox, what is not sent stays there, for the next pusher or another worker.
+        With an outbox, unsent statuses stay there for the next pusher or another worker.
 
-        Those who wait in ``push`` get a ``PusherClosedError``. The second time does nothing.
+        Callers that wait in ``push`` get a ``PusherClosedError``. The second time does nothing.
         """
-        self._closed = True
+        self._occupancy.is_closed = True
         if self._ending is None:
             self._ending = self._loop.create_task(self._end())
-        # Whoever is cancelled here, and however often, it comes to its end.
+        # Cancelling the caller, however often, does not cancel the closing.
         await asyncio.shield(self._ending)
 
     def stats(self) -> PusherStats:
-        """Give the account of this moment."""
-        settled = sum(self._outcomes.values())
+        """Return the counts of this moment."""
+        counts = self._reporter.counts
         return PusherStats(
-            accepted=self._accepted,
-            sent=self._outcomes["sent"],
-            superseded=self._outcomes["superseded"],
-            failed=self._outcomes["failed"],
-            pending=self._accepted - settled,
-            active_devices=self._engine.occupancy.devices,
+            accepted=self._reporter.accepted,
+            sent=counts["sent"],
+            superseded=counts["superseded"],
+            failed=counts["failed"],
+            pending=self._reporter.pending,
+            active_devices=self._occupancy.devices,
             in_flight=self._engine.in_flight,
             limit=self._core.limiter.limit,
             requests=self._engine.requests,
@@ -257,72 +228,25 @@ class StatusPusher:
 
     async def _accept(
         self, device_id: DeviceId, status: DeviceStatusUpdate, waiter: asyncio.Future[PushResult] | None
-    ) -> Entry | None:
-        self._require_open()
-        call = self._engine.encode(device_id, status)
-        if self._keeper is not None:
-            if not self._keeper.is_open:
-                await self._keeper.open()
-                self._require_open()
-            if self._delivery is not None:
-                await self._delivery.put(call, waiter)
-                return None
-        return await self._admission.enter(call.device_id or "", lambda: self._take(call, waiter))
-
-    def _take(self, call: Call, waiter: asyncio.Future[PushResult] | None) -> Entry:
-        self._require_open()
-        entry = self._engine.accept(call, waiter)
-        self._count_accepted(entry)
-        return entry
-
-    def _count_accepted(self, entry: Entry) -> None:
-        self._accepted += 1
-        if self._core.hooks:
-            self._core.hooks.emit(StatusAccepted(entry.device_id, entry.seq))
+    ) -> PendingStatus:
+        self._occupancy.require_open()
+        call = self._encode(device_id, status)
+        if not self._backend.is_open:
+            await self._backend.open()
+            self._occupancy.require_open()
+        return await self._backend.put(call, waiter)
 
     async def _end(self) -> None:
         await self._engine.aclose()
-        self._withdraw_rest()  # before the outbox, which may take its time
-        if self._keeper is not None:
-            try:
-                await self._keeper.close()
-            finally:
-                self._withdraw_rest()  # what the outbox has accepted meanwhile
+        self._withdraw_unsettled()  # before the outbox is closed, which may take its time
+        try:
+            await self._backend.aclose()
+        finally:
+            self._withdraw_unsettled()  # what the outbox has accepted meanwhile
 
-    def _withdraw_rest(self) -> None:
-        unsettled = self._engine.unsettled()
-        if self._delivery is not None:
-            unsettled += self._delivery.left_to_others()
-        rest = [entry for entry in unsettled if not entry.has_ended]
-        self._withdraw(rest)
+    def _withdraw_unsettled(self) -> None:
+        unsettled = [pending for pending in self._backend.unsettled() if not pending.has_ended]
+        self._reporter.withdraw(unsettled)
         reason = PusherClosedError("the pusher was closed before this status was settled")
-        for entry in rest:
-            entry.abandon(reason)
-
-    def _withdraw(self, entries: Iterable[Entry]) -> None:
-        for entry in entries:
-            entry.has_ended = True
-            if self._core.hooks:
-                self._core.hooks.emit(StatusWithdrawn(entry.device_id, entry.seq))
-
-    def _require_open(self) -> None:
-        if self._closed:
-            raise PusherClosedError("the pusher is draining or closed and accepts no more")
-        if self._engine.occupancy.crash is not None:
-            raise self._engine.occupancy.crash
-
-    def _settle(
-        self, entry: Entry, outcome: Outcome, error: PrintOSError | None, superseded_by: int | None
-    ) -> None:
-        if entry.has_ended:
-            return  # the outbox tells of one that was withdrawn
-        entry.has_ended = True
-        self._outcomes[outcome] += 1
-        if self._delivery is not None:
-            self._delivery.desk.settled(entry, outcome, error)
-        now_s = self._loop.time()
-        if outcome == "failed" or self._core.hooks:  # a failure is logged even if nobody watches
-            emit_outcome(self._core.hooks, entry, outcome, error, superseded_by, now_s=now_s)
-        waiter = entry.waiter
-        if waiter is not None and not waiter.done():
-            waiter.set_result(make_result(entry, outcome, error, superseded_by, now_s=now_s))
+        for pending in unsettled:
+            pending.abandon(reason)

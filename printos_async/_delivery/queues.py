@@ -1,7 +1,7 @@
-"""When which device comes to its turn: a ready queue, a heap of those that wait for a time, and deadlines.
+"""Queues of the scheduler: devices that are ready, and devices ordered by time.
 
-A slot is in exactly one place: the ready queue, the heap, or a worker's hands. That alone keeps requests of one
-device from overlapping: the body carries no timestamp, so the server could not drop a stale write.
+A device is in exactly one place: the ready queue, a heap, or with a sender. This keeps requests of one device from
+overlapping: the body carries no timestamp, so the server could not drop a stale write.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from .device_state import Place
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from .device_state import Slot
+    from .device_state import DeviceState
 
 
-# So few are not worth the building of a new heap.
+# Fewer removed places than this do not justify building a new heap.
 _MIN_GIVEN_UP = 64
 
 
 class TimeHeap:
-    """Slots that wait for a time, with one timer for the earliest."""
+    """Devices ordered by time, with one timer for the earliest."""
 
     def __init__(self, on_due: Callable[[], None]) -> None:
         self._loop = asyncio.get_running_loop()
@@ -35,40 +35,40 @@ class TimeHeap:
         self._on_due = on_due
         self._timer: asyncio.TimerHandle | None = None
 
-    def push(self, when_s: float, slot: Slot) -> Place:
-        """Add a slot."""
-        place = Place(slot)
+    def push(self, when_s: float, device: DeviceState) -> Place:
+        """Add a device."""
+        place = Place(device)
         heapq.heappush(self._heap, (when_s, next(self._order), place))
         if self._heap[0][2] is place:
             self._wake_at(when_s)
         return place
 
     def give_up(self, place: Place) -> None:
-        """Take a slot out before its time."""
-        place.slot = None
+        """Remove a device before its time."""
+        place.device = None
         self._given_up += 1
-        # They would stay until their time, and there may be one for each status of an hour.
+        # Removed places would stay until their time, and there may be one for each status of an hour.
         if self._given_up > _MIN_GIVEN_UP and 2 * self._given_up > len(self._heap):
-            self._heap = [entry for entry in self._heap if entry[2].slot is not None]
+            self._heap = [item for item in self._heap if item[2].device is not None]
             heapq.heapify(self._heap)
             self._given_up = 0
 
-    def pop_due(self, now_s: float) -> Slot | None:
-        """Take out the first slot whose time has come; None if there is none yet."""
+    def pop_due(self, now_s: float) -> DeviceState | None:
+        """Remove and return the first device whose time has come; None if there is none."""
         while self._heap and self._heap[0][0] <= now_s:
-            slot = heapq.heappop(self._heap)[2].slot
-            if slot is not None:
-                return slot
+            device = heapq.heappop(self._heap)[2].device
+            if device is not None:
+                return device
             self._given_up -= 1
         return None
 
     def rearm(self) -> None:
-        """Wake up when the first one is due."""
+        """Set the timer for the first device."""
         if self._heap:
             self._wake_at(self._heap[0][0])
 
     def cancel(self) -> None:
-        """Stop waking up."""
+        """Cancel the timer."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -79,25 +79,25 @@ class TimeHeap:
 
 
 class ReadyQueue:
-    """Slots whose turn it is, first come first served, and workers that wait for one.
+    """First-in, first-out queue of ready devices, and the senders that wait for one.
 
-    A slot that was taken out of ``slots`` stays marked as queued until its worker is allowed to send.
+    A device that was taken out of ``devices`` stays marked as queued until its sender has a permit.
     """
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self.slots: deque[Slot] = deque()
+        self.devices: deque[DeviceState] = deque()
         self._parked: deque[asyncio.Future[None]] = deque()
         self._timer: asyncio.TimerHandle | None = None
 
-    def append(self, slot: Slot) -> bool:
-        """Add a slot; False if no worker was waiting for it."""
-        slot.queued = True
-        self.slots.append(slot)
+    def append(self, device: DeviceState) -> bool:
+        """Add a device; False if no sender was waiting for one."""
+        device.queued = True
+        self.devices.append(device)
         return self._unpark()
 
     async def park(self) -> None:
-        """Wait until there may be something to take."""
+        """Wait until there may be a device to take."""
         parked = self._loop.create_future()
         self._parked.append(parked)
         try:
@@ -107,20 +107,20 @@ class ReadyQueue:
                 self._parked.remove(parked)
 
     def wake_at(self, when_s: float) -> None:
-        """Wake those who wait then: the gate opens."""
+        """Wake the waiting senders at ``when_s``."""
         if self._timer is None or self._timer.when() > when_s:
             self.cancel()
             self._timer = self._loop.call_at(when_s, self.wake_all)
 
     def wake_all(self) -> None:
-        """Wake as many as there are slots."""
+        """Wake as many senders as there are devices."""
         self.cancel()
-        for _ in range(len(self.slots)):
+        for _ in range(len(self.devices)):
             if not self._unpark():
                 return
 
     def cancel(self) -> None:
-        """Stop waking up."""
+        """Cancel the timer."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

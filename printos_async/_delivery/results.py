@@ -1,40 +1,99 @@
-"""From an engine's outcomes to results and events, and between its slots and an outbox's rows."""
+"""Results and events of accepted statuses, and a pusher's counts of them."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import TYPE_CHECKING
 
-from printos_async._events import StatusFailed, StatusSent, StatusSuperseded
+from printos_async._events import (
+    StatusAccepted,
+    StatusFailed,
+    StatusSent,
+    StatusSuperseded,
+    StatusWithdrawn,
+)
 from printos_async._models import DeviceStatusUpdate, PushResult
-from printos_async.outbox.protocol import Release
-
-from .device_state import Entry
 
 if TYPE_CHECKING:
-    from printos_async._api.requests import Operations
-    from printos_async._errors import PrintOSError
+    from collections.abc import Iterable
+
     from printos_async._events import Hooks
-    from printos_async.outbox import Claim, Kept
 
-    from .device_state import Outcome, Promises, Slot
-
-
-def make_result(
-    entry: Entry, outcome: Outcome, error: PrintOSError | None, superseded_by: int | None, *, now_s: float
-) -> PushResult:
-    """Give the result of one accepted status; a failed one carries its status, so that it can be pushed again."""
-    # Built anew from what was accepted: the caller may have changed its object since.
-    status = None if error is None else _status_of(entry.call.body)
-    device_id = entry.device_id
-    latency_s = now_s - entry.accepted_s
-    return PushResult(device_id, outcome, entry.attempts, latency_s, error, status, entry.seq, superseded_by)
+    from .device_state import Outcome, OutcomeKind, PendingStatus
 
 
-def _status_of(body: bytes) -> DeviceStatusUpdate | None:
-    """Give the status of an encoded one; all in additional properties if the model cannot be made of it.
+class Reporter:
+    """Counts a pusher's statuses, emits their events, and resolves the futures of waiting callers.
 
-    An outbox may hold what another version of this package, or of the specification, has encoded.
+    Attributes:
+        accepted: Statuses accepted so far, without those that their caller withdrew.
+        counts: Outcomes so far, by kind.
+    """
+
+    def __init__(self, hooks: Hooks) -> None:
+        self._hooks = hooks
+        self._loop = asyncio.get_running_loop()
+        self.accepted = 0
+        self.counts: dict[OutcomeKind, int] = {"sent": 0, "superseded": 0, "failed": 0}
+
+    @property
+    def pending(self) -> int:
+        """Number of accepted statuses without an outcome."""
+        return self.accepted - sum(self.counts.values())
+
+    def accept(self, pending: PendingStatus) -> None:
+        """Report an accepted status."""
+        self.accepted += 1
+        if self._hooks:
+            self._hooks.emit(StatusAccepted(pending.device_id, pending.seq))
+
+    def settle(self, pending: PendingStatus, outcome: Outcome) -> None:
+        """Report the outcome of a status. One that has ended already, by being withdrawn, is ignored."""
+        if pending.has_ended:
+            return
+        pending.has_ended = True
+        self.counts[outcome.kind] += 1
+        now_s = self._loop.time()
+        if outcome.kind == "failed" or self._hooks:  # a failure is logged even without hooks
+            emit_outcome(self._hooks, pending, outcome, now_s=now_s)
+        waiter = pending.waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result(make_result(pending, outcome, now_s=now_s))
+
+    def cancel(self, pending: PendingStatus) -> None:
+        """Report a status that its caller withdrew; it counts as never accepted."""
+        self.accepted -= 1
+        self.withdraw([pending])
+
+    def withdraw(self, statuses: Iterable[PendingStatus]) -> None:
+        """Report statuses that end without an outcome."""
+        for pending in statuses:
+            pending.has_ended = True
+            if self._hooks:
+                self._hooks.emit(StatusWithdrawn(pending.device_id, pending.seq))
+
+
+def make_result(pending: PendingStatus, outcome: Outcome, *, now_s: float) -> PushResult:
+    """Return the result of an accepted status; that of a failed one has its status, so that it can be pushed again."""
+    # Decoded from the request: the caller may have changed its object since.
+    status = None if outcome.error is None else _decode_status(pending.call.body)
+    return PushResult(
+        pending.device_id,
+        outcome.kind,
+        pending.attempts,
+        now_s - pending.accepted_s,
+        outcome.error,
+        status,
+        pending.seq,
+        outcome.superseded_by,
+    )
+
+
+def _decode_status(body: bytes) -> DeviceStatusUpdate | None:
+    """Return the status that was encoded; with additional properties only, where the model does not fit.
+
+    An outbox may hold a status that another version of this package, or of the specification, has encoded.
     """
     try:
         properties = json.loads(body)
@@ -44,51 +103,19 @@ def _status_of(body: bytes) -> DeviceStatusUpdate | None:
         return None
     try:
         return DeviceStatusUpdate.from_dict(properties)
-    except Exception:  # noqa: BLE001  # generated code says nothing of what it raises
+    except Exception:  # noqa: BLE001  # the generated code does not document what it raises
         status = DeviceStatusUpdate()
         status.additional_properties = properties
         return status
 
 
-def emit_outcome(
-    hooks: Hooks,
-    entry: Entry,
-    outcome: Outcome,
-    error: PrintOSError | None,
-    superseded_by: int | None,
-    *,
-    now_s: float,
-) -> None:
-    """Tell the hooks what became of one accepted status."""
-    device_id = entry.device_id
-    if outcome == "sent":
-        hooks.emit(StatusSent(device_id, entry.seq, entry.attempts, now_s - entry.accepted_s))
-    elif outcome == "superseded":
-        hooks.emit(StatusSuperseded(device_id, entry.seq, superseded_by or 0))
+def emit_outcome(hooks: Hooks, pending: PendingStatus, outcome: Outcome, *, now_s: float) -> None:
+    """Emit the end event of an accepted status."""
+    device_id, seq, attempts = pending.device_id, pending.seq, pending.attempts
+    if outcome.kind == "sent":
+        hooks.emit(StatusSent(device_id, seq, attempts, now_s - pending.accepted_s))
+    elif outcome.kind == "superseded":
+        hooks.emit(StatusSuperseded(device_id, seq, outcome.superseded_by or 0))
     else:
-        hooks.emit(StatusFailed(device_id, entry.seq, entry.attempts, type(error).__name__, str(error or "")))
-
-
-def claimed_entry(claim: Claim, operations: Operations, *, now_s: float) -> Entry:
-    """Give what an engine takes for a claim.
-
-    Raises:
-        InvalidDeviceIdError: The outbox holds an identifier that would change the request's path.
-    """
-    call = operations.stored_status(claim.device_id, claim.body)
-    return Entry(claim.seq, claim.device_id, call, now_s - claim.waited_s, claim.attempts)
-
-
-def doubt_until_s(claim: Claim | Kept, promises: Promises, *, now_s: float) -> float | None:
-    """Give the time until which a write of somebody else may still land on a claimed device."""
-    return None if claim.doubt_age_s is None else now_s + promises.ambiguity_s - claim.doubt_age_s
-
-
-def release_of(slot: Slot, *, now_s: float, timeout_s: float) -> Release:
-    """Say how a device is given back whose newest status was not sent."""
-    entry = slot.in_flight or slot.waiting
-    doubt_in_s = 0.0 if slot.in_doubt(now_s) else None
-    if slot.in_flight is not None:
-        doubt_in_s = timeout_s
-    attempts = 0 if entry is None else entry.attempts
-    return Release(slot.device_id, max(0.0, slot.not_before_s - now_s), attempts, doubt_in_s)
+        error = outcome.error
+        hooks.emit(StatusFailed(device_id, seq, attempts, type(error).__name__, str(error or "")))

@@ -1,4 +1,4 @@
-"""Accepts statuses into an outbox, and sends nothing."""
+"""Spooler: writes statuses to an outbox for another process to send."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 
 
 class Spooler:
-    """Puts statuses into an outbox; a pusher or a worker on it sends them.
+    """Writes statuses to an outbox, from which a pusher or a worker sends them.
 
     Made by ``PrintOSClient.spooler``. It opens and closes the outbox.
     """
 
-    def __init__(self, outbox: Outbox, operations: Operations, *, account: str) -> None:
+    def __init__(self, outbox: Outbox, operations: Operations, *, tenant: str) -> None:
         self._outbox = outbox
         self._operations = operations
-        self._account = account
+        self._tenant = tenant
         self._opening = asyncio.Lock()
         self._is_open = False
         self._closed = False
@@ -40,21 +40,21 @@ class Spooler:
         await self.aclose()
 
     async def put(self, device_id: DeviceId, status: DeviceStatusUpdate) -> int:
-        """Keep a status as the newest of its device; durable when this returns, if the outbox is.
+        """Write a status as the newest of its device; durable when this returns, if the outbox is.
 
-        Calls that overlap share commits. Cancelling leaves open whether the status was kept.
+        Calls that overlap share commits. Cancelling leaves open whether the status was written.
 
         Args:
             device_id: Identifier that PrintOS gave the device; 1 to 256 characters, no path separators.
             status: The status to send. It is encoded at once: changing it later changes nothing.
 
         Returns:
-            Its number among this device's statuses.
+            The status's sequence number: higher than that of every earlier status of the device.
 
         Raises:
             InvalidDeviceIdError: The identifier would change the request's path.
             InvalidStatusError: The status cannot be sent as given.
-            OutboxError: The outbox cannot be written. The status was not kept.
+            OutboxError: The outbox cannot be written. The status was not accepted.
             PusherClosedError: The spooler was closed.
         """
         if self._closed:
@@ -62,12 +62,11 @@ class Spooler:
         call = self._operations.update_device_status(device_id, status)
         if not self._is_open:
             await self._open()
-        # Calls that overlap share commits there.
         [kept] = await self._outbox.put([Draft(call.device_id or "", call.body)])
         return kept.seq
 
     async def aclose(self) -> None:
-        """Wait for what is being written, and close the outbox. The second time does nothing."""
+        """Wait for writes in progress, and close the outbox. The second time does nothing."""
         if self._closed:
             return
         self._closed = True
@@ -77,5 +76,5 @@ class Spooler:
     async def _open(self) -> None:
         async with self._opening:
             if not self._is_open:
-                await self._outbox.open(self._account)
+                await self._outbox.open(self._tenant)
                 self._is_open = True

@@ -1,4 +1,4 @@
-"""Back-pressure: how much a pusher takes, who waits for room, and in which order they get it."""
+"""Back-pressure: the limit of pending devices, and the order in which waiting callers are admitted."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_statuses_of_one_device_keep_their_order_while_they_wait_for_room() -> N
             late: list[asyncio.Task[None]] = []
 
             async def come_late() -> None:
-                # The moment in which there is room: whoever comes now must not overtake those who wait.
+                # There is room at this moment: a new caller must not overtake the waiting ones.
                 await asyncio.sleep(0.999_999)
                 for _ in range(100):
                     late.append(asyncio.create_task(pusher.put("dev-1", status(len(late) + 3))))

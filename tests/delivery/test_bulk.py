@@ -28,7 +28,7 @@ from printos_async import (
     TransportError,
 )
 from printos_async._api.requests import Operations
-from printos_async._delivery.device_state import Entry
+from printos_async._delivery.device_state import Outcome, PendingStatus
 from printos_async._delivery.results import make_result
 from printos_async._models import MAX_FAILURES_KEPT
 from printos_async.sandbox import Faults, Sandbox
@@ -378,9 +378,9 @@ async def test_whatever_an_outbox_held_of_a_failed_status_is_in_its_result(
     body: bytes, properties: dict[str, Any] | None
 ) -> None:
     call = Operations("").stored_status("dev-1", body)
-    entry = Entry(1, "dev-1", call, accepted_s=0.0)
+    pending = PendingStatus(1, "dev-1", call, accepted_s=0.0)
     error = PrintOSError("refused")
-    result = make_result(entry, "failed", error, None, now_s=1.0)
+    result = make_result(pending, Outcome("failed", error), now_s=1.0)
     assert result.error is error
     assert (None if result.status is None else result.status.to_dict()) == properties
 

@@ -1,4 +1,4 @@
-"""Cancelling anything at any moment leaves no task, descriptor or slot, and loses no account."""
+"""Cancelling anything at any moment leaves no task, descriptor or permit, and loses no count."""
 
 from __future__ import annotations
 
@@ -166,7 +166,7 @@ def open_descriptors() -> int:
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="counts descriptors in /proc")
-async def test_random_cancellations_leave_no_task_descriptor_or_slot() -> None:
+async def test_random_cancellations_leave_no_task_descriptor_or_permit() -> None:
     draw = random.Random(5)
     faults = Faults(seed=5, latency_s=(0.0, 0.002), server_error=0.05, reset=0.05)
     async with Sandbox(faults=faults, record=False) as sandbox:

@@ -104,7 +104,7 @@ async def test_plain_tasks_leave_devices_wrong_with_the_same_faults() -> None:
 
 
 def first_then(first: Reply, then: Reply = OK, *, device_id: str = "dev-1") -> Host:
-    """Give a host that treats one device's first request in another way."""
+    """Return a host that treats the first request of one device differently."""
 
     def reply(seen: Seen) -> Reply:
         return first if len(pages_of(host, device_id)) == 1 and seen.device_id == device_id else then

@@ -234,7 +234,7 @@ class PusherMachine(RuleBasedStateMachine):
     @invariant()
     def the_account_adds_up(self) -> None:
         stats = self.pusher.stats()
-        pending = {entry.seq for entry in self.pusher._engine.unsettled()}
+        pending = {status.seq for status in self.pusher._engine.unsettled()}
         assert set(self.values) == set(self.outcomes) | pending | self.withdrawn
         assert not pending & set(self.outcomes)
         assert not self.withdrawn & set(self.outcomes)

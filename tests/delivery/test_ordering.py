@@ -161,7 +161,7 @@ def test_a_status_that_fails_while_others_succeed_is_given_up_after_its_attempts
     run(program())
 
 
-def test_a_device_in_backoff_holds_neither_a_slot_nor_a_task() -> None:
+def test_a_device_in_backoff_holds_neither_a_permit_nor_a_task() -> None:
     async def program() -> None:
         host = Host(reply=lambda seen: UNAVAILABLE if seen.device_id.startswith("bad") else OK)
         retry = RetryPolicy(base_delay_s=1e5, max_delay_s=1e5, budget=10_000)
@@ -176,7 +176,7 @@ def test_a_device_in_backoff_holds_neither_a_slot_nor_a_task() -> None:
             assert client._executor.limiter.in_flight == pusher.stats().in_flight == 0
             assert (
                 len(asyncio.all_tasks()) - tasks <= 64
-            )  # workers, of which there are as many as slots at the start
+            )  # workers, of which there are as many as permits at the start
             result = await pusher.push("good", status(1))
             assert result.latency_s < 1e-6
             await pusher.aclose()

@@ -67,7 +67,7 @@ def test_a_device_that_waits_for_its_interval_is_forgotten_afterwards() -> None:
             await pusher.push("dev-1", status(1))
             assert pusher.stats().active_devices == 0
             await asyncio.sleep(61.0)
-            assert not pusher._engine._slots
+            assert not pusher._engine._devices
 
     run(program())
 

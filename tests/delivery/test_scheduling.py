@@ -83,7 +83,7 @@ def test_tokens_go_to_retries_in_the_order_in_which_they_came() -> None:
 
 
 async def _grow(settings: dict[str, Any], *, cancelling: bool = False) -> int:
-    """Give the bytes by which memory grows from the 400th to the 1,200th status of each of five devices."""
+    """Return the bytes by which memory grows from the 400th to the 1,200th status of each of five devices."""
     host = Host(record=False)
     before = 0
     async with client_of(host) as client:

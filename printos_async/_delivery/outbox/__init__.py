@@ -1,1 +1,1 @@
-"""Delivery from an outbox: between the engine and a store."""
+"""Delivery backends: what stands between a pusher and the place where its statuses wait."""

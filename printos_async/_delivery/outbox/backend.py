@@ -1,129 +1,121 @@
-"""An outbox in the hands of a pusher: opened at the first need, closed at the end."""
+"""Delivery backend: the protocol that a pusher uses, and the backend that keeps statuses in memory only."""
 
 from __future__ import annotations
 
-import asyncio
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Literal, Protocol
 
-from attrs import frozen
-
-from .exclusive import Loan
-from .shared import Delivery
+from printos_async._delivery.backpressure import Admission
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    import asyncio
+    from collections.abc import Awaitable
 
-    from printos_async._api.requests import Operations
-    from printos_async._delivery.device_state import Entry, Promises
+    from printos_async._api.requests import Call
+    from printos_async._delivery.device_state import PendingStatus
     from printos_async._delivery.engine import Engine
-    from printos_async._events import Hooks
-    from printos_async.outbox import Outbox, PrivateOutbox
+    from printos_async._delivery.results import Reporter
+    from printos_async._models import PushResult
 
-    from .dispatch import Settle
-
-
-@frozen(kw_only=True)
-class Custody:
-    """Where a pusher's statuses are kept.
-
-    Attributes:
-        outbox: The outbox.
-        account: Whose statuses they are; nothing of anybody else's is touched.
-        timeout_s: Seconds after which every attempt has ended.
-        max_devices: Devices of a shared outbox that the pusher owns at once.
-    """
-
-    outbox: Outbox
-    account: str
-    timeout_s: float
-    max_devices: int
+    Waiter = asyncio.Future[PushResult] | None
 
 
-class Keeper:
-    """Opens and closes the outbox of one pusher.
+class DeliveryBackend(Protocol):
+    """Accepts a pusher's statuses, keeps them until they are sent, and reports their outcomes.
 
     Attributes:
-        is_open: Whether the outbox is open.
-        delivery: What goes between engine and outbox where others use that too; else the engine has it all.
+        engine: Sends the statuses.
+        is_open: Whether statuses can be put.
     """
+
+    engine: Engine
+    is_open: bool
+
+    async def open(self) -> None:
+        """Make ready for ``put``. The second time does nothing; concurrent calls wait for the first.
+
+        Raises:
+            OutboxError: The outbox cannot be read or written.
+            ConfigurationError: Another pusher has the outbox, or it is open for another account.
+        """
+        ...
+
+    def put(self, call: Call, waiter: Waiter) -> Awaitable[PendingStatus]:
+        """Accept an encoded status; ``waiter`` gets its result.
+
+        Raises:
+            PusherFullError: There is no room.
+            PusherClosedError: The pusher was closed before the status was accepted.
+            OutboxError: The outbox cannot be written.
+        """
+        ...
+
+    def withdraw(self, pending: PendingStatus) -> bool:
+        """Remove a waiting status; False if it stays."""
+        ...
+
+    async def drained(self, until_s: float) -> None:
+        """Wait until every status is settled that may be sent before ``until_s``."""
+        ...
+
+    def unsettled(self) -> list[PendingStatus]:
+        """Return the accepted statuses that have no outcome yet."""
+        ...
+
+    async def aclose(self) -> None:
+        """Give unsent statuses back to the outbox, and close it. The engine has been closed before."""
+        ...
+
+
+class MemoryBackend:
+    """Keeps statuses in the engine only.
+
+    Args:
+        engine: Sends the statuses.
+        reporter: Is told of accepted statuses.
+        max_pending_devices: Devices with work pending at most.
+        on_full: Whether a status without room waits or is refused.
+    """
+
+    is_open = True
 
     def __init__(
         self,
-        custody: Custody,
         engine: Engine,
-        operations: Operations,
-        promises: Promises,
-        hooks: Hooks,
+        reporter: Reporter,
         *,
-        accepted: Callable[[Entry], None],
-        settle: Settle,
+        max_pending_devices: int,
+        on_full: Literal["wait", "raise"],
     ) -> None:
-        self._outbox = custody.outbox
-        self._account = custody.account
-        self._opening = asyncio.Lock()
-        self.is_open = False
-        self._loan: Loan | None = None
-        self.delivery: Delivery | None = None
-        if custody.outbox.is_shared:
-            self.delivery = Delivery(
-                custody.outbox,
-                engine,
-                operations,
-                promises,
-                hooks,
-                timeout_s=custody.timeout_s,
-                max_devices=custody.max_devices,
-                accepted=accepted,
-                settle=settle,
-            )
-        else:
-            self._loan = Loan(
-                cast("PrivateOutbox", custody.outbox),  # which is what one is that is not shared
-                engine,
-                operations,
-                promises,
-                timeout_s=custody.timeout_s,
-                accepted=accepted,
-            )
+        self.engine = engine
+        self._reporter = reporter
+        self._admission = Admission(
+            engine.occupancy, engine.is_active, max_pending_devices=max_pending_devices, on_full=on_full
+        )
 
     async def open(self) -> None:
-        """Open the outbox and take what is there, once; whoever comes meanwhile waits.
+        """As ``DeliveryBackend.open``: nothing has to be opened."""
 
-        Raises:
-            OutboxError: It cannot be read or written.
-            ConfigurationError: Another pusher has it, or it is open for another account.
-        """
-        if not self.is_open:
-            async with self._opening:
-                await self._open()
+    def put(self, call: Call, waiter: Waiter) -> Awaitable[PendingStatus]:
+        """As ``DeliveryBackend.put``, when there is room."""
+        return self._admission.enter(call.device_id or "", lambda: self._accept(call, waiter))
 
-    async def _open(self) -> None:
-        holder = self.delivery or self._loan
-        if self.is_open or holder is None:
-            return
-        await self._outbox.open(self._account)
-        try:
-            await holder.start()
-        except BaseException:
-            if self.delivery is not None:  # that of a loan may be somebody else's
-                await self._outbox.aclose()
-            raise
-        self.is_open = True
+    def withdraw(self, pending: PendingStatus) -> bool:
+        """As ``DeliveryBackend.withdraw``."""
+        return self.engine.withdraw(pending)
 
     async def drained(self, until_s: float) -> None:
-        """Wait until everything accepted that can be settled by then is so, and noted in the outbox."""
-        if self.is_open and self.delivery is not None:
-            await self.delivery.drained(until_s)
+        """As ``DeliveryBackend.drained``."""
+        await self.engine.drained(until_s)
 
-    async def close(self) -> None:
-        """Give back what was not sent, and close the outbox."""
-        async with self._opening:
-            holder = self.delivery or self._loan
-            if self.is_open and holder is not None:
-                self.is_open = False
-                try:
-                    await holder.aclose()
-                finally:
-                    await self._outbox.aclose()
-                    if self.delivery is not None:
-                        await self.delivery.settle_puts()
+    def unsettled(self) -> list[PendingStatus]:
+        """As ``DeliveryBackend.unsettled``."""
+        return self.engine.unsettled()
+
+    async def aclose(self) -> None:
+        """As ``DeliveryBackend.aclose``: nothing outlives the pusher."""
+
+    def _accept(self, call: Call, waiter: Waiter) -> PendingStatus:
+        self.engine.occupancy.require_open()
+        pending = self.engine.accept(call, waiter)
+        self._reporter.accept(pending)
+        return pending

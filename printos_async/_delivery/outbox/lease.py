@@ -1,4 +1,4 @@
-"""The lease of a worker on its devices: joined, renewed, and joined anew when it was lost."""
+"""A worker's lease on its devices: joins the outbox, renews the lease, and joins again after it was lost."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("printos_async.outbox")
 
-# Of the lease: what clocks may drift, and what an answer of the database may be late.
+# Fraction of the lease, for the drift of clocks and for late answers of the database.
 _MARGIN = 0.1
 _RENEWALS_PER_LEASE = 4
 _RETRY_S = 0.2
 
 
 class Lease:
-    """Keeps a worker's lease.
+    """Lease of one worker.
 
-    Until ``ends_s`` by ``steady_s()`` no other worker can have taken the devices over. It is counted from
-    before the database was asked, so it is never too late.
+    Until ``ends_s`` by ``steady_s()`` no other worker can have taken the devices over. This time is counted from
+    before the request to the database, so it is never too late.
 
-    ``on_kept`` is called with each new ``ends_s``; ``on_lost`` when another worker may have taken everything over.
+    ``on_kept`` is called with each new ``ends_s``; ``on_lost`` when another worker may have taken the devices over.
 
     Attributes:
         owner: The worker's token; None while there is none.
@@ -55,7 +55,7 @@ class Lease:
         self._extend(asked_s)
 
     async def keep(self) -> None:
-        """Renew for ever; a lost lease is joined anew."""
+        """Renew the lease for ever, and join again after it was lost."""
         interval_s = self._outbox.lease_s / _RENEWALS_PER_LEASE
         pause_s = interval_s
         while True:
@@ -72,7 +72,7 @@ class Lease:
                 pause_s = interval_s
 
     def lose(self) -> None:
-        """Take the lease for lost: the outbox is another one than before. It is joined anew at once."""
+        """Drop the lease and join again at once, because the outbox is another one than before."""
         self.owner = None
         self._on_lost()
         self._wanted.set()

@@ -1,4 +1,4 @@
-"""Which devices of a shared outbox this process owns, and what it has to tell the outbox of them. No I/O."""
+"""The devices of a shared outbox that a worker owns, and the completions that it has to write. No I/O."""
 
 from __future__ import annotations
 
@@ -12,43 +12,44 @@ from printos_async.outbox.protocol import Finish
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from printos_async._delivery.device_state import Entry
+    from printos_async._delivery.device_state import Outcome, PendingStatus
 
 
-class Ledger:
-    """Follows each device from its claim until the outbox knows what became of it.
+class Ownership:
+    """Follows each device from its claim until its completion is written to the outbox.
 
     Attributes:
-        elsewhere: Of each device the newest status that was put here, and that somebody else is to send, or this
-            process later.
-        finished: What the outbox is to be told, by device.
+        elsewhere: The newest status of each device that was put here, and that another worker is to send, or this
+            one after a later claim.
     """
 
     def __init__(self) -> None:
-        self.elsewhere: dict[str, Entry] = {}
-        self.finished: dict[str, Finish] = {}
-        self._telling: dict[str, Finish] = {}  # taken out of ``finished``: the outbox may not know it
-        self._held: dict[str, int] = {}  # owned devices, with the newest number that the engine knows
-        self._outcomes: dict[str, tuple[int, int, str | None]] = {}  # number, attempts, error
-        self._kept: dict[str, Finish] = {}  # finished, and owned for what is remembered
-        self._told: dict[object, dict[str, int]] = {}  # what was told while an answer was on its way
+        self.elsewhere: dict[str, PendingStatus] = {}
+        self._owned: dict[
+            str, int
+        ] = {}  # owned devices, with the newest sequence number that the engine knows
+        self._outcomes: dict[str, tuple[int, int, str | None]] = {}  # sequence number, attempts, error
+        self._kept: dict[str, Finish] = {}  # completed, and still owned for what the engine remembers
+        self._completed: dict[str, Finish] = {}  # to be written
+        self._writing: dict[str, Finish] = {}  # being written: the outbox may not have them
+        self._told: dict[object, dict[str, int]] = {}  # completions written while an answer was on its way
 
-    def held_seq(self, device_id: str) -> int:
-        """Give the newest number that the engine knows of an owned device; 0 for any other."""
-        return self._held.get(device_id, 0)
+    def owned_seq(self, device_id: str) -> int:
+        """Return the newest sequence number that the engine knows of an owned device; 0 for any other."""
+        return self._owned.get(device_id, 0)
 
     @property
-    def has_news(self) -> bool:
-        """Whether the outbox is still to be told something."""
-        return bool(self.finished or self._telling)
+    def has_unwritten(self) -> bool:
+        """Whether there are completions that the outbox may not have."""
+        return bool(self._completed or self._writing)
 
-    def is_untold(self, device_id: str) -> bool:
-        """Whether the outbox is still to be told what became of a device's newest status."""
-        return device_id in self.finished or device_id in self._telling
+    def is_unwritten(self, device_id: str) -> bool:
+        """Return whether there is a completion of a device that the outbox may not have."""
+        return device_id in self._completed or device_id in self._writing
 
     @contextmanager
     def asking(self) -> Iterator[dict[str, int]]:
-        """Give the numbers that the outbox is told meanwhile, by device: an answer may be older than these."""
+        """Collect the completions that are written meanwhile, by device: an answer may be older than these."""
         question = object()
         told: dict[str, int] = {}
         self._told[question] = told
@@ -57,58 +58,63 @@ class Ledger:
         finally:
             del self._told[question]
 
-    def hold(self, entry: Entry) -> None:
-        """Note that the engine has got a status of an owned device."""
-        self._held[entry.device_id] = entry.seq
-        self._kept.pop(entry.device_id, None)
+    def own(self, pending: PendingStatus) -> None:
+        """Record that the engine has a status of an owned device."""
+        self._owned[pending.device_id] = pending.seq
+        self._kept.pop(pending.device_id, None)
 
-    def settle(self, entry: Entry, error: str | None) -> None:
-        """Note that a status was delivered or given up."""
-        self._outcomes[entry.device_id] = (entry.seq, entry.attempts, error)
+    def settle(self, pending: PendingStatus, outcome: Outcome) -> None:
+        """Record the final outcome of a status that the engine has sent or given up."""
+        error = None if outcome.error is None else str(outcome.error)
+        self._outcomes[pending.device_id] = (pending.seq, pending.attempts, error)
 
-    def rest(self, device_id: str, *, hold_s: float, keep: bool) -> bool:
-        """Note that nothing is left to do for a device; False if there is nothing to tell.
+    def complete(self, device_id: str, *, hold_s: float, keep: bool) -> bool:
+        """Record that a device has no more work pending; False if there is nothing to write.
 
         Args:
             device_id: The device.
-            hold_s: Seconds in which nobody is to send anything for it.
-            keep: Something is remembered of it: it stays owned until it is forgotten.
+            hold_s: Seconds in which no worker is to send anything for it.
+            keep: The engine remembers something of it: it stays owned until that is forgotten.
         """
         outcome = self._outcomes.pop(device_id, None)
-        if outcome is None or device_id not in self._held:
+        if outcome is None or device_id not in self._owned:
             return False
         seq, attempts, error = outcome
-        self.finished[device_id] = finish = Finish(device_id, seq, hold_s, attempts, error, keep)
+        self._completed[device_id] = finish = Finish(device_id, seq, hold_s, attempts, error, keep)
         if keep:
             self._kept[device_id] = finish
         return True
 
+    def reject(self, finish: Finish) -> None:
+        """Record the completion of a claim that the engine cannot take."""
+        self._completed[finish.device_id] = finish
+
     def forget(self, device_id: str) -> bool:
-        """Note that nothing is remembered of a device any more; False if there is nothing to tell."""
+        """Record that the engine remembers nothing of a device any more; False if there is nothing to write."""
         finish = self._kept.pop(device_id, None)
         if finish is None:
             return False
-        self.finished[device_id] = evolve(finish, hold_s=0.0, keep=False)
+        self._completed[device_id] = evolve(finish, hold_s=0.0, keep=False)
         return True
 
-    def take_finished(self) -> list[Finish]:
-        """Take out what the outbox is to be told, with what it was to be told before and may not have heard."""
-        self._telling |= self.finished
-        self.finished = {}
-        return list(self._telling.values())
+    def take_completed(self) -> list[Finish]:
+        """Return the completions to be written, including those whose earlier write may have failed."""
+        self._writing |= self._completed
+        self._completed = {}
+        return list(self._writing.values())
 
-    def told(self, finished: Iterable[Finish]) -> None:
-        """Note that the outbox knows: what is not kept, and has nothing newer, is not owned any more."""
-        self._telling.clear()
+    def written(self, finished: Iterable[Finish]) -> None:
+        """Record that completions are written. A device that is not kept, and has no newer status, is not owned now."""
+        self._writing.clear()
         for finish in finished:
             for told in self._told.values():
                 told[finish.device_id] = finish.seq
-            if not finish.keep and self._held.get(finish.device_id) == finish.seq:
-                del self._held[finish.device_id]
+            if not finish.keep and self._owned.get(finish.device_id) == finish.seq:
+                del self._owned[finish.device_id]
 
     def lose(self) -> int:
-        """Note that nothing is owned any more; gives how many devices were."""
-        devices = len(self._held)
-        for lost in (self._held, self._outcomes, self._kept, self.finished, self._telling):
+        """Record that the lease was lost, and return the number of devices that were owned."""
+        devices = len(self._owned)
+        for lost in (self._owned, self._outcomes, self._kept, self._completed, self._writing):
             lost.clear()
         return devices

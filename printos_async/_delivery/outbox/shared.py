@@ -1,298 +1,179 @@
-"""How a worker talks to an outbox that other processes use too: what it puts, claims, looks up and notes."""
+"""Backend for an outbox that other processes use too: a worker with a lease on the devices that it sends for."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import math
-from contextlib import suppress
-from itertools import islice
 from typing import TYPE_CHECKING
 
-from printos_async._delivery.device_state import Entry
-from printos_async._delivery.results import release_of
-from printos_async._errors import OutboxError, PusherClosedError
+from printos_async._delivery.engine import Engine
+from printos_async._errors import OutboxError
 from printos_async._events import LeaseLost
-from printos_async.outbox.batching import Grouping
-from printos_async.outbox.protocol import Draft
 from printos_async.outbox.sql.outbox import SqlOutbox
 
-from .dispatch import Desk
+from .dispatch import Dispatcher, is_final, release_of
+from .intake import Intake
 from .lease import Lease
-from .ownership import Ledger
+from .ownership import Ownership
+from .worker import Worker
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable
 
     from printos_async._api.requests import Call, Operations
-    from printos_async._delivery.device_state import Promises
-    from printos_async._delivery.engine import Engine
-    from printos_async._events import Hooks
-    from printos_async._models import PushResult
-    from printos_async.outbox import Claim, Outbox
+    from printos_async._api.responses import Answers
+    from printos_async._delivery.device_state import DeliveryPolicy, Outcome, PendingStatus
+    from printos_async._delivery.results import Reporter
+    from printos_async._execution.executor import Executor
+    from printos_async.outbox import Outbox
 
-    from .dispatch import Settle
-
-    Waiter = asyncio.Future[PushResult] | None
+    from .backend import Waiter
 
 _log = logging.getLogger("printos_async.outbox")
 
-# How soon a worker sees what others have put.
-POLL_S = 0.5
-_RETRY_S = 0.2
-_CLAIMED_AT_ONCE = 500
-_LOOKED_UP_AT_ONCE = 1_000
-# Nothing may take longer at the end: of a database that hangs, the lease's end does the rest.
+# Longest time that closing takes. If the database hangs, the end of the lease frees the devices.
 _LEAVING_S = 0.4
-_NEW = 0  # the outbox has not numbered it yet
 
 
-class Delivery:
-    """Owns devices of the outbox as long as the engine has something to do for them.
+class SharedBackend:
+    """Writes statuses to the outbox before they count as accepted, and sends those whose devices it owns.
 
-    ``accepted`` and ``settle`` are those of ``Desk``.
+    Args:
+        outbox: The outbox.
+        core: Makes the requests.
+        operations: Makes requests of stored statuses.
+        answers: Decodes the responses.
+        policy: The delivery policy.
+        reporter: Is told of accepted statuses and their outcomes.
+        tenant: Whose rows of the outbox these are; those of others are never touched.
+        timeout_s: Seconds after which every request has ended.
+        max_devices: Devices that this worker owns at most.
     """
 
     def __init__(
         self,
         outbox: Outbox,
-        engine: Engine,
+        core: Executor,
         operations: Operations,
-        promises: Promises,
-        hooks: Hooks,
+        answers: Answers,
+        policy: DeliveryPolicy,
         *,
+        reporter: Reporter,
+        tenant: str,
         timeout_s: float,
         max_devices: int,
-        accepted: Callable[[Entry], None],
-        settle: Settle,
     ) -> None:
         self._outbox = outbox
-        self._engine = engine
-        self._hooks = hooks
+        self._hooks = core.hooks
+        self._reporter = reporter
+        self._tenant = tenant
         self._timeout_s = timeout_s
-        self._max_devices = max_devices
         self._loop = asyncio.get_running_loop()
+        self._opening = asyncio.Lock()
+        self.is_open = False
+        self.engine = engine = Engine(core, answers, policy, self._settle)
+        self._ownership = Ownership()
+        self._dispatcher = Dispatcher(engine, self._ownership, operations, policy, reporter)
         self._lease = Lease(outbox, on_kept=self._lease_kept, on_lost=self._lease_lost)
-        self._puts: Grouping[Entry, None] = Grouping(self._keep)
-        self._ledger = Ledger()
-        self.desk = Desk(engine, self._ledger, operations, promises, accepted=accepted, settle=settle)
-        self._tasks: list[asyncio.Task[None]] = []
-        self._draining = False
-        self._closed = False
-        self._unfiled: dict[str, Entry] = {}  # what was in a file that was replaced
+        parts = (outbox, engine, self._lease, self._ownership, self._dispatcher)
+        self._intake = Intake(*parts, max_devices=max_devices)
+        self._worker = Worker(*parts, intake=self._intake, max_devices=max_devices)
 
-    async def start(self) -> None:
-        """Become a worker of the outbox.
+    async def open(self) -> None:
+        """As ``DeliveryBackend.open``; joins the workers of the outbox."""
+        async with self._opening:
+            if self.is_open:
+                return
+            await self._outbox.open(self._tenant)
+            try:
+                self.engine.scheduler.watcher = self._dispatcher
+                if isinstance(self._outbox, SqlOutbox):
+                    self._outbox.on_replaced = self._file_replaced
+                await self._lease.join()
+            except BaseException:
+                await self._outbox.aclose()
+                raise
+            self._worker.start()
+            self.is_open = True
 
-        Raises:
-            OutboxError: It cannot be read or written.
-        """
-        self._engine.timetable.watcher = self.desk
-        self._engine.on_lost = self.desk.leave_to_others
-        if isinstance(self._outbox, SqlOutbox):
-            self._outbox.on_replaced = self._file_replaced
-        await self._lease.join()
-        for work in (self._lease.keep(), self._claim(), self._note()):
-            task = self._loop.create_task(work)
-            task.add_done_callback(self._ended)
-            self._tasks.append(task)
+    def put(self, call: Call, waiter: Waiter) -> Awaitable[PendingStatus]:
+        """As ``DeliveryBackend.put``; the status is in the outbox when it is accepted, and there is always room."""
+        return self._intake.put(call, waiter)
 
-    def put(self, call: Call, waiter: Waiter) -> Awaitable[object]:
-        """Keep a status; in the outbox when what this gives was awaited.
-
-        Raises:
-            OutboxError: The outbox cannot be written.
-            PusherClosedError: It was closed before.
-        """
-        return self._puts.submit([Entry(_NEW, call.device_id or "", call, self._loop.time(), waiter=waiter)])
+    def withdraw(self, pending: PendingStatus) -> bool:  # noqa: ARG002  # as in the protocol
+        """Return False: another worker may have the status by now."""
+        return False
 
     async def drained(self, until_s: float) -> None:
-        """Wait until everything put here has an outcome, and everything sent here is noted in the outbox.
+        """As ``DeliveryBackend.drained``; waits until the outcomes are written to the outbox, too."""
+        await self.engine.drained(until_s)
+        self._worker.is_draining = True
+        while self.is_open and self._may_progress_by(until_s):
+            self._dispatcher.progress.clear()
+            await self._dispatcher.progress.wait()
+            await self.engine.drained(until_s)
 
-        What cannot be sent by then is not waited for.
-        """
-        self._draining = True
-        while True:
-            await self._engine.drained(until_s)
-            elsewhere = self._ledger.elsewhere.values()
-            may_come = self._ledger.has_news or any(one.held_until_s <= until_s for one in elsewhere)
-            if self._closed or not may_come:
-                return
-            self.desk.progress.clear()
-            await self.desk.progress.wait()
-
-    def left_to_others(self) -> list[Entry]:
-        """Give what was put here, and is for others to send or for later."""
-        return list(self._ledger.elsewhere.values())
+    def unsettled(self) -> list[PendingStatus]:
+        """As ``DeliveryBackend.unsettled``, with the statuses that were left to other workers."""
+        return [*self.engine.unsettled(), *self._ownership.elsewhere.values()]
 
     async def aclose(self) -> None:
-        """Give back everything that is not sent; within half a second, or else the lease's end does it."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        """As ``DeliveryBackend.aclose``, within half a second; what takes longer is free when the lease ends."""
+        async with self._opening:
+            if not self.is_open:
+                return
+            try:
+                await self._leave()
+            finally:
+                self.is_open = False
+                self._intake.is_closed = True
+                self._dispatcher.progress.set()
+                await self._outbox.aclose()
+                await self._intake.settle()  # the outbox is closed: what is still to be written gets an error
+
+    def _settle(self, pending: PendingStatus, outcome: Outcome) -> None:
+        """Record an outcome of the engine for the outbox, and report it."""
+        if not pending.has_ended and is_final(outcome):
+            self._ownership.settle(pending, outcome)
+        self._reporter.settle(pending, outcome)
+
+    def _may_progress_by(self, until_s: float) -> bool:
+        elsewhere = self._ownership.elsewhere.values()
+        return self._ownership.has_unwritten or any(one.held_until_s <= until_s for one in elsewhere)
+
+    async def _leave(self) -> None:
+        await self._worker.stop()
         try:
             async with asyncio.timeout(_LEAVING_S):
-                await self._puts.settle()
-                await self._leave()
+                await self._intake.settle()
+                await self._give_back()
         except (OutboxError, TimeoutError) as error:
             name = type(error).__name__
             _log.warning("what was not sent is free when the lease ends: %s", name, extra={"error": name})
-        finally:
-            self._closed = True
-            self.desk.progress.set()
 
-    async def settle_puts(self) -> None:
-        """Wait until every put has its answer; the outbox is closed, so that there is no other than an error."""
-        await self._puts.settle()
-
-    async def _leave(self) -> None:
+    async def _give_back(self) -> None:
         owner, now_s = self._lease.owner, self._loop.time()
         if owner is None:
             return
-        await self._outbox.finish(owner, self._ledger.take_finished())
-        held = [
-            slot for slot in self._engine.timetable.slots.values() if self._ledger.held_seq(slot.device_id)
-        ]
-        released = [release_of(slot, now_s=now_s, timeout_s=self._timeout_s) for slot in held]
+        await self._outbox.finish(owner, self._ownership.take_completed())
+        devices = self.engine.scheduler.devices.values()
+        owned = [device for device in devices if self._ownership.owned_seq(device.device_id)]
+        released = [release_of(device, now_s=now_s, timeout_s=self._timeout_s) for device in owned]
         await self._outbox.release(owner, released)
         await self._outbox.leave(owner)
 
-    async def _keep(self, _: object, entries: list[Entry]) -> list[None]:
-        if self._closed:
-            raise PusherClosedError("the pusher was closed before the outbox had this status")
-        room = self._engine.occupancy.devices + len(entries) <= self._max_devices
-        owner = self._lease.owner if room else None
-        with self._ledger.asking() as told:
-            drafts = [Draft(entry.device_id, entry.call.body) for entry in entries]
-            kept = await self._outbox.put(drafts, owner=owner)
-        is_ours = owner is not None and owner == self._lease.owner
-        for entry, one in zip(entries, kept, strict=True):
-            is_new, entry.seq = entry.seq == _NEW, one.seq
-            self.desk.take_kept(entry, one, told, is_ours=is_ours, is_new=is_new)
-        return [None] * len(entries)
-
-    # The lease
-
     def _lease_kept(self, ends_s: float) -> None:
-        # Whatever is sent has ended when the lease does, and has had its time until then.
-        self._engine.timetable.open_until(ends_s - self._timeout_s, ends_s=ends_s)
+        # Every request gets its whole timeout, and has ended when the lease does.
+        self.engine.scheduler.open_until(ends_s - self._timeout_s, ends_s=ends_s)
 
     def _lease_lost(self) -> None:
-        devices = self._ledger.lose()
-        for entry in self._engine.drop():
-            self.desk.leave_to_others(entry)
+        devices = self._ownership.lose()
+        for pending in self.engine.drop():
+            self._dispatcher.leave_to_others(pending)
         if devices:
-            self._hooks.emit(LeaseLost(devices))  # logged even if nobody watches
+            self._hooks.emit(LeaseLost(devices))  # logged even without hooks
 
     def _file_replaced(self) -> None:
-        # The lease went with the old file. What this process had claimed from it has to be put into the new one, and
-        # so has what is in flight now, if it fails.
+        # The lease went with the old file.
         self._lease.lose()
-        for slot in self._engine.timetable.slots.values():
-            if slot.in_flight is not None:
-                self._unfiled[slot.device_id] = slot.in_flight
-        self._unfiled |= self._ledger.elsewhere
-
-    async def _put_again(self) -> None:
-        """Put what this process has into the file that replaced a damaged one, unless somebody has put newer ones."""
-        elsewhere = self._ledger.elsewhere
-        left = {device_id: entry for device_id, entry in elsewhere.items() if self._is_unfiled(entry)}
-        there = {one.device_id: one.seq for one in await self._outbox.progress(left)} if left else {}
-        for device_id, entry in left.items():
-            if device_id in there:
-                self.desk.settle_gone(entry, superseded_by=there[device_id])
-            elif elsewhere.get(device_id) is entry:
-                del elsewhere[device_id]
-                try:
-                    await self._puts.submit([entry])
-                except OutboxError:
-                    self.desk.leave_to_others(entry)
-                    raise
-            if self._is_unfiled(entry):
-                del self._unfiled[device_id]
-
-    def _is_unfiled(self, entry: Entry) -> bool:
-        return self._unfiled.get(entry.device_id) is entry
-
-    # Work in the background
-
-    async def _claim(self) -> None:
-        occupancy = self._engine.occupancy
-        enough = self._max_devices - max(1, min(_CLAIMED_AT_ONCE, self._max_devices // 2) // 2)
-        look_s = -math.inf
-        while True:
-            room = 1  # where it fails, it is tried again after a pause
-            owner = self._lease.owner
-            claims: list[Claim] = []
-            try:
-                if owner is not None and self._unfiled:
-                    await self._put_again()
-                if owner is not None and self._loop.time() >= look_s:
-                    look_s = self._loop.time() + POLL_S
-                    await self._look_around(owner)  # before a backlog takes all the room
-                room = min(self._max_devices - occupancy.devices, _CLAIMED_AT_ONCE)
-                if owner is not None and room > 0 and (self._ledger.elsewhere or not self._draining):
-                    with self._ledger.asking() as told:
-                        claims = await self._outbox.claim(owner, room)
-                    if owner == self._lease.owner:  # else it was lost on the way
-                        self.desk.take_claims(claims, told)
-            except OutboxError as error:
-                self._report("not claimed", error)
-            if len(claims) >= room and not occupancy.has_ended:  # there may be more
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(POLL_S):
-                        await occupancy.wait_until_below(enough)
-            else:
-                await asyncio.sleep(POLL_S)
-
-    async def _look_around(self, owner: int) -> None:
-        """See what others have put for devices of this worker, and what became of those that were left to others."""
-        while self._ledger.elsewhere or not self._draining:
-            limit = min(self._max_devices - self._engine.occupancy.devices, _CLAIMED_AT_ONCE)
-            if limit <= 0:
-                break
-            with self._ledger.asking() as told:
-                newer = await self._outbox.newer(owner, limit)
-            if owner == self._lease.owner:
-                self.desk.take_claims(newer, told)
-            if len(newer) < limit:
-                break
-        if self._ledger.elsewhere:
-            asked = dict(
-                islice(self._ledger.elsewhere.items(), None if self._draining else _LOOKED_UP_AT_ONCE)
-            )
-            for progress in await self._outbox.progress(asked):
-                del asked[progress.device_id]
-                self.desk.settle_by(progress)
-            # Forgotten, for it was delivered. What was put since then may not be in this answer.
-            for entry in asked.values():
-                if not self._is_unfiled(entry):
-                    self.desk.settle_gone(entry)
-            self.desk.progress.set()
-
-    async def _note(self) -> None:
-        while True:
-            await self.desk.news.wait()
-            self.desk.news.clear()
-            owner, finished = self._lease.owner, self._ledger.take_finished()
-            if owner is None or not finished:
-                continue
-            try:
-                newer = await self._outbox.finish(owner, finished)
-            except OutboxError as error:
-                self._report("not noted", error)
-                self.desk.news.set()
-                await asyncio.sleep(_RETRY_S)
-            else:
-                if owner == self._lease.owner:
-                    self._ledger.told(finished)
-                    self.desk.take_claims(newer)
-            self.desk.progress.set()
-
-    def _report(self, what: str, error: OutboxError) -> None:
-        _log.warning("%s: %s", what, error, extra={"error": type(error).__name__})
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        # These tasks only end by cancellation, unless there is a bug or the engine has ended by one.
-        if not task.cancelled() and (error := task.exception()) is not None:
-            self._engine.fail(error)
+        self._intake.file_replaced()

@@ -30,7 +30,7 @@ class Workplace:
         return SqlOutbox(self.url, **settings)
 
     def pusher(self, *, lease_s: float = 30.0, **settings: Any) -> StatusPusher:
-        """Give a pusher with an outbox object of its own, as another process has."""
+        """Return a pusher with an outbox object of its own, as another process has."""
         return self.client.status_pusher(outbox=self.outbox(lease_s=lease_s), **settings)
 
     @asynccontextmanager

@@ -101,7 +101,7 @@ class Proxy:
     async def _checked(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> asyncio.StreamReader:
-        """Give a reader of what a client sends, if what it begins with is not refused."""
+        """Return a reader of what a client sends, unless its first message is refused."""
         begin = await reader.read(65_536)
         if begin == TLS_REQUEST:
             writer.write(b"N")
@@ -148,7 +148,7 @@ def _set_event() -> asyncio.Event:
 
 @asynccontextmanager
 async def proxied(url: str) -> AsyncIterator[tuple[Proxy, str]]:
-    """Give a proxy to the database of a URL, and the URL that leads through it."""
+    """Return a proxy to the database of a URL, and the URL that leads through it."""
     parsed = make_url(url)
     assert parsed.host is not None
     assert parsed.port is not None

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def pages(sandbox: Sandbox, device_id: str) -> int:
-    """Give the page count that a device has, -1 without one."""
+    """Return the page count of a device; -1 without one."""
     found = sandbox.devices[device_id].status
     return -1 if found is None else int(found["metrics"]["pagesTotal"])
 
@@ -22,7 +22,7 @@ def applied(sandbox: Sandbox, device_id: str) -> list[int]:
 
 
 def asked_s(sandbox: Sandbox, device_id: str) -> list[float]:
-    """Give the times of the requests for a device."""
+    """Return the times of the requests for a device."""
     return [request.at_s for request in sandbox.requests if request.device_id == device_id]
 
 

@@ -1,4 +1,4 @@
-"""Several pushers and spoolers on one outbox: who accepts, who sends, and what the account says."""
+"""Several pushers and spoolers on one outbox: acceptance, sending, and their counts."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import asyncio
 import random
 from typing import TYPE_CHECKING
 
+import pytest
 from attrs import evolve
 
+from printos_async._delivery.outbox.shared import SharedBackend
 from printos_async.sandbox import Faults
 from tests.conftest import status
 
@@ -55,6 +57,24 @@ async def test_a_pusher_sends_what_another_one_has_put_and_not_sent(
     await workplace.execute("UPDATE printos_outbox SET due_at = 0")  # the hour has passed
     async with workplace.pusher():
         await sandbox.wait_for(lambda: pages(sandbox, "dev-2") == 2)
+
+
+@pytest.mark.parametrize("keeps_row", [False, True], ids=["row forgotten", "row kept"])
+async def test_a_status_that_another_worker_sent_leaves_nothing_behind(
+    sandbox: Sandbox, workplace: Workplace, *, keeps_row: bool
+) -> None:
+    await sandbox.block("dev-1")
+    async with workplace.pusher(skip_unchanged=keeps_row) as sender, workplace.pusher() as putter:
+        await sender.put("dev-1", status(1))
+        await sandbox.wait_for(lambda: sandbox.in_flight_by_device.get("dev-1"))
+        await putter.put("dev-1", status(2))
+        await sandbox.release("dev-1")
+        stats = await putter.drain()
+        assert (stats.accepted, stats.sent, stats.requests) == (1, 1, 0)
+        backend = putter._backend
+        assert isinstance(backend, SharedBackend)
+        assert not backend.unsettled()
+        assert not backend._ownership._outcomes
 
 
 async def test_the_newest_status_wins_whoever_has_put_it(sandbox: Sandbox, workplace: Workplace) -> None:
