@@ -62,7 +62,7 @@ class DeliveryBackend(Protocol):
         ...
 
     async def aclose(self) -> None:
-        """Give unsent statuses back to the outbox, and close it. The engine has been closed before."""
+        """Release unsent statuses to the outbox, and close it. The engine has been closed before."""
         ...
 
 
