@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 MAX_DEVICES = 250_000
 MAX_VALUES = 2_500_000
 # Two to three milliseconds of work, after which other tasks run.
-_SLICE_DEVICES = 250
+SLICE_DEVICES = 250
 _OPENING = re.compile(r'[ \t\n\r]*\{[ \t\n\r]*"devices"[ \t\n\r]*:[ \t\n\r]*\[[ \t\n\r]*')
 _COMMA = re.compile(r"[ \t\n\r]*,[ \t\n\r]*")
 _CLOSING = re.compile(r"[ \t\n\r]*\]")
@@ -104,7 +104,7 @@ async def decode_device_list(body: bytes, unreadable: Unreadable) -> list[PrintD
         raise DecodeError(f"the list has more than {MAX_DEVICES:,} devices")
     devices = []
     for index, raw in enumerate(raw_devices):
-        if index % _SLICE_DEVICES == 0:
+        if index % SLICE_DEVICES == 0:
             await asyncio.sleep(0)
         devices.append(_decode_device(raw, f"devices[{index}]", unreadable))
         raw_devices[index] = None  # not the memory of both
@@ -125,7 +125,7 @@ async def _scan_devices(body: bytes) -> list[Any] | None:
         while True:
             device, at = _DECODER.raw_decode(text, at)
             devices.append(device)
-            if len(devices) % _SLICE_DEVICES == 0:
+            if len(devices) % SLICE_DEVICES == 0:
                 await asyncio.sleep(0)
             if (comma := _COMMA.match(text, at)) is None:
                 break
