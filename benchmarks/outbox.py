@@ -1,8 +1,8 @@
-"""The cost of keeping statuses: ``python -m benchmarks.outbox [--postgres URL] [--large 1000000]``.
+"""The cost of an outbox: ``python -m benchmarks.outbox [--postgres URL] [--large 1000000]``.
 
-Measures durable ``put`` from 64 concurrent putters, each with one status at a time, and what one status costs
-(put, claim, finish): of a small and of a large fleet whose statuses are delivered as they come, and of a large fleet
-beside a few and beside many other devices that wait and may not be sent yet. Prints medians.
+Measures durable ``put`` from 64 concurrent callers, each with one status at a time, and the cost of one status
+(put, claim, finish): for a small and a large fleet whose statuses are delivered at once, and for a large fleet beside
+few and beside many other devices in a hold. Prints medians.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
     from .loops import Loop
 
+    AnyOutbox = MemoryOutbox | SqlOutbox
+
 _PUTTERS = 64
 _SMALL = 1_000
 _BODY = b'{"status":"DS_PRINTING","metrics":{"pagesTotal":1234567,"inkLevel":0.4375}}'
@@ -38,14 +40,14 @@ _FOR_LONG_S = 1e8
 
 
 def names_of(devices: int, seed: int) -> list[str]:
-    """Give identifiers of devices."""
-    # As PrintOS gives them: without an order that would put neighbours into one page.
+    """Return identifiers of devices."""
+    # Random, like those of PrintOS: an order would put neighbours into one page.
     dice = random.Random(seed)
     return [f"{dice.getrandbits(128):032x}" for _ in range(devices)]
 
 
-async def _fill(outbox: Outbox, names: Sequence[str]) -> float:
-    """Let these devices wait, and not be sent for long."""
+async def _fill(outbox: AnyOutbox, names: Sequence[str]) -> float:
+    """Put a status for each of these devices, in a long hold."""
     if (await outbox.stats()).waiting >= len(names):
         return 0.0
     owner = await outbox.join()
@@ -58,8 +60,8 @@ async def _fill(outbox: Outbox, names: Sequence[str]) -> float:
     return 0.0
 
 
-async def _put_rate(outbox: Outbox, names: Sequence[str], duration_s: float) -> float:
-    """Give statuses per second."""
+async def _put_rate(outbox: AnyOutbox, names: Sequence[str], duration_s: float) -> float:
+    """Return statuses per second."""
     count = 0
     end = time.perf_counter() + duration_s
 
@@ -75,7 +77,7 @@ async def _put_rate(outbox: Outbox, names: Sequence[str], duration_s: float) -> 
 
 
 async def cycle_cost_us(outbox: Outbox, names: Sequence[str], duration_s: float, batch: int) -> float:
-    """Give microseconds for put, claim and finish of one status, in batches."""
+    """Return microseconds for put, claim and finish of one status, in batches."""
     owner = await outbox.join()
     dice = random.Random(time.perf_counter())
     count = 0
@@ -101,8 +103,8 @@ def _run(loop: Loop, main: Callable[[], Coroutine[None, None, float]]) -> float:
         return runner.run(main())
 
 
-def _measure(arguments: argparse.Namespace, kind: str, make: Callable[[str], Outbox]) -> None:
-    async def on(account: str, use: Callable[[Outbox], Coroutine[None, None, float]]) -> float:
+def _measure(arguments: argparse.Namespace, kind: str, make: Callable[[str], AnyOutbox]) -> None:
+    async def on(account: str, use: Callable[[AnyOutbox], Coroutine[None, None, float]]) -> float:
         outbox = make(account)
         await outbox.open(account)
         try:
@@ -130,7 +132,7 @@ def _measure(arguments: argparse.Namespace, kind: str, make: Callable[[str], Out
 def _compare(
     arguments: argparse.Namespace,
     kind: str,
-    on: Callable[[str, Callable[[Outbox], Coroutine[None, None, float]]], Coroutine[None, None, float]],
+    on: Callable[[str, Callable[[AnyOutbox], Coroutine[None, None, float]]], Coroutine[None, None, float]],
     what: str,
     fleets: Mapping[str, Sequence[str]],
 ) -> None:
@@ -148,7 +150,7 @@ def _compare(
 
 
 def main() -> None:
-    """Measure what was asked for."""
+    """Run the benchmark."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.outbox", description=__doc__)
     parser.add_argument(
         "--kinds", nargs="+", choices=("memory", "sqlite", "postgresql"), default=["memory", "sqlite"]
@@ -163,10 +165,10 @@ def main() -> None:
     arguments = parser.parse_args()
     kinds = [*arguments.kinds]
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
-        memory: dict[str, Outbox] = {}
-        makers: dict[str, Callable[[str], Outbox]] = {
+        memory: dict[str, AnyOutbox] = {}
+        makers: dict[str, Callable[[str], AnyOutbox]] = {
             "memory": lambda account: memory.setdefault(account, MemoryOutbox()),
-            # A file for each: the accounts of a database share its size.
+            # A file for each: the tenants of a database share its size.
             "sqlite": lambda account: SqlOutbox(f"sqlite+aiosqlite:///{folder}/{account}.db"),
             "postgresql": lambda _: SqlOutbox(arguments.postgres or ""),
         }

@@ -1,4 +1,4 @@
-"""What keeping statuses costs, through the facade: ``python -m benchmarks.outboxes``.
+"""The cost of outboxes through the facade: ``python -m benchmarks.outboxes``.
 
 ``put``: 64 callers that put one status after the other into an outbox that nobody reads, by ``spooler.put``.
 ``put to answer``: 256 callers, and the time until the server has answered for every status. Memory and SQLite in one
@@ -73,7 +73,7 @@ async def _client(url: str) -> AsyncIterator[PrintOSClient]:
 
 
 async def _put(outbox: Outbox, statuses: int) -> float:
-    """Put only; give statuses per second."""
+    """Put only; return statuses per second."""
     async with _client("http://127.0.0.1:1") as client, client.spooler(outbox) as spooler:
         numbers = iter(range(statuses))
 
@@ -152,7 +152,7 @@ async def _work(url: str, database: str) -> None:
 
 
 async def _cycle(outbox: Outbox, devices: int) -> float:
-    """Give microseconds."""
+    """Return microseconds."""
     await outbox.open("benchmark")
     try:
         return await cycle_cost_us(outbox, names_of(devices, 2), _CYCLE_S, _BATCH)
@@ -197,7 +197,7 @@ def _measure(key: _Key, statuses: int, postgres: PostgresServer) -> float:
 
 
 def _table(medians: dict[_Key, float], ranges: dict[_Key, tuple[float, float]]) -> tuple[list[str], bool]:
-    """Give the lines of a table, and whether everything asked for was reached."""
+    """Return the lines of a table, and whether all targets were reached."""
     memory = medians.get(("put to answer", "memory"))
     small = medians.get(("a status in the outbox", "sqlite"))
     asked: dict[_Key, tuple[str, float]] = {

@@ -136,22 +136,22 @@ async def bare_aiohttp(url: str, in_flight: int) -> AsyncIterator[Push]:
 @asynccontextmanager
 async def bare_wire(url: str, in_flight: int) -> AsyncIterator[Push]:
     """The facade's default wire in a worker pool: bytes in, bytes out, nothing else of the facade."""
-    from printos_async._wire import (  # noqa: PLC0415 - the other rivals do without
-        Http1Wire,
+    from printos_async._transport import (  # noqa: PLC0415 - the other rivals do without
+        Http1Transport,
         Origin,
-        WireRequest,
+        RawRequest,
     )
 
     loop = asyncio.get_running_loop()
     address = urlsplit(url)
     origin = Origin(address.scheme, address.hostname or "", address.port or 0)
     headers = (("content-type", "application/json"),)
-    wire = Http1Wire(make_ssl_context=ssl.create_default_context)
+    wire = Http1Transport(make_ssl_context=ssl.create_default_context)
     try:
 
         async def put(number: int) -> int:
             body = json.dumps(_body(number)).encode()
-            request = WireRequest(origin, "PUT", f"/devices/dev-{number}/status", headers, body)
+            request = RawRequest(origin, "PUT", f"/devices/dev-{number}/status", headers, body)
             answer = await wire.send(
                 request, deadline=loop.time() + _TIMEOUT_S, max_body_bytes=_MAX_BODY_BYTES
             )

@@ -1,10 +1,10 @@
-"""A FastAPI service that owns one PrintOS client for as long as it runs.
+"""FastAPI service that passes requests on to PrintOS and answers with the outcome.
 
     pip install fastapi uvicorn
     PRINTOS_KEY=... PRINTOS_SECRET=... python examples/fastapi_service.py --port 8000
 
-One client for the whole service: it shares connections, the session token, the limit of requests in flight and
-the retry budget among all requests that the service gets.
+All requests that the service gets share one client: its connections, session token, concurrency limit and retry
+budget. docs/service.md has a service that accepts statuses at once and sends them from an outbox.
 """
 
 import argparse
@@ -30,7 +30,7 @@ from printos_async import (
 
 
 class Reading(BaseModel):
-    """What a press says of itself."""
+    """State of a press, as the press reports it."""
 
     device_id: str
     status: str
@@ -38,21 +38,21 @@ class Reading(BaseModel):
     ink_level: float
 
     def as_push(self) -> StatusPush:
-        """Give it in the specification's shape."""
+        """Return the reading as a status of the Device API."""
         metrics = DeviceStatusUpdateMetrics(pages_total=self.pages_total, ink_level=self.ink_level)
         return StatusPush(self.device_id, DeviceStatusUpdate(status=self.status, metrics=metrics))
 
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """Open the client in the event loop that serves, and close it with the service."""
+    """Open the client in the serving event loop, and close it with the service."""
     async with PrintOSClient.from_env() as printos:
         app.state.printos = printos
         yield
 
 
 def client_of(request: Request) -> PrintOSClient:
-    """Give the service's client."""
+    """Return the service's client."""
     printos = request.app.state.printos
     assert isinstance(printos, PrintOSClient)  # noqa: S101  # the lifespan has put it there
     return printos
@@ -64,20 +64,20 @@ app = FastAPI(lifespan=lifespan)
 
 @app.get("/presses")
 async def presses(printos: Client) -> list[dict[str, object]]:
-    """List the presses as PrintOS knows them."""
+    """Return the presses that are registered with PrintOS."""
     return [device.to_dict() for device in await printos.list_devices()]
 
 
 @app.put("/status", status_code=204)
 async def status(reading: Reading, printos: Client) -> None:
-    """Pass one press's status on; its failure is this request's."""
+    """Send the status of one press; if that fails, this request fails."""
     push = reading.as_push()
     await printos.update_device_status(push.device_id, push.status)
 
 
 @app.put("/statuses")
 async def statuses(readings: list[Reading], printos: Client) -> dict[str, object]:
-    """Pass a fleet's statuses on and say what became of them."""
+    """Send the statuses of a fleet, and return the counts and the failures."""
     report = await printos.push_statuses(reading.as_push() for reading in readings)
     failures = {result.device_id: str(result.error) for result in report.failures}
     return {"sent": report.sent, "superseded": report.superseded, "failures": failures}
@@ -85,7 +85,7 @@ async def statuses(readings: list[Reading], printos: Client) -> dict[str, object
 
 @app.exception_handler(APIError)
 async def upstream_failed(_: Request, error: APIError) -> JSONResponse:
-    """PrintOS failed, not the one who asks us; an unknown press is theirs."""
+    """Answer 404 for an unknown press, and 502 for any other failure of PrintOS."""
     code = 404 if isinstance(error, NotFoundError) else 502
     return JSONResponse({"detail": str(error)}, status_code=code)
 
@@ -93,7 +93,7 @@ async def upstream_failed(_: Request, error: APIError) -> JSONResponse:
 @app.exception_handler(InvalidDeviceIdError)
 @app.exception_handler(InvalidStatusError)
 async def not_sendable(_: Request, error: InvalidDeviceIdError | InvalidStatusError) -> JSONResponse:
-    """Answer that the reading cannot be sent."""
+    """Answer 422 for a reading that cannot be sent."""
     return JSONResponse({"detail": str(error)}, status_code=422)
 
 

@@ -1,8 +1,8 @@
-"""A service that pushes a fleet's status to PrintOS every minute and ends on SIGTERM or Ctrl+C.
+"""Service that pushes the status of a fleet to PrintOS every minute, until SIGTERM or Ctrl+C.
 
     PRINTOS_KEY=... PRINTOS_SECRET=... python examples/push_every_minute.py fleet.jsonl
 
-The shop's own system keeps the file up to date. A line is one status in the specification's words:
+Another system of the shop keeps the file up to date. Each line is one status, as the specification names its fields:
 
     {"deviceId": "dev-1", "status": "DS_PRINTING", "metrics": {"pagesTotal": 1200, "inkLevel": 0.4}}
 """
@@ -19,14 +19,14 @@ from pathlib import Path
 
 from printos_async import DeviceStatusUpdate, PrintOSClient, StatusPush
 
-# Service managers kill a service that takes long to end, commonly after 10 to 90 s.
+# Service managers kill a service that does not end in time, commonly after 10 to 90 s.
 GRACE_S = 5.0
 
 log = logging.getLogger("push_every_minute")
 
 
 def read_fleet(file: Path) -> list[StatusPush]:
-    """Read what is to be pushed; a line that cannot be read does not cost the others."""
+    """Return the statuses in the file; a line that cannot be read is logged and left out."""
     fleet = []
     for number, line in enumerate(file.read_text("utf-8").splitlines(), start=1):
         try:
@@ -60,7 +60,7 @@ async def push_repeatedly(printos: PrintOSClient, file: Path, *, every_s: float,
 
 
 async def main() -> None:
-    """Run until a signal; a push that is under way gets ``GRACE_S`` to end."""
+    """Push until a signal comes; a push in progress then has ``GRACE_S`` to end."""
     parser = argparse.ArgumentParser(description="Push a fleet's status to PrintOS every minute.")
     parser.add_argument("file", type=Path, help="one status per line, as JSON")
     parser.add_argument("--every-s", type=float, default=60.0, help="seconds from one push to the next")

@@ -5,6 +5,8 @@ Sends the status of whole device fleets concurrently; see ``PrintOSClient``.
 
 from ._auth import HmacAuth, SessionTokenAuth
 from ._client import PrintOSClient
+from ._delivery.pusher import PusherStats, StatusPusher
+from ._delivery.spooler import Spooler
 from ._errors import (
     APIError,
     AuthenticationError,
@@ -48,8 +50,10 @@ from ._events import (
     StatusSuperseded,
     StatusWithdrawn,
 )
-from ._limits import ConcurrencyLimit
+from ._execution.concurrency import ConcurrencyLimit
+from ._execution.retry import RetryPolicy
 from ._models import (
+    UNSET,
     DeviceProvisionRequest,
     DeviceStatusUpdate,
     DeviceStatusUpdateMetrics,
@@ -59,12 +63,10 @@ from ._models import (
     PushResult,
     StatusPush,
 )
-from ._pusher import PusherStats, StatusPusher
-from ._retry import RetryPolicy
-from ._spooler import Spooler
 from .outbox import MemoryOutbox, Outbox, SqlOutbox
 
 __all__ = [
+    "UNSET",
     "APIError",
     "AttemptFinished",
     "AuthenticationError",

@@ -1,4 +1,4 @@
-"""Checks of settings: what is wrong is named, and what would be right."""
+"""Checks of settings: the error names the setting and the values that are allowed."""
 
 from __future__ import annotations
 
@@ -21,6 +21,12 @@ def require_number(name: str, value: Any, minimum: float, *, whole: bool = False
         raise ConfigurationError(f"{name} must be {noun} of at least {minimum:g}, not {value!r}")
 
 
+def require_type(name: str, value: object, kind: Any, wanted: str) -> None:
+    """Raise ``ConfigurationError`` unless ``value`` is an instance of ``kind``; ``wanted`` names it for people."""
+    if not isinstance(value, kind):
+        raise ConfigurationError(f"{name} must be {wanted}, not {type(value).__name__}")
+
+
 def require_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
     """Raise ``ConfigurationError`` unless ``value`` is one of ``choices``."""
     if value not in choices:
@@ -28,7 +34,7 @@ def require_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
 
 
 def at_least(minimum: float) -> Callable[[Any, Attribute[Any], Any], None]:
-    """Make an attrs validator; a whole ``minimum`` asks for whole numbers."""
+    """Return an attrs validator; a whole ``minimum`` asks for whole numbers."""
 
     def validate(_: Any, attribute: Attribute[Any], value: Any) -> None:
         require_number(attribute.name, value, minimum, whole=isinstance(minimum, int))

@@ -1,24 +1,35 @@
-"""The client: the operations of the specification, as coroutines."""
+"""PrintOSClient: the operations of the specification as coroutines."""
 
 from __future__ import annotations
 
 import os
 import ssl
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Literal, Self, TypeGuard
 
 import httpx
-from printos_device_api.types import UNSET, Unset
 
-from ._answers import Answers
-from ._checks import require_choice, require_number
+from ._api.requests import Operations
+from ._api.responses import Answers
+from ._checks import require_choice, require_number, require_type
 from ._config import PRODUCTION_URL, account_of, auth_from_env, make_ssl_context, parse_base_url
-from ._core import Core
-from ._custody import Custody
+from ._delivery.bulk import Statuses, push_all
+from ._delivery.device_state import DeliveryPolicy
+from ._delivery.engine import Engine
+from ._delivery.outbox.backend import MemoryBackend
+from ._delivery.outbox.exclusive import ExclusiveBackend
+from ._delivery.outbox.shared import SharedBackend
+from ._delivery.pusher import StatusPusher
+from ._delivery.results import Reporter
+from ._delivery.spooler import Spooler
 from ._errors import ConfigurationError
 from ._events import Hook, Hooks
-from ._exchange import Exchange
-from ._limits import ConcurrencyLimit
+from ._execution.attempt import AttemptRunner
+from ._execution.concurrency import ConcurrencyLimit
+from ._execution.executor import Executor
+from ._execution.provisioning import ensure_all, provision_all
+from ._execution.retry import RetryPolicy
 from ._models import (
+    UNSET,
     DeviceId,
     DeviceProvisionRequest,
     DeviceStatusUpdate,
@@ -26,32 +37,27 @@ from ._models import (
     ProvisionResult,
     PushReport,
     PushResult,
+    Unset,
 )
-from ._operations import Operations
-from ._provisioning import ensure_all, provision_all
-from ._push_all import Statuses, push_all
-from ._pusher import StatusPusher
-from ._retry import RetryPolicy
-from ._slot import Promises
-from ._spooler import Spooler
-from ._wire import Http1Wire, HttpxWire, Wire
+from ._transport import Http1Transport, HttpxTransport, Transport
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from types import TracebackType
 
-    from .outbox import Outbox
+    from ._delivery.outbox.backend import DeliveryBackend
+    from .outbox import Outbox, PrivateOutbox
 
-# How long a write whose outcome is not known may still land. Proxies commonly give up on a queued request
+# How long an uncertain write may still land. Proxies commonly give up on a queued request
 # after 30 to 60 s, most much earlier; a longer time makes the end of a push wait longer after a timeout.
 DEFAULT_AMBIGUITY_S = 5.0
 _LEASE_PER_TIMEOUT = 2
-_OWNED_PER_SLOT = 4
+_OWNED_PER_PERMIT = 4
 _MIN_OWNED_DEVICES = 1_024
 
 
 class PrintOSClient:
-    """Awaits the HP PrintOS Device API.
+    """Asyncio client of the HP PrintOS Device API.
 
     One client serves any number of tasks of one event loop. Make one in each event loop and each process; a
     client that is used in another one, or after ``aclose``, raises ``ClientClosedError``. Use it as an
@@ -63,10 +69,10 @@ class PrintOSClient:
         auth: ``HmacAuth``, ``SessionTokenAuth``, any other ``httpx.Auth``, or None to send no credentials.
         timeout_s: Seconds for each attempt as a whole, connecting and a dribbling body included.
         retry: Which failures are tried again, and when.
-        limit: How many requests are in flight at once. Calls beyond wait for their turn; that time does not
+        limit: How many requests are in flight at once. Calls beyond it wait for a permit; that time does not
             count against ``timeout_s``.
-        transport: Carries the requests instead of the default wire: for proxies, HTTP/2, mocks, applications.
-            It stays yours to close. Its TLS is its own; so ``verify`` does not go with it.
+        transport: Carries the requests instead of the default transport: for proxies, HTTP/2, mocks, applications.
+            It stays yours to close. It brings its own TLS, so ``verify`` is refused with it.
         verify: False turns the check of the server's certificate off; a context replaces the default one.
         hooks: Functions that receive the events.
         max_body_bytes: Bytes of an answer's body that are read at most, before and after decompression. Of an error,
@@ -76,7 +82,7 @@ class PrintOSClient:
     Raises:
         ConfigurationError: A setting is missing, contradictory or unsafe.
 
-    Redirects are never followed, for a credential's header would go along and a PUT become a GET. No cookie is
+    Redirects are never followed: the credentials would go along, and a PUT would become a GET. No cookie is
     kept. Environment variables for proxies are not read: pass ``httpx.AsyncHTTPTransport(proxy=...)``.
     """
 
@@ -97,33 +103,33 @@ class PrintOSClient:
         origin, base_path = parse_base_url(base_url, allow_insecure_http=allow_insecure_http)
         require_number("timeout_s", timeout_s, 0.001)
         require_number("max_body_bytes", max_body_bytes, 0, whole=True)
-        _require("auth", auth, httpx.Auth | None, "HmacAuth(key, secret) or another httpx.Auth")
-        _require("retry", retry, RetryPolicy | None, "RetryPolicy")
-        _require("limit", limit, ConcurrencyLimit | None, "ConcurrencyLimit")
-        _require("transport", transport, httpx.AsyncBaseTransport | None, "httpx.AsyncBaseTransport")
-        _require("verify", verify, bool | ssl.SSLContext, "bool or ssl.SSLContext")
+        require_type("auth", auth, httpx.Auth | None, "HmacAuth(key, secret) or another httpx.Auth")
+        require_type("retry", retry, RetryPolicy | None, "RetryPolicy")
+        require_type("limit", limit, ConcurrencyLimit | None, "ConcurrencyLimit")
+        require_type("transport", transport, httpx.AsyncBaseTransport | None, "httpx.AsyncBaseTransport")
+        require_type("verify", verify, bool | ssl.SSLContext, "bool or ssl.SSLContext")
         if transport is not None and verify is not True:
             raise ConfigurationError("verify does not reach into a transport; make the transport with it")
         self._base_url = f"{origin}{base_path}"
         self._auth = auth
         self._timeout_s = timeout_s
 
-        def make_wire() -> Wire:
+        def make_transport() -> Transport:
             if transport is not None:
-                return HttpxWire(transport)
-            return Http1Wire(make_ssl_context=lambda: make_ssl_context(verify))
+                return HttpxTransport(transport)
+            return Http1Transport(make_ssl_context=lambda: make_ssl_context(verify))
 
-        self._exchange = Exchange(
+        self._attempts = AttemptRunner(
             origin=origin,
             auth=auth,
-            make_wire=make_wire,
+            make_transport=make_transport,
             timeout_s=timeout_s,
             max_body_bytes=max_body_bytes,
             allow_insecure_http=allow_insecure_http,
         )
         self._hooks = Hooks(hooks)
-        self._core = Core(
-            self._exchange, retry=retry or RetryPolicy(), limit=limit or ConcurrencyLimit(), hooks=self._hooks
+        self._executor = Executor(
+            self._attempts, retry=retry or RetryPolicy(), limit=limit or ConcurrencyLimit(), hooks=self._hooks
         )
         self._operations = Operations(base_path)
         self._answers = Answers(max_body_bytes=max_body_bytes, hooks=self._hooks)
@@ -137,10 +143,10 @@ class PrintOSClient:
         limit: ConcurrencyLimit | None = None,
         hooks: Iterable[Hook] = (),
     ) -> Self:
-        """Make a client from environment variables.
+        """Return a client that environment variables describe.
 
         ``PRINTOS_BASE_URL`` says where PrintOS is, the production system by default. ``PRINTOS_KEY`` with
-        ``PRINTOS_SECRET``, or ``PRINTOS_LOGIN`` with ``PRINTOS_PASSWORD``, say who calls.
+        ``PRINTOS_SECRET``, or ``PRINTOS_LOGIN`` with ``PRINTOS_PASSWORD``, are the credentials.
 
         Raises:
             ConfigurationError: No credentials are set, or two kinds, or one by half.
@@ -153,7 +159,7 @@ class PrintOSClient:
         return f"{type(self).__name__}({self._base_url!r})"
 
     async def __aenter__(self) -> Self:
-        self._exchange.open()
+        self._attempts.open()
         return self
 
     async def __aexit__(
@@ -163,12 +169,12 @@ class PrintOSClient:
 
     async def aclose(self) -> None:
         """Close the connections; calls in flight end with a ``TransportError``. The second time does nothing."""
-        await self._exchange.aclose()
+        await self._attempts.aclose()
 
     async def list_devices(self) -> list[PrintDevice]:
-        """Give the provisioned devices.
+        """Return the provisioned devices.
 
-        A date that cannot be read, a null and a value of a wrong type leave their field unset; the raw value
+        A date that cannot be read, a null and a value of a wrong type leave their field ``UNSET``; the raw value
         is in the device's ``additional_properties`` and goes to the hooks as ``FieldUnreadable``.
 
         Raises:
@@ -178,16 +184,18 @@ class PrintOSClient:
 
         Source: operation ``listDevices``.
         """
-        return await self._core.run(self._operations.list_devices(), self._answers.device_list)
+        return await self._executor.run(self._operations.list_devices(), self._answers.device_list)
 
     async def provision_device(
         self, *, model: str | Unset = UNSET, serial_number: str | Unset = UNSET, location: str | Unset = UNSET
     ) -> PrintDevice:
         """Register a device.
 
-        Never sent a second time unless it is known that nothing reached the server: PrintOS replaces a device
+        Sent a second time only where it is certain that nothing reached the server: PrintOS replaces a device
         of the same model and serial number. Where the error's ``may_have_arrived`` is true, look for the serial
         number in ``list_devices()`` first; ``provision_devices`` does so by itself.
+
+        A value that is left out, or ``UNSET``, is not sent. None is refused.
 
         Args:
             model: The device's model, such as ``Indigo 12000``.
@@ -202,13 +210,13 @@ class PrintOSClient:
         Source: operation ``provisionDevice``.
         """
         request = DeviceProvisionRequest(model=model, serial_number=serial_number, location=location)
-        return await self._core.run(self._operations.provision_device(request), self._answers.provisioned)
+        return await self._executor.run(self._operations.provision_device(request), self._answers.provisioned)
 
     async def provision_devices(self, requests: Iterable[DeviceProvisionRequest]) -> list[ProvisionResult]:
         """Register many devices concurrently, within the client's limit; one failure does not stop the others.
 
         After an ambiguous outcome the device list is asked for the model and serial number before anything is
-        sent again. A request without both cannot be looked for and fails instead, and so does one that repeats
+        sent again. A request without both cannot be looked up and fails instead, and so does one that repeats
         the model and serial number of an earlier one.
 
         Cancelling leaves the requests that were sent to the server; those that were not are not sent.
@@ -222,8 +230,8 @@ class PrintOSClient:
         Raises:
             ClientClosedError: The client was closed, or lives in another event loop or process.
         """
-        self._exchange.open()
-        return await provision_all(self._core, self._operations, self._answers, requests)
+        self._attempts.open()
+        return await provision_all(self._executor, self._operations, self._answers, requests)
 
     async def ensure_devices(self, requests: Iterable[DeviceProvisionRequest]) -> list[ProvisionResult]:
         """Register the devices that are missing, and find those that are registered.
@@ -231,7 +239,7 @@ class PrintOSClient:
         The device list is read once, before anything is sent. A request whose model and serial number are in it
         is ``"found"``, with the device as it is registered: a location that differs stays as it was. The others
         are registered as ``provision_devices`` does. A request without both model and serial number cannot be
-        looked for and fails, and so does one that repeats the model and serial number of an earlier one.
+        looked up and fails, and so does one that repeats the model and serial number of an earlier one.
 
         Another process that registers the same device after the list was read is not noticed: PrintOS then
         replaces its device. Let one process at a time register a fleet.
@@ -248,8 +256,8 @@ class PrintOSClient:
             APIError: The device list could not be read. Nothing was sent.
             ClientClosedError: The client was closed, or lives in another event loop or process.
         """
-        self._exchange.open()
-        return await ensure_all(self._core, self._operations, self._answers, requests)
+        self._attempts.open()
+        return await ensure_all(self._executor, self._operations, self._answers, requests)
 
     async def update_device_status(self, device_id: DeviceId, status: DeviceStatusUpdate) -> None:
         """Send one status of one device.
@@ -261,7 +269,7 @@ class PrintOSClient:
             device_id: Identifier that PrintOS gave the device; 1 to 256 characters, no path separators. The
                 specification lets a ``PrintDevice`` come without one; unset, it is refused.
             status: The status; ``pages_total`` is a life count in pages. The specification gives ``ink_level``
-                no unit: it is sent as given.
+                no unit: it is sent as given. A field that is ``UNSET`` is not sent; None is refused.
 
         Raises:
             InvalidDeviceIdError: The identifier would change the request's path. Nothing was sent.
@@ -272,7 +280,7 @@ class PrintOSClient:
         Source: operation ``updateDeviceStatus``; PUT replaces, so a replay is safe. Any 2xx is a success.
         """
         call = self._operations.update_device_status(device_id, status)
-        await self._core.run(call, self._answers.acknowledgement)
+        await self._executor.run(call, self._answers.acknowledgement)
 
     async def push_statuses(
         self, statuses: Statuses, *, on_result: Callable[[PushResult], object] | None = None
@@ -293,16 +301,21 @@ class PrintOSClient:
                 is raised here.
 
         Returns:
-            The account. A status that cannot be sent, such as one with NaN, is a failed result.
+            The report. A status that cannot be sent, such as one with NaN, is a failed result.
 
         Raises:
             ClientClosedError: The client was closed, or lives in another event loop or process.
             InvalidStatusError: An item of the iterable is neither a pair nor a ``StatusPush``. Like an exception
                 of the iterable itself it is raised after all that came before was sent.
         """
-        self._exchange.open()
+        self._attempts.open()
         return await push_all(
-            self._core, self._operations, self._answers, statuses, on_result, ambiguity_s=DEFAULT_AMBIGUITY_S
+            self._executor,
+            self._operations,
+            self._answers,
+            statuses,
+            on_result,
+            ambiguity_s=DEFAULT_AMBIGUITY_S,
         )
 
     def status_pusher(
@@ -319,12 +332,12 @@ class PrintOSClient:
         deadline_s: float | None = None,
         drain_timeout_s: float | None = 30.0,
     ) -> StatusPusher:
-        """Make a pusher that lives as long as the service: ``async with printos.status_pusher() as pusher``.
+        """Return a pusher that lives as long as the service: ``async with printos.status_pusher() as pusher``.
 
         It outlasts outages: while nothing succeeds it probes the host once a second at most, and keeps each
         device's newest status until it is sent, superseded, refused for good or too late. A status that fails
-        while others succeed is given up after the ``max_attempts`` of the retry policy. A page of something between,
-        such as a captive portal, is an outage too. A pause that the host asks for holds for an hour at most; then
+        while others succeed is given up after the ``max_attempts`` of the retry policy. An intermediary's page,
+        such as that of a captive portal, is an outage too. A pause that the host asks for holds for an hour at most; then
         the host is probed once a minute.
 
         Args:
@@ -365,8 +378,8 @@ class PrintOSClient:
             require_number("drain_timeout_s", drain_timeout_s, 0)
         require_choice("consistency", consistency, ("eventual", "strict"))
         require_choice("on_full", on_full, ("wait", "raise"))
-        self._exchange.open()
-        promises = Promises(
+        self._attempts.open()
+        policy = DeliveryPolicy(
             patient=True,
             strict=consistency == "strict",
             ambiguity_s=ambiguity_s,
@@ -374,55 +387,86 @@ class PrintOSClient:
             unchanged_max_age_s=unchanged_max_age_s if skip_unchanged else 0.0,
             deadline_s=deadline_s,
         )
+        reporter = Reporter(self._executor.hooks)
+        backend = self._delivery_backend(
+            outbox, policy, reporter, max_pending_devices=max_pending_devices, on_full=on_full
+        )
         return StatusPusher(
-            self._core,
-            self._operations,
-            self._answers,
-            promises,
-            max_pending_devices=max_pending_devices,
-            on_full=on_full,
-            drain_timeout_s=drain_timeout_s,
-            custody=None if outbox is None else self._custody(outbox, max_pending_devices),
+            self._executor, self._operations, backend, reporter, drain_timeout_s=drain_timeout_s
         )
 
     def spooler(self, outbox: Outbox) -> Spooler:
-        """Make what only accepts statuses into an outbox, for a worker elsewhere to send.
+        """Return a spooler, which accepts statuses into an outbox for a worker elsewhere to send.
 
         Use it as an asynchronous context manager: ``async with printos.spooler(SqlOutbox(url)) as spooler``.
 
         Raises:
-            ConfigurationError: The authentication does not say who calls, or ``outbox`` is none.
+            ConfigurationError: The authentication has no ``account``, or ``outbox`` is not an outbox.
         """
         _require_outbox(outbox)
-        return Spooler(outbox, self._operations, account=self.account)
+        return Spooler(outbox, self._operations, tenant=self.account)
 
     @property
     def account(self) -> str:
         """Fingerprint of base URL and credentials, to which an outbox binds what it keeps; 32 hexadecimal digits.
 
         Raises:
-            ConfigurationError: The authentication does not say who calls.
+            ConfigurationError: The authentication has no ``account``.
         """
         return account_of(self._base_url, self._auth)
 
-    def _custody(self, outbox: Outbox, max_pending_devices: int) -> Custody:
+    def _delivery_backend(
+        self,
+        outbox: Outbox | None,
+        policy: DeliveryPolicy,
+        reporter: Reporter,
+        *,
+        max_pending_devices: int,
+        on_full: Literal["wait", "raise"],
+    ) -> DeliveryBackend:
+        if outbox is None:
+            return MemoryBackend(
+                Engine(self._executor, self._answers, policy, reporter.settle),
+                reporter,
+                max_pending_devices=max_pending_devices,
+                on_full=on_full,
+            )
         _require_outbox(outbox)
-        # What is in flight has to end, and a renewal may be late, before the lease does.
+        # Requests in flight have to end, and a renewal may be late, before the lease ends.
         if outbox.lease_s < _LEASE_PER_TIMEOUT * self._timeout_s:
             raise ConfigurationError(
                 f"the outbox's lease_s must be at least {_LEASE_PER_TIMEOUT} times timeout_s ({self._timeout_s} s)"
             )
-        # What one worker owns the others cannot send: no more than keeps its slots full, and takes what it puts.
-        max_devices = max(_MIN_OWNED_DEVICES, _OWNED_PER_SLOT * self._core.limiter.maximum)
-        max_devices = min(max_devices, max_pending_devices)
-        return Custody(
-            outbox=outbox, account=self.account, timeout_s=self._timeout_s, max_devices=max_devices
+        if _is_private(outbox):
+            return ExclusiveBackend(
+                outbox,
+                Engine(self._executor, self._answers, policy, reporter.settle),
+                self._operations,
+                policy,
+                reporter,
+                tenant=self.account,
+                timeout_s=self._timeout_s,
+                max_pending_devices=max_pending_devices,
+                on_full=on_full,
+            )
+        # Others cannot send for the devices that one worker owns: it owns no more than keeps its permits in use, and
+        # takes what it puts.
+        max_devices = max(_MIN_OWNED_DEVICES, _OWNED_PER_PERMIT * self._executor.limiter.maximum)
+        return SharedBackend(
+            outbox,
+            self._executor,
+            self._operations,
+            self._answers,
+            policy,
+            reporter=reporter,
+            tenant=self.account,
+            timeout_s=self._timeout_s,
+            max_devices=min(max_devices, max_pending_devices),
         )
 
 
-def _require(name: str, value: object, kind: object, wanted: str) -> None:
-    if not isinstance(value, kind):  # type: ignore[arg-type]
-        raise ConfigurationError(f"{name} must be {wanted}, not {type(value).__name__}")
+def _is_private(outbox: Outbox) -> TypeGuard[PrivateOutbox]:
+    return not outbox.is_shared
 
 
 def _require_outbox(outbox: object) -> None:

@@ -1,4 +1,4 @@
-"""From settings to what the client works with: base URL, environment, TLS."""
+"""Settings of the client: base URL, environment, TLS, outbox."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import httpx
 
 from ._auth import HmacAuth, SessionTokenAuth
 from ._errors import ConfigurationError
-from ._wire import Origin
+from ._transport import Origin
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,7 +21,7 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 def parse_base_url(base_url: str, *, allow_insecure_http: bool) -> tuple[Origin, str]:
-    """Give a base URL's origin and its path, percent-encoded and without a slash at the end.
+    """Return a base URL's origin and its path, percent-encoded and without a slash at the end.
 
     Raises:
         ConfigurationError: It is no absolute HTTP URL, carries credentials, a query or a fragment, or is plain
@@ -43,7 +43,7 @@ def parse_base_url(base_url: str, *, allow_insecure_http: bool) -> tuple[Origin,
         )
     if url.userinfo:
         raise ConfigurationError(
-            "base_url must not hold credentials; give them as auth=HmacAuth(key, secret)"
+            "base_url must not hold credentials; pass them as auth=HmacAuth(key, secret)"
         )
     if url.query or url.fragment:
         raise ConfigurationError("base_url must not have a query or a fragment")
@@ -52,7 +52,7 @@ def parse_base_url(base_url: str, *, allow_insecure_http: bool) -> tuple[Origin,
 
 
 def origin_of(url: httpx.URL, *, allow_insecure_http: bool) -> Origin:
-    """Give the origin that a request for ``url`` goes to.
+    """Return the origin that a request for ``url`` goes to.
 
     Raises:
         ConfigurationError: It is not HTTP, or plain HTTP to another machine and that was not asked for.
@@ -69,7 +69,7 @@ def origin_of(url: httpx.URL, *, allow_insecure_http: bool) -> Origin:
 
 
 def auth_from_env(env: Mapping[str, str]) -> HmacAuth | SessionTokenAuth:
-    """Give the authentication that the environment's variables describe.
+    """Return the authentication that the environment's variables describe.
 
     Raises:
         ConfigurationError: None is described, or more than one, or one by half.
@@ -101,22 +101,22 @@ def _auth_from_env(env: Mapping[str, str]) -> HmacAuth | SessionTokenAuth:
 
 
 def account_of(base_url: str, auth: httpx.Auth | None) -> str:
-    """Give the fingerprint to which an outbox binds what it keeps: 32 hexadecimal digits.
+    """Return the fingerprint to which an outbox binds what it keeps: 32 hexadecimal digits.
 
     Raises:
-        ConfigurationError: The authentication does not say who calls.
+        ConfigurationError: The authentication has no ``account``.
     """
-    who = "nobody" if auth is None else getattr(auth, "account", None)
-    if not isinstance(who, str):
+    caller = "nobody" if auth is None else getattr(auth, "account", None)
+    if not isinstance(caller, str):
         raise ConfigurationError(
             f"{type(auth).__name__} needs an attribute `account`, a text without secrets that tells one caller from"
             " another: an outbox must not send one's statuses with another's credentials"
         )
-    return hashlib.sha256(f"{base_url}\n{who}".encode()).hexdigest()[:32]
+    return hashlib.sha256(f"{base_url}\n{caller}".encode()).hexdigest()[:32]
 
 
 def make_ssl_context(verify: bool | ssl.SSLContext) -> ssl.SSLContext:  # noqa: FBT001  # httpx's word and type
-    """Give the context for TLS; certificates are checked unless ``verify`` is False.
+    """Return the context for TLS; certificates are checked unless ``verify`` is False.
 
     Raises:
         ConfigurationError: The certificates to check against cannot be loaded.

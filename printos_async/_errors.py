@@ -116,7 +116,7 @@ class RequestTimeoutError(TransportError, TimeoutError):
 
 
 class StatusError(APIError):
-    """The server answered with a status that is not a success.
+    """The server answered with a status other than 2xx.
 
     Attributes:
         status: The status code, registered or not.
@@ -173,7 +173,7 @@ class ServerError(StatusError):
 
 
 class ResponseDecodeError(APIError):
-    """A success whose body is not what the specification says.
+    """A 2xx answer whose body is not what the specification says.
 
     Attributes:
         status: The 2xx status code.
@@ -197,7 +197,7 @@ class ResponseDecodeError(APIError):
 
 
 class OutboxError(PrintOSError):
-    """The outbox could not keep or hand out a status."""
+    """The outbox could not store or return a status."""
 
 
 class OutboxCorruptError(OutboxError):
@@ -224,7 +224,7 @@ _BY_STATUS: dict[int, type[StatusError]] = {
 
 
 def status_error_class(status: int) -> type[StatusError]:
-    """Give the class of the tree for a status code; ``StatusError`` itself for a code without one."""
+    """Return the class of the tree for a status code; ``StatusError`` itself for a code without one."""
     if 500 <= status <= 599:
         return ServerError
     return _BY_STATUS.get(status, StatusError)

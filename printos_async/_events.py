@@ -1,4 +1,4 @@
-"""What a client tells while it works: frozen events, and the hook that receives them."""
+"""Events of a client, as frozen values, and the hooks that receive them."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ class StatusFailed:
 
 @frozen
 class StatusReasserted:
-    """The newest status was sent again, because an older write with an ambiguous outcome may have landed on it.
+    """The newest status was sent again, because an older, uncertain write may have overwritten it.
 
     Attributes:
         device_id: The device.
@@ -279,14 +279,14 @@ Event: TypeAlias = (
 
 
 class Hook(Protocol):
-    """Receives every event, on the event loop, in the order of happening.
+    """Receives every event, on the event loop, in the order in which they happen.
 
     Called synchronously: hand long work to a task or a queue. An exception harms nothing but is logged once
     for each hook. Any function of one argument is a hook.
     """
 
     def __call__(self, event: Event, /) -> object:
-        """Take one event."""
+        """Receive one event."""
 
 
 class Hooks:
@@ -308,7 +308,7 @@ class Hooks:
         return self._wanted or events_log.isEnabledFor(logging.DEBUG)
 
     def emit(self, event: Event) -> None:
-        """Log an event and hand it to every hook."""
+        """Log an event and pass it to every hook."""
         for hook in self._hooks:
             try:
                 hook(event)

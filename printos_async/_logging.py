@@ -1,4 +1,4 @@
-"""Events as log records, whose fields a structured formatter finds as attributes of the record.
+"""Events as log records; their fields are attributes of the record, for structured formatters.
 
 The library sets no level and adds no handler: that is the application's.
 """

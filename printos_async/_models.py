@@ -1,4 +1,8 @@
-"""The values that callers give and get; the generated models are handed on from here."""
+"""Values that callers pass and receive; the generated models are exported from here.
+
+``UNSET`` is the value of a model's field that is not there. ``None`` is not: a field set to None is refused, for the
+specification lets no field be null, and a null in an answer leaves its field unset.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +15,13 @@ from printos_device_api.models import (
     DeviceStatusUpdateMetrics,
     PrintDevice,
 )
-from printos_device_api.types import Unset
+from printos_device_api.types import UNSET, Unset
 
 if TYPE_CHECKING:
     from ._errors import PrintOSError
 
 __all__ = [
+    "UNSET",
     "DeviceProvisionRequest",
     "DeviceStatusUpdate",
     "DeviceStatusUpdateMetrics",
@@ -25,6 +30,7 @@ __all__ = [
     "PushReport",
     "PushResult",
     "StatusPush",
+    "Unset",
 ]
 
 # The specification lets a device come without an identifier, so ``device.id`` is one or unset. Where it is unset it
@@ -49,7 +55,7 @@ class StatusPush:
 
 @frozen
 class PushResult:
-    """What became of one status.
+    """Outcome of one status.
 
     Attributes:
         device_id: The device, as the caller gave it.
@@ -79,7 +85,7 @@ class PushResult:
 
 @define
 class PushReport:
-    """The account of one ``push_statuses``: ``sent + superseded + failed`` is the number of statuses given.
+    """Report of one ``push_statuses``: ``sent + superseded + failed`` is the number of statuses passed.
 
     Attributes:
         sent: Statuses that the server acknowledged.
@@ -110,7 +116,7 @@ class PushReport:
 
 @frozen
 class ProvisionResult:
-    """What became of one provision request.
+    """Outcome of one provision request.
 
     Attributes:
         request: The request, as the caller gave it.

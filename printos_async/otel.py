@@ -12,7 +12,7 @@ from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING, TypeAlias
 
-from ._endpoints import device_path
+from ._api.requests import device_path
 from ._events import (
     AttemptFinished,
     CircuitChanged,
@@ -45,8 +45,8 @@ if TYPE_CHECKING:
     from opentelemetry.metrics import CallbackOptions, Meter, MeterProvider
     from opentelemetry.trace import TracerProvider
 
+    from ._delivery.pusher import PusherStats, StatusPusher
     from ._events import Endpoint, Event
-    from ._pusher import PusherStats, StatusPusher
 
 __all__ = ["OpenTelemetryHook"]
 
@@ -136,7 +136,7 @@ class OpenTelemetryHook:
         self._ends: dict[tuple[Endpoint, int | None, str | None], _Attributes] = {}
 
     def observe(self, pusher: StatusPusher) -> None:
-        """Add a pusher to what is pending, active and in flight; it is read at each collection while it exists."""
+        """Add a pusher to the gauges of pending, active and in flight; they read it while it exists."""
         # A new tuple each time: the thread that collects may be going through the old one.
         self._pushers = (*(ref for ref in self._pushers if ref() is not None), weakref.ref(pusher))
         stats = pusher.stats()
@@ -233,7 +233,7 @@ class OpenTelemetryHook:
 
 
 class _Counter:
-    """Counts by itself and tells the SDK when it collects: each addition to the SDK's own takes microseconds."""
+    """Counter that the SDK reads when it collects: each addition to the SDK's own takes microseconds."""
 
     def __init__(self, meter: Meter, name: str, unit: str, description: str) -> None:
         self._totals: dict[tuple[tuple[str, str | bool], ...], int] = {}

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Self
 
 import asyncpg
 
-from tests.postgres_cluster import USER, Cluster
-from tests.processes import kill_family
+from .postgres_cluster import USER, Cluster
+from .processes import kill_family
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

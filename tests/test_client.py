@@ -30,7 +30,7 @@ from printos_async import (
     SessionTokenAuth,
 )
 from printos_async._config import parse_base_url
-from printos_async._limits import Limiter
+from printos_async._execution.concurrency import Limiter
 
 from .conftest import KEY, SECRET, status
 
@@ -199,7 +199,7 @@ def test_settings_come_from_the_environment(
         monkeypatch.setenv(name, value)
     client = PrintOSClient.from_env()
     assert repr(client) == "PrintOSClient('https://stage.printos.api.hp.com')"
-    assert isinstance(client._exchange._auth, kind)
+    assert isinstance(client._attempts._auth, kind)
 
 
 @pytest.mark.parametrize(

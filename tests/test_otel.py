@@ -32,10 +32,9 @@ from printos_async import (
     RetryPolicy,
     StatusReasserted,
 )
-from printos_async._endpoints import ROUTES, make_endpoint
+from printos_async._api.requests import ROUTES, Operations, make_endpoint
 from printos_async._models import DeviceProvisionRequest
-from printos_async._operations import Operations
-from printos_async._wire import Origin
+from printos_async._transport import Origin
 from printos_async.otel import OpenTelemetryHook
 from printos_async.sandbox import Faults
 

@@ -16,7 +16,7 @@ __all__ = ["main"]
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run the command and give its exit code: 0 done, 1 something failed, 2 usage or configuration.
+    """Run the command and return its exit code: 0 done, 1 something failed, 2 usage or configuration.
 
     Args:
         args: The arguments, by default those of the process.
@@ -28,6 +28,6 @@ def main(args: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 2
-    from ._app import run  # noqa: PLC0415  # only now: it imports what may be missing
+    from .app import run  # noqa: PLC0415  # only now: it imports what may be missing
 
     return run(args)

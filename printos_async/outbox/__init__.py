@@ -1,20 +1,10 @@
-"""Where statuses wait until they are delivered: in memory, in a SQLite file, or in a PostgreSQL database."""
+"""Outboxes: stores of statuses that wait for delivery, in memory, in a SQLite file or in a PostgreSQL database."""
 
-from ._base import (
-    Claim,
-    DeadLetter,
-    Draft,
-    Finish,
-    Kept,
-    Outbox,
-    OutboxStats,
-    PrivateOutbox,
-    Progress,
-    Release,
-)
-from ._memory import MemoryOutbox
-from ._spool import SetAside
-from ._sql import SqlOutbox
+from .administration import DeadLetter, OutboxAdministration, OutboxStats
+from .memory import MemoryOutbox
+from .protocol import Claim, Draft, Finish, Kept, Outbox, PrivateOutbox, Progress, Release
+from .sql.outbox import SqlOutbox
+from .sqlite.spool import SetAside
 
 __all__ = [
     "Claim",
@@ -24,6 +14,7 @@ __all__ = [
     "Kept",
     "MemoryOutbox",
     "Outbox",
+    "OutboxAdministration",
     "OutboxStats",
     "PrivateOutbox",
     "Progress",

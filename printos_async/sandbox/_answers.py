@@ -34,12 +34,12 @@ _DEEP = 100_000
 
 
 def json_answer(status: int, value: Any, *, headers: Headers = ()) -> Answer:
-    """Give a JSON answer."""
+    """Return a JSON answer."""
     return Answer(status, json.dumps(value, separators=(",", ":")).encode(), JSON + headers)
 
 
 def error(status: int, message: str, *, request_id: int, headers: Headers = ()) -> Answer:
-    """Give HP's error envelope, with the request's number for the logs of both sides."""
+    """Return HP's error envelope, with the request's number for the logs of both sides."""
     envelope = {
         "statusCode": status,
         "message": message,
@@ -78,6 +78,6 @@ def malformed(kind: MalformedKind, good: Answer) -> Answer:
 
 
 def cut_off(good: Answer) -> bytes:
-    """Give the bytes of an HTTP/1.1 response that announces more than it brings."""
+    """Return the bytes of an HTTP/1.1 response that announces more than it brings."""
     head = b"HTTP/1.1 %d Cut\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
     return head % (good.status, len(good.body) + 64) + good.body[: len(good.body) // 2]

@@ -35,7 +35,7 @@ class Gatekeeper:
         self._tokens: dict[str, int | None] = {}
 
     def login(self, login: str, password: str) -> str | None:
-        """Give a new token, or None for wrong credentials; without configured logins any will do."""
+        """Return a new token, or None for wrong credentials; without configured logins any will do."""
         if self._logins is not None:
             expected = self._logins.get(login)
             if expected is None or not _same(expected, password):
@@ -49,7 +49,7 @@ class Gatekeeper:
         self._tokens.clear()
 
     def refuse(self, method: str, path: str, headers: list[tuple[bytes, bytes]]) -> str | None:
-        """Give the reason to answer 401, or None for a welcome request."""
+        """Return the reason to answer 401, or None for a welcome request."""
         if self._hmac_keys is None and self._logins is None:
             return None
         values = dict(headers)

@@ -23,10 +23,10 @@ class Connection(Protocol):
     on_lost: Callable[[], None] | None
 
     def is_closing(self) -> bool:
-        """Tell whether the connection is closed or about to be."""
+        """Return whether the connection is closed or about to be."""
 
     def peer_has_left(self) -> bool:
-        """Tell whether the client has closed its side."""
+        """Return whether the client has closed its side."""
 
     def reset(self) -> None:
         """Close with a RST."""
@@ -47,7 +47,7 @@ class Exchange:
         self._send = send
 
     def client_has_left(self) -> bool:
-        """Tell whether nobody waits for the answer any more; never true without a connection."""
+        """Return whether nobody waits for the answer any more; never true without a connection."""
         return self.connection is not None and self.connection.is_closing()
 
     async def read(self) -> bytes | None:

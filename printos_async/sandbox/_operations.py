@@ -37,7 +37,7 @@ class Operations:
         self.logins_count = 0
 
     def find(self, method: str, path: str) -> tuple[str, Operation | None, str | None]:
-        """Give the route, the operation and the device of a path as it was sent."""
+        """Return the route, the operation and the device of a path as it was sent."""
         # Not the decoded path: an encoded slash belongs to the identifier.
         match path.split("/"):
             case ["", "devices"]:

@@ -38,7 +38,7 @@ class SandboxDevice:
     updates: int = 0
 
     def to_json(self) -> dict[str, str]:
-        """Give the specification's ``PrintDevice``; what is unknown is left out."""
+        """Return the specification's ``PrintDevice``; what is unknown is left out."""
         values = {
             "id": self.id,
             "model": self.model,

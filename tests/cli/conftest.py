@@ -3,9 +3,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import select
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,6 +15,7 @@ from printos_async.sandbox import Sandbox
 if TYPE_CHECKING:
     import signal
     from collections.abc import AsyncIterator
+    from pathlib import Path
 
 KEY, SECRET = "cli-key", "cli-secret-5f1e"
 _PROGRAM = (sys.executable, "-c", "from printos_async.cli import main; raise SystemExit(main())")
@@ -66,27 +65,6 @@ class Running:
         assert self.process.stdin is not None
         self.process.stdin.close()
         return Ended(code, out.decode(), err.decode())
-
-
-def children_of(process: Running) -> list[int]:
-    pid = process.process.pid
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
-def seen_of(pid: int) -> bytes:
-    """What other users may see of a process, or other processes of the same user."""
-    return b"".join(Path(f"/proc/{pid}/{name}").read_bytes() for name in ("cmdline", "environ"))
-
-
-def wait_for_end(pid: int) -> None:
-    try:
-        descriptor = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return
-    try:
-        assert select.select([descriptor], [], [], 20)[0]
-    finally:
-        os.close(descriptor)
 
 
 class Cli:

@@ -10,7 +10,7 @@ import pytest
 from printos_async.cli import main
 
 if TYPE_CHECKING:
-    from tests.cli.conftest import Cli
+    from .conftest import Cli
 
 
 async def test_the_version_is_the_packages(cli: Cli) -> None:

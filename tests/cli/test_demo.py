@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from printos_async import DeviceStatusUpdate, HmacAuth, PrintOSClient, RetryPolicy
-from printos_async.cli._demo_faulty import FaultyDemo
-from printos_async.cli._demo_report import DemoReport
-from printos_async.cli._demo_run import Demo
+from printos_async.cli.demo.faulty import FaultyDemo
+from printos_async.cli.demo.report import DemoReport
+from printos_async.cli.demo.run import Demo
 from printos_async.sandbox import Faults, Sandbox
 
 if TYPE_CHECKING:
-    from tests.cli.conftest import Cli
+    from .conftest import Cli
 
 
 async def test_the_demo_pushes_a_fleet_and_finds_all_well(cli: Cli) -> None:

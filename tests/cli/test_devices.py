@@ -7,7 +7,8 @@ import pytest
 
 if TYPE_CHECKING:
     from printos_async.sandbox import Sandbox
-    from tests.cli.conftest import Cli
+
+    from .conftest import Cli
 
 
 def posts(sandbox: Sandbox) -> int:

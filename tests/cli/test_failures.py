@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from printos_async import DeviceStatusUpdate, StatusPush
-from printos_async.cli._failures import FailuresFile
-from printos_async.cli._output import CommandError
+from printos_async.cli.report.files import FailuresFile
+from printos_async.cli.terminal.output import CommandError
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -16,7 +16,7 @@ import pytest
 from printos_async.sandbox import Faults, Sandbox
 
 if TYPE_CHECKING:
-    from tests.cli.conftest import Cli, Running
+    from .conftest import Cli, Running
 
 posix_only = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals and files")
 SERVER_DOWN = Faults(server_error=1.0)
@@ -278,9 +278,13 @@ async def test_many_refusals_do_not_flood_standard_error(cli: Cli, sandbox: Sand
     process = await cli.start("push", "--follow", "-", "--json")
     ended = await process.wait(b"".join(line(f"nobody-{number}") for number in range(50)))
     assert (ended.code, ended.json["failed"], len(ended.json["failures"])) == (1, 50, 50)
-    *named, rest = ended.err.splitlines()
+    *named, rest, count = ended.err.splitlines()
     assert len(named) == 10
     assert "40 more" in rest
+    assert count == (
+        "printos: 50 statuses failed (50 NotFoundError); "
+        "add --failures FILE to keep what fails in lines that can be pushed again"
+    )
 
 
 async def test_what_is_not_delivered_by_its_deadline_fails_and_is_kept(cli: Cli, sandbox: Sandbox) -> None:
@@ -328,7 +332,7 @@ async def test_a_device_that_could_not_be_confirmed_is_told_of(cli: Cli, sandbox
     await push_one_whose_answer_is_lost_and_a_newer_one(process, sandbox)
     ended = await process.wait(b"")
     assert (ended.code, ended.json["sent"], ended.json["unsent"], ended.json["unconfirmed"]) == (1, 1, 0, 1)
-    assert "1 devices: an older status may have landed on the newest" in ended.err
+    assert "1 device: an older status may have landed on the newest" in ended.err
 
 
 async def test_an_unchanged_status_is_left_out_if_asked_for(cli: Cli, sandbox: Sandbox) -> None:

@@ -10,13 +10,15 @@ import pytest
 
 from printos_async import HmacAuth, PrintOSClient
 from printos_async.outbox import Draft, Finish, SqlOutbox
-from tests.cli.conftest import KEY, SECRET
+
+from .conftest import KEY, SECRET
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from printos_async.sandbox import Sandbox
-    from tests.cli.conftest import Cli, Ended
+
+    from .conftest import Cli, Ended
 
 
 def line(device_id: str, pages_total: int = 1) -> str:
@@ -69,7 +71,7 @@ async def test_the_environment_says_where_the_outbox_is_and_an_option_that_it_is
     assert sandbox.request_count == 0
     assert (await cli.run("push", file, "--json")).json["sent"] == 1
     assert sandbox.request_count == 1
-    assert (await cli.run("outbox", "stats")).out.startswith("1 devices: 1 wait, the oldest for ")
+    assert (await cli.run("outbox", "stats")).out.startswith("1 device: 1 waiting, the oldest for ")
 
 
 async def test_bad_lines_are_left_out_and_named(cli: Cli, sandbox: Sandbox, url: str) -> None:
@@ -192,7 +194,6 @@ async def test_an_outbox_has_to_be_named(cli: Cli, sandbox: Sandbox, command: tu
         (["--spool"], "PRINTOS_OUTBOX"),
         (["--outbox", "mysql://x:pass-5f1e@host/x"], ""),
         (["--outbox", "pass-5f1e"], ""),
-        (["--outbox", "sqlite+aiosqlite:///s.db", "--processes", "2"], "leave --processes out"),
         (
             ["--outbox", "sqlite+aiosqlite:///s.db", "--follow", "--min-interval", "60"],
             "give it the options of delivery",

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from printos_async import DeviceProvisionRequest, DeviceStatusUpdate, StatusPush
-from printos_async.cli._output import CommandError
-from printos_async.cli._records import (
+from printos_async.cli.input.records import (
     BadLineError,
     columns_of,
     line_of,
@@ -16,9 +15,10 @@ from printos_async.cli._records import (
     provision_request_of,
     status_of,
 )
+from printos_async.cli.terminal.output import CommandError
 
 if TYPE_CHECKING:
-    from printos_async.cli._records import Format
+    from printos_async.cli.input.records import Format
 
 FULL = b'{"deviceId": "dev-1", "status": "DS_ON", "metrics": {"pagesTotal": 12, "inkLevel": 0.4}}'
 HEADER = b"deviceId,status,pagesTotal,inkLevel"
@@ -60,7 +60,7 @@ def test_csv_columns_may_be_fewer_and_in_any_order_and_empty_cells_are_left_out(
 @pytest.mark.parametrize(
     ("line", "complaint"),
     [
-        (b'{"deviceId": "a"', "is no JSON"),
+        (b'{"deviceId": "a"', "is not valid JSON"),
         (b"[" * 200_000, "is nested too deeply"),
         (b'{"deviceId": "a", "metrics": {"pagesTotal": ' + b"9" * 5_000 + b"}}", "64 bits"),
         (b'{"deviceId": "a", "metrics": {"pagesTotal": 9223372036854775808}}', "metrics.pagesTotal"),
@@ -75,7 +75,7 @@ def test_csv_columns_may_be_fewer_and_in_any_order_and_empty_cells_are_left_out(
         (b'{"deviceId": "a", "state": "DS_ON"}', "unknown field 'state'; known are status, metrics"),
         (b'{"deviceId": "a", "status": 1}', "status must be a text"),
         (b'{"deviceId": "a", "status": "\\ud800"}', "surrogate"),
-        (b'{"deviceId": "a"}', "says nothing"),
+        (b'{"deviceId": "a"}', "has no field besides deviceId"),
         (b'{"status": "DS_ON"}', "deviceId is missing"),
         (b'{"deviceId": 7, "status": "DS_ON"}', "a device id must be str"),
         (b'{"deviceId": "..", "status": "DS_ON"}', "would change the request's path"),
@@ -100,9 +100,9 @@ def test_a_bad_json_line_is_refused_with_what_is_wrong(line: bytes, complaint: s
         (b"a,DS_ON,,nan", "metrics.inkLevel must be a number"),
         (b"a,DS_ON,,1_0", "metrics.inkLevel must be a number"),
         (b"a,DS_ON,,1e999", "metrics.inkLevel must be a finite number"),
-        (b'a,"DS_ON,1,', "is no CSV"),
+        (b'a,"DS_ON,1,', "is not valid CSV"),
         (b",DS_ON,1,1", "deviceId is missing"),
-        (b"a,,,", "says nothing"),
+        (b"a,,,", "has no field besides deviceId"),
         (b"a,\xe9,,", "is not UTF-8"),
     ],
 )

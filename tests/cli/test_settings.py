@@ -13,7 +13,7 @@ from printos_async.sandbox import Sandbox
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.cli.conftest import Cli
+    from .conftest import Cli
 
 LIST = ("devices", "list")
 posix_only = pytest.mark.skipif(sys.platform == "win32", reason="POSIX rights")
@@ -99,15 +99,6 @@ async def test_a_secret_that_other_users_may_read_is_warned_of_once(
         f"take the right away with {advice} '{file}'\n"
     )
     assert ended.err == (warning if advice else "")
-
-
-@posix_only
-async def test_the_processes_of_a_command_warn_once(cli: Cli) -> None:
-    file, secret = cli.file("s.jsonl", ""), secret_file(cli, "hunter2\n", 0o644)
-    options = ("--base-url", "http://127.0.0.1:1", "--key", "k", "--secret-file", secret, "--processes", "2")
-    ended = await (await cli.start("push", file, *options)).wait()
-    assert ended.code == 0
-    assert ended.err.count("warning") == 1
 
 
 @pytest.mark.parametrize(

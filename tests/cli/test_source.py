@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from printos_async.cli._signals import StopSignals
-from printos_async.cli._source import MAX_LINE_BYTES, Line, LineReader, Source
-from printos_async.cli._statuses import StatusLines
+from printos_async.cli.input.source import MAX_LINE_BYTES, Line, LineReader, Source
+from printos_async.cli.input.statuses import StatusLines
+from printos_async.cli.terminal.signals import StopSignals
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

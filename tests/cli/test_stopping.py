@@ -9,7 +9,8 @@ import pytest
 
 if TYPE_CHECKING:
     from printos_async.sandbox import Sandbox
-    from tests.cli.conftest import Cli
+
+    from .conftest import Cli
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 

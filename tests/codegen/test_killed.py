@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     Snapshot = Callable[[Path], dict[str, bytes]]
 
+LONG = bool(os.environ.get("PRINTOS_LONG_TESTS"))
 DRIVER = Path(__file__).with_name("kill_at.py")
 NEXT_FIELD = (
     "            inkLevel:\n",
@@ -60,7 +62,7 @@ def test_a_kill_at_any_step_of_the_swap_leaves_a_whole_client(
     assert seen_between_renames == (part == "swap-by-renames")
 
 
-@pytest.mark.parametrize("at", [1, 2, 3])
+@pytest.mark.parametrize("at", [1, 2, 3] if LONG else [2])
 def test_a_kill_of_a_whole_run_is_healed_by_the_next(
     repository: Repository, snapshot: Snapshot, at: int
 ) -> None:

@@ -17,7 +17,7 @@ from printos_async import (
 )
 
 if TYPE_CHECKING:
-    from tests.conformance.conftest import Server
+    from .conftest import Server
 
 STATUS = DeviceStatusUpdate(status="DS_ON", metrics=DeviceStatusUpdateMetrics(pages_total=12, ink_level=0.25))
 
@@ -93,7 +93,7 @@ async def test_refused_content_is_a_bad_request(server: Server) -> None:
         # Past the client's own check, as a body that another version left in an outbox.
         refused = printos._operations.stored_status("dev-1", b'{"status":5}')
         with pytest.raises(BadRequestError) as caught:
-            await printos._core.run(refused, printos._answers.acknowledgement)
+            await printos._executor.run(refused, printos._answers.acknowledgement)
     assert caught.value.status == (400 if server.name == "sandbox" else 422)
     assert (caught.value.method, caught.value.path) == ("PUT", "/devices/dev-1/status")
 

@@ -10,11 +10,11 @@ import re
 from typing import Any
 
 CLIENT = "printos_async/_client.py"
-DECODE = "printos_async/_decode.py"
-ENCODE = "printos_async/_encode.py"
-AUTH = "printos_async/_auth.py"
+DECODE = "printos_async/_api/responses.py"
+ENCODE = "printos_async/_api/validation.py"
+AUTH = "printos_async/_auth/session_token.py"
 MODELS = "printos_async/_models.py"
-PUSHER = "printos_async/_pusher.py"
+PUSHER = "printos_async/_delivery/pusher.py"
 
 TEXT = {"type": "string"}
 # Operation: method and path, its parameters, its body, what it answers. Where a part differs, the module to look at

@@ -61,12 +61,12 @@ MUTATIONS: dict[str, tuple[Callable[[dict[str, Any]], object], str, str]] = {
     "pagination parameters for the whole path": (
         lambda s: s["paths"]["/devices"].update(parameters=[PAGE]), "provisionDevice: parameters", "_client.py"),
     "a token of the next page": (
-        lambda s: props(s, "PrintDeviceList").update(nextPageToken={"type": "string"}), "nextPageToken", "_decode.py"),
+        lambda s: props(s, "PrintDeviceList").update(nextPageToken={"type": "string"}), "nextPageToken", "_api/responses.py"),
     "a status accepted, not applied": (
-        lambda s: rename(op(s, "updateDeviceStatus")["responses"], "200", "202"), "202", "_pusher.py"),
-    "a list that is partial": (lambda s: rename(op(s, "listDevices")["responses"], "200", "206"), "206", "_decode.py"),
+        lambda s: rename(op(s, "updateDeviceStatus")["responses"], "200", "202"), "202", "_delivery/pusher.py"),
+    "a list that is partial": (lambda s: rename(op(s, "listDevices")["responses"], "200", "206"), "206", "_api/responses.py"),
     "a device accepted, not made": (
-        lambda s: rename(op(s, "provisionDevice")["responses"], "201", "202"), "202", "_decode.py"),
+        lambda s: rename(op(s, "provisionDevice")["responses"], "201", "202"), "202", "_api/responses.py"),
     "a body for a status's success": (
         lambda s: op(s, "updateDeviceStatus")["responses"]["200"].update(
             content={"application/json": {"schema": {"$ref": "#/components/schemas/PrintDevice"}}}),
@@ -78,34 +78,34 @@ MUTATIONS: dict[str, tuple[Callable[[dict[str, Any]], object], str, str]] = {
         lambda s: op(s, "listDevices")["responses"]["200"].update(headers={"Link": {"schema": {"type": "string"}}}),
         "Link", "_client.py"),
     "a renamed property of an answer": (
-        lambda s: rename(props(s, "PrintDevice"), "serialNumber", "serialNo"), "serialNo", "_decode.py"),
+        lambda s: rename(props(s, "PrintDevice"), "serialNumber", "serialNo"), "serialNo", "_api/responses.py"),
     "a renamed property of a status": (
         lambda s: rename(props(s, "DeviceStatusUpdate")["metrics"]["properties"], "inkLevel", "tonerLevel"),
-        "tonerLevel", "_encode.py"),
+        "tonerLevel", "_api/validation.py"),
     "a property in other capitals": (
         lambda s: props(s, "DeviceProvisionRequest").update(deviceURL={"type": "string"}),
-        "deviceURL is not the camelCase", "_encode.py"),
+        "deviceURL is not the camelCase", "_api/validation.py"),
     "a required field of a status": (
         lambda s: s["components"]["schemas"]["DeviceStatusUpdate"].update(required=["status"]),
-        "DeviceStatusUpdate: required", "_encode.py"),
+        "DeviceStatusUpdate: required", "_api/validation.py"),
     "a required field of a metric": (
         lambda s: props(s, "DeviceStatusUpdate")["metrics"].update(required=["inkLevel"]),
-        "DeviceStatusUpdate.metrics: required", "_encode.py"),
+        "DeviceStatusUpdate.metrics: required", "_api/validation.py"),
     "a required field of an answer": (
-        lambda s: s["components"]["schemas"]["PrintDevice"].update(required=["id"]), "PrintDevice: required", "_decode.py"),
+        lambda s: s["components"]["schemas"]["PrintDevice"].update(required=["id"]), "PrintDevice: required", "_api/responses.py"),
     "a list of words for a status": (
-        lambda s: props(s, "DeviceStatusUpdate")["status"].update(enum=["DS_ON"]), "DS_ON", "_encode.py"),
+        lambda s: props(s, "DeviceStatusUpdate")["status"].update(enum=["DS_ON"]), "DS_ON", "_api/validation.py"),
     "another type": (
         lambda s: props(s, "DeviceStatusUpdate")["metrics"]["properties"]["pagesTotal"].update(type="string"),
-        "pagesTotal", "_encode.py"),
+        "pagesTotal", "_api/validation.py"),
     "a date without its format": (
-        lambda s: props(s, "PrintDevice")["registeredAt"].pop("format"), "registeredAt", "_decode.py"),
+        lambda s: props(s, "PrintDevice")["registeredAt"].pop("format"), "registeredAt", "_api/responses.py"),
     "no further properties": (
         lambda s: s["components"]["schemas"]["DeviceStatusUpdate"].update(additionalProperties=False),
-        "additionalProperties", "_encode.py"),
+        "additionalProperties", "_api/validation.py"),
     "a new schema": (lambda s: s["components"]["schemas"].update(Job={"type": "object"}), "Job is new", "_models.py"),
     "another method": (
-        lambda s: rename(s["paths"]["/devices/{deviceId}/status"], "put", "patch"), "PATCH", "_pusher.py"),
+        lambda s: rename(s["paths"]["/devices/{deviceId}/status"], "put", "patch"), "PATCH", "_delivery/pusher.py"),
     "another path": (
         lambda s: rename(s["paths"], "/devices/{deviceId}/status", "/v2/devices/{deviceId}/status"), "/v2/", "_client.py"),
     "a status for many devices": (
@@ -114,9 +114,9 @@ MUTATIONS: dict[str, tuple[Callable[[dict[str, Any]], object], str, str]] = {
     "an operation gone": (lambda s: s["paths"]["/devices"].pop("post"), "provisionDevice is gone", "_client.py"),
     "another body": (
         lambda s: op(s, "updateDeviceStatus")["requestBody"].update(content={"application/merge-patch+json": {}}),
-        "merge-patch", "_encode.py"),
+        "merge-patch", "_api/validation.py"),
     "a body that may be left out": (
-        lambda s: op(s, "provisionDevice")["requestBody"].update(required=False), "optional", "_encode.py"),
+        lambda s: op(s, "provisionDevice")["requestBody"].update(required=False), "optional", "_api/validation.py"),
     "a header for idempotency": (
         lambda s: op(s, "provisionDevice").update(
             parameters=[{"name": "Idempotency-Key", "in": "header", "schema": {"type": "string"}}]),
@@ -126,12 +126,12 @@ MUTATIONS: dict[str, tuple[Callable[[dict[str, Any]], object], str, str]] = {
     "an operation on its way out": (
         lambda s: op(s, "listDevices").update(deprecated=True), "deprecated", "_client.py"),
     "security schemes": (
-        lambda s: s["components"].update(securitySchemes={"oauth": {"type": "oauth2"}}), "oauth", "_auth.py"),
-    "security for everything": (lambda s: s.update(security=[{"oauth": []}]), "security of the whole API", "_auth.py"),
+        lambda s: s["components"].update(securitySchemes={"oauth": {"type": "oauth2"}}), "oauth", "_auth/session_token.py"),
+    "security for everything": (lambda s: s.update(security=[{"oauth": []}]), "security of the whole API", "_auth/session_token.py"),
     "security for one operation": (
-        lambda s: op(s, "listDevices").update(security=[]), "security of listDevices", "_auth.py"),
+        lambda s: op(s, "listDevices").update(security=[]), "security of listDevices", "_auth/session_token.py"),
     "another server": (
-        lambda s: s["servers"][0].update(url="https://printos.api.hp.com/v2"), "/v2", "_auth.py"),
+        lambda s: s["servers"][0].update(url="https://printos.api.hp.com/v2"), "/v2", "_auth/session_token.py"),
 }  # fmt: skip
 
 
@@ -171,7 +171,7 @@ def test_each_operation_has_its_generated_endpoint(operation: str) -> None:
 
 
 def test_the_generated_requests_are_the_specifications() -> None:
-    """See ``_client.py``: it sends what ``_get_kwargs`` says, and would drop a key that it does not know."""
+    """See ``_api/requests.py``: it sends what ``_get_kwargs`` says, and would drop a key that it does not know."""
     status = DeviceStatusUpdate(
         status="DS_ON", metrics=DeviceStatusUpdateMetrics(pages_total=1, ink_level=0.5)
     )
@@ -209,12 +209,12 @@ def test_the_generated_endpoints_take_what_the_facade_gives() -> None:
         "list_devices": [],
         "provision_device": ["body"],
         "update_device_status": ["device_id", "body"],
-    }, "look at printos_async/_client.py"
+    }, "look at printos_async/_api/requests.py"
 
 
 @pytest.mark.parametrize("schema", SCHEMAS)
 def test_each_property_is_the_camel_case_of_its_attribute(specification: dict[str, Any], schema: str) -> None:
-    """See ``_encode.py``: it names the property of a wrong value from the attribute."""
+    """See ``_api/validation.py``: it names the property of a wrong value from the attribute."""
     model = getattr(
         printos_device_api.models, "".join(part[0].upper() + part[1:] for part in schema.split("."))
     )

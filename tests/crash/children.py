@@ -166,13 +166,13 @@ class Fleet:
 
 
 def pages_of(sandbox: Sandbox, device_id: str) -> int:
-    """Give the page count that a device has, -1 without one."""
+    """Return the page count of a device, -1 without one."""
     found = sandbox.devices[device_id].status
     return -1 if found is None else int(found["metrics"]["pagesTotal"])
 
 
 def stale_overwrites(sandbox: Sandbox) -> list[str]:
-    """Give the writes by which an older status took the place of a newer one."""
+    """Return the writes by which an older status replaced a newer one."""
     newest: dict[str, int] = {}
     stale = []
     for write in sandbox.applied:

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from .worker import Settings
 
 WORKERS = 4
-ROUNDS = 200 if LONG else 4
-ROUNDS_PER_SERVER_KILL = 4
+ROUNDS = 200 if LONG else 2
+ROUNDS_PER_SERVER_KILL = 4 if LONG else 2
 LINES, PAUSE_S = 100, 0.3
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from .worker import Settings
 
-KILLS = 200 if LONG else 8
+KILLS = 200 if LONG else 3
 LINES, PAUSE_S = 150, 0.3
 
 

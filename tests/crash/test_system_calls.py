@@ -24,7 +24,7 @@ HANDFUL = 3  # of each call
 
 
 def cannot_inject() -> str:
-    """Say why no fault can be injected here, or nothing."""
+    """Return why no fault can be injected here; empty if it can."""
     strace = shutil.which("strace")
     if strace is None:
         return "strace is not installed (Debian package: strace)"

@@ -41,7 +41,7 @@ PUSHED = 5  # every fifth status is pushed rather than put
 
 @frozen(kw_only=True)
 class Settings:
-    """What a worker does: ``count`` rounds, in each of which every device gets a status with the next page count."""
+    """Work of a worker: ``count`` rounds, in each of which every device gets a status with the next page count."""
 
     server: str
     outbox: str
@@ -111,7 +111,7 @@ async def input_ends() -> None:
 
 
 async def opened(client: PrintOSClient, settings: Settings) -> StatusPusher:
-    """Give a pusher that is open; the database may be away for a while."""
+    """Return an open pusher; the database may be unreachable for a while."""
     while True:
         outbox = SqlOutbox(settings.outbox, lease_s=settings.lease_s)
         pusher = client.status_pusher(

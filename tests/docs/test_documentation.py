@@ -11,18 +11,29 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from typing import TYPE_CHECKING
 from unittest import mock
 
 import pytest
 
 import printos_async
+import printos_async.otel
+import printos_async.outbox
 import printos_async.sandbox
 from printos_async import DeviceStatusUpdate, PrintOSClient, _errors
 from printos_async.sandbox import Sandbox
 
+if TYPE_CHECKING:
+    from types import ModuleType
+
 ROOT = Path(__file__).resolve().parents[2]
 README = ROOT / "README.md"
-PAGES = [README, ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCS = ROOT / "docs"
+PAGES = [README, ROOT / "CHANGELOG.md", *sorted(DOCS.rglob("*.md"))]
+
+
+def name_of(page: Path) -> str:
+    return page.relative_to(DOCS if page.is_relative_to(DOCS) else ROOT).as_posix()
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -30,9 +41,16 @@ def blocks(page: Path, language: str) -> list[str]:
 
 
 EXAMPLES = [
-    pytest.param(block, id=f"{page.name}-{number}")
+    pytest.param(block, id=f"{name_of(page)}-{number}")
     for page in PAGES
+    if name_of(page) not in {"getting-started.md", "service.md"}  # files of one folder: tests of their own
     for number, block in enumerate(blocks(page, "python"), start=1)
+]
+
+REFERENCE = [
+    name
+    for page in sorted((DOCS / "reference").glob("*.md"))
+    for name in re.findall(r"^::: ([\w.]+)$", page.read_text("utf-8"), re.MULTILINE)
 ]
 
 
@@ -100,7 +118,7 @@ def test_the_readme_commands_ask_for_extras_and_a_script_that_exist() -> None:
     assert second.endswith("/bin/nox")
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_every_link_leads_to_a_file_and_a_heading(page: Path) -> None:
     links = re.findall(r"\]\((?![a-z]+:)([^)#\s]*)(?:#([^)\s]*))?\)", page.read_text("utf-8"))
     for path, anchor in links:
@@ -116,7 +134,7 @@ def headings(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", title).strip().lower().replace(" ", "-") for title in titles}
 
 
-@pytest.mark.parametrize("page", [README, ROOT / "docs" / "errors.md"], ids=lambda page: page.name)
+@pytest.mark.parametrize("page", [README, DOCS / "errors.md"], ids=name_of)
 def test_the_error_tree_shown_is_the_error_tree(page: Path) -> None:
     [shown] = [block for block in blocks(page, "text") if block.startswith("PrintOSError")]
     [documented] = re.findall(r"::\n\n(.*?)\n\n", inspect.getdoc(_errors) or "", re.DOTALL)
@@ -128,14 +146,61 @@ def test_the_error_tree_shown_is_the_error_tree(page: Path) -> None:
 
 
 def test_every_error_is_explained() -> None:
-    text = (ROOT / "docs" / "errors.md").read_text("utf-8")
+    text = (DOCS / "errors.md").read_text("utf-8")
     errors = [name for name in printos_async.__all__ if name.endswith("Error")]
     assert [name for name in errors if f"`{name}`" not in text] == []
 
 
+@pytest.mark.parametrize(
+    "module",
+    [printos_async, printos_async.outbox, printos_async.sandbox, printos_async.otel],
+    ids=lambda m: m.__name__,
+)
+def test_the_reference_has_every_public_name_once(module: ModuleType) -> None:
+    shown = [name.rpartition(".") for name in REFERENCE]
+    missing = {name for name in module.__all__ if (module.__name__, ".", name) not in shown}
+    # What two modules export stands under the shorter name.
+    assert {
+        name for name in missing if getattr(printos_async, name, None) is not getattr(module, name)
+    } == set()
+    assert all(hasattr(module, name) for parent, _, name in shown if parent == module.__name__)
+
+
+def test_the_reference_shows_nothing_twice() -> None:
+    assert sorted(set(REFERENCE)) == sorted(REFERENCE)
+
+
+def test_the_map_of_the_packages_is_complete_and_every_path_on_it_exists() -> None:
+    page = (DOCS / "development.md").read_text("utf-8")
+    package = ROOT / "printos_async"
+    [table] = re.findall(
+        r"^\| package \| job \| read first \|\n\|[-|]+\n(.*?)\n\n", page, re.DOTALL | re.MULTILINE
+    )
+    rows = [[re.findall(r"`([^`]+)`", cell) for cell in row.split("|")[1:4]] for row in table.splitlines()]
+    named = {name for names, _, _ in rows for name in names}
+    modules = (path for path in package.iterdir() if path.suffix == ".py" or any(path.glob("*.py")))
+    there = {path.stem for path in modules if not path.name.startswith("__")}
+    assert there <= named
+    assert {name for name in named if not (package / name).is_dir()} <= {
+        path.stem for path in package.glob("*.py")
+    }
+    assert [
+        path for [folder, *_], _, first in rows for path in first if not (package / folder / path).is_file()
+    ] == []
+    [table] = re.findall(r"^\| … this \| look here \|\n\|[-|]+\n(.*?)\n\n", page, re.DOTALL | re.MULTILINE)
+    assert [path for path in re.findall(r"`([^`]+)`", table) if not (package / path).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES[2:], ids=name_of)
+def test_every_path_of_the_repository_exists(page: Path) -> None:
+    folders = "benchmarks|docs|examples|generated|printos_async|spec|tests"
+    paths = re.findall(rf"`((?:{folders})/[^`\s]*)`", page.read_text("utf-8"))
+    assert [path for path in paths if not (ROOT / path).exists()] == []
+
+
 def test_every_dependency_and_extra_has_a_reason() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-    text = (ROOT / "docs" / "dependencies.md").read_text("utf-8").lower()
+    text = (DOCS / "dependencies.md").read_text("utf-8").lower()
     extras: dict[str, list[str]] = project["optional-dependencies"]
     requirements = project["dependencies"] + [line for lines in extras.values() for line in lines]
     names = {re.split(r"[\[<>=!~; ]", line, maxsplit=1)[0].lower() for line in requirements} - {

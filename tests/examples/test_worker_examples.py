@@ -1,4 +1,4 @@
-"""The files for running workers say what the command understands, and wait longer than it drains."""
+"""The files for running workers give arguments that the command accepts, and wait longer than it drains."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -28,21 +29,30 @@ def container() -> dict[str, list[str]]:
 def service() -> configparser.SectionProxy:
     unit = configparser.ConfigParser(interpolation=None)
     unit.optionxform = str  # type: ignore[assignment,method-assign]
-    unit.read_string(read("printos-worker.service"))
+    unit.read_string(read("printos-worker@.service"))
     return unit["Service"]
 
 
+def compose() -> Any:
+    return yaml.safe_load(read("compose.yaml"))["services"]["worker"]
+
+
+def deployment() -> Any:
+    return yaml.safe_load(read("kubernetes.yaml"))["spec"]
+
+
 def commands() -> dict[str, list[str]]:
-    [pod] = yaml.safe_load(read("kubernetes.yaml"))["spec"]["template"]["spec"]["containers"]
+    [pod] = deployment()["template"]["spec"]["containers"]
     entry = container()
     return {
         "systemd": shlex.split(service()["ExecStart"]),
         "container": entry["ENTRYPOINT"] + entry["CMD"],
+        "compose": entry["ENTRYPOINT"] + compose()["command"],
         "kubernetes": entry["ENTRYPOINT"] + pod["args"],
     }
 
 
-@pytest.mark.parametrize("where", ["systemd", "container", "kubernetes"])
+@pytest.mark.parametrize("where", ["systemd", "container", "compose", "kubernetes"])
 def test_the_command_understands_its_arguments(where: str, capsys: pytest.CaptureFixture[str]) -> None:
     program, *args = commands()[where]
     assert Path(program).name == "printos"
@@ -52,7 +62,7 @@ def test_the_command_understands_its_arguments(where: str, capsys: pytest.Captur
     assert "--lease must be a number" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("where", ["systemd", "container", "kubernetes"])
+@pytest.mark.parametrize("where", ["systemd", "container", "compose", "kubernetes"])
 def test_nobody_kills_before_it_has_drained(where: str) -> None:
     args = commands()[where]
     drains_s = float(args[args.index("--drain-timeout") + 1])
@@ -61,14 +71,25 @@ def test_nobody_kills_before_it_has_drained(where: str) -> None:
     waits_s = {
         "systemd": service()["TimeoutStopSec"],
         "container": stop_timeout[1],
-        "kubernetes": yaml.safe_load(read("kubernetes.yaml"))["spec"]["template"]["spec"][
-            "terminationGracePeriodSeconds"
-        ],
+        "compose": compose()["stop_grace_period"].removesuffix("s"),
+        "kubernetes": deployment()["template"]["spec"]["terminationGracePeriodSeconds"],
     }
     assert float(waits_s[where]) > drains_s + 5
 
 
+def test_each_supervisor_starts_several_workers() -> None:
+    assert "printos-worker@{1..3}" in read("printos-worker@.service")
+    assert "%i" in read(
+        "printos-worker@.service"
+    )  # which instances of a template unit tell themselves apart by
+    assert compose()["deploy"]["replicas"] > 1
+    assert "container_name" not in compose()  # with which Compose starts one container only
+    assert deployment()["replicas"] > 1
+
+
 def test_what_is_secret_comes_from_the_secret() -> None:
-    [pod] = yaml.safe_load(read("kubernetes.yaml"))["spec"]["template"]["spec"]["containers"]
+    [pod] = deployment()["template"]["spec"]["containers"]
     sources = {variable["name"]: variable["valueFrom"]["secretKeyRef"]["name"] for variable in pod["env"]}
     assert sources == dict.fromkeys(["PRINTOS_OUTBOX", "PRINTOS_KEY", "PRINTOS_SECRET"], "printos")
+    assert compose()["env_file"] == ["worker.env"]
+    assert "environment" not in compose()

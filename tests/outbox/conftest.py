@@ -4,13 +4,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from .stores import MemoryStore, SqlStore, Store, sql_store
+from .stores import AdministeredOutbox, MemoryStore, SqlStore, Store, sql_store
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
-
-    from printos_async.outbox import Outbox
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -40,7 +38,7 @@ async def database(database_url: str) -> AsyncIterator[SqlStore]:
 
 
 @pytest.fixture
-async def outbox(store: Store) -> Outbox:
+async def outbox(store: Store) -> AdministeredOutbox:
     return await store.open()
 
 

@@ -23,7 +23,7 @@ def body(device: str, number: int) -> bytes:
 
 
 def read(text: bytes) -> tuple[str, int]:
-    """Give device and number of a body; anything that ``body`` did not make is an error."""
+    """Return device and number of a body; one that ``body`` did not make is an error."""
     found = json.loads(text)
     device, number = found["deviceId"], found["metrics"]["pagesTotal"]
     if text != body(device, number):
@@ -32,7 +32,7 @@ def read(text: bytes) -> tuple[str, int]:
 
 
 async def stored(url: str) -> dict[str, int]:
-    """Give the number of the newest status of every device that waits in an outbox."""
+    """Return the number of the newest status of every device that waits in an outbox."""
     outbox = SqlOutbox(url)
     await outbox.open(ACCOUNT)
     try:

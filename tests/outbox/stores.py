@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from printos_async.outbox import Draft, MemoryOutbox, Outbox, SqlOutbox
+from printos_async.outbox import Draft, MemoryOutbox, Outbox, OutboxAdministration, SqlOutbox
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -26,11 +26,15 @@ def draft(device_id: str, word: str = "DS_ON") -> Draft:
     return Draft(device_id, b'{"status":"%b"}' % word.encode())
 
 
+class AdministeredOutbox(Outbox, OutboxAdministration, Protocol):
+    """Type of all outboxes of this package."""
+
+
 class Store(Protocol):
     """Where statuses are kept; tests move its clock instead of waiting."""
 
-    async def open(self, account: str = ACCOUNT) -> Outbox:
-        """Give an outbox on this store, open; another one each time if the store is shared."""
+    async def open(self, account: str = ACCOUNT) -> AdministeredOutbox:
+        """Return an open outbox on this store; a new one each time if the store is shared."""
         ...
 
     async def pass_time(self, seconds: float) -> None: ...
@@ -41,7 +45,7 @@ class MemoryStore:
         self._offset_s = 0.0
         self._outbox = MemoryOutbox(lease_s=LEASE_S, clock=lambda: time.monotonic() + self._offset_s)
 
-    async def open(self, account: str = ACCOUNT) -> Outbox:
+    async def open(self, account: str = ACCOUNT) -> AdministeredOutbox:
         await self._outbox.aclose()
         await self._outbox.open(account)
         return self._outbox

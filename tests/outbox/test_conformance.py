@@ -1,4 +1,4 @@
-"""What every outbox does, in memory, in a SQLite file and in a PostgreSQL database."""
+"""Conformance suite of all outboxes: in memory, in a SQLite file and in a PostgreSQL database."""
 
 from __future__ import annotations
 
@@ -8,30 +8,30 @@ from typing import TYPE_CHECKING
 import pytest
 
 from printos_async import ConfigurationError, OutboxError
-from printos_async.outbox import Claim, Finish, Outbox, Progress, Release
+from printos_async.outbox import Claim, Finish, Progress, Release
 
 from .stores import LEASE_S, draft
 
 if TYPE_CHECKING:
-    from .stores import Store
+    from .stores import AdministeredOutbox, Store
 
 
 def said(claims: list[Claim]) -> list[tuple[str, int, bytes]]:
     return [(claim.device_id, claim.seq, claim.body) for claim in claims]
 
 
-async def finish_all(outbox: Outbox, owner: int, **fields: object) -> None:
+async def finish_all(outbox: AdministeredOutbox, owner: int, **fields: object) -> None:
     for claim in await outbox.claim(owner, 1000):
         await outbox.finish(owner, [Finish(claim.device_id, claim.seq, **fields)])  # type: ignore[arg-type]
 
 
-async def test_statuses_of_a_device_are_numbered(outbox: Outbox) -> None:
+async def test_statuses_of_a_device_are_numbered(outbox: AdministeredOutbox) -> None:
     assert [kept.seq for kept in await outbox.put([draft("a"), draft("b")])] == [1, 1]
     assert [kept.seq for kept in await outbox.put([draft("a"), draft("b"), draft("a")])] == [2, 2, 3]
     assert await outbox.put([]) == []
 
 
-async def test_the_newest_status_takes_the_place_of_a_waiting_one(outbox: Outbox) -> None:
+async def test_the_newest_status_takes_the_place_of_a_waiting_one(outbox: AdministeredOutbox) -> None:
     await outbox.put([draft("a", "DS_ON"), draft("a", "DS_OFF")])
     await outbox.put([draft("a", "DS_ERROR")])
     owner = await outbox.join()
@@ -39,7 +39,7 @@ async def test_the_newest_status_takes_the_place_of_a_waiting_one(outbox: Outbox
 
 
 async def test_the_oldest_is_claimed_first_and_a_newer_status_keeps_its_place(
-    outbox: Outbox, store: Store
+    outbox: AdministeredOutbox, store: Store
 ) -> None:
     for name in "cab":
         await outbox.put([draft(name)])
@@ -51,7 +51,9 @@ async def test_the_oldest_is_claimed_first_and_a_newer_status_keeps_its_place(
     assert await outbox.claim(owner, 2) == []
 
 
-async def test_a_device_that_was_delivered_long_ago_does_not_overtake(outbox: Outbox, store: Store) -> None:
+async def test_a_device_that_was_delivered_long_ago_does_not_overtake(
+    outbox: AdministeredOutbox, store: Store
+) -> None:
     owner = await outbox.join()
     await outbox.put([draft("old")], owner=owner)
     await outbox.finish(owner, [Finish("old", 1)])
@@ -62,7 +64,7 @@ async def test_a_device_that_was_delivered_long_ago_does_not_overtake(outbox: Ou
     assert [claim.device_id for claim in await outbox.claim(owner, 2)] == ["new", "old"]
 
 
-async def test_a_claim_tells_how_long_the_status_has_waited(outbox: Outbox, store: Store) -> None:
+async def test_a_claim_tells_how_long_the_status_has_waited(outbox: AdministeredOutbox, store: Store) -> None:
     await outbox.put([draft("a")])
     await store.pass_time(7.0)
     [claim] = await outbox.claim(await outbox.join(), 1)
@@ -71,7 +73,7 @@ async def test_a_claim_tells_how_long_the_status_has_waited(outbox: Outbox, stor
     assert claim.doubt_age_s is None
 
 
-async def test_a_put_for_a_worker_takes_a_free_device(outbox: Outbox) -> None:
+async def test_a_put_for_a_worker_takes_a_free_device(outbox: AdministeredOutbox) -> None:
     owner = await outbox.join()
     [first] = await outbox.put([draft("a")], owner=owner)
     [second] = await outbox.put([draft("a")], owner=owner)
@@ -80,7 +82,7 @@ async def test_a_put_for_a_worker_takes_a_free_device(outbox: Outbox) -> None:
     assert await outbox.claim(owner, 10) == []
 
 
-async def test_a_put_does_not_take_what_another_worker_owns(outbox: Outbox) -> None:
+async def test_a_put_does_not_take_what_another_worker_owns(outbox: AdministeredOutbox) -> None:
     first, second = await outbox.join(), await outbox.join()
     await outbox.put([draft("a")], owner=first)
     [kept] = await outbox.put([draft("a")], owner=second)
@@ -88,14 +90,16 @@ async def test_a_put_does_not_take_what_another_worker_owns(outbox: Outbox) -> N
     assert said(await outbox.newer(first, 10)) == [("a", 2, draft("a").body)]
 
 
-async def test_a_put_without_a_worker_claims_nothing(outbox: Outbox) -> None:
+async def test_a_put_without_a_worker_claims_nothing(outbox: AdministeredOutbox) -> None:
     [kept] = await outbox.put([draft("a")])
     assert not kept.claimed
     assert kept.doubt_age_s is None
 
 
 @pytest.mark.parametrize("ending", ["leave", "lease"])
-async def test_a_worker_that_has_ended_takes_nothing(outbox: Outbox, store: Store, ending: str) -> None:
+async def test_a_worker_that_has_ended_takes_nothing(
+    outbox: AdministeredOutbox, store: Store, ending: str
+) -> None:
     owner = await outbox.join()
     if ending == "leave":
         await outbox.leave(owner)
@@ -108,7 +112,7 @@ async def test_a_worker_that_has_ended_takes_nothing(outbox: Outbox, store: Stor
     assert [claim.device_id for claim in await outbox.claim(await outbox.join(), 10)] == ["a"]
 
 
-async def test_finishing_gives_the_device_up(outbox: Outbox) -> None:
+async def test_finishing_gives_the_device_up(outbox: AdministeredOutbox) -> None:
     owner, other = await outbox.join(), await outbox.join()
     await outbox.put([draft("a")], owner=owner)
     assert await outbox.finish(owner, [Finish("a", 1, attempts=2)]) == []
@@ -117,7 +121,9 @@ async def test_finishing_gives_the_device_up(outbox: Outbox) -> None:
     assert kept.claimed
 
 
-async def test_a_delivered_device_is_forgotten_unless_something_is_to_be_kept(outbox: Outbox) -> None:
+async def test_a_delivered_device_is_forgotten_unless_something_is_to_be_kept(
+    outbox: AdministeredOutbox,
+) -> None:
     owner = await outbox.join()
     names = ["gone", "held", "dead", "kept", "newer"]
     await outbox.put([draft(name) for name in names], owner=owner)
@@ -136,7 +142,7 @@ async def test_a_delivered_device_is_forgotten_unless_something_is_to_be_kept(ou
     assert {one.device_id for one in await outbox.progress(names)} == {"held", "dead"}
 
 
-async def test_numbers_never_go_back_though_a_device_was_forgotten(outbox: Outbox) -> None:
+async def test_numbers_never_go_back_though_a_device_was_forgotten(outbox: AdministeredOutbox) -> None:
     owner = await outbox.join()
     newest = 0
     for _ in range(3):
@@ -152,7 +158,7 @@ async def test_numbers_never_go_back_though_a_device_was_forgotten(outbox: Outbo
     assert again.seq > other.seq
 
 
-async def test_what_is_told_of_a_forgotten_device_again_changes_nothing(outbox: Outbox) -> None:
+async def test_what_is_told_of_a_forgotten_device_again_changes_nothing(outbox: AdministeredOutbox) -> None:
     owner = await outbox.join()
     [kept] = await outbox.put([draft("a")], owner=owner)
     done = [Finish("a", kept.seq)]
@@ -165,7 +171,9 @@ async def test_what_is_told_of_a_forgotten_device_again_changes_nothing(outbox: 
     assert said(await outbox.claim(owner, 10)) == [("a", kept.seq, b'{"status":"DS_OFF"}')]
 
 
-async def test_renewing_forgets_devices_whose_hold_has_passed(outbox: Outbox, store: Store) -> None:
+async def test_renewing_forgets_devices_whose_hold_has_passed(
+    outbox: AdministeredOutbox, store: Store
+) -> None:
     owner = await outbox.join()
     names = ["short", "long", "dead", "waiting", "released", "kept"]
     await outbox.put([draft(name) for name in names], owner=owner)
@@ -189,7 +197,9 @@ async def test_renewing_forgets_devices_whose_hold_has_passed(outbox: Outbox, st
     assert (await outbox.put([draft("short")]))[0].seq > 1
 
 
-async def test_a_doubt_outlives_what_was_delivered_before_it(outbox: Outbox, store: Store) -> None:
+async def test_a_doubt_outlives_what_was_delivered_before_it(
+    outbox: AdministeredOutbox, store: Store
+) -> None:
     dead = await outbox.join()
     await outbox.put([draft("a")], owner=dead)
     await outbox.finish(dead, [Finish("a", 1, keep=True)])
@@ -203,7 +213,7 @@ async def test_a_doubt_outlives_what_was_delivered_before_it(outbox: Outbox, sto
     assert (await outbox.put([draft("a")], owner=alive))[0].doubt_age_s is None
 
 
-async def test_finishing_gives_the_newer_status_and_keeps_the_device(outbox: Outbox) -> None:
+async def test_finishing_gives_the_newer_status_and_keeps_the_device(outbox: AdministeredOutbox) -> None:
     owner, other = await outbox.join(), await outbox.join()
     await outbox.put([draft("a"), draft("b")], owner=owner)
     await outbox.put([draft("a", "DS_OFF")])
@@ -214,7 +224,7 @@ async def test_finishing_gives_the_newer_status_and_keeps_the_device(outbox: Out
     assert await outbox.progress(["a"]) == [Progress("a", 3, 1, 3, "no")]
 
 
-async def test_finishing_twice_gives_the_newer_status_twice(outbox: Outbox) -> None:
+async def test_finishing_twice_gives_the_newer_status_twice(outbox: AdministeredOutbox) -> None:
     owner = await outbox.join()
     await outbox.put([draft("a")], owner=owner)
     await outbox.put([draft("a")])
@@ -224,7 +234,7 @@ async def test_finishing_twice_gives_the_newer_status_twice(outbox: Outbox) -> N
     assert await outbox.finish(owner, [Finish("a", 2)]) == []
 
 
-async def test_a_hold_keeps_a_device_from_being_claimed(outbox: Outbox, store: Store) -> None:
+async def test_a_hold_keeps_a_device_from_being_claimed(outbox: AdministeredOutbox, store: Store) -> None:
     owner = await outbox.join()
     await outbox.put([draft("a")], owner=owner)
     await outbox.finish(owner, [Finish("a", 1, hold_s=60.0)])
@@ -238,7 +248,9 @@ async def test_a_hold_keeps_a_device_from_being_claimed(outbox: Outbox, store: S
     assert said(await outbox.claim(owner, 10)) == [("a", 2, draft("a").body)]
 
 
-async def test_a_released_device_is_claimed_again_with_its_attempts(outbox: Outbox, store: Store) -> None:
+async def test_a_released_device_is_claimed_again_with_its_attempts(
+    outbox: AdministeredOutbox, store: Store
+) -> None:
     owner = await outbox.join()
     await outbox.put([draft("a")], owner=owner)
     await outbox.release(owner, [Release("a", hold_s=10.0, attempts=4)])
@@ -251,7 +263,9 @@ async def test_a_released_device_is_claimed_again_with_its_attempts(outbox: Outb
     assert kept.seq == 2
 
 
-async def test_a_device_in_doubt_waits_until_its_last_request_has_ended(outbox: Outbox, store: Store) -> None:
+async def test_a_device_in_doubt_waits_until_its_last_request_has_ended(
+    outbox: AdministeredOutbox, store: Store
+) -> None:
     owner = await outbox.join()
     await outbox.put([draft("a")], owner=owner)
     await outbox.release(owner, [Release("a", hold_s=1.0, doubt_in_s=10.0)])
@@ -267,7 +281,7 @@ async def test_a_device_in_doubt_waits_until_its_last_request_has_ended(outbox: 
     assert (await outbox.put([draft("a")], owner=owner))[0].doubt_age_s is None
 
 
-async def test_a_doubt_stays_until_something_was_delivered(outbox: Outbox, store: Store) -> None:
+async def test_a_doubt_stays_until_something_was_delivered(outbox: AdministeredOutbox, store: Store) -> None:
     first = await outbox.join()
     await outbox.put([draft("a")], owner=first)
     await outbox.leave(first)
@@ -282,7 +296,7 @@ async def test_a_doubt_stays_until_something_was_delivered(outbox: Outbox, store
 
 
 async def test_the_devices_of_a_worker_without_a_lease_are_taken_over_in_doubt(
-    outbox: Outbox, store: Store
+    outbox: AdministeredOutbox, store: Store
 ) -> None:
     dead = await outbox.join()
     await outbox.put([draft("a"), draft("b")], owner=dead)
@@ -296,7 +310,7 @@ async def test_the_devices_of_a_worker_without_a_lease_are_taken_over_in_doubt(
     assert not await outbox.renew(dead)
 
 
-async def test_a_renewed_lease_keeps_the_devices(outbox: Outbox, store: Store) -> None:
+async def test_a_renewed_lease_keeps_the_devices(outbox: AdministeredOutbox, store: Store) -> None:
     owner, other = await outbox.join(), await outbox.join()
     await outbox.put([draft("a")], owner=owner)
     for _ in range(3):
@@ -311,7 +325,7 @@ async def test_a_renewed_lease_keeps_the_devices(outbox: Outbox, store: Store) -
 
 
 async def test_a_worker_that_lost_its_lease_finishes_and_releases_nothing(
-    outbox: Outbox, store: Store
+    outbox: AdministeredOutbox, store: Store
 ) -> None:
     paused = await outbox.join()
     await outbox.put([draft("a"), draft("b")], owner=paused)
@@ -326,7 +340,7 @@ async def test_a_worker_that_lost_its_lease_finishes_and_releases_nothing(
     assert await outbox.newer(other, 10) == []
 
 
-async def test_leaving_gives_everything_back_in_doubt(outbox: Outbox) -> None:
+async def test_leaving_gives_everything_back_in_doubt(outbox: AdministeredOutbox) -> None:
     first, second = await outbox.join(), await outbox.join()
     await outbox.put([draft("a")], owner=first)
     await outbox.leave(first)
@@ -336,7 +350,10 @@ async def test_leaving_gives_everything_back_in_doubt(outbox: Outbox) -> None:
 
 
 @pytest.mark.parametrize("kept", [False, True], ids=["waiting", "kept"])
-async def test_a_worker_is_told_once_of_what_others_put_for_its_devices(outbox: Outbox, kept: bool) -> None:  # noqa: FBT001
+async def test_a_worker_is_told_once_of_what_others_put_for_its_devices(
+    outbox: AdministeredOutbox,
+    kept: bool,  # noqa: FBT001
+) -> None:
     owner, other = await outbox.join(), await outbox.join()
     await outbox.put([draft(name) for name in "abcd"], owner=owner)
     if kept:
@@ -352,7 +369,9 @@ async def test_a_worker_is_told_once_of_what_others_put_for_its_devices(outbox: 
     assert said(await outbox.newer(owner, 10)) == [("b", 3, b'{"status":"DS_ERROR"}')]
 
 
-async def test_newer_statuses_come_in_portions_the_oldest_first(outbox: Outbox, store: Store) -> None:
+async def test_newer_statuses_come_in_portions_the_oldest_first(
+    outbox: AdministeredOutbox, store: Store
+) -> None:
     owner = await outbox.join()
     await outbox.put([draft(name) for name in "abc"], owner=owner)
     await outbox.finish(owner, [Finish(name, 1, keep=True) for name in "abc"])
@@ -364,7 +383,7 @@ async def test_newer_statuses_come_in_portions_the_oldest_first(outbox: Outbox, 
 
 
 async def test_a_newer_status_of_a_device_that_is_held_is_told_when_its_time_has_come(
-    outbox: Outbox, store: Store
+    outbox: AdministeredOutbox, store: Store
 ) -> None:
     owner = await outbox.join()
     await outbox.put([draft("a")], owner=owner)
@@ -377,7 +396,7 @@ async def test_a_newer_status_of_a_device_that_is_held_is_told_when_its_time_has
 
 @pytest.mark.parametrize("ending", ["finish", "put", "release", "leave"])
 async def test_a_worker_is_not_told_of_what_it_knows_or_does_not_own_any_more(
-    outbox: Outbox, ending: str
+    outbox: AdministeredOutbox, ending: str
 ) -> None:
     owner = await outbox.join()
     await outbox.put([draft("a")], owner=owner)
@@ -393,7 +412,9 @@ async def test_a_worker_is_not_told_of_what_it_knows_or_does_not_own_any_more(
     assert await outbox.newer(owner, 10) == []
 
 
-async def test_the_oldest_waiting_counts_from_its_first_status(outbox: Outbox, store: Store) -> None:
+async def test_the_oldest_waiting_counts_from_its_first_status(
+    outbox: AdministeredOutbox, store: Store
+) -> None:
     owner = await outbox.join()
     await outbox.put([draft("a")])
     for _ in range(3):
@@ -416,7 +437,7 @@ async def test_the_oldest_waiting_counts_from_its_first_status(outbox: Outbox, s
     assert (await outbox.stats()).oldest_waiting_s < 60.0  # type: ignore[operator]
 
 
-async def test_progress_tells_for_how_long_a_waiting_device_is_held(outbox: Outbox) -> None:
+async def test_progress_tells_for_how_long_a_waiting_device_is_held(outbox: AdministeredOutbox) -> None:
     owner = await outbox.join()
     await outbox.put([draft(name) for name in ("held", "owned", "free")], owner=owner)
     await outbox.finish(owner, [Finish("held", 1, hold_s=600.0), Finish("free", 1)])
@@ -426,7 +447,7 @@ async def test_progress_tells_for_how_long_a_waiting_device_is_held(outbox: Outb
     assert held == {"owned": 0.0, "free": 0.0}
 
 
-async def test_a_status_that_was_given_up_is_a_dead_letter(outbox: Outbox, store: Store) -> None:
+async def test_a_status_that_was_given_up_is_a_dead_letter(outbox: AdministeredOutbox, store: Store) -> None:
     owner = await outbox.join()
     await outbox.put([draft("a"), draft("b"), draft("c")], owner=owner)
     await outbox.finish(
@@ -442,7 +463,7 @@ async def test_a_status_that_was_given_up_is_a_dead_letter(outbox: Outbox, store
     assert await outbox.claim(owner, 10) == []
 
 
-async def test_a_dead_letter_is_gone_when_a_newer_status_comes(outbox: Outbox) -> None:
+async def test_a_dead_letter_is_gone_when_a_newer_status_comes(outbox: AdministeredOutbox) -> None:
     owner = await outbox.join()
     await outbox.put([draft("a")], owner=owner)
     await outbox.finish(owner, [Finish("a", 1, error="404")])
@@ -455,7 +476,7 @@ async def test_a_dead_letter_is_gone_when_a_newer_status_comes(outbox: Outbox) -
     assert await outbox.progress(["a"]) == []
 
 
-async def test_requeued_dead_letters_are_sent_again(outbox: Outbox, store: Store) -> None:
+async def test_requeued_dead_letters_are_sent_again(outbox: AdministeredOutbox, store: Store) -> None:
     owner = await outbox.join()
     await outbox.put([draft(name) for name in "abc"], owner=owner)
     await outbox.finish(owner, [Finish(name, 1, attempts=3, error="500") for name in "abc"])
@@ -473,7 +494,9 @@ async def test_requeued_dead_letters_are_sent_again(outbox: Outbox, store: Store
     assert await outbox.failed() == []
 
 
-async def test_purging_forgets_what_is_done_and_nothing_that_waits(outbox: Outbox, store: Store) -> None:
+async def test_purging_forgets_what_is_done_and_nothing_that_waits(
+    outbox: AdministeredOutbox, store: Store
+) -> None:
     owner = await outbox.join()
     await outbox.put([draft(name) for name in ("done", "dead", "again")], owner=owner)
     await outbox.finish(
@@ -495,13 +518,13 @@ async def test_purging_forgets_what_is_done_and_nothing_that_waits(outbox: Outbo
     assert (await outbox.put([draft("done")]))[0].seq > 1
 
 
-async def test_progress_leaves_out_what_is_not_known(outbox: Outbox) -> None:
+async def test_progress_leaves_out_what_is_not_known(outbox: AdministeredOutbox) -> None:
     await outbox.put([draft("a"), draft("a")])
     assert await outbox.progress(["a", "a", "x"]) == [Progress("a", 2, 0, 0, None)]
     assert await outbox.progress([]) == []
 
 
-async def test_stats_count_rows(outbox: Outbox, store: Store) -> None:
+async def test_stats_count_rows(outbox: AdministeredOutbox, store: Store) -> None:
     empty = await outbox.stats()
     assert (empty.devices, empty.waiting, empty.workers, empty.oldest_waiting_s) == (0, 0, 0, None)
     owner = await outbox.join()
@@ -559,7 +582,7 @@ async def test_what_was_kept_is_there_after_closing(store: Store) -> None:
     assert said(await again.claim(await again.join(), 10)) == [("a", 1, draft("a").body)]
 
 
-async def test_concurrent_putters_keep_their_order(outbox: Outbox) -> None:
+async def test_concurrent_putters_keep_their_order(outbox: AdministeredOutbox) -> None:
     async def put_many(name: str) -> list[int]:
         return [(await outbox.put([draft(name, f"DS_{index}")]))[0].seq for index in range(20)]
 
@@ -569,14 +592,14 @@ async def test_concurrent_putters_keep_their_order(outbox: Outbox) -> None:
     assert {claim.body for claim in claims} == {b'{"status":"DS_19"}'}
 
 
-async def test_concurrent_calls_are_kept_in_the_order_of_coming(outbox: Outbox) -> None:
+async def test_concurrent_calls_are_kept_in_the_order_of_coming(outbox: AdministeredOutbox) -> None:
     kept = await asyncio.gather(*(outbox.put([draft("a", f"DS_{index}")]) for index in range(200)))
     assert [one.seq for [one] in kept] == list(range(1, 201))
     [claim] = await outbox.claim(await outbox.join(), 1)
     assert claim.body == b'{"status":"DS_199"}'
 
 
-async def test_thousands_of_statuses_in_one_call(outbox: Outbox) -> None:
+async def test_thousands_of_statuses_in_one_call(outbox: AdministeredOutbox) -> None:
     kept = await outbox.put([draft(f"dev-{index % 1700}") for index in range(2500)])
     assert [one.seq for one in kept] == [1] * 1700 + [2] * 800
     owner = await outbox.join()
@@ -586,7 +609,7 @@ async def test_thousands_of_statuses_in_one_call(outbox: Outbox) -> None:
     assert (await outbox.stats()).waiting == 0
 
 
-async def test_a_cancelled_put_leaves_the_outbox_usable(outbox: Outbox) -> None:
+async def test_a_cancelled_put_leaves_the_outbox_usable(outbox: AdministeredOutbox) -> None:
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(outbox.put([draft(f"dev-{index}")])) for index in range(50)]
         await asyncio.sleep(0)
@@ -599,7 +622,7 @@ async def test_a_cancelled_put_leaves_the_outbox_usable(outbox: Outbox) -> None:
     assert (await outbox.put([draft("dev-1")]))[0].seq == 2
 
 
-async def test_any_text_and_any_json_come_back_as_they_were(outbox: Outbox) -> None:
+async def test_any_text_and_any_json_come_back_as_they_were(outbox: AdministeredOutbox) -> None:
     names = ["dev 1", "dév-Ω-😀", "a'b\"c;--", "%s :x $1", "null", "[]", "\u2028"]
     bodies = [b'{"a":"\\u0000\\ud83d"}', b"{}", b'{"a": 1e400}', b'"\'"', b"null", b'{"a":":b"}', b"[1, 2]"]
     await outbox.put([type(draft("a"))(name, body) for name, body in zip(names, bodies, strict=True)])

@@ -1,4 +1,4 @@
-"""What was accepted outlives SIGKILL of the process that put it, and of the database server.
+"""Accepted statuses outlive SIGKILL of the process that put them, and of the database server.
 
 ``nox -s crash`` runs the long form.
 """
@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.outbox.putter import stored
+from .putter import stored
 
 if TYPE_CHECKING:
     from tests.postgres import PostgresServer
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 PUTTER = Path(__file__).with_name("putter.py")
 ROOT = Path(__file__).parents[2]
 LONG = bool(os.environ.get("PRINTOS_LONG_TESTS"))
-KILLS = 200 if LONG else 10
-SERVER_KILLS = 50 if LONG else 3
+KILLS = 200 if LONG else 5
+SERVER_KILLS = 50 if LONG else 2
 DEVICES, COUNT = 4, 40
 
 

@@ -1,4 +1,4 @@
-"""Whatever a disk does to the file of an outbox: it opens, hands out nothing that was not put, and keeps the damaged."""
+"""Damaged files: the outbox opens, returns nothing that was not put, and keeps the damaged file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from printos_async.outbox import Draft, SetAside, SqlOutbox
-from tests.outbox.putter import ACCOUNT, body, read
+
+from .putter import ACCOUNT, body, read
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,7 +30,7 @@ def url(path: Path) -> str:
 
 
 def set_aside(path: Path) -> list[Path]:
-    """Give the damaged databases beside an outbox, without their WALs."""
+    """Return the damaged databases beside an outbox, without their WALs."""
     return [found for found in path.parent.glob(f"{path.name}.damaged-*") if found.name.endswith("Z")]
 
 
@@ -53,7 +54,7 @@ async def waiting(outbox: SqlOutbox) -> dict[str, int]:
 
 @pytest.fixture
 async def snapshot(tmp_path: Path) -> Path:
-    """What a killed process leaves: statuses in the database, and newer ones in the WAL."""
+    """Files of a killed process: statuses in the database, and newer ones in the WAL."""
     path = tmp_path / "whole" / "spool.db"
     for half in range(2):
         outbox = SqlOutbox(url(path))

@@ -18,7 +18,8 @@ import pytest
 
 from printos_async import OutboxError
 from printos_async.outbox import Draft, SqlOutbox
-from tests.outbox.putter import ACCOUNT, body, stored
+
+from .putter import ACCOUNT, body, stored
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -138,7 +139,7 @@ async def test_a_limit_of_the_files_size_loses_nothing(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def calls(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[int]]:
-    """How often opening and closing makes the system calls that faults are put into, and how often a whole run."""
+    """Numbers of system calls with possible faults: of opening and closing, and of a whole run."""
     strace = shutil.which("strace")
     if strace is None:
         pytest.skip("strace is not installed")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from printos_async._errors import OutboxError
-from printos_async.outbox import _files
+from printos_async.outbox.sqlite import files
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,9 +29,9 @@ SOMEONE_ELSE = 12345
 
 
 def prepare(path: Path) -> Path:
-    real = _files.prepare_directory(path)
-    with _files.locked(real):
-        _files.prepare_file(real)
+    real = files.prepare_directory(path)
+    with files.locked(real):
+        files.prepare_file(real)
     return real
 
 
@@ -66,10 +66,10 @@ def test_an_existing_outbox_is_closed_to_others_and_keeps_its_content(tmp_path: 
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("CREATE TABLE t (n int)")
-        before = _files.identity(path)
+        before = files.identity(path)
         prepare(path)
         assert [mode(path.with_name(f"spool.db{suffix}")) for suffix in ("", "-wal", "-shm")] == [0o600] * 3
-        assert _files.identity(path) == before
+        assert files.identity(path) == before
         assert connection.execute("SELECT count(*) FROM t").fetchone() == (0,)
 
 
@@ -173,16 +173,16 @@ def test_a_directory_that_a_shared_group_can_write_to_is_refused(tmp_path: Path)
         prepare(tmp_path / "shared" / "spool.db")
 
 
-def set_aside(path: Path, damaged: _files.FileIdentity) -> Path | None:
-    with _files.locked(path):
-        return _files.move_aside(path) if _files.identity(path) == damaged else None
+def set_aside(path: Path, damaged: files.FileIdentity) -> Path | None:
+    with files.locked(path):
+        return files.move_aside(path) if files.identity(path) == damaged else None
 
 
-def damaged_outbox(path: Path) -> _files.FileIdentity:
+def damaged_outbox(path: Path) -> files.FileIdentity:
     path = prepare(path)
     for suffix in ("", "-wal", "-shm"):
         path.with_name(path.name + suffix).write_text(f"content{suffix}")
-    found = _files.identity(path)
+    found = files.identity(path)
     assert found is not None
     return found
 
@@ -220,7 +220,7 @@ def test_of_many_who_find_the_same_damage_one_sets_it_aside(tmp_path: Path) -> N
     assert len(names) == 8
     assert len([name for name in names if name is not None]) == 1
     assert path.read_bytes() == b""
-    assert _files.identity(path) not in {None, damaged}
+    assert files.identity(path) not in {None, damaged}
     assert len(list(tmp_path.glob("*.damaged-*Z"))) == 1
 
 
@@ -240,9 +240,9 @@ def test_a_wal_without_its_database_is_kept_and_not_applied_to_the_next_one(tmp_
 
 def test_a_connection_can_tell_that_its_file_was_replaced(tmp_path: Path) -> None:
     path = prepare(tmp_path / "spool.db")
-    opened = _files.identity(path)
+    opened = files.identity(path)
     assert opened is not None
     set_aside(path, opened)
-    assert _files.identity(path) is None
+    assert files.identity(path) is None
     prepare(path)
-    assert _files.identity(path) != opened
+    assert files.identity(path) != opened

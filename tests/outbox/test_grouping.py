@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from printos_async import OutboxError
-from printos_async.outbox._grouping import Background, Grouping
+from printos_async.outbox.batching import Background, Grouping
 
 
 class Statements:
@@ -36,7 +36,7 @@ async def statements() -> Statements:
 async def started(
     grouping: Grouping[str, str], statements: Statements, *calls: tuple[list[str], object]
 ) -> list[asyncio.Task[list[str]]]:
-    """Let a first statement begin, and the calls come while it runs."""
+    """Start a first statement, and make the calls while it runs."""
     tasks = [asyncio.create_task(grouping.submit(["first"]))]
     await statements.begun.wait()
     tasks += [asyncio.create_task(grouping.submit(items, key=key)) for items, key in calls]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from printos_async.outbox import Finish
-from printos_async.outbox._batches import crc
+from printos_async.outbox.sql.batches import crc
 
 from .stores import ACCOUNT, draft
 

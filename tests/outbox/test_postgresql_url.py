@@ -1,4 +1,4 @@
-"""What the URL of a PostgreSQL outbox may say, and what is refused without being repeated."""
+"""URLs of PostgreSQL outboxes: accepted parameters, and errors that do not repeat the URL."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import make_url
 
 from printos_async import ConfigurationError, SqlOutbox
-from printos_async.outbox._postgresql_url import Server
+from printos_async.outbox.postgresql.url import Server
 
 if TYPE_CHECKING:
     from pathlib import Path

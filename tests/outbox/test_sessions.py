@@ -11,7 +11,7 @@ from sqlalchemy import make_url
 
 from printos_async import OutboxError, SqlOutbox
 from printos_async.outbox import Finish
-from tests.worker.proxy import proxied
+from tests.delivery.outbox.proxy import proxied
 
 from .stores import ACCOUNT, draft, sql_store
 
@@ -29,7 +29,7 @@ NAMES = [f"dev-{index}" for index in range(10)]
 
 @asynccontextmanager
 async def opened(url: str, lease_s: float = LEASE_S) -> AsyncIterator[SqlOutbox]:
-    """Give an outbox with as many connections as it ever has."""
+    """Return an outbox with all its connections open."""
     outbox = SqlOutbox(url, lease_s=lease_s)
     await outbox.open(ACCOUNT)
     try:
@@ -41,10 +41,10 @@ async def opened(url: str, lease_s: float = LEASE_S) -> AsyncIterator[SqlOutbox]
 
 
 def drivers(outbox: SqlOutbox) -> list[object]:
-    """Give asyncpg's connections that lie in the pool."""
-    assert outbox._rows is not None
-    assert outbox._rows._database._sessions is not None
-    return [*outbox._rows._database._sessions._idle]
+    """Return asyncpg's connections in the pool."""
+    assert outbox._session is not None
+    assert outbox._session.database._sessions is not None
+    return [*outbox._session.database._sessions._idle]
 
 
 async def make_read_only(server: PostgresServer, url: str) -> None:

@@ -1,4 +1,4 @@
-"""What only a database can show: several outboxes on it, lost connections, damage, versions."""
+"""Outboxes in a database: several on the same one, lost connections, damage, versions."""
 
 from __future__ import annotations
 
@@ -14,9 +14,8 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from printos_async import ConfigurationError, OutboxError, SqlOutbox
 from printos_async.outbox import Finish
-from printos_async.outbox import _forgetting as forgetting
-from printos_async.outbox import _sql as module
-from printos_async.outbox._schema import MIGRATIONS, prepare
+from printos_async.outbox.sql import deletion, url
+from printos_async.outbox.sql.tables import MIGRATIONS, prepare
 
 from .stores import ACCOUNT, LEASE_S, draft, sql_store
 
@@ -56,7 +55,7 @@ def test_a_lease_has_a_length(lease_s: float) -> None:
 
 
 def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "find_spec", lambda name: None if name == "sqlalchemy" else object())
+    monkeypatch.setattr(url, "find_spec", lambda name: None if name == "sqlalchemy" else object())
     with pytest.raises(ConfigurationError, match=r"pip install 'printos-async\[sql\]'"):
         SqlOutbox("sqlite+aiosqlite:///spool.db")
     with pytest.raises(ConfigurationError, match=r"pip install 'printos-async\[postgres\]'"):
@@ -126,14 +125,14 @@ async def test_a_take_over_reaches_the_workers_of_other_outboxes(database: SqlSt
     first, second = await database.open(), await database.open()
     dead = await first.join()
     await first.put([draft("a")], owner=dead)
-    await database.pass_time(LEASE_S + 1)
+    await database.pass_time(LEASE_S + 10)
     alive = await second.join()
     assert await second.renew(alive)
     assert await database.execute("SELECT count(*) FROM printos_worker") == [(2,)]
     assert [claim.device_id for claim in await second.claim(alive, 10)] == ["a"]
-    await database.pass_time(LEASE_S - 1)
+    await database.pass_time(LEASE_S - 10)
     assert await second.renew(alive)
-    await database.pass_time(LEASE_S - 1)
+    await database.pass_time(LEASE_S - 10)
     assert await second.renew(alive)
     assert await database.execute("SELECT count(*) FROM printos_worker") == [(1,)]
 
@@ -210,8 +209,8 @@ async def test_a_cancelled_claim_is_found_again(database: SqlStore) -> None:
     claiming.cancel()
     with pytest.raises(asyncio.CancelledError):
         await claiming
-    assert outbox._rows is not None
-    await outbox._rows._background.settle()
+    assert outbox._session is not None
+    await outbox._session.background.settle()
     found = await outbox.newer(owner, 10)
     assert sorted(claim.device_id for claim in found) == ["a", "b"]
 
@@ -259,7 +258,7 @@ async def test_a_server_that_is_gone_is_an_error_and_used_again_when_it_is_back(
 
 
 async def test_purging_goes_on_until_all_is_gone(database: SqlStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(forgetting, "_PURGED_AT_ONCE", 7)
+    monkeypatch.setattr(deletion, "_ROWS_AT_ONCE", 7)
     outbox = await database.open()
     owner = await outbox.join()
     names = [f"dev-{index}" for index in range(50)]

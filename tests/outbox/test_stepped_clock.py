@@ -13,7 +13,7 @@ from attrs import define
 from printos_async import SqlOutbox
 from printos_async._clock import MachineClock, machine_clock, steady_s
 from printos_async.outbox import Finish, Release
-from printos_async.outbox._file_time import FileTime
+from printos_async.outbox.sqlite.time import FileTime
 
 from .stores import ACCOUNT, LEASE_S, draft
 

@@ -11,7 +11,7 @@ import pytest
 
 from printos_async import SqlOutbox
 from printos_async.outbox import Draft, Finish, Release
-from printos_async.outbox._batches import crc
+from printos_async.outbox.sql.batches import crc
 
 from .stores import ACCOUNT, draft
 
@@ -83,7 +83,7 @@ def write(connection: sqlite3.Connection, row: dict[str, Any]) -> None:
 
 
 def named(row: dict[str, Any], name: str) -> dict[str, Any]:
-    """Give the row a device of its own."""
+    """Move the row to a device of its own."""
     old = row["device_id"]
     return row | {"device_id": old + name.encode() if isinstance(old, bytes) else f"{old}{name}"}
 

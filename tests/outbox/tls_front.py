@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import make_url
 
-from tests.worker.proxy import TLS_REQUEST
+from tests.delivery.outbox.proxy import TLS_REQUEST
 
 if TYPE_CHECKING:
     import ssl
@@ -84,7 +84,7 @@ class TlsFront:
 
 @asynccontextmanager
 async def fronted(url: str, context: ssl.SSLContext | None, host: str) -> AsyncIterator[tuple[TlsFront, str]]:
-    """Give a front of a database, with TLS or without, and the URL that leads through it by a host's name."""
+    """Return a front of a database, with or without TLS, and the URL through it by a host name."""
     parsed = make_url(url)
     assert parsed.host is not None
     assert parsed.port is not None

@@ -12,6 +12,7 @@ import httpx
 from printos_device_api.types import Unset
 
 from printos_async import (
+    UNSET,
     AttemptFinished,
     ConcurrencyLimit,
     ConfigurationError,
@@ -86,6 +87,8 @@ async def operations(client: PrintOSClient) -> None:
         assert_type(devices[0].registered_at, datetime | Unset)
         device = await printos.provision_device(model="m", serial_number="s", location="l")
         assert_type(device, PrintDevice)
+        await printos.provision_device(model=UNSET, serial_number="s", location=device.model)
+        await printos.provision_device(model=None)  # type: ignore[arg-type]
         await printos.provision_device("m")  # type: ignore[call-arg]
         results = await printos.provision_devices(
             DeviceProvisionRequest(serial_number=str(n)) for n in range(3)

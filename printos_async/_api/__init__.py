@@ -1,0 +1,1 @@
+"""Values to HTTP messages, and back: requests, validation, responses, errors."""

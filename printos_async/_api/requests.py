@@ -1,0 +1,172 @@
+"""Requests: the specification's operations as calls, checked before anything is sent.
+
+The generated endpoints' ``_get_kwargs`` name method, path and body, so a regenerated client changes what is sent.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+from functools import cache
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+import httpx
+from attrs import define
+from printos_device_api.api.devices import list_devices, provision_device, update_device_status
+
+from printos_async._errors import ConfigurationError
+from printos_async._events import Endpoint
+
+from .validation import check_device_id, check_provision_request, check_status
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from printos_async._models import DeviceId, DeviceProvisionRequest, DeviceStatusUpdate
+    from printos_async._transport import Origin
+
+_DEVICE_ID = "{deviceId}"
+# The generated endpoints have their paths filled in only; a test compares these with the specification.
+ROUTES = {
+    "listDevices": "/devices",
+    "provisionDevice": "/devices",
+    "updateDeviceStatus": f"/devices/{_DEVICE_ID}/status",
+}
+_USER_AGENT = f"printos-async/{version('printos-async')} Python/{platform.python_version()}"
+_HEADERS: tuple[tuple[str, str], ...] = (
+    ("user-agent", _USER_AGENT),
+    ("accept", "application/json"),
+    ("accept-encoding", "gzip, deflate"),
+)
+_KNOWN_KWARGS = frozenset({"method", "url", "headers", "json", "params"})
+# What is encoded has been checked, and a cycle is nested too deeply to pass the checks.
+_to_json = json.JSONEncoder(allow_nan=False, check_circular=False, separators=(",", ":")).encode
+
+
+@define(eq=False)
+class Call:
+    """One operation, ready to be signed and sent, as often as needed.
+
+    Attributes:
+        operation: The specification's ``operationId``.
+        method: In capitals.
+        path: Percent-encoded, with the base URL's own path in front; this is what is signed.
+        query: Percent-encoded, without the question mark.
+        headers: Names in lower case, without credentials.
+        body: The JSON as bytes.
+        device_id: The device, for a status.
+    """
+
+    operation: str
+    method: str
+    path: str
+    query: str
+    headers: tuple[tuple[str, str], ...]
+    body: bytes
+    device_id: str | None = None
+
+    @property
+    def replayable(self) -> bool:
+        """Whether applying it twice has the same effect as once: PUT replaces, POST makes a device."""
+        return self.method != "POST"
+
+
+class Operations:
+    """The operations of one base URL, as calls.
+
+    Args:
+        base_path: The base URL's own path, percent-encoded, without a slash at the end.
+    """
+
+    def __init__(self, base_path: str) -> None:
+        self._base_path = base_path
+
+    def list_devices(self) -> Call:
+        """``GET /devices``."""
+        return build_call(
+            "listDevices",
+            list_devices._get_kwargs(),  # noqa: SLF001  # the only place where the generated code describes a request
+            base_path=self._base_path,
+        )
+
+    def provision_device(self, request: DeviceProvisionRequest) -> Call:
+        """``POST /devices``.
+
+        Raises:
+            InvalidProvisionRequestError: The request cannot be sent as given.
+        """
+        check_provision_request(request)
+        kwargs = provision_device._get_kwargs(body=request)  # noqa: SLF001
+        return build_call("provisionDevice", kwargs, base_path=self._base_path)
+
+    def update_device_status(self, device_id: DeviceId, status: DeviceStatusUpdate) -> Call:
+        """``PUT /devices/{deviceId}/status``.
+
+        Raises:
+            InvalidDeviceIdError: The identifier would change the path.
+            InvalidStatusError: The status cannot be sent as given.
+        """
+        checked_id = check_device_id(device_id)
+        check_status(status)
+        kwargs = update_device_status._get_kwargs(checked_id, body=status)  # noqa: SLF001
+        return build_call(
+            "updateDeviceStatus",
+            kwargs,
+            base_path=self._base_path,
+            device_id=checked_id,
+        )
+
+    def stored_status(self, device_id: str, body: bytes) -> Call:
+        """``PUT /devices/{deviceId}/status`` with the body of an earlier call of ``update_device_status``.
+
+        Raises:
+            InvalidDeviceIdError: The identifier would change the path.
+        """
+        path = self._base_path + device_path(ROUTES["updateDeviceStatus"], check_device_id(device_id))
+        return Call("updateDeviceStatus", "PUT", path, "", _with_json(_HEADERS), body, device_id)
+
+
+def build_call(
+    operation: str,
+    kwargs: Mapping[str, Any],
+    *,
+    base_path: str,
+    device_id: str | None = None,
+) -> Call:
+    """Return the call that a generated endpoint's request arguments describe."""
+    if not _KNOWN_KWARGS.issuperset(kwargs):
+        unknown = ", ".join(sorted(kwargs.keys() - _KNOWN_KWARGS))
+        raise ConfigurationError(
+            f"the generated client sends {operation} with {unknown}, which printos_async does not know how to send"
+        )
+    body, headers = b"", _HEADERS
+    if "json" in kwargs:
+        body = _to_json(kwargs["json"]).encode("ascii")
+        headers = _with_json(headers)
+    for name, value in kwargs.get("headers", {}).items():
+        if name != "Content-Type":
+            headers = (*headers, (name.lower(), str(value)))
+    query = str(httpx.QueryParams(kwargs["params"])) if kwargs.get("params") else ""
+    return Call(
+        operation, kwargs["method"].upper(), base_path + kwargs["url"], query, headers, body, device_id
+    )
+
+
+@cache
+def _with_json(headers: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
+    # Shared, because many calls wait at once, and the garbage collector looks at each tuple.
+    return (*headers, ("content-type", "application/json"))
+
+
+def make_endpoint(call: Call, origin: Origin) -> Endpoint:
+    """Return the endpoint of a call: its path has a placeholder for the device's identifier."""
+    route = ROUTES[call.operation]
+    base_path = call.path.removesuffix(device_path(route, call.device_id))
+    return Endpoint(call.method, base_path + route, origin.scheme, origin.host, origin.port)
+
+
+def device_path(route: str, device_id: str | None) -> str:
+    """Return a route's path for one device, percent-encoded."""
+    return route if device_id is None else route.replace(_DEVICE_ID, quote(device_id, safe=""))

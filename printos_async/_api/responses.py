@@ -1,0 +1,235 @@
+"""Responses: what each operation's 2xx answer says, as models.
+
+The generated models raise untyped errors on what they cannot read and take any type they are given, so a
+field is looked at before it counts: a date that ``fromisoformat`` refuses goes to dateutil; what cannot be read
+stays unset, its raw value kept in ``additional_properties``, and is reported.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from datetime import datetime
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from dateutil import parser as dateutil_parser
+from printos_device_api.types import UNSET
+
+from printos_async._events import FieldUnreadable
+from printos_async._http import is_intermediary_page
+from printos_async._models import PrintDevice
+from printos_async._transport import EXCERPT_BYTES
+
+from .body import DecodeError, IntermediaryPageError, beginning, content, parse_json, refuse_constant
+from .validation import field_types, json_name
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from printos_async._events import Hooks
+    from printos_async._transport import RawResponse
+
+    # device id (if readable), property name, raw value
+    Unreadable = Callable[[str | None, str, object], None]
+
+# Two and a half times the largest fleet, and ten values for each of its devices. What a value costs once it is
+# parsed is up to 130 bytes, a device 540: of 64 MiB of "{}," 3.3 GiB would come.
+MAX_DEVICES = 250_000
+MAX_VALUES = 2_500_000
+# Two to three milliseconds of work, after which other tasks run.
+SLICE_DEVICES = 250
+_OPENING = re.compile(r'[ \t\n\r]*\{[ \t\n\r]*"devices"[ \t\n\r]*:[ \t\n\r]*\[[ \t\n\r]*')
+_COMMA = re.compile(r"[ \t\n\r]*,[ \t\n\r]*")
+_CLOSING = re.compile(r"[ \t\n\r]*\]")
+_MAX_DATE_CHARS = 64
+_DEFAULT_A = datetime(2000, 1, 1)  # noqa: DTZ001  # a date-time without an offset stays without one
+_DEFAULT_B = datetime(2001, 2, 2)  # noqa: DTZ001
+
+
+class Answers:
+    """Decodes answers within a size limit and reports fields that cannot be read.
+
+    Every method raises ``DecodeError`` where the answer is not what the specification says.
+    """
+
+    def __init__(self, *, max_body_bytes: int, hooks: Hooks) -> None:
+        self._max_body_bytes = max_body_bytes
+        self._hooks = hooks
+
+    async def device_list(self, response: RawResponse) -> list[PrintDevice]:
+        """Return the devices of a ``listDevices`` answer; other tasks run in between."""
+        return await decode_device_list(self._content(response), partial(self._unreadable, "listDevices"))
+
+    async def provisioned(self, response: RawResponse) -> PrintDevice:
+        """Return the device of a ``provisionDevice`` answer."""
+        return decode_provisioned(self._content(response), partial(self._unreadable, "provisionDevice"))
+
+    async def acknowledgement(self, response: RawResponse) -> None:
+        """Check the answer of ``updateDeviceStatus``, which has no body by the specification."""
+        if not response.body and not response.overflow:
+            return
+        max_bytes = min(self._max_body_bytes, EXCERPT_BYTES)
+        body, is_cut = beginning(response, max_bytes=max_bytes)
+        if is_cut and max_bytes == self._max_body_bytes:
+            raise DecodeError(f"the body is larger than max_body_bytes ({max_bytes})")
+        # A page with status 200 comes from something between, such as a captive portal: the status is not there.
+        if is_intermediary_page(body, response.header("content-type")):
+            raise IntermediaryPageError("the body is HTML or XML; is a proxy or a login page between?")
+        if b'"smsError"' in body:
+            raise DecodeError("the body is PrintOS's error envelope")
+
+    def _content(self, response: RawResponse) -> bytes:
+        return content(response, max_bytes=self._max_body_bytes)
+
+    def _unreadable(self, operation: str, device_id: str | None, field: str, raw: object) -> None:
+        if self._hooks:
+            self._hooks.emit(FieldUnreadable(operation, device_id, field, raw))
+
+
+async def decode_device_list(body: bytes, unreadable: Unreadable) -> list[PrintDevice]:
+    """Return the devices of a ``PrintDeviceList``; other tasks run between its slices.
+
+    Raises:
+        DecodeError: It is no object with a list ``devices`` of objects, or holds too many of them.
+    """
+    await asyncio.sleep(0)
+    _check_size(body)
+    await asyncio.sleep(0)
+    raw_devices = await _scan_devices(body)
+    if raw_devices is None:
+        raw_devices = _parse_devices(body)
+    if len(raw_devices) > MAX_DEVICES:
+        raise DecodeError(f"the list has more than {MAX_DEVICES:,} devices")
+    devices = []
+    for index, raw in enumerate(raw_devices):
+        if index % SLICE_DEVICES == 0:
+            await asyncio.sleep(0)
+        devices.append(_decode_device(raw, f"devices[{index}]", unreadable))
+        raw_devices[index] = None  # not the memory of both
+    return devices
+
+
+async def _scan_devices(body: bytes) -> list[Any] | None:
+    """Parse the elements of ``devices`` one by one; None where the body does not begin with them, or is no JSON.
+
+    ``json.loads`` would hold up the event loop, in a thread too: it does not let go of the interpreter's lock.
+    """
+    try:
+        text = body.decode()
+        if (opening := _OPENING.match(text)) is None:
+            return None
+        at = opening.end()
+        devices: list[Any] = []
+        while True:
+            device, at = _DECODER.raw_decode(text, at)
+            devices.append(device)
+            if len(devices) % SLICE_DEVICES == 0:
+                await asyncio.sleep(0)
+            if (comma := _COMMA.match(text, at)) is None:
+                break
+            at = comma.end()
+        closing = _CLOSING.match(text, at)
+        # What follows has to be the rest of the object, and must not name the devices again.
+        rest = None if closing is None else parse_json(b'{"": 0' + text[closing.end() :].encode())
+    except (ValueError, RecursionError):  # also an empty list, which has no first element
+        return None
+    return None if rest is None or "devices" in rest else devices
+
+
+def _parse_devices(body: bytes) -> list[Any]:
+    answer = parse_json(body)
+    if not isinstance(answer, dict):
+        raise DecodeError(f"a device list must be an object, not {_kind(answer)}")
+    devices = answer.get("devices", [])
+    if not isinstance(devices, list):
+        raise DecodeError(f"devices must be a list, not {_kind(devices)}")
+    if "devices" not in answer and answer:
+        # {} is an empty list by the specification; an object of other things is another answer.
+        raise DecodeError("the answer has properties, but devices is not among them")
+    return devices
+
+
+def _check_size(body: bytes) -> None:
+    # Every value is behind one of these; those inside of texts are counted along.
+    if body.count(b",") + body.count(b"{") + body.count(b"[") > MAX_VALUES:
+        raise DecodeError(f"the body holds more than {MAX_VALUES:,} values")
+
+
+def decode_provisioned(body: bytes, unreadable: Unreadable) -> PrintDevice:
+    """Return the ``PrintDevice`` of a provisioning's answer.
+
+    Raises:
+        DecodeError: It is no object, or its ``id`` cannot be used.
+    """
+    _check_size(body)
+    answer = parse_json(body)
+    device = _decode_device(answer, "the device", unreadable)
+    if "id" in answer and (device.id is UNSET or device.id == ""):
+        raise DecodeError("the device's id is not a text; list_devices() tells what was provisioned")
+    if not any(name in answer for name in map(json_name, _device_fields())):
+        raise DecodeError("the answer has none of a device's properties")
+    return device
+
+
+def _device_fields() -> list[str]:
+    return [name for name, _ in field_types(PrintDevice)]
+
+
+def _decode_device(raw: Any, where: str, unreadable: Unreadable) -> PrintDevice:
+    if not isinstance(raw, dict):
+        raise DecodeError(f"{where} must be an object, not {_kind(raw)}")
+    readable, refused = dict(raw), {}
+    for name, allowed in field_types(PrintDevice):
+        key = json_name(name)
+        if key not in raw:
+            continue
+        value = raw[key]
+        if datetime in allowed:
+            text = _iso_date(value)
+            if text is not None:
+                readable[key] = text
+                continue
+        elif type(value) in allowed:
+            continue
+        refused[key] = readable.pop(key)
+    device = PrintDevice.from_dict(readable)
+    device.additional_properties.update(refused)
+    for key, value in refused.items():
+        unreadable(device.id if isinstance(device.id, str) else None, key, value)
+    return device
+
+
+def _iso_date(value: object) -> str | None:
+    """Return a date as the generated model reads it, or None."""
+    if not isinstance(value, str) or len(value) > _MAX_DATE_CHARS:
+        return None
+    try:
+        datetime.fromisoformat(value)
+    except ValueError:
+        pass
+    else:
+        return value
+    try:
+        # dateutil fills what a text leaves out from a default and takes 01/02/2024 for January: a date that
+        # changes with the default or with the order of day and month cannot be read for certain.
+        first = dateutil_parser.parse(value, default=_DEFAULT_A, tzinfos=_zone)
+        second = dateutil_parser.parse(value, default=_DEFAULT_B, tzinfos=_zone, dayfirst=True)
+        return first.isoformat() if first == second else None
+    except (ValueError, OverflowError, TypeError, ArithmeticError):
+        return None
+
+
+def _zone(name: str | None, offset: int | None) -> int | None:
+    if name is not None and offset is None:
+        raise ValueError(f"the time zone {name} has no fixed offset")
+    return offset
+
+
+_DECODER = json.JSONDecoder(parse_constant=refuse_constant)
+
+
+def _kind(value: Any) -> str:
+    names = {dict: "an object", list: "a list", str: "a text", bool: "true or false", type(None): "null"}
+    return names.get(type(value), "a number")

@@ -1,0 +1,15 @@
+"""Credentials, as ``httpx.Auth``: usable with this client and with any other httpx client."""
+
+from .base import REPLAY_EXTENSION, Headers, ReadyAuth
+from .hmac import ALGORITHM_HEADER, DATE_HEADER, HmacAuth
+from .session_token import SessionTokenAuth
+
+__all__ = [
+    "ALGORITHM_HEADER",
+    "DATE_HEADER",
+    "REPLAY_EXTENSION",
+    "Headers",
+    "HmacAuth",
+    "ReadyAuth",
+    "SessionTokenAuth",
+]

@@ -1,0 +1,257 @@
+"""Session tokens: one login, its token in every request, another login after a 401."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import time
+from typing import TYPE_CHECKING
+
+import httpx
+from attrs import define, field
+
+from printos_async._errors import (
+    APIError,
+    AuthenticationError,
+    ConfigurationError,
+    ResponseDecodeError,
+    StatusError,
+    TransportError,
+    status_error_class,
+)
+from printos_async._http import is_intermediary_page, parse_retry_after
+
+from .base import REPLAY_EXTENSION, Headers, ReadyAuth, secret_problem
+from .origin_binding import OriginBinding, SentOnce
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+    from typing import NoReturn
+
+TOKEN_HEADER = "Indigo-SmS-Auth-Token"  # noqa: S105  # the header's name
+DEFAULT_LOGIN_URL = "/api/aaa/v1/devices/login"
+# A refused login is not tried again for this long, by any caller; nor a login whose token was refused at once.
+REFUSED_LOGIN_HOLD_S = 30.0
+_MAX_TOKEN_CHARS = 8192
+
+
+class SessionTokenAuth(ReadyAuth):
+    """Logs in once and sends the session token; logs in again when the server answers 401.
+
+    However many requests find the token missing or refused at once, one of them logs in. A request that was
+    refused is sent once more with the new token, not twice. A token that no request was accepted with is no reason
+    to log in again for 30 s, for the next one would be refused as well.
+
+    In other httpx clients the token goes to one origin, that of the first request. A request or a redirect to
+    another one raises ``ConfigurationError``. A redirect of the login is refused: the password is sent once.
+
+    Args:
+        login: The device login.
+        password: Its password.
+        login_url: Where to log in; absolute, or relative to the base URL's origin.
+
+    Raises:
+        ConfigurationError: A value is empty or cannot be sent, or the login URL holds credentials.
+
+    Source: HP's description of ``POST /api/aaa/v1/devices/login`` and ``Indigo-SmS-Auth-Token``. The answer's
+    expiry is a hint only, so 401 decides.
+    """
+
+    requires_response_body = True
+
+    def __init__(self, login: str, password: str, *, login_url: str = DEFAULT_LOGIN_URL) -> None:
+        problem = (
+            secret_problem("login", login)
+            or secret_problem("password", password)
+            or _login_url_problem(login_url)
+        )
+        if problem:
+            del password, login_url  # some tracebacks show the values of locals
+            raise ConfigurationError(problem)
+        self._login = login
+        self._password = password
+        self._login_url = login_url
+        self._token: _Token | None = None
+        self._binding = OriginBinding()
+        self._logins = 0  # logins tried; tells a waiter whether somebody tried while it waited
+        self._failure: APIError | None = None  # why the last one failed
+        self._tried_at_s = 0.0
+        self._lock: asyncio.Lock | None = None
+        self._lock_loop: asyncio.AbstractEventLoop | None = None
+
+    def __repr__(self) -> str:
+        login_url = getattr(self, "_login_url", "")  # missing in the traceback of one that was refused
+        return f"{type(self).__name__}(login_url={login_url!r})"
+
+    @property
+    def account(self) -> str:
+        """The login."""
+        return f"login {self._login}"
+
+    def headers(self, method: str, path: str) -> Headers | None:  # noqa: ARG002
+        """Return the token's header, or None while no token is known to work."""
+        token = self._token
+        return token.headers if token is not None and token.worked else None
+
+    def refused(self, headers: Headers) -> bool:
+        """Forget the token if it is still the refused one; return whether another can be had."""
+        token = self._token
+        return token is None or token.headers[0] not in headers or self._forget(token)
+
+    def secrets(self) -> tuple[str, ...]:
+        """Return password and token."""
+        return (self._password,) if self._token is None else (self._password, self._token.headers[0][1])
+
+    def sync_auth_flow(self, request: httpx.Request) -> NoReturn:  # noqa: ARG002
+        """Refuse: the token is shared by the tasks of an event loop."""
+        raise ConfigurationError("SessionTokenAuth works with asyncio clients only; use httpx.AsyncClient")
+
+    async def async_auth_flow(self, request: httpx.Request) -> AsyncGenerator[httpx.Request, httpx.Response]:
+        """Authenticate a request of any httpx client."""
+        replayed = bool(request.extensions.get(REPLAY_EXTENSION))
+        if REPLAY_EXTENSION not in request.extensions:  # not from our own client, which follows no redirect
+            self._binding.keep(request)
+        while True:
+            if self._token is None:
+                tried_before = self._logins
+                async with self._single_flight():
+                    if self._token is None:
+                        if self._failure is not None and (
+                            self._logins != tried_before or self._refused_recently()
+                        ):
+                            # Somebody tried in vain while this one waited, or a moment ago. A fleet that asks
+                            # one after the other could lock the account, or wait for a timeout each.
+                            raise copy.copy(self._failure)
+                        self._logins += 1
+                        self._tried_at_s = asyncio.get_running_loop().time()
+                        login = self._login_request(request)
+                        self._failure = _unfinished(login)  # until an answer says otherwise
+                        response = yield login
+                        if response.history and response.request is not login:
+                            response = response.history[-1]  # a redirect: nothing from elsewhere is a token
+                        await response.aread()
+                        self._token = self._take_token(response)
+            token = self._token
+            request.headers.update(dict(token.headers))
+            response = yield request
+            if response.status_code != 401:
+                token.worked = token.worked or response.status_code < 500
+                return
+            if replayed or not self._forget(token):
+                return
+            replayed = True
+
+    def _forget(self, token: _Token) -> bool:
+        """Forget a refused token; return False where another login would not help either."""
+        now_s = asyncio.get_running_loop().time()
+        if not token.worked and now_s - token.since_s < REFUSED_LOGIN_HOLD_S:
+            # Kept: what the server refuses may be this one request, and others may show that the token is good.
+            return False
+        if token is self._token:
+            self._token = None
+        return True
+
+    def _refused_recently(self) -> bool:
+        refused = isinstance(self._failure, AuthenticationError)
+        return refused and asyncio.get_running_loop().time() - self._tried_at_s < REFUSED_LOGIN_HOLD_S
+
+    def _single_flight(self) -> asyncio.Lock:
+        loop = asyncio.get_running_loop()
+        if self._lock is None or self._lock_loop is not loop:
+            self._lock, self._lock_loop = asyncio.Lock(), loop
+        return self._lock
+
+    def _login_request(self, request: httpx.Request) -> httpx.Request:
+        login = httpx.Request(
+            "POST",
+            request.url.join(self._login_url),
+            json={"login": self._login, "password": self._password},
+            headers={"accept": "application/json"},
+        )
+        login.stream = SentOnce(login.content)
+        return login
+
+    def _take_token(self, response: httpx.Response) -> _Token:
+        path = response.request.url.path
+        status = response.status_code
+        if not response.is_success:
+            error_class = (
+                AuthenticationError if status in {400, 401, 403, 404, 422} else status_error_class(status)
+            )
+            error: StatusError = error_class(
+                f"login was answered with {status}; check login, password and login_url",
+                method="POST",
+                path=path,
+                status=status,
+                retry_after_s=parse_retry_after(response.headers.get("retry-after"), now_s=time.time()),
+            )
+            self._failure = error
+            raise copy.copy(error)
+        token = _json_token(response) or _cookie_token(response)
+        if token is None:
+            page = is_intermediary_page(response.content, response.headers.get("content-type"))
+            self._failure = ResponseDecodeError(
+                "the login's answer is HTML or XML; is a proxy or a login page between?"
+                if page
+                else "the login's answer holds no authToken that can be sent",
+                method="POST",
+                path=path,
+                status=status,
+                from_intermediary=page,
+            )
+            raise copy.copy(self._failure)
+        self._failure = None
+        return _Token(((TOKEN_HEADER.lower(), token),), asyncio.get_running_loop().time())
+
+
+@define(eq=False, repr=False)
+class _Token:
+    """A session token; without a repr, for it is a secret."""
+
+    headers: Headers = field(repr=False)
+    since_s: float
+    worked: bool = False  # a request with it was answered other than 401
+
+
+def _json_token(response: httpx.Response) -> str | None:
+    try:
+        answer = response.json()
+    except (ValueError, RecursionError):
+        return None
+    return _sendable(answer.get("authToken")) if isinstance(answer, dict) else None
+
+
+def _cookie_token(response: httpx.Response) -> str | None:
+    for line in response.headers.get_list("set-cookie"):
+        name, separator, value = line.partition(";")[0].partition("=")
+        if separator and name.strip().lower() == TOKEN_HEADER.lower():
+            return _sendable(value.strip().strip('"'))
+    return None
+
+
+def _sendable(token: object) -> str | None:
+    if isinstance(token, str) and 0 < len(token) <= _MAX_TOKEN_CHARS and all("!" <= c <= "~" for c in token):
+        return token
+    return None
+
+
+def _unfinished(login: httpx.Request) -> TransportError:
+    return TransportError(
+        "the login that this request waited for did not end",
+        method="POST",
+        path=login.url.path,
+        may_have_arrived=False,
+    )
+
+
+def _login_url_problem(value: object) -> str:
+    problem = ""
+    try:
+        url = httpx.URL(value) if isinstance(value, str) and value else None
+        if url is None or url.scheme not in {"", "http", "https"} or bool(url.scheme) > bool(url.host):
+            problem = "login_url must be an absolute HTTP URL, or a path"
+        elif url.userinfo:
+            problem = "login_url must not hold credentials"
+    except (httpx.InvalidURL, ValueError):
+        problem = "login_url is not a URL"
+    return problem

@@ -1,0 +1,173 @@
+"""Delivery engine: accepts statuses, keeps the newest of each device, and has it sent."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from contextlib import suppress
+from itertools import count
+from typing import TYPE_CHECKING
+
+from .backpressure import Occupancy
+from .device_state import DeviceState, Outcome, PendingStatus
+from .senders import Senders
+
+if TYPE_CHECKING:
+    from printos_async._api.requests import Call
+    from printos_async._api.responses import Answers
+    from printos_async._execution.executor import Executor
+    from printos_async._models import PushResult
+
+    from .device_state import DeliveryPolicy, Settle
+
+
+# Interval at which ``drained`` checks whether what is left can still be sent in time.
+_DRAIN_POLL_S = 0.25
+
+
+class Engine:
+    """Sends the newest status of each device, one request per device at a time.
+
+    ``settle`` is called once for each accepted status, with its outcome.
+
+    Attributes:
+        occupancy: Number of devices with work pending.
+        scheduler: The devices.
+    """
+
+    def __init__(self, core: Executor, answers: Answers, policy: DeliveryPolicy, settle: Settle) -> None:
+        self._core = core
+        self._policy = policy
+        self._settle = settle
+        self._loop = asyncio.get_running_loop()
+        self.occupancy = Occupancy()
+        self._senders = Senders(core, answers, policy, self.occupancy, settle=settle, on_crash=self.fail)
+        self.scheduler = self._senders.scheduler
+        self._devices = self.scheduler.devices
+        self._seq = count(1)
+        core.circuit_watchers.add(self.scheduler)
+
+    @property
+    def in_flight(self) -> int:
+        """Number of requests in flight."""
+        return self._senders.in_flight
+
+    @property
+    def requests(self) -> int:
+        """Number of requests so far."""
+        return self._senders.requests
+
+    async def drained(self, until_s: float) -> None:
+        """Wait until no work is pending, or none of it may be sent before ``until_s``.
+
+        Raises:
+            BaseException: The bug that stopped the engine.
+        """
+        while self.in_flight or self.scheduler.may_progress_by(until_s):
+            with suppress(TimeoutError):
+                async with asyncio.timeout(None if until_s == math.inf else _DRAIN_POLL_S):
+                    await self.occupancy.wait_until_below(1)
+                    break
+        if self.occupancy.crash is not None:
+            raise self.occupancy.crash
+
+    def accept(self, call: Call, waiter: asyncio.Future[PushResult] | None = None) -> PendingStatus:
+        """Accept an encoded status. It supersedes one of the same device that is waiting."""
+        pending = PendingStatus(next(self._seq), call.device_id or "", call, self._loop.time(), waiter=waiter)
+        self.take(pending)
+        return pending
+
+    def next_seq(self) -> int:
+        """Return the next sequence number; all devices share one sequence."""
+        return next(self._seq)
+
+    def take(
+        self, pending: PendingStatus, *, not_before_s: float = 0.0, uncertain_until_s: float | None = None
+    ) -> None:
+        """Accept a status that has its sequence number already.
+
+        Args:
+            pending: The status.
+            not_before_s: Earliest time of the device's next request.
+            uncertain_until_s: Time until which another process's write may still land on the device.
+        """
+        device_id = pending.device_id
+        device = self._devices.get(device_id)
+        if device is None:
+            device = self._devices[device_id] = DeviceState(device_id)
+        if uncertain_until_s is not None:
+            device.inherit_uncertainty(uncertain_until_s, self._policy)
+        if not_before_s:
+            device.not_before_s = max(device.not_before_s, not_before_s)
+        replaced, device.waiting = device.waiting, pending
+        if self._policy.deadline_s is not None:
+            self.scheduler.arm_deadline(device, pending)
+        if replaced is not None:
+            pending.has_replaced = True
+            self._settle(replaced, Outcome("superseded", superseded_by=pending.seq))
+            if device.retrying:  # a newer status is no retry: it is due after the backoff, without a token
+                device.retrying = False
+                self.scheduler.schedule(device)
+        elif device.in_flight is None:
+            self.scheduler.schedule(device)
+
+    def adopt(self, pending: PendingStatus) -> bool:
+        """Pass the waiter of a status on to the engine's own copy of it; False if that has ended."""
+        device = self._devices.get(pending.device_id)
+        for one in () if device is None else (device.waiting, device.in_flight):
+            if one is not None and one.seq == pending.seq and not one.has_ended:
+                one.waiter = one.waiter or pending.waiter
+                return True
+        return False
+
+    def drop(self) -> list[PendingStatus]:
+        """Remove and return all waiting statuses, because the lease on their devices was lost.
+
+        A request in flight ends by itself and is not repeated. If it fails, the watcher gets it.
+        """
+        dropped = []
+        for device in tuple(self._devices.values()):
+            if device.in_flight is not None:
+                device.in_flight.is_lost = True
+            if device.waiting is not None:
+                dropped.append(device.waiting)
+            device.waiting, device.must_reassert = None, False
+            self.scheduler.schedule(device)
+        return dropped
+
+    def withdraw(self, pending: PendingStatus) -> bool:
+        """Remove a waiting status; False if it is not waiting any more, or has superseded another one."""
+        device = self._devices.get(pending.device_id)
+        if device is None or device.waiting is not pending or pending.has_replaced:
+            return False
+        device.waiting = None
+        self.scheduler.schedule(device)
+        return True
+
+    def is_active(self, device_id: str) -> bool:
+        """Return whether a device has work pending."""
+        device = self._devices.get(device_id)
+        return device is not None and device.active
+
+    def unsettled(self) -> list[PendingStatus]:
+        """Return the accepted statuses that have no outcome yet."""
+        return [
+            pending
+            for device in self._devices.values()
+            for pending in (device.in_flight, device.waiting)
+            if pending is not None and pending is not device.sent  # that one is settled, and only sent again
+        ]
+
+    def fail(self, crash: BaseException) -> None:
+        """Stop because of a bug, which is raised in every waiting caller."""
+        self.occupancy.end(crash)
+        for pending in self.unsettled():
+            pending.abandon(crash)
+
+    async def aclose(self) -> None:
+        """Stop sending. A request in flight ends by itself, at its deadline at the latest.
+
+        Cancelling only stops the waiting.
+        """
+        self._core.circuit_watchers.discard(self.scheduler)
+        await self._senders.aclose()

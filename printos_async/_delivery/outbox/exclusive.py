@@ -1,0 +1,113 @@
+"""Backend for an outbox of one process: takes all statuses when it opens, and gives back the unsent ones at its end."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Literal
+from weakref import WeakSet
+
+from printos_async._errors import ConfigurationError
+from printos_async.outbox.protocol import Draft, Finish
+
+from .backend import MemoryBackend
+from .dispatch import claimed_status, release_of, uncertain_until_s
+
+if TYPE_CHECKING:
+    from printos_async._api.requests import Operations
+    from printos_async._delivery.device_state import DeliveryPolicy
+    from printos_async._delivery.engine import Engine
+    from printos_async._delivery.results import Reporter
+    from printos_async.outbox import PrivateOutbox
+
+# Two pushers on one outbox would each send for the same device.
+_in_use: WeakSet[PrivateOutbox] = WeakSet()
+
+
+class ExclusiveBackend(MemoryBackend):
+    """Keeps statuses in the engine only, between opening and closing its outbox.
+
+    Args:
+        outbox: The outbox; no other process uses it.
+        engine: Sends the statuses.
+        operations: Makes requests of stored statuses.
+        policy: The delivery policy.
+        reporter: Is told of accepted statuses.
+        tenant: Whose rows of the outbox these are.
+        timeout_s: Seconds after which every request has ended.
+        max_pending_devices: Devices with work pending at most.
+        on_full: Whether a status without room waits or is refused.
+    """
+
+    def __init__(
+        self,
+        outbox: PrivateOutbox,
+        engine: Engine,
+        operations: Operations,
+        policy: DeliveryPolicy,
+        reporter: Reporter,
+        *,
+        tenant: str,
+        timeout_s: float,
+        max_pending_devices: int,
+        on_full: Literal["wait", "raise"],
+    ) -> None:
+        super().__init__(engine, reporter, max_pending_devices=max_pending_devices, on_full=on_full)
+        self._outbox = outbox
+        self._operations = operations
+        self._policy = policy
+        self._tenant = tenant
+        self._timeout_s = timeout_s
+        self._loop = asyncio.get_running_loop()
+        self._opening = asyncio.Lock()
+        self.is_open = False
+
+    async def open(self) -> None:
+        """As ``DeliveryBackend.open``; takes everything out of the outbox."""
+        async with self._opening:
+            if not self.is_open:
+                await self._outbox.open(self._tenant)
+                await self._take_all()
+                self.is_open = True
+
+    async def aclose(self) -> None:
+        """As ``DeliveryBackend.aclose``."""
+        async with self._opening:
+            if self.is_open:
+                self.is_open = False
+                try:
+                    await self._give_back()
+                finally:
+                    await self._outbox.aclose()
+
+    async def _take_all(self) -> None:
+        if self._outbox in _in_use:
+            raise ConfigurationError(
+                "another pusher has this outbox: close that one first, or make one for each"
+            )
+        _in_use.add(self._outbox)
+        owner = await self._outbox.join()
+        claims = await self._outbox.claim_all(owner)
+        for claim in claims:
+            now_s = self._loop.time()
+            pending = claimed_status(claim, self._operations, now_s=now_s)
+            pending.seq = self.engine.next_seq()  # the engine's sequence is one for all devices
+            self._reporter.accept(pending)
+            until_s = uncertain_until_s(claim, self._policy, now_s=now_s)
+            self.engine.take(pending, not_before_s=now_s + claim.hold_s, uncertain_until_s=until_s)
+        await self._outbox.finish(owner, [Finish(claim.device_id, claim.seq) for claim in claims])
+        await self._outbox.leave(owner)
+
+    async def _give_back(self) -> None:
+        devices = [device for device in self.engine.scheduler.devices.values() if device.active]
+        drafts = []
+        for device in devices:
+            pending = device.waiting or device.in_flight or device.sent
+            assert pending is not None  # noqa: S101  # an active device has one of them
+            drafts.append(Draft(device.device_id, pending.call.body))
+        owner = await self._outbox.join()
+        await self._outbox.put(drafts, owner=owner)
+        now_s = self._loop.time()
+        released = [release_of(device, now_s=now_s, timeout_s=self._timeout_s) for device in devices]
+        await self._outbox.release(owner, released)
+        await self._outbox.leave(owner)
+        _in_use.discard(self._outbox)

@@ -1,0 +1,134 @@
+"""Queues of the scheduler: devices that are ready, and devices ordered by time.
+
+A device is in exactly one place: the ready queue, a heap, or with a sender. This keeps requests of one device from
+overlapping: the body carries no timestamp, so the server could not drop a stale write.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+from collections import deque
+from itertools import count
+from typing import TYPE_CHECKING
+
+from .device_state import Place
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .device_state import DeviceState
+
+
+# Fewer removed places than this do not justify building a new heap.
+_MIN_GIVEN_UP = 64
+
+
+class TimeHeap:
+    """Devices ordered by time, with one timer for the earliest."""
+
+    def __init__(self, on_due: Callable[[], None]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._heap: list[tuple[float, int, Place]] = []
+        self._order = count()
+        self._given_up = 0
+        self._on_due = on_due
+        self._timer: asyncio.TimerHandle | None = None
+
+    def push(self, when_s: float, device: DeviceState) -> Place:
+        """Add a device."""
+        place = Place(device)
+        heapq.heappush(self._heap, (when_s, next(self._order), place))
+        if self._heap[0][2] is place:
+            self._wake_at(when_s)
+        return place
+
+    def give_up(self, place: Place) -> None:
+        """Remove a device before its time."""
+        place.device = None
+        self._given_up += 1
+        # Removed places would stay until their time, and there may be one for each status of an hour.
+        if self._given_up > _MIN_GIVEN_UP and 2 * self._given_up > len(self._heap):
+            self._heap = [item for item in self._heap if item[2].device is not None]
+            heapq.heapify(self._heap)
+            self._given_up = 0
+
+    def pop_due(self, now_s: float) -> DeviceState | None:
+        """Remove and return the first device whose time has come; None if there is none."""
+        while self._heap and self._heap[0][0] <= now_s:
+            device = heapq.heappop(self._heap)[2].device
+            if device is not None:
+                return device
+            self._given_up -= 1
+        return None
+
+    def rearm(self) -> None:
+        """Set the timer for the first device."""
+        if self._heap:
+            self._wake_at(self._heap[0][0])
+
+    def cancel(self) -> None:
+        """Cancel the timer."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _wake_at(self, when_s: float) -> None:
+        self.cancel()
+        self._timer = self._loop.call_at(when_s, self._on_due)
+
+
+class ReadyQueue:
+    """First-in, first-out queue of ready devices, and the senders that wait for one.
+
+    A device that was taken out of ``devices`` stays marked as queued until its sender has a permit.
+    """
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self.devices: deque[DeviceState] = deque()
+        self._parked: deque[asyncio.Future[None]] = deque()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def append(self, device: DeviceState) -> bool:
+        """Add a device; False if no sender was waiting for one."""
+        device.queued = True
+        self.devices.append(device)
+        return self._unpark()
+
+    async def park(self) -> None:
+        """Wait until there may be a device to take."""
+        parked = self._loop.create_future()
+        self._parked.append(parked)
+        try:
+            await parked
+        finally:
+            if parked.cancelled() and parked in self._parked:
+                self._parked.remove(parked)
+
+    def wake_at(self, when_s: float) -> None:
+        """Wake the waiting senders at ``when_s``."""
+        if self._timer is None or self._timer.when() > when_s:
+            self.cancel()
+            self._timer = self._loop.call_at(when_s, self.wake_all)
+
+    def wake_all(self) -> None:
+        """Wake as many senders as there are devices."""
+        self.cancel()
+        for _ in range(len(self.devices)):
+            if not self._unpark():
+                return
+
+    def cancel(self) -> None:
+        """Cancel the timer."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _unpark(self) -> bool:
+        while self._parked:
+            parked = self._parked.popleft()
+            if not parked.done():
+                parked.set_result(None)
+                return True
+        return False

@@ -1,0 +1,280 @@
+"""Per-device scheduler. Each device is ready, in flight, delayed, or waiting for a retry token."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Protocol
+
+from printos_async._api.errors import pause_error
+from printos_async._clock import steady_s
+from printos_async._errors import RequestTimeoutError
+
+from .device_state import Outcome
+from .queues import ReadyQueue, TimeHeap
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from printos_async._errors import PrintOSError
+    from printos_async._execution.executor import Executor
+
+    from .backpressure import Occupancy
+    from .device_state import DeliveryPolicy, DeviceState, PendingStatus, Settle
+
+# Interval at which an empty retry budget is checked again: a success may have returned a token.
+_BUDGET_POLL_S = 0.05
+
+
+class DeviceWatcher(Protocol):
+    """Callbacks for changes of devices, for a shared outbox."""
+
+    def rested(self, device: DeviceState) -> None:
+        """Called when a device has no more work pending."""
+        ...
+
+    def forgotten(self, device: DeviceState) -> None:
+        """Called when the scheduler drops a device's state."""
+        ...
+
+    def leave_to_others(self, pending: PendingStatus) -> None:
+        """Called when a request failed whose device's lease was lost meanwhile."""
+        ...
+
+
+class Scheduler:
+    """Decides which device is sent next, and when.
+
+    ``settle`` is called with a status that is given up. ``add_sender`` is called when a device is ready and no
+    sender waits for one.
+
+    Attributes:
+        devices: The state of each device, by its identifier.
+        ready: The devices that may be sent now.
+        watcher: Callbacks of a shared outbox; None without one.
+    """
+
+    def __init__(
+        self,
+        core: Executor,
+        policy: DeliveryPolicy,
+        occupancy: Occupancy,
+        *,
+        settle: Settle,
+        add_sender: Callable[[], None],
+    ) -> None:
+        self._core = core
+        self._policy = policy
+        self._occupancy = occupancy
+        self._settle = settle
+        self._add_sender = add_sender
+        self._loop = asyncio.get_running_loop()
+        self.devices: dict[str, DeviceState] = {}
+        self.ready = ReadyQueue()
+        self._delayed = TimeHeap(self._release_due)
+        self._tokenless: OrderedDict[DeviceState, None] = (
+            OrderedDict()
+        )  # retries that wait for the retry budget
+        self._token_timer: asyncio.TimerHandle | None = None
+        self._deadlines = TimeHeap(self._expire)
+        self._closed = False
+        self.watcher: DeviceWatcher | None = None
+        # By steady_s(), not the loop's clock: uvloop's stands still between two iterations, during which a process may
+        # have been stopped, and every loop's stands still while the machine is suspended.
+        self._open_until_s: float | None = None
+        self._lease_ends_s = math.inf
+
+    def schedule(self, device: DeviceState) -> None:
+        """Put a device into the queue where it belongs, unless a sender has it or is about to take it."""
+        active = device.waiting is not None or device.in_flight is not None or device.must_reassert
+        if active is not device.counted:
+            self._count(device, active=active)
+        if device.queued or device.in_flight is not None or self._closed:
+            return
+        due_s = device.due_s(self._policy)
+        if device.retrying:
+            device.retrying = active
+        if self._tokenless:
+            self._tokenless.pop(device, None)
+        if device.place is not None:
+            self._delayed.give_up(device.place)
+            device.place = None
+        if device.retrying or (due_s and due_s > self._loop.time()):
+            device.place = self._delayed.push(due_s, device)
+        elif not active:
+            self._forget(device)
+        elif not self.ready.append(device):
+            self._add_sender()
+
+    def take(self) -> DeviceState | None:
+        """Return the next ready device if the host admits a request; None if the caller has to wait in ``ready``."""
+        ready = self.ready
+        while ready.devices and (self._open_until_s is None or self.is_open()):
+            now_s = self._loop.time()
+            again_s = self._core.health.admit(now_s=now_s, patient=self._policy.patient)
+            if again_s <= now_s:
+                device = ready.devices.popleft()
+                if ready.devices:
+                    self._add_sender()  # the limit may have grown
+                return device
+            if self._policy.patient or again_s - now_s <= self._core.max_delay_s:
+                ready.wake_at(again_s)
+                break
+            self._turn_away(ready.devices.popleft(), again_s - now_s)
+        return None
+
+    @property
+    def ends_s(self) -> float:
+        """End of the lease, by the loop's clock."""
+        if self._open_until_s is None:
+            return math.inf  # there is no lease: no clock has to be read for each status
+        return self._lease_ends_s - steady_s() + self._loop.time()
+
+    def is_open(self) -> bool:
+        """Return whether the lease allows a request to be sent."""
+        return self._open_until_s is None or steady_s() < self._open_until_s
+
+    def open_until(self, until_s: float, *, ends_s: float) -> None:
+        """Allow requests until ``until_s`` by ``steady_s()``; all of them end before ``ends_s``."""
+        self._open_until_s = until_s
+        self._lease_ends_s = ends_s
+        self.ready.wake_all()
+
+    def may_progress_by(self, until_s: float) -> bool:
+        """Return whether any pending work may be sent, or reach its deadline, by ``until_s``."""
+        if not self._occupancy.devices or self.ready.devices or self._tokenless or until_s == math.inf:
+            return self._occupancy.devices > 0
+        return any(device.active and self._may_progress(device, until_s) for device in self.devices.values())
+
+    def _may_progress(self, device: DeviceState, until_s: float) -> bool:
+        if device.place is None or device.due_s(self._policy) <= until_s:
+            return True
+        if device.waiting is not None and self.is_late(device.waiting, until_s):
+            return True
+        # A backoff may end early, a hold does not.
+        return device.retrying and not device.is_held(self._policy, now_s=self._loop.time())
+
+    def arm_deadline(self, device: DeviceState, pending: PendingStatus) -> None:
+        """Let a waiting status fail at its deadline, if there are deadlines."""
+        if self._policy.deadline_s is not None and device.deadline is None:
+            device.deadline = self._deadlines.push(pending.accepted_s + self._policy.deadline_s, device)
+
+    def is_late(self, pending: PendingStatus, now_s: float) -> bool:
+        """Return whether a status is past its deadline."""
+        return self._policy.deadline_s is not None and pending.accepted_s + self._policy.deadline_s <= now_s
+
+    def circuit_opened(self) -> None:
+        """Make devices ready whose requests failed since the last success; the open circuit paces the probes.
+
+        A device that failed while others succeeded stays in its backoff, and waits for its token.
+        """
+        now_s, succeeded_s = self._loop.time(), self._core.health.succeeded_s
+        for device in tuple(self.devices.values()) if self._policy.patient else ():
+            if device.failed_s > succeeded_s and device.in_flight is None:
+                device.retrying, device.failed_s = False, -math.inf
+                if not device.is_held(self._policy, now_s=now_s):
+                    device.not_before_s = now_s
+                self.schedule(device)
+        self.ready.wake_all()
+
+    def permit_freed(self) -> None:
+        """Add a sender if a device is ready."""
+        if self.ready.devices:
+            self._add_sender()
+
+    def has_waiting(self) -> bool:
+        """Return whether anything waits to be sent."""
+        return any(
+            device.waiting is not None or (device.must_reassert and device.in_flight is None)
+            for device in self.devices.values()
+        )
+
+    def more_admitted(self) -> None:
+        """Wake the senders: they may be admitted now."""
+        self.ready.wake_all()
+
+    def close(self) -> None:
+        """Stop: no device becomes ready any more."""
+        self._closed = True
+        for timer in (self.ready, self._delayed, self._deadlines, self._token_timer):
+            if timer is not None:
+                timer.cancel()
+
+    def _count(self, device: DeviceState, *, active: bool) -> None:
+        device.counted = active
+        occupancy = self._occupancy
+        occupancy.devices += 1 if active else -1
+        if not active:
+            if occupancy.watchers:
+                occupancy.notify()
+            if self.watcher is not None:
+                self.watcher.rested(device)
+
+    def _forget(self, device: DeviceState) -> None:
+        del self.devices[device.device_id]
+        if device.deadline is not None:
+            self._deadlines.give_up(device.deadline)
+        if self.watcher is not None:
+            self.watcher.forgotten(device)
+
+    def _release_due(self) -> None:
+        now_s = self._loop.time()
+        while (device := self._delayed.pop_due(now_s)) is not None:
+            device.place = None
+            if device.retrying:
+                self._tokenless[device] = None
+            else:
+                self.schedule(device)
+        self._delayed.rearm()
+        self._release_tokenless()
+
+    def _release_tokenless(self) -> None:
+        """Schedule retries for which the budget has a token, in the order of arrival."""
+        now_s = self._loop.time()
+        while self._tokenless and self._core.budget.take(now_s=now_s):
+            device, _ = self._tokenless.popitem(last=False)
+            device.retrying, device.has_token = False, True
+            self.schedule(device)
+        if not self._policy.patient and self._core.health.seems_down:
+            while self._tokenless:  # an outage would otherwise last the longer, the larger the fleet
+                self._give_up(self._tokenless.popitem(last=False)[0])
+        if self._token_timer is not None:
+            self._token_timer.cancel()
+            self._token_timer = None
+        if self._tokenless:
+            self._token_timer = self._loop.call_at(now_s + _BUDGET_POLL_S, self._release_tokenless)
+
+    def _turn_away(self, device: DeviceState, pause_s: float) -> None:
+        device.queued = False
+        if device.waiting is not None:
+            device.error = device.error or pause_error(device.waiting.call, pause_s)
+        self._give_up(device)
+
+    def _give_up(self, device: DeviceState) -> None:
+        pending, device.waiting = device.waiting, None
+        if pending is not None:
+            self._settle(pending, Outcome("failed", device.error))
+        else:
+            device.must_reassert = False
+        self.schedule(device)
+
+    def _expire(self) -> None:
+        now_s = self._loop.time()
+        while (device := self._deadlines.pop_due(now_s)) is not None:
+            device.deadline = None
+            pending = device.waiting
+            if pending is not None and not self.is_late(pending, now_s):
+                self.arm_deadline(device, pending)  # a newer status has replaced the one that armed it
+            elif pending is not None:
+                device.error = device.error or too_late(pending)
+                self._give_up(device)
+        self._deadlines.rearm()
+
+
+def too_late(pending: PendingStatus) -> PrintOSError:
+    """Return the error of a status that was not sent before its deadline."""
+    call = pending.call
+    return RequestTimeoutError(
+        "not sent within deadline_s", method=call.method, path=call.path, attempts=0, may_have_arrived=False
+    )

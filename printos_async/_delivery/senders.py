@@ -1,0 +1,221 @@
+"""Senders: tasks that take devices from the scheduler and send their newest status."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from typing import TYPE_CHECKING
+
+from printos_async._errors import APIError, PrintOSError
+from printos_async._events import ReassertionFailed, StatusReasserted
+from printos_async._execution.retry import is_ambiguous, is_from_intermediary, is_local
+
+from .device_state import SENT, Outcome
+from .scheduler import Scheduler, too_late
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from printos_async._api.responses import Answers
+    from printos_async._execution.executor import Executor
+
+    from .backpressure import Occupancy
+    from .device_state import DeliveryPolicy, DeviceState, PendingStatus, Settle
+
+
+class Senders:
+    """Sends what the scheduler has ready, in as many tasks as the concurrency limit allows.
+
+    ``on_crash`` is called with the bug that ended one of the tasks.
+
+    Attributes:
+        scheduler: The devices.
+        in_flight: Requests in flight.
+        requests: Requests so far.
+    """
+
+    def __init__(
+        self,
+        core: Executor,
+        answers: Answers,
+        policy: DeliveryPolicy,
+        occupancy: Occupancy,
+        *,
+        settle: Settle,
+        on_crash: Callable[[BaseException], None],
+    ) -> None:
+        self._core = core
+        self._answers = answers
+        self._policy = policy
+        self._occupancy = occupancy
+        self._settle = settle
+        self._on_crash = on_crash
+        self._loop = asyncio.get_running_loop()
+        # The context of the engine's creator: a task outlives the caller whose ``put`` started it.
+        self._context = contextvars.copy_context()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.scheduler = Scheduler(core, policy, occupancy, settle=settle, add_sender=self._add)
+        self.in_flight = 0
+        self.requests = 0
+
+    async def aclose(self) -> None:
+        """End the tasks at once. Cancelling only stops the waiting."""
+        self.scheduler.close()
+        tasks = tuple(self._tasks)
+        for task in tasks:
+            task.cancel()
+        self._occupancy.end()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _add(self) -> None:
+        if len(self._tasks) < self._core.limiter.limit + self._core.limiter.overdue:
+            task = self._loop.create_task(self._work(), context=self._context.copy())
+            self._tasks.add(task)
+            task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        # A sender ends by cancellation only, unless there is a bug: then nobody must wait for its work.
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._on_crash(error)
+
+    async def _work(self) -> None:
+        limiter, health, scheduler = self._core.limiter, self._core.health, self.scheduler
+        while True:
+            device = scheduler.take()
+            if device is None:
+                await scheduler.ready.park()
+                continue
+            if not limiter.try_acquire():
+                closings = health.closings
+                await limiter.acquire()
+                if health.closings != closings or not scheduler.is_open():
+                    limiter.release()
+                    # While this waited for a permit, the host asked for a pause, or the lease ended.
+                    scheduler.ready.devices.appendleft(device)
+                    continue
+            try:
+                device.queued = False
+                # Read only now: a newer status may have come while the device waited for a permit.
+                pending = device.next_status
+                if pending is not None and not self._is_settled_unsent(device, pending):
+                    device.waiting, device.in_flight = None, pending
+                    self.in_flight += 1
+                    try:
+                        await self._send(device, pending)
+                    finally:
+                        self.in_flight -= 1
+                    device.in_flight = None  # a cancelled sender leaves it: the status has no outcome
+                scheduler.schedule(device)
+            finally:
+                limiter.release()
+
+    def _is_settled_unsent(self, device: DeviceState, pending: PendingStatus) -> bool:
+        """Settle a status that needs no request, because it is late or equal to what the server has."""
+        if device.sent is None and self._policy.deadline_s is None:
+            return False
+        now_s = self._loop.time()
+        if pending is not device.sent and self.scheduler.is_late(pending, now_s):
+            # It was late when it was claimed from an outbox, where it had waited for its time.
+            self._settle(pending, Outcome("failed", device.error or too_late(pending)))
+        elif device.is_unchanged(pending, self._policy, now_s=now_s):
+            self._settle(pending, SENT)
+        else:
+            return False
+        device.waiting = None
+        return True
+
+    async def _send(self, device: DeviceState, pending: PendingStatus) -> None:
+        pending.attempts += 1
+        self.requests += 1
+        started_s = self._loop.time()
+        is_probe = self._policy.patient and self._core.health.circuit == "open"
+        try:
+            await self._core.attempt(
+                pending.call,
+                self._answers.acknowledgement,
+                attempt=pending.attempts,
+                is_probe=is_probe,
+                until_s=self.scheduler.ends_s,
+            )
+        except APIError as error:
+            self._failed(device, pending, error, started_s)
+        except PrintOSError as error:  # the client was closed, or its configuration forbids the request
+            self._give_up(device, pending, error)
+        else:
+            self._core.budget.refund(retried=device.has_token)
+            again = pending is device.sent
+            device.acknowledged(pending, self._policy, started_s=started_s)
+            if not again:
+                self._settle(pending, SENT)
+            elif self._core.hooks:
+                self._core.hooks.emit(StatusReasserted(device.device_id, pending.seq))
+            if pending.is_lost:
+                device.must_reassert = pending.is_lost = False
+            if device.must_reassert:  # sending it again has a count of its own
+                pending.attempts, pending.exempt_attempts, pending.failed_s = 0, 0, None
+        device.has_token = False
+
+    def _failed(self, device: DeviceState, pending: PendingStatus, error: APIError, started_s: float) -> None:
+        now_s = self._loop.time()
+        error.attempts = pending.attempts
+        device.failed(pending)
+        if is_ambiguous(error):
+            device.mark_uncertain(pending, self._policy, now_s=now_s)
+        if pending.is_lost:
+            pending.is_lost = False  # claimed again, it is tried like any other
+            if pending is not device.sent and self.scheduler.watcher is not None:
+                self.scheduler.watcher.leave_to_others(pending)
+            return
+        delay_s = self._retry_delay_s(pending, error, now_s)
+        late = pending is not device.sent and self.scheduler.is_late(
+            pending, now_s
+        )  # what was sent was in time
+        if delay_s is None or self._core.budget.capacity < 1 or late:
+            if self._policy.min_interval_s:
+                device.not_before_s = max(device.not_before_s, started_s + self._policy.min_interval_s)
+            self._give_up(device, pending, error)
+            return
+        device.error = error
+        device.not_before_s = max(device.not_before_s, now_s + delay_s)
+        device.failed_s = now_s
+        # The budget protects the host from additional requests. Probes, newer statuses, and requests that were
+        # never sent are none.
+        device.retrying = (
+            device.waiting is None
+            and not is_local(error)
+            and not (self._policy.patient and self._core.health.circuit == "open")
+        )
+        if pending is device.sent:
+            return
+        if device.waiting is None:
+            device.waiting = pending
+            self.scheduler.arm_deadline(device, pending)
+        else:
+            # A retry sends the newest status, never the one that failed.
+            device.waiting.has_replaced = True
+            self._settle(pending, Outcome("superseded", superseded_by=device.waiting.seq))
+
+    def _give_up(self, device: DeviceState, pending: PendingStatus, error: PrintOSError) -> None:
+        if pending is device.sent:
+            device.must_reassert = False
+            self._core.hooks.emit(ReassertionFailed(device.device_id, pending.seq, type(error).__name__))
+        else:
+            self._settle(pending, Outcome("failed", error))
+
+    def _retry_delay_s(self, pending: PendingStatus, error: APIError, now_s: float) -> float | None:
+        if not self._policy.patient:
+            return self._core.retry_delay_s(pending.call, error, attempt=pending.attempts)
+        health = self._core.health
+        is_open = health.circuit == "open"
+        is_first, previous_s = pending.failed_s is None, pending.failed_s or 0.0
+        pending.failed_s = now_s
+        # If no request has succeeded since this status failed before, the host is failing, not the status.
+        host_fails = is_open or (not is_first and health.succeeded_s <= previous_s)
+        is_exempt = host_fails or is_from_intermediary(error) or is_local(error)
+        pending.exempt_attempts += is_exempt
+        counted = pending.attempts - pending.exempt_attempts
+        if counted >= self._core.max_attempts and not is_exempt and not is_first:
+            return None
+        delay_s = self._core.retry_delay_s(pending.call, error, attempt=pending.attempts, patient=True)
+        return 0.0 if delay_s is not None and is_open else delay_s

@@ -1,0 +1,80 @@
+"""Spooler: writes statuses to an outbox for another process to send."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Self
+
+from printos_async._errors import PusherClosedError
+from printos_async.outbox.protocol import Draft
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from printos_async._api.requests import Operations
+    from printos_async._models import DeviceId, DeviceStatusUpdate
+    from printos_async.outbox import Outbox
+
+
+class Spooler:
+    """Writes statuses to an outbox, from which a pusher or a worker sends them.
+
+    Made by ``PrintOSClient.spooler``. It opens and closes the outbox.
+    """
+
+    def __init__(self, outbox: Outbox, operations: Operations, *, tenant: str) -> None:
+        self._outbox = outbox
+        self._operations = operations
+        self._tenant = tenant
+        self._opening = asyncio.Lock()
+        self._is_open = False
+        self._closed = False
+
+    async def __aenter__(self) -> Self:
+        await self._open()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def put(self, device_id: DeviceId, status: DeviceStatusUpdate) -> int:
+        """Write a status as the newest of its device; durable when this returns, if the outbox is.
+
+        Calls that overlap share commits. Cancelling leaves open whether the status was written.
+
+        Args:
+            device_id: Identifier that PrintOS gave the device; 1 to 256 characters, no path separators.
+            status: The status to send. It is encoded at once: changing it later changes nothing.
+
+        Returns:
+            The status's sequence number: higher than that of every earlier status of the device.
+
+        Raises:
+            InvalidDeviceIdError: The identifier would change the request's path.
+            InvalidStatusError: The status cannot be sent as given.
+            OutboxError: The outbox cannot be written. The status was not accepted.
+            PusherClosedError: The spooler was closed.
+        """
+        if self._closed:
+            raise PusherClosedError("the spooler was closed and accepts no more")
+        call = self._operations.update_device_status(device_id, status)
+        if not self._is_open:
+            await self._open()
+        [kept] = await self._outbox.put([Draft(call.device_id or "", call.body)])
+        return kept.seq
+
+    async def aclose(self) -> None:
+        """Wait for writes in progress, and close the outbox. The second time does nothing."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._is_open:
+            await self._outbox.aclose()
+
+    async def _open(self) -> None:
+        async with self._opening:
+            if not self._is_open:
+                await self._outbox.open(self._tenant)
+                self._is_open = True

@@ -1,0 +1,1 @@
+"""One call: concurrency limit, attempt, retry, circuit breaker."""

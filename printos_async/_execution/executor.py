@@ -1,0 +1,294 @@
+"""Executor: runs each call of a client with a permit, an event for each attempt, and retries."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import random
+import time
+from typing import TYPE_CHECKING, Literal, TypeVar
+
+from printos_async._api.body import DecodeError
+from printos_async._api.errors import decode_error, pause_error
+from printos_async._api.requests import make_endpoint
+from printos_async._errors import APIError, RateLimitError, ResponseDecodeError, StatusError, TransportError
+from printos_async._events import (
+    AttemptFinished,
+    CircuitChanged,
+    LimitChanged,
+    RetryAfterCapped,
+    RetryScheduled,
+)
+
+from .attempt import may_repeat
+from .circuit_breaker import MAX_HOLD_S, HostHealth
+from .concurrency import ConcurrencyLimit, Limiter, is_overload
+from .retry import RetryBudget, RetryPolicy, is_local
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from printos_async._api.requests import Call
+    from printos_async._events import Endpoint, Hooks
+    from printos_async._transport import RawResponse
+
+    from .adaptive_limit import Reason
+    from .attempt import AttemptRunner
+    from .circuit_breaker import CircuitWatcher
+
+T = TypeVar("T")
+
+
+class Executor:
+    """Runs the calls of one client, which share its limiter, retry budget and circuit breaker.
+
+    Args:
+        attempts: Makes single attempts.
+        retry: Which failures are tried again, and when.
+        limit: Bounds on the requests in flight.
+        hooks: Receive the events.
+        clock: Returns the seconds from which latencies are taken.
+    """
+
+    def __init__(
+        self,
+        attempts: AttemptRunner,
+        *,
+        retry: RetryPolicy,
+        limit: ConcurrencyLimit,
+        hooks: Hooks,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self.clock = clock
+        self._attempts = attempts
+        self.limiter = Limiter(limit, on_change=self._limit_changed, on_free=self._permit_freed)
+        self.hooks = hooks
+        self.budget = RetryBudget(retry)
+        self.health = HostHealth()
+        self.max_delay_s = retry.max_delay_s
+        self.max_attempts = retry.max_attempts
+        self.circuit_watchers: set[CircuitWatcher] = set()
+        self._retry = retry
+        self._endpoints: dict[str, Endpoint] = {}
+        self._announced_circuit = self.health.circuit
+
+    async def run(
+        self,
+        call: Call,
+        decode: Callable[[RawResponse], Awaitable[T]],
+        *,
+        recover: Callable[[APIError], Awaitable[T | None]] | None = None,
+        repeat: bool = False,
+    ) -> T:
+        """Make a call, with retries, each attempt with a permit of its own.
+
+        Args:
+            call: What to send.
+            decode: Returns the result of a 2xx answer; raises ``DecodeError``.
+            recover: Called after each failed attempt and its delay, with the attempt's error. A result that it
+                returns ends the call; after None the call is retried or fails as usual.
+            repeat: A second request does no harm, because ``recover`` has looked first.
+
+        Raises:
+            APIError: The last attempt's error; ``attempts`` counts them all.
+        """
+        attempt = 0
+        while True:
+            attempt += 1
+            try:
+                result = await self._attempt_in_turn(call, decode, attempt=attempt)
+            except APIError as error:
+                error.attempts = attempt if error.attempts else attempt - 1
+                failure = error
+            else:
+                self.budget.refund(retried=attempt > 1)
+                return result
+            # Outside the handler, so that this failure is not chained to those of the next attempts.
+            delay_s = self.retry_delay_s(call, failure, attempt=attempt, repeat=repeat)
+            if recover is not None:
+                await asyncio.sleep(delay_s or 0.0)
+                recovered = await recover(failure)
+                if recovered is not None:
+                    return recovered
+            if delay_s is None or not self.budget.take(now_s=asyncio.get_running_loop().time()):
+                try:
+                    raise failure
+                finally:
+                    del failure  # its traceback holds this frame: without this it is a reference cycle
+            if recover is None:
+                await asyncio.sleep(delay_s)
+
+    async def _attempt_in_turn(
+        self, call: Call, decode: Callable[[RawResponse], Awaitable[T]], *, attempt: int
+    ) -> T:
+        """Wait for the pause that the server asked for and for a permit, and make one attempt.
+
+        Raises:
+            APIError: Of the class that fits; ``attempts`` is 0 where the pause is too long to wait for.
+        """
+        while True:
+            now_s = asyncio.get_running_loop().time()
+            pause_s = self.health.admit(now_s=now_s, patient=False) - now_s
+            if pause_s > self.max_delay_s:
+                raise pause_error(call, pause_s)
+            if pause_s > 0:
+                await asyncio.sleep(pause_s)
+            closings = self.health.closings
+            async with self.limiter:
+                if self.health.closings == closings:
+                    return await self.attempt(call, decode, attempt=attempt)
+            # While this call waited for its permit, the server asked for a pause.
+
+    async def attempt(
+        self,
+        call: Call,
+        decode: Callable[[RawResponse], Awaitable[T]],
+        *,
+        attempt: int,
+        is_probe: bool = False,
+        until_s: float = math.inf,
+    ) -> T:
+        """Make one attempt, and report it to the limiter and the hooks; the caller holds a permit.
+
+        ``until_s`` is that of ``AttemptRunner.run``.
+
+        A failed probe leaves the limit alone: one request a second is no load, and an outage must not end with
+        a limit of one, behind which hanging probes hold up all others.
+
+        Raises:
+            APIError: Of the class that fits.
+        """
+        number = self.limiter.begin()
+        started_s = self.clock()
+        try:
+            try:
+                response = await self._attempts.run(call, until_s=until_s)
+            finally:
+                self.limiter.end(number)
+            undecodable: ResponseDecodeError | None = None
+            try:
+                result = await decode(response)
+            except DecodeError as error:
+                undecodable = decode_error(call, response, error)
+            if undecodable is not None:  # outside the handler, so that what was read is not chained to it
+                raise undecodable
+        except APIError as error:
+            now_s = self.clock()
+            self._note_failure(call, error)
+            # A failure may come early or late for any reason: its time says nothing about the server's load.
+            if not is_probe:
+                self.limiter.record(
+                    started_s=started_s, now_s=now_s, latency_s=None, overloaded=is_overload(error)
+                )
+            if self.hooks:
+                self._emit_attempt(call, attempt, now_s - started_s, error)
+            raise
+        self._note_answer()
+        now_s = self.clock()
+        latency_s = now_s - started_s
+        # The time of a list is that of its length.
+        load_s = None if call.method == "GET" else latency_s
+        self.limiter.record(started_s=started_s, now_s=now_s, latency_s=load_s, overloaded=False)
+        if self.hooks:
+            self._emit_attempt(call, attempt, latency_s, response.status)
+        return result
+
+    def retry_delay_s(
+        self, call: Call, error: APIError, *, attempt: int, repeat: bool = False, patient: bool = False
+    ) -> float | None:
+        """Return the seconds until the next attempt, or None if there must not be one.
+
+        ``repeat`` says that a second request does no harm whatever the operation; ``patient`` that neither the number
+        of attempts nor a long pause ends them, and that an intermediary's page is retried.
+        """
+        delay_s = self._retry.delay_s(
+            error,
+            attempt=attempt,
+            may_repeat=repeat or may_repeat(call, error),
+            draw=random.random(),  # noqa: S311  # jitter, not a secret
+            patient=patient,
+        )
+        if patient and delay_s is not None and self.health.overlong_s is not None:
+            # No caller is held for longer than this.
+            delay_s = min(delay_s, self.health.held_until_s - asyncio.get_running_loop().time())
+        if delay_s is not None and self.hooks:
+            cause = type(error).__name__
+            self.hooks.emit(RetryScheduled(call.operation, call.device_id, attempt, delay_s, cause))
+        return delay_s
+
+    def _emit_attempt(self, call: Call, attempt: int, latency_s: float, end: int | APIError) -> None:
+        endpoint = self._endpoints.get(call.operation)
+        if endpoint is None:
+            endpoint = self._endpoints[call.operation] = make_endpoint(call, self._attempts.origin)
+        status: int | None
+        outcome: Literal["ok", "error", "transport"]
+        if isinstance(end, int):
+            status, outcome, error = end, "ok", None
+        elif isinstance(end, (StatusError, ResponseDecodeError)):
+            status, outcome, error = end.status, "error", type(end).__name__
+        else:
+            status, outcome, error = None, "transport", type(end).__name__
+        self.hooks.emit(
+            AttemptFinished(
+                call.operation, call.device_id, attempt, latency_s, status, outcome, error, endpoint
+            )
+        )
+
+    def _note_answer(self) -> None:
+        if self.health.succeeded(now_s=asyncio.get_running_loop().time()):
+            if not any(watcher.has_waiting() for watcher in self.circuit_watchers):
+                self.health.close()  # nothing to probe with: no more evidence will come
+            self._announce_circuit()
+            for watcher in tuple(self.circuit_watchers):
+                watcher.more_admitted()
+
+    def _note_failure(self, call: Call, error: APIError) -> None:
+        retry_after_s = None
+        match error:
+            case StatusError() if 500 <= error.status <= 599 or error.status in {408, 429}:
+                if error.status in {429, 503}:
+                    retry_after_s = error.retry_after_s
+            case TransportError() if not is_local(error):
+                pass
+            case ResponseDecodeError(from_intermediary=True):
+                pass
+            case ResponseDecodeError():
+                # The host works; its answer is not what the specification says.
+                self._note_answer()
+                return
+            case StatusError() if 400 <= error.status <= 499:
+                self._note_answer()  # the host works and refuses this request, such as that of a device that is gone
+                return
+            case _:
+                return
+        health = self.health
+        was_overlong = health.overlong_s is not None
+        now_s = asyncio.get_running_loop().time()
+        health.failed(
+            now_s=now_s,
+            retry_after_s=retry_after_s,
+            is_refusal=isinstance(error, RateLimitError),
+            is_login=error.path != call.path,
+        )
+        if health.overlong_s is not None and not was_overlong:
+            # Logged even without a hook.
+            self.hooks.emit(RetryAfterCapped(health.overlong_s, MAX_HOLD_S, self._attempts.origin.host))
+        if self._announce_circuit():
+            for watcher in tuple(self.circuit_watchers):
+                watcher.circuit_opened()
+
+    def _announce_circuit(self) -> bool:
+        circuit = self.health.circuit
+        if circuit == self._announced_circuit:
+            return False
+        self._announced_circuit = circuit
+        self.hooks.emit(CircuitChanged(circuit, self._attempts.origin.host))  # logged even without a hook
+        return True
+
+    def _limit_changed(self, old: int, new: int, reason: Reason) -> None:
+        if self.hooks:
+            self.hooks.emit(LimitChanged(old, new, reason))
+
+    def _permit_freed(self) -> None:
+        for watcher in tuple(self.circuit_watchers):
+            watcher.permit_freed()

@@ -1,0 +1,194 @@
+"""Provisioning of many devices: concurrent, one result each, and no POST repeated blindly.
+
+PrintOS replaces a device of the same model and serial number, so a POST that may have arrived is
+repeated only after a look at the device list. ``ensure_all`` looks before the first POST, too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, TypeAlias
+
+from printos_async._errors import APIError, InvalidProvisionRequestError, ResponseDecodeError
+from printos_async._models import DeviceProvisionRequest, PrintDevice, ProvisionResult
+
+from .attempt import may_repeat
+from .retry import is_transient
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from printos_async._api.requests import Call, Operations
+    from printos_async._api.responses import Answers
+    from printos_async._transport import RawResponse
+
+    from .executor import Executor
+
+# Model and serial number, by which PrintOS identifies a device.
+Identity: TypeAlias = tuple[str, str]
+
+
+def identity_of(device: DeviceProvisionRequest | PrintDevice) -> Identity | None:
+    """Return model and serial number, or None where one of them is missing."""
+    if isinstance(device.model, str) and isinstance(device.serial_number, str):
+        return device.model, device.serial_number
+    return None
+
+
+async def provision_all(
+    executor: Executor, operations: Operations, answers: Answers, requests: Iterable[DeviceProvisionRequest]
+) -> list[ProvisionResult]:
+    """Provision every request; see ``PrintOSClient.provision_devices``."""
+    return await _provision(executor, requests, _Provisioner(executor, operations, answers))
+
+
+async def ensure_all(
+    executor: Executor, operations: Operations, answers: Answers, requests: Iterable[DeviceProvisionRequest]
+) -> list[ProvisionResult]:
+    """Provision the requests whose device is not registered; see ``PrintOSClient.ensure_devices``."""
+    requests = list(requests)
+    if not requests:
+        return []
+    registered = dict(_by_identity(await executor.run(operations.list_devices(), answers.device_list)))
+    return await _provision(
+        executor, requests, _Provisioner(executor, operations, answers, registered=registered)
+    )
+
+
+async def _provision(
+    executor: Executor, requests: Iterable[DeviceProvisionRequest], provisioner: _Provisioner
+) -> list[ProvisionResult]:
+    requests = list(requests)
+    results: dict[int, ProvisionResult] = {}
+    todo = iter(enumerate(requests))  # shared: each worker takes the next one
+
+    async def work() -> None:
+        for index, request in todo:
+            results[index] = await provisioner.provision(request)
+
+    workers = [asyncio.create_task(work()) for _ in range(min(executor.limiter.maximum, len(requests)))]
+    try:
+        await asyncio.gather(*workers)
+    finally:
+        for worker in workers:
+            worker.cancel()
+        await asyncio.gather(*workers, return_exceptions=True)
+    return [results[index] for index in range(len(requests))]
+
+
+class _Provisioner:
+    """Provisions one device after another, for several workers.
+
+    Args:
+        executor: Makes the calls.
+        operations: Describes them.
+        answers: Reads their answers.
+        registered: The devices that are not to be registered again; None to register whatever is requested.
+    """
+
+    def __init__(
+        self,
+        executor: Executor,
+        operations: Operations,
+        answers: Answers,
+        *,
+        registered: Mapping[Identity, PrintDevice] | None = None,
+    ) -> None:
+        self._executor = executor
+        self._operations = operations
+        self._answers = answers
+        self._registered = registered
+        self._taken: set[Identity] = set()
+        self._lookup = _Lookup(executor, operations, answers)
+
+    async def provision(self, request: DeviceProvisionRequest) -> ProvisionResult:
+        """Provision one device; its failure is a result."""
+        try:
+            call = self._operations.provision_device(request)
+            identity = self._claim(request)
+        except InvalidProvisionRequestError as error:
+            return ProvisionResult(request, "failed", None, 0, error)
+        if self._registered and identity is not None and identity in self._registered:
+            await asyncio.sleep(0)  # a fleet that is all registered must not block the event loop
+            return ProvisionResult(request, "found", self._registered[identity], 0)
+        return await self._send(request, call, identity)
+
+    async def _send(
+        self, request: DeviceProvisionRequest, call: Call, identity: Identity | None
+    ) -> ProvisionResult:
+        failed = 0  # attempts so far
+
+        async def provisioned(response: RawResponse) -> ProvisionResult:
+            device = await self._answers.provisioned(response)
+            return ProvisionResult(request, "provisioned", device, failed + 1)
+
+        async def look_up(error: APIError) -> ProvisionResult | None:
+            nonlocal failed
+            failed = error.attempts
+            if identity is None or not _may_be_applied(call, error):
+                return None
+            try:
+                found = await self._lookup.find(identity)
+            except APIError as unknown:
+                error.add_note(f"whether the device was provisioned is not known: {unknown}")
+                return ProvisionResult(request, "failed", None, failed, error)
+            return None if found is None else ProvisionResult(request, "found", found, failed)
+
+        try:
+            return await self._executor.run(call, provisioned, recover=look_up, repeat=identity is not None)
+        except APIError as error:
+            return ProvisionResult(request, "failed", None, error.attempts, error)
+
+    def _claim(self, request: DeviceProvisionRequest) -> Identity | None:
+        identity = identity_of(request)
+        if identity is None:
+            if self._registered is None:
+                return None
+            raise InvalidProvisionRequestError(
+                "model and serial number are both needed to find a device that is registered; "
+                "provision_device registers one without them"
+            )
+        if identity in self._taken:
+            model, serial_number = identity
+            raise InvalidProvisionRequestError(
+                f"model {model!a} with serial number {serial_number!a} is there twice: one would replace the other"
+            )
+        self._taken.add(identity)
+        return identity
+
+
+def _may_be_applied(call: Call, error: APIError) -> bool:
+    if may_repeat(call, error):
+        return False
+    return is_transient(error) or isinstance(error, ResponseDecodeError)
+
+
+class _Lookup:
+    """Finds devices in the list; callers that ask while a list is in flight share the next one."""
+
+    def __init__(self, executor: Executor, operations: Operations, answers: Answers) -> None:
+        self._executor = executor
+        self._operations = operations
+        self._answers = answers
+        self._lock = asyncio.Lock()
+        self._asked = 0
+        self._fresh = 0  # the number of the list that _devices is from
+        self._devices: dict[Identity, PrintDevice] = {}
+
+    async def find(self, identity: Identity) -> PrintDevice | None:
+        """Return the device from a list that is requested after this call, or None."""
+        wanted = self._asked + 1
+        async with self._lock:
+            if self._fresh < wanted:
+                self._asked += 1
+                number = self._asked
+                devices = await self._executor.run(self._operations.list_devices(), self._answers.device_list)
+                self._devices, self._fresh = dict(_by_identity(devices)), number
+        return self._devices.get(identity)
+
+
+def _by_identity(devices: Iterable[PrintDevice]) -> Iterator[tuple[Identity, PrintDevice]]:
+    for device in devices:
+        identity = identity_of(device)
+        if identity is not None:
+            yield identity, device

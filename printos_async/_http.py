@@ -1,0 +1,40 @@
+"""Rules of HTTP that several layers need. No I/O, no clock of its own.
+
+Source: RFC 9110.
+"""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+
+
+def parse_retry_after(value: str | None, *, now_s: float) -> float | None:
+    """Return the seconds that a ``Retry-After`` header asks for: it holds seconds or an HTTP date.
+
+    Args:
+        value: The header's value, None if it was not sent.
+        now_s: Seconds since the epoch.
+
+    Returns:
+        Seconds to wait, 0 or more; None where the header is missing or unreadable.
+    """
+    if value is None:
+        return None
+    value = value.strip()
+    if value.isascii() and value.replace(".", "", 1).isdigit() and len(value) <= 32:
+        seconds = float(value)
+        return seconds if math.isfinite(seconds) else None
+    try:
+        moment = parsedate_to_datetime(value)
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=UTC)
+        return max(0.0, moment.timestamp() - now_s)
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None
+
+
+def is_intermediary_page(body: bytes, content_type: str | None = None) -> bool:
+    """Return whether the body of a 2xx is HTML or XML: PrintOS sends neither."""
+    return body.lstrip()[:1] == b"<" or "html" in (content_type or "").lower()

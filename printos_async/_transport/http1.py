@@ -1,0 +1,208 @@
+"""The default transport: pooled HTTP/1.1 connections on asyncio transports, no helper thread, no silent retry."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+from collections import defaultdict, deque
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from .base import ExchangeError, Origin, RawRequest, RawResponse
+from .connection import Connection
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Awaitable, Callable
+
+# Servers and load balancers close idle connections, commonly after 60 s; a write that races with the close is
+# ambiguous, so it is better to let go first.
+MAX_IDLE_S = 30.0
+# A request that must not be sent twice takes a connection only if it was in use a moment ago.
+MAX_IDLE_UNSAFE_S = 1.0
+CLOSE_GRACE_S = 1.0
+READ_BUFFER_BYTES = 65_536
+# Of making a connection: no file descriptor in this process or on this machine, no port, no buffer.
+_LOCAL_ERRORS = frozenset({errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL, errno.ENOBUFS})
+_REPLAYABLE = frozenset({"GET", "HEAD", "PUT", "DELETE", "OPTIONS"})
+
+
+class Http1Transport:
+    """Keeps as many connections as requests were ever in flight at once; the caller bounds that number.
+
+    Args:
+        make_ssl_context: Called once, for the first ``https`` request.
+        max_idle_s: Seconds after which an idle connection is not used again.
+        max_idle_unsafe_s: The same for a request that must not be sent twice.
+    """
+
+    def __init__(
+        self,
+        *,
+        make_ssl_context: Callable[[], ssl.SSLContext],
+        max_idle_s: float = MAX_IDLE_S,
+        max_idle_unsafe_s: float = MAX_IDLE_UNSAFE_S,
+    ) -> None:
+        self._make_ssl_context = make_ssl_context
+        self._max_idle_s = max_idle_s
+        self._max_idle_unsafe_s = max_idle_unsafe_s
+        self._ssl_context: ssl.SSLContext | None = (
+            None  # loading the certificates takes a while: only if needed
+        )
+        self._idle: defaultdict[Origin, deque[Connection]] = defaultdict(deque)
+        self._buffer = memoryview(bytearray(READ_BUFFER_BYTES))
+        self._open: set[Connection] = set()
+        self._connecting: set[asyncio.Timeout] = set()
+        self._closed = False
+        self._all_lost: asyncio.Event | None = None
+
+    def send(self, request: RawRequest, *, deadline: float, max_body_bytes: int) -> Awaitable[RawResponse]:
+        """Send one request; see ``Transport.send``."""
+        # No coroutine: on a connection that is there already, waiting for the answer is all that is left to do.
+        head = _head(request)
+        connection = self._take_idle(request)
+        if connection is None:
+            return self._connect_and_send(request, deadline, max_body_bytes)
+        return connection.exchange(head + request.body, deadline=deadline, max_body_bytes=max_body_bytes)
+
+    async def aclose(self) -> None:
+        """Close every connection; ends within ``CLOSE_GRACE_S`` even if peers do not answer."""
+        self._closed = True
+        self._idle.clear()
+        for attempt in self._connecting:
+            if not attempt.expired():
+                attempt.reschedule(0.0)
+        if not self._open and not self._connecting:
+            return
+        self._all_lost = asyncio.Event()
+        for connection in tuple(self._open):
+            connection.close()
+        try:
+            async with asyncio.timeout(CLOSE_GRACE_S):
+                await self._all_lost.wait()
+        except TimeoutError:
+            for connection in tuple(self._open):
+                connection.abort()
+            # An aborted transport reports its loss on the loop's next round.
+            await self._all_lost.wait()
+
+    def _take_idle(self, request: RawRequest) -> Connection | None:
+        if self._closed:
+            raise ExchangeError("the client was closed", may_have_arrived=False)
+        idle = self._idle[request.origin]
+        if not idle:
+            return None
+        now = asyncio.get_running_loop().time()
+        # Newest first, so that what a burst opened grows old at the other end and goes.
+        while idle:
+            connection = idle[-1]
+            if connection.usable and connection.idle_since >= now - self._max_idle_s and connection.quiet:
+                if (
+                    request.method not in _REPLAYABLE
+                    and connection.idle_since < now - self._max_idle_unsafe_s
+                ):
+                    return None  # left to others
+                return idle.pop()
+            idle.pop().close()
+        return None
+
+    async def _connect_and_send(
+        self, request: RawRequest, deadline: float, max_body_bytes: int
+    ) -> RawResponse:
+        connection = await self._connect(request.origin, deadline)
+        # The head is made again, not handed over: a traceback may show the values of locals, of a cancellation too.
+        return await connection.exchange(
+            _head(request) + request.body, deadline=deadline, max_body_bytes=max_body_bytes
+        )
+
+    async def _connect(self, origin: Origin, deadline: float) -> Connection:
+        loop = asyncio.get_running_loop()
+
+        def on_idle(connection: Connection) -> None:
+            if self._closed:
+                connection.close()
+                return
+            idle = self._idle[origin]
+            idle.append(connection)
+            if idle[0].idle_since < connection.idle_since - self._max_idle_s:
+                idle.popleft().close()
+
+        options = self._options(origin, loop)
+        failure: ExchangeError
+        try:
+            async with asyncio.timeout_at(deadline) as attempt:
+                self._connecting.add(attempt)
+                try:
+                    _, connection = await loop.create_connection(
+                        lambda: Connection(loop, self._buffer, on_idle, self._forget),
+                        origin.host,
+                        origin.port,
+                        **options,
+                    )
+                finally:
+                    self._connecting.discard(attempt)
+                    self._notify()
+        except TimeoutError:
+            failure = ExchangeError(
+                "no connection in time", may_have_arrived=False, timed_out=not self._closed
+            )
+        except (OSError, ValueError, OverflowError) as error:  # ValueError: a host that is no name
+            # The system's own words: host, port, errno, certificate. No part of the request.
+            local = isinstance(error, OSError) and error.errno in _LOCAL_ERRORS
+            failure = ExchangeError(f"no connection: {error}", may_have_arrived=False, local=local)
+        else:
+            if connection.usable and not self._closed:
+                self._open.add(connection)
+                return connection
+            connection.abort()
+            failure = ExchangeError(
+                "the connection was closed as soon as it was made", may_have_arrived=False
+            )
+        raise ExchangeError("the client was closed", may_have_arrived=False) if self._closed else failure
+
+    def _options(self, origin: Origin, loop: asyncio.AbstractEventLoop) -> dict[str, Any]:
+        options: dict[str, Any] = {}
+        if origin.scheme == "https":
+            if self._ssl_context is None:
+                self._ssl_context = self._make_ssl_context()
+            options.update(
+                ssl=self._ssl_context, server_hostname=origin.host, ssl_shutdown_timeout=CLOSE_GRACE_S
+            )
+        is_address = ":" in origin.host or origin.host[-1:].isdigit()
+        # RFC 8305; uvloop has no such option. An address has no alternatives to race against, and asyncio's race
+        # loses the socket of a winner that is cancelled in the same moment.
+        if isinstance(loop, asyncio.BaseEventLoop) and not is_address:
+            options.update(happy_eyeballs_delay=0.25)
+        return options
+
+    def _forget(self, connection: Connection) -> None:
+        self._open.discard(connection)
+        self._notify()
+
+    def _notify(self) -> None:
+        if self._all_lost is not None and not self._open and not self._connecting:
+            self._all_lost.set()
+
+
+@lru_cache(maxsize=16)
+def _host_line(origin: Origin) -> str:
+    return "host: " + str(origin).partition("://")[2]
+
+
+def _head(request: RawRequest) -> bytes:
+    origin, headers, body = request.origin, request.headers, request.body
+    lines = [f"{request.method} {request.target} HTTP/1.1", _host_line(origin)]
+    lines += [f"{name}: {value}" for name, value in headers]
+    if body or request.method not in {"GET", "HEAD", "DELETE", "OPTIONS"}:
+        lines.append(f"content-length: {len(body)}")
+    head = "\r\n".join(lines)
+    # A line break inside a value would be a header, or a request, of somebody else's making.
+    if head.count("\r") != len(lines) - 1 or head.count("\n") != len(lines) - 1 or "\0" in head:
+        raise ExchangeError("a header or the path holds a control character", may_have_arrived=False)
+    try:
+        return f"{head}\r\n\r\n".encode("latin-1")
+    except UnicodeEncodeError:
+        pass
+    raise ExchangeError(
+        "a header or the path holds a character that HTTP cannot carry", may_have_arrived=False
+    )

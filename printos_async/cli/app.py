@@ -1,0 +1,108 @@
+"""Application ``printos``: its subcommands and the rendering of their errors."""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import Annotated
+
+import typer
+
+from printos_async._errors import ConfigurationError, PrintOSError
+
+from .commands import demo, devices, outbox, push, sandbox, worker
+from .terminal.output import EXIT_FAILED, EXIT_OK, EXIT_USAGE, CommandError, complain, exit_code_of_signal
+
+# Typer does not export its copy of click; the base of this public error is the root of all usage errors.
+_UsageError: type[Exception] = typer.BadParameter.__mro__[1]
+
+app = typer.Typer(
+    name="printos",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["--help", "-h"]},
+)
+app.add_typer(devices.app, name="devices")
+app.add_typer(outbox.app, name="outbox")
+app.command()(push.push)
+app.command()(worker.worker)
+app.command()(demo.demo)
+app.command()(sandbox.sandbox)
+
+
+def _show_version(wanted: bool) -> None:  # noqa: FBT001  # Typer calls it so
+    if wanted:
+        typer.echo(f"printos-async {version('printos-async')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _printos(
+    *,
+    show_version: Annotated[
+        bool,
+        typer.Option("--version", help="Show the version.", callback=_show_version, is_eager=True),
+    ] = False,
+) -> None:
+    """Report the status of print devices to HP PrintOS.
+
+    PRINTOS_BASE_URL is the server; PRINTOS_KEY with PRINTOS_SECRET, or PRINTOS_LOGIN with PRINTOS_PASSWORD,
+    are the credentials. Options take precedence over the environment. No option takes a secret: put it into the
+    environment or a file, or enter it at the prompt.
+
+    Exit codes: 0 done, 1 something failed, 2 usage or configuration.
+    """
+
+
+def run(args: Sequence[str] | None) -> int:
+    """Run the command and return its exit code; an error is one line on standard error."""
+    for stream in (sys.stdout, sys.stderr):
+        # A device's name must not end the command because the terminal's encoding lacks a letter.
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        code = _run(args)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader of standard output has gone; the interpreter would complain when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_FAILED
+    return code
+
+
+def _run(args: Sequence[str] | None) -> int:
+    command = typer.main.get_command(app)
+    try:
+        result = command.main(
+            args=None if args is None else list(args), prog_name="printos", standalone_mode=False
+        )
+    except BrokenPipeError:
+        raise
+    except (_UsageError, CommandError, PrintOSError, OSError) as error:
+        return _explain(error)
+    except (KeyboardInterrupt, typer.Abort, asyncio.CancelledError):
+        complain("stopped")
+        return exit_code_of_signal(signal.SIGINT)
+    return result if isinstance(result, int) else EXIT_OK
+
+
+def _explain(error: Exception) -> int:
+    """Report an error on standard error and return its exit code."""
+    if isinstance(error, CommandError):
+        complain(error)
+        return error.exit_code
+    if isinstance(error, PrintOSError):
+        complain(error)
+        return EXIT_USAGE if isinstance(error, ConfigurationError) else EXIT_FAILED
+    if isinstance(error, OSError):
+        complain(f"{error.filename or 'a file'}: {error.strerror or error}")
+        return EXIT_FAILED
+    context = getattr(error, "ctx", None)
+    where = "printos" if context is None else context.command_path
+    message = error.format_message() if hasattr(error, "format_message") else str(error)
+    if message:  # none where the help itself was the answer to no arguments
+        complain(f"{message.rstrip('.')}; see {where} --help")
+    return EXIT_USAGE

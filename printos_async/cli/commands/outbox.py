@@ -1,0 +1,176 @@
+"""``printos outbox``: statistics, failed statuses, and their administration."""
+
+import json
+from typing import Annotated, Any
+
+import typer
+
+from printos_async._checks import require_number
+from printos_async.cli.options.groups import AsJson, with_option_groups
+from printos_async.cli.options.outbox import OutboxAccess
+from printos_async.cli.terminal.output import (
+    EXIT_FAILED,
+    CommandError,
+    complain,
+    counted,
+    write_json,
+    write_line,
+    write_rows,
+)
+from printos_async.outbox import DeadLetter, SqlOutbox
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Look into an outbox: what waits, and what was given up. Changes only what belongs to this account.",
+)
+
+
+@app.command()
+@with_option_groups
+def stats(
+    *,
+    as_json: AsJson = False,
+    access: OutboxAccess,
+) -> None:
+    """Count what is in the outbox."""
+    counts = access.run(lambda opened: opened.stats())
+    if as_json:
+        write_json(
+            {
+                "devices": counts.devices,
+                "waiting": counts.waiting,
+                "claimed": counts.claimed,
+                "failed": counts.failed,
+                "workers": counts.workers,
+                "oldestWaitingS": counts.oldest_waiting_s,
+            }
+        )
+        return
+    oldest = "" if counts.oldest_waiting_s is None else f", the oldest for {counts.oldest_waiting_s:,.1f} s"
+    write_line(
+        f"{counted(counts.devices, 'device')}: {counts.waiting:,} waiting{oldest} ({counts.claimed:,} of them claimed by "
+        f"{counted(counts.workers, 'worker')}), {counts.failed:,} failed"
+        + ("; printos outbox failed lists them" if counts.failed else "")
+    )
+
+
+@app.command()
+@with_option_groups
+def failed(
+    *,
+    limit: Annotated[int, typer.Option(min=1, help="Statuses at most.")] = 100,
+    after: Annotated[
+        str, typer.Option(metavar="DEVICE", help="Start behind this device.", show_default=False)
+    ] = "",
+    as_lines: Annotated[
+        bool, typer.Option("--lines", help="Write the statuses as JSON lines that printos push reads.")
+    ] = False,
+    as_json: AsJson = False,
+    access: OutboxAccess,
+) -> None:
+    """List the statuses that were given up, in the order of their devices."""
+    if as_lines and as_json:
+        raise CommandError("--lines and --json exclude each other; give one of them")
+    letters = access.run(lambda opened: opened.failed(limit=limit, after=after))
+    last = letters[-1].device_id if len(letters) == limit else None
+    if as_json:
+        write_json({"failed": [_to_json(letter) for letter in letters], "nextAfter": last})
+        return
+    if as_lines:
+        for letter in letters:
+            found = _status_of(letter)
+            if isinstance(found, dict):
+                write_line(json.dumps({"deviceId": letter.device_id, **found}))
+            else:
+                complain(f"the status of {letter.device_id} is damaged, and left out")
+    else:
+        rows = [
+            (letter.device_id, letter.attempts, f"{letter.failed_age_s:.0f}", letter.error)
+            for letter in letters
+        ]
+        write_rows(("device", "attempts", "seconds ago", "error"), rows)
+    if last is not None:
+        complain(f"there may be more; go on with --after {last}")
+
+
+@app.command()
+@with_option_groups
+def requeue(
+    devices: Annotated[
+        list[str] | None, typer.Argument(metavar="[DEVICE]...", help="Devices.", show_default=False)
+    ] = None,
+    *,
+    all_devices: Annotated[bool, typer.Option("--all", help="All that were given up.")] = False,
+    as_json: AsJson = False,
+    access: OutboxAccess,
+) -> None:
+    """Send statuses again that were given up.
+
+    Exit codes: 0 requeued, 1 nothing was given up of a device that was named, 2 usage or configuration.
+    """
+    if bool(devices) == all_devices:
+        raise CommandError("name the devices whose statuses are to be sent again, or give --all")
+    named = list(dict.fromkeys(devices or ()))
+    not_found: list[str] = []
+
+    async def requeue_all(opened: SqlOutbox) -> int:
+        if all_devices:
+            return await opened.requeue()
+        count = 0
+        for device_id in named:  # one by one, for the outbox only returns a number
+            requeued = await opened.requeue([device_id])
+            count += requeued
+            if not requeued:
+                not_found.append(device_id)
+        return count
+
+    count = access.run(requeue_all)
+    _say_count("requeued", count, as_json=as_json)
+    if not_found:
+        complain(f"nothing was given up of {', '.join(not_found)}; printos outbox failed lists what was")
+        raise typer.Exit(EXIT_FAILED)
+
+
+@app.command()
+@with_option_groups
+def purge(
+    *,
+    only_failed: Annotated[
+        bool, typer.Option("--failed", help="Forget statuses that were given up, instead of delivered ones.")
+    ] = False,
+    older_than_s: Annotated[
+        float, typer.Option("--older-than", min=0.0, help="Only what has ended at least so many seconds ago.")
+    ] = 0.0,
+    as_json: AsJson = False,
+    access: OutboxAccess,
+) -> None:
+    """Forget devices that stay after their newest status was delivered; what waits is never forgotten."""
+    require_number("--older-than", older_than_s, 0)
+    count = access.run(lambda opened: opened.purge(failed=only_failed, older_than_s=older_than_s))
+    _say_count("purged", count, as_json=as_json)
+
+
+def _say_count(done: str, count: int, *, as_json: bool) -> None:
+    if as_json:
+        write_json({done: count})
+    else:
+        write_line(f"{count:,} {done}")
+
+
+def _status_of(letter: DeadLetter) -> Any:
+    """Return the status, None if it is damaged."""
+    try:
+        return json.loads(letter.body)
+    except ValueError:
+        return None
+
+
+def _to_json(letter: DeadLetter) -> dict[str, Any]:
+    return {
+        "deviceId": letter.device_id,
+        "seq": letter.seq,
+        "status": _status_of(letter),
+        "attempts": letter.attempts,
+        "error": letter.error,
+        "failedAgeS": letter.failed_age_s,
+    }

@@ -1,0 +1,123 @@
+"""``printos push``: options."""
+
+import asyncio
+import os
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from printos_async._checks import require_number
+from printos_async.cli.input.followed_file import FollowedSource
+from printos_async.cli.input.source import STANDARD_INPUT, Source
+from printos_async.cli.input.statuses import format_of
+from printos_async.cli.options.connection import ConcurrentRequests
+from printos_async.cli.options.delivery import Delivery, DrainTimeoutS
+from printos_async.cli.options.groups import AsJson, FileFormat, with_option_groups
+from printos_async.cli.options.outbox import OutboxUrl, outbox_url
+from printos_async.cli.report.files import FailuresFile, open_private
+from printos_async.cli.terminal.output import CommandError
+
+from .push_job import PushJob
+
+
+@with_option_groups
+def push(
+    file: Annotated[
+        str,
+        typer.Argument(metavar="FILE|-", help="JSON lines or CSV; - is standard input.", show_default=False),
+    ],
+    *,
+    file_format: FileFormat = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Check the whole file first; send nothing if a line is bad.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check the file; send nothing. Needs no credentials.")
+    ] = False,
+    follow: Annotated[
+        bool,
+        typer.Option(
+            "--follow",
+            help="Push lines as they come, until a pipe's end or a signal; a file from its start, and on as it grows.",
+        ),
+    ] = False,
+    outbox: OutboxUrl = None,
+    spool: Annotated[
+        bool,
+        typer.Option(
+            "--spool",
+            help="Only accept, durably, into the outbox; printos worker sends it. --outbox alone means it too.",
+        ),
+    ] = False,
+    failures: Annotated[
+        Path | None,
+        typer.Option(
+            help="Append what was not sent to this file, as JSON lines that can be pushed again.",
+            show_default=False,
+        ),
+    ] = None,
+    bad_lines: Annotated[
+        Path | None,
+        typer.Option(help="Append lines that cannot be read to this file, as they are.", show_default=False),
+    ] = None,
+    as_json: AsJson = False,
+    delivery: Delivery,
+    drain_timeout_s: DrainTimeoutS = None,
+    connection: ConcurrentRequests,
+) -> None:
+    """Send every status in a file, many at once; of each device the newest wins.
+
+    A line is `{"deviceId": "dev-1", "status": "DS_ON", "metrics": {"pagesTotal": 12, "inkLevel": 0.4}}`, or in
+    CSV the columns `deviceId,status,pagesTotal,inkLevel` under a header. The file is read as it is sent.
+    With `--follow` it outlasts outages, and goes on until told to stop; the options under Delivery need it.
+    With `--outbox` or `--spool` the statuses only go into an outbox.
+
+    Exit codes: 0 all sent (or replaced by a newer one), 1 some failed or some lines are bad, 2 usage or
+    configuration, 130 or 143 stopped by Ctrl-C or SIGTERM.
+    """
+    if drain_timeout_s is not None:
+        require_number("--drain-timeout", drain_timeout_s, 0)
+    given = delivery.arguments() | ({} if drain_timeout_s is None else {"drain_timeout_s": drain_timeout_s})
+    if given and not follow:
+        name = next(iter(given)).removesuffix("_s").replace("_", "-")
+        raise CommandError(f"--{name} needs --follow")
+    if follow and (strict or dry_run):
+        raise CommandError(f"--follow does not end; leave {'--strict' if strict else '--dry-run'} out")
+    spool_url = outbox_url(outbox) if outbox is not None or spool else None
+    if spool_url is not None and given:
+        raise CommandError("printos worker sends what is put into an outbox; give it the options of delivery")
+    chosen_format = format_of(file, file_format)
+    with ExitStack() as stack:
+        is_followed = follow and file != STANDARD_INPUT
+        source = stack.enter_context(FollowedSource(file) if is_followed else Source(file))
+        kept = rejected = None
+        if failures is not None and not dry_run:
+            kept = stack.enter_context(FailuresFile(failures))
+            _refuse_same_file(source, kept.fileno(), "--failures")
+        if bad_lines is not None:
+            rejected = stack.enter_context(open_private(bad_lines, flags=os.O_APPEND))
+            _refuse_same_file(source, rejected.fileno(), "--bad-lines")
+        job = PushJob(
+            source=source,
+            file_format=chosen_format,
+            strict=strict,
+            failures=kept,
+            bad_lines_file=rejected,
+            delivery=delivery.arguments() if follow and spool_url is None else None,
+            drain_timeout_s=drain_timeout_s,
+            spool_url=spool_url,
+        )
+        if dry_run:
+            report = asyncio.run(job.check())
+        else:
+            # Made here, outside of the event loop: it may ask for a secret on the terminal.
+            report = asyncio.run(job.push(connection.make_client(hooks=job.hooks)))
+    report.write(as_json=as_json)
+    raise typer.Exit(report.exit_code)
+
+
+def _refuse_same_file(source: Source, file_descriptor: int, option: str) -> None:
+    if source.is_regular and os.path.sameopenfile(source.file_descriptor, file_descriptor):
+        raise CommandError(f"{option} names the file that is read; give it another one")

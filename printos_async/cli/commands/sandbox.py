@@ -1,0 +1,157 @@
+"""``printos sandbox``: a PrintOS server to try against."""
+
+import asyncio
+import os
+import shlex
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from printos_async.cli.options.connection import is_insecure
+from printos_async.cli.terminal.output import CommandError, complain, counted, write_json, write_line
+from printos_async.cli.terminal.signals import StopSignals
+
+if TYPE_CHECKING:
+    from printos_async.sandbox import Sandbox
+
+_FAULTS = "Faults (shares from 0 to 1 of the requests)"
+_ANY = "sandbox"  # for a sandbox that does not check credentials, which a client needs
+
+
+def _share(help: str) -> Any:  # noqa: A002  # as Typer calls it
+    return typer.Option(min=0.0, max=1.0, help=help, rich_help_panel=_FAULTS)
+
+
+def sandbox(
+    *,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 for a free one.")] = 8000,
+    key: Annotated[
+        str | None, typer.Option(help="Ask for requests signed with this key.", show_default=False)
+    ] = None,
+    secret_env: Annotated[
+        str, typer.Option(metavar="NAME", help="Environment variable that holds the key's secret.")
+    ] = "PRINTOS_SECRET",  # noqa: S107  # the variable's name
+    login: Annotated[
+        str | None, typer.Option(help="Ask for session tokens of this login.", show_default=False)
+    ] = None,
+    password_env: Annotated[
+        str, typer.Option(metavar="NAME", help="Environment variable that holds the login's password.")
+    ] = "PRINTOS_PASSWORD",  # noqa: S107
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Announce the address as a JSON object on standard output.")
+    ] = False,
+    seed: Annotated[int, typer.Option(help="Another seed, other draws.", rich_help_panel=_FAULTS)] = 0,
+    latency: Annotated[
+        float, typer.Option(min=0.0, help="Seconds before each answer, at least.", rich_help_panel=_FAULTS)
+    ] = 0.0,
+    latency_max: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0,
+            help="Seconds before each answer, at most; by default the same.",
+            rich_help_panel=_FAULTS,
+            show_default=False,
+        ),
+    ] = None,
+    rate_limited: Annotated[float, _share("Answered 429.")] = 0.0,
+    retry_after: Annotated[
+        str, typer.Option(help="Retry-After of a 429; empty for none.", rich_help_panel=_FAULTS)
+    ] = "1",
+    server_error: Annotated[float, _share("Answered 503.")] = 0.0,
+    reset: Annotated[float, _share("Connection reset.")] = 0.0,
+    truncated: Annotated[float, _share("Answer cut off.")] = 0.0,
+    malformed: Annotated[float, _share("Success with a spoilt body.")] = 0.0,
+    late_write: Annotated[
+        float,
+        _share("Status written after a failure was seen."),
+    ] = 0.0,
+    hang: Annotated[float, _share("Never answered.")] = 0.0,
+) -> None:
+    """Run a PrintOS server to try against, until Ctrl-C or SIGTERM; it keeps everything in memory.
+
+    Exit codes: 0 stopped, 2 usage or configuration.
+    """
+    require_sandbox()
+    from printos_async.sandbox import Faults, Sandbox  # noqa: PLC0415  # needs the extra
+
+    faults = Faults(
+        seed=seed,
+        latency_s=(latency, latency if latency_max is None else latency_max),
+        rate_limited=rate_limited,
+        retry_after=retry_after,
+        server_error=server_error,
+        reset=reset,
+        truncated=truncated,
+        malformed=malformed,
+        late_write=late_write,
+        hang=hang,
+    )
+    server = Sandbox(
+        faults=faults,
+        hmac_keys=None if key is None else {key: _secret(secret_env)},
+        logins=None if login is None else {login: _secret(password_env)},
+        host=host,
+        port=port,
+        record=False,
+    )
+    if login is not None and key is None:
+        exports = {"PRINTOS_LOGIN": shlex.quote(login), "PRINTOS_PASSWORD": f'"${password_env}"'}
+    elif key is not None:
+        exports = {"PRINTOS_KEY": shlex.quote(key), "PRINTOS_SECRET": f'"${secret_env}"'}
+    else:
+        exports = {"PRINTOS_KEY": _ANY, "PRINTOS_SECRET": _ANY}
+    asyncio.run(_serve(server, exports, as_json=as_json))
+
+
+def require_sandbox() -> None:
+    """Check that the libraries of the extra ``sandbox`` are installed.
+
+    Raises:
+        CommandError: They are not.
+    """
+    missing = [name for name in ("starlette", "uvicorn") if find_spec(name) is None]
+    if missing:
+        raise CommandError(
+            f"the sandbox needs {' and '.join(missing)}: pip install 'printos-async[cli,sandbox]'"
+        )
+
+
+async def _serve(server: "Sandbox", exports: dict[str, str], *, as_json: bool) -> None:
+    with StopSignals() as signals:
+        try:
+            await server.__aenter__()
+        except OSError as error:
+            raise CommandError(
+                f"cannot listen: {error.strerror or error}; give another --port or --host"
+            ) from error
+        try:
+            if is_insecure(server.url):
+                complain(
+                    f"warning: {server.url} can be reached from other machines, without encryption: whoever sees the "
+                    "network sees statuses and credentials; --host 127.0.0.1 keeps it to this machine"
+                )
+            if as_json:
+                write_json({"url": server.url})
+            else:
+                write_line(f"PrintOS sandbox at {server.url}; Ctrl-C stops it. In another terminal:")
+                write_line()
+                write_line(f"  export PRINTOS_BASE_URL={server.url}")
+                for name, value in exports.items():
+                    write_line(f"  export {name}={value}")
+                write_line(
+                    "  printos devices provision --model 'Indigo 12000' --serial-number SN-1 --location 'Hall 3'"
+                )
+                write_line("  printos devices list")
+            await signals.stopping.wait()
+        finally:
+            await server.__aexit__(None, None, None)
+    complain(f"stopped after {counted(server.request_count, 'request')}")
+
+
+def _secret(name: str) -> str:
+    secret = os.environ.get(name)
+    if not secret:
+        raise CommandError(f"the environment variable {name} is not set; it must hold the secret to check")
+    return secret

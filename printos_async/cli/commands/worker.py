@@ -1,0 +1,221 @@
+"""``printos worker``: options, and one run of the command."""
+
+import asyncio
+import time
+from collections.abc import Coroutine, Mapping
+from typing import Annotated, Any
+
+import typer
+
+from printos_async._checks import require_number
+from printos_async._client import PrintOSClient
+from printos_async._delivery.pusher import PusherStats, StatusPusher
+from printos_async._events import CircuitChanged, Event, RetryScheduled
+from printos_async.cli.options.connection import ConcurrentRequests
+from printos_async.cli.options.delivery import Delivery
+from printos_async.cli.options.groups import with_option_groups
+from printos_async.cli.options.outbox import OutboxUrl, outbox_url
+from printos_async.cli.terminal.log import LibraryWarnings
+from printos_async.cli.terminal.output import (
+    EXIT_FAILED,
+    EXIT_OK,
+    CommandError,
+    complain,
+    complain_of_circuit,
+    count_statuses,
+    counted,
+    exit_code_of_signal,
+    write_json,
+    write_line,
+)
+from printos_async.cli.terminal.progress import PusherLine, live_progress, state_lines
+from printos_async.cli.terminal.signals import StopSignals
+from printos_async.outbox import SqlOutbox
+
+# Less than the 30 s after which Kubernetes kills, and the 90 s of systemd; Docker needs --stop-timeout.
+DEFAULT_DRAIN_TIMEOUT_S = 25.0
+# For giving unfinished statuses back to the outbox after draining.
+_MARGIN_S = 2.0
+# The minimum that PrintOSClient.status_pusher accepts.
+_LEASE_PER_TIMEOUT = 2
+_LEASE_S = 30.0
+_STATE_EVERY_S = 60.0
+
+
+@with_option_groups
+def worker(
+    *,
+    outbox: OutboxUrl = None,
+    drain_timeout_s: Annotated[
+        float,
+        typer.Option(
+            "--drain-timeout", min=0.0, help="Seconds to finish what is under way when told to stop."
+        ),
+    ] = DEFAULT_DRAIN_TIMEOUT_S,
+    lease_s: Annotated[
+        float,
+        typer.Option(
+            "--lease", min=1.0, help="Seconds after which others take over from a worker that has died."
+        ),
+    ] = _LEASE_S,
+    state_every_s: Annotated[
+        float,
+        typer.Option(
+            "--state-every",
+            min=0.0,
+            help="Seconds between lines of state where standard error is no terminal; 0 for none.",
+        ),
+    ] = _STATE_EVERY_S,
+    as_json: Annotated[
+        bool,
+        typer.Option("--json", help="Write one JSON object at the end to standard output, and nothing else."),
+    ] = False,
+    delivery: Delivery,
+    connection: ConcurrentRequests,
+) -> None:
+    """Send what is in an outbox, until told to stop; any number of workers, on any machines, share it.
+
+    After SIGTERM or Ctrl-C the worker claims nothing more, finishes what is under way for up to `--drain-timeout`
+    seconds, and gives the rest back to the outbox; a second signal ends it at once. When a worker dies, others
+    take over what it had claimed once its lease ends.
+
+    Exit codes: 0 stopped with everything finished, 1 something not finished or the outbox failed, 2 usage or
+    configuration, 130 or 143 ended at once by a second Ctrl-C or SIGTERM.
+    """
+    require_number("--drain-timeout", drain_timeout_s, 0)
+    require_number("--lease", lease_s, 1)
+    if lease_s < _LEASE_PER_TIMEOUT * connection.timeout_s:
+        raise CommandError(
+            f"--lease must be at least {_LEASE_PER_TIMEOUT} times --timeout ({connection.timeout_s:g} s)"
+        )
+    work = Work(
+        outbox_url(outbox),
+        lease_s=lease_s,
+        drain_timeout_s=drain_timeout_s,
+        delivery=delivery.arguments(),
+        state_every_s=state_every_s,
+    )
+    client = connection.make_client(hooks=[work.on_event])
+    stats = asyncio.run(work.run(client))
+    exit_code = work.exit_code(stats)
+    work.report(stats, exit_code, as_json=as_json)
+    raise typer.Exit(exit_code)
+
+
+class Work:
+    """One run of the worker: a pusher that delivers what is in an outbox, until a signal ends it.
+
+    Args:
+        outbox: The URL of the outbox; it may hold a password.
+        lease_s: Seconds after which other workers take over what this one has claimed if it dies.
+        drain_timeout_s: Seconds to finish what is under way after a signal.
+        delivery: The other arguments of ``PrintOSClient.status_pusher``.
+        state_every_s: Seconds between lines of state; 0 for none.
+    """
+
+    def __init__(
+        self,
+        outbox: str,
+        *,
+        lease_s: float,
+        drain_timeout_s: float,
+        delivery: Mapping[str, Any],
+        state_every_s: float = 0.0,
+    ) -> None:
+        self._outbox = SqlOutbox(outbox, lease_s=lease_s)
+        self._drain_timeout_s = drain_timeout_s
+        self._delivery = delivery
+        self._state_every_s = state_every_s
+        self._signals = StopSignals(grace_s=drain_timeout_s + _MARGIN_S)
+        self._started_s = time.perf_counter()
+        self._retries = 0
+
+    def on_event(self, event: Event) -> None:
+        """Count retries and report outages; a hook of the client."""
+        if isinstance(event, RetryScheduled):
+            self._retries += 1
+        elif isinstance(event, CircuitChanged):
+            complain_of_circuit(event)
+
+    async def run(self, client: PrintOSClient) -> PusherStats:
+        """Deliver until a signal, finish what is under way, close the client, and return its last state.
+
+        What is not finished within ``drain_timeout_s`` goes back to the outbox; a second signal gives it back at once.
+
+        Raises:
+            ConfigurationError: A setting is out of range.
+            OutboxError: The outbox cannot be used.
+        """
+        signals, line = self._signals, PusherLine()
+        with signals:
+            async with client:
+                pusher = client.status_pusher(outbox=self._outbox, **self._delivery)
+
+                def describe() -> str:
+                    stopping = " · stopping" if signals.received is not None else ""
+                    return line.describe(pusher.stats(), retries=self._retries) + stopping
+
+                async with (
+                    live_progress("Working", total=None, sample=lambda: (0, describe()), has_bar=False),
+                    state_lines(describe, every_s=self._state_every_s),
+                ):
+                    await signals.run_until_giving_up(self.deliver(pusher))
+        return pusher.stats()
+
+    def exit_code(self, stats: PusherStats) -> int:
+        """Return the exit code, and report on standard error what failed or was not finished."""
+        signals = self._signals
+        if signals.received is not None and signals.is_repeated:
+            return exit_code_of_signal(signals.received)
+        if stats.failed:
+            complain(
+                f"{count_statuses(stats.failed)} failed; printos outbox failed lists what was given up, "
+                "printos outbox requeue sends it again"
+            )
+        if not stats.pending:
+            return EXIT_OK
+        was, waits = ("was", "it waits") if stats.pending == 1 else ("were", "they wait")
+        complain(f"{count_statuses(stats.pending)} {was} not finished in time; {waits} in the outbox")
+        return EXIT_FAILED
+
+    def report(self, stats: PusherStats, exit_code: int, *, as_json: bool) -> None:
+        """Write the report to standard output."""
+        received = self._signals.received
+        elapsed_s = time.perf_counter() - self._started_s
+        if as_json:
+            write_json(
+                {
+                    "sent": stats.sent,
+                    "superseded": stats.superseded,
+                    "failed": stats.failed,
+                    "unfinished": stats.pending,
+                    "retries": self._retries,
+                    "elapsedS": round(elapsed_s, 6),
+                    "stoppedBy": None if received is None else received.name,
+                    "exitCode": exit_code,
+                }
+            )
+            return
+        write_line(
+            f"{stats.sent:,} sent, {stats.superseded:,} replaced by newer ones, {stats.failed:,} failed in "
+            f"{elapsed_s:.0f} s ({counted(self._retries, 'retry', 'retries')})"
+        )
+
+    async def deliver(self, pusher: StatusPusher) -> None:
+        """Deliver with one pusher until a signal comes or the pusher fails, then drain and close it."""
+        async with pusher:
+            with LibraryWarnings(except_for="CircuitChanged"):
+                await _wait_for_first(self._signals.stopping.wait(), pusher.wait_ended())
+                await pusher.drain(self._drain_timeout_s)
+
+
+async def _wait_for_first(*waits: Coroutine[Any, Any, object]) -> None:
+    """Wait until one of them ends, and raise what it raised."""
+    tasks = {asyncio.create_task(wait) for wait in waits}
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+    for task in done:
+        task.result()

@@ -1,0 +1,1 @@
+"""The demonstrations of ``printos demo``, and their report."""

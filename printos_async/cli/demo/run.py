@@ -1,0 +1,196 @@
+"""``printos demo``: the fleet, the rounds, and the check at the server."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from array import array
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from printos_async._auth import HmacAuth
+from printos_async._client import PrintOSClient
+from printos_async._events import RetryScheduled
+from printos_async._execution.retry import RetryPolicy
+from printos_async._models import (
+    DeviceProvisionRequest,
+    DeviceStatusUpdate,
+    DeviceStatusUpdateMetrics,
+    StatusPush,
+)
+from printos_async.cli.terminal.output import complain
+from printos_async.cli.terminal.progress import live_progress
+from printos_async.sandbox import Sandbox
+
+from .report import DemoReport
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from printos_async._events import Event
+    from printos_async._models import PushResult
+    from printos_async.sandbox import AppliedStatus, Faults
+
+_KEY = "demo"
+_STATUS_WORDS = ("DS_ON", "DS_RIPPING", "DS_PRINTING", "DS_STANDBY")
+# Short delays, for the faults are short; as many attempts as make 1 in 10 failing harmless.
+_RETRY = RetryPolicy(max_attempts=12, base_delay_s=0.02, max_delay_s=2.0)
+_MAX_PROBLEMS_NAMED = 5
+
+
+class Demo:
+    """One demonstration.
+
+    Args:
+        devices: How many.
+        rounds: How often every device reports.
+        faults: How the server misbehaves.
+    """
+
+    # Reports of every device in one round: faster than they can be sent, so that some are coalesced.
+    REPORTS_PER_ROUND = 3
+
+    def __init__(self, *, devices: int, rounds: int, faults: Faults) -> None:
+        self._devices = devices
+        self._rounds = rounds
+        self._faults = faults
+        self._report = DemoReport(seed=faults.seed)
+        self._latencies_s = array("d")
+        self._newest: dict[str, int] = {}
+        self._settled = 0
+
+    async def run(self) -> DemoReport:
+        """Run it and return the report."""
+        secret = secrets.token_urlsafe(24)
+        async with (
+            Sandbox(faults=self._faults, hmac_keys={_KEY: secret}) as sandbox,
+            PrintOSClient(
+                sandbox.url, auth=HmacAuth(_KEY, secret), retry=_RETRY, hooks=[self.on_event]
+            ) as client,
+        ):
+            return await self.run_against(sandbox, client)
+
+    async def run_against(self, sandbox: Sandbox, client: PrintOSClient) -> DemoReport:
+        """Run it with a client of this sandbox and return the report."""
+        report = self._report
+        report.url = sandbox.url
+        await self._push(sandbox, client, await self._provision(client))
+        self.check(sandbox)
+        report.latencies_s = sorted(self._latencies_s)
+        return report
+
+    def on_event(self, event: Event) -> None:
+        """Count retries; a hook of the client."""
+        if isinstance(event, RetryScheduled):
+            self._report.retries += 1
+
+    def _on_result(self, result: PushResult) -> None:
+        self._settled += 1
+        if result.outcome == "sent":
+            self._latencies_s.append(result.latency_s)
+
+    async def _provision(self, client: PrintOSClient) -> list[str]:
+        complain(f"registering {self._devices:,} devices at {self._report.url}")
+        results = await client.provision_devices(
+            DeviceProvisionRequest(
+                model="Indigo 12000", serial_number=f"SN-{number:06}", location=f"Hall {number % 9 + 1}"
+            )
+            for number in range(1, self._devices + 1)
+        )
+        device_ids = [
+            result.device.id
+            for result in results
+            if result.device is not None and isinstance(result.device.id, str)
+        ]
+        self._report.devices = len(device_ids)
+        self._problem(
+            "not registered",
+            [f"{r.request.serial_number}: {r.error}" for r in results if r.outcome == "failed"],
+        )
+        return device_ids
+
+    async def _push(self, sandbox: Sandbox, client: PrintOSClient, device_ids: list[str]) -> None:  # noqa: ARG002  # for demonstrations that look at the server meanwhile
+        report = self._report
+        per_round = len(device_ids) * self.REPORTS_PER_ROUND
+
+        def sample() -> tuple[float, str]:
+            rate = len(self._latencies_s) / max(time.perf_counter() - started_s, 0.001)
+            return self._settled, f"{rate:,.0f} statuses/s"
+
+        complain(f"pushing {self._rounds:,} rounds of {per_round:,} statuses")
+        started_s = time.perf_counter()
+        async with live_progress("Pushing", total=per_round * self._rounds, sample=sample):
+            for number in range(self._rounds):
+                pushed = await client.push_statuses(
+                    self._round(device_ids, number), on_result=self._on_result
+                )
+                report.sent += pushed.sent
+                report.superseded += pushed.superseded
+                report.failed += pushed.failed
+                self._problem("not sent", [f"{f.device_id}: {f.error}" for f in pushed.failures])
+        report.pushing_s = time.perf_counter() - started_s
+
+    async def _round(self, device_ids: list[str], number: int) -> AsyncGenerator[StatusPush, None]:
+        for repeat in range(self.REPORTS_PER_ROUND):
+            # A count that only grows shows at the server which status is newer.
+            pages_total = number * self.REPORTS_PER_ROUND + repeat + 1
+            for index, device_id in enumerate(device_ids):
+                self._newest[device_id] = pages_total
+                self._report.statuses += 1
+                word = _STATUS_WORDS[(index + pages_total) % len(_STATUS_WORDS)]
+                metrics = DeviceStatusUpdateMetrics(
+                    pages_total=pages_total, ink_level=round(1 - pages_total % 100 / 100, 2)
+                )
+                yield StatusPush(device_id, DeviceStatusUpdate(status=word, metrics=metrics))
+            # Requests get under way between two reports, so that some are in flight when the next comes.
+            await asyncio.sleep(0)
+
+    def check(self, sandbox: Sandbox) -> None:
+        """Compare the server's record with what was pushed, and add differences to the report."""
+        report = self._report
+        report.requests = sandbox.request_count
+        report.faults = dict(
+            Counter(request.fault for request in sandbox.requests if request.fault is not None)
+        )
+        wrong = []
+        for device_id, pages_total in self._newest.items():
+            device = sandbox.devices.get(device_id)
+            status = None if device is None else device.status
+            found = None if status is None else status["metrics"]["pagesTotal"]
+            if found != pages_total:
+                wrong.append(f"{device_id} has report {found}, not {pages_total}")
+        self._problem("not at their newest status", wrong)
+        overlaps = sandbox.max_in_flight_by_device
+        self._problem(
+            "written to twice at once",
+            [f"{device_id}: {most} requests" for device_id, most in overlaps.items() if most > 1],
+        )
+        self._check_order(sandbox)
+        if report.sent + report.superseded + report.failed != report.statuses:
+            report.problems.append("the counts of the report do not add up to the statuses given")
+        if len(sandbox.devices) != self._devices:
+            report.problems.append(f"the server has {len(sandbox.devices)} devices, not {self._devices}")
+
+    def _check_order(self, sandbox: Sandbox) -> None:
+        steps = self._steps_back(sandbox)
+        self._problem("went back to an older status", [case for _, case in steps])
+
+    def _steps_back(self, sandbox: Sandbox) -> list[tuple[AppliedStatus, str]]:
+        """Return the recorded writes that followed a newer one of their device, with a description."""
+        highest: dict[str, int] = {}
+        steps = []
+        for write in sandbox.applied:
+            pages_total = write.status["metrics"]["pagesTotal"]
+            before = highest.get(write.device_id, 0)
+            if pages_total < before:
+                steps.append((write, f"{write.device_id}: report {pages_total} after {before}"))
+            highest[write.device_id] = max(before, pages_total)
+        return steps
+
+    def _problem(self, what: str, cases: list[str]) -> None:
+        if cases:
+            more = "" if len(cases) <= _MAX_PROBLEMS_NAMED else ", and more"
+            self._report.problems.append(
+                f"{len(cases):,} {what}: {', '.join(cases[:_MAX_PROBLEMS_NAMED])}{more}"
+            )

@@ -1,0 +1,1 @@
+"""Input: files of devices and statuses, read line by line."""

@@ -1,0 +1,277 @@
+"""Records: one line of a file to the specification's values, and back.
+
+The names come from the generated models, so that a regenerated client reads new fields as well.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
+
+import attrs
+from attrs import frozen
+
+from printos_async._api.validation import (
+    check_device_id,
+    check_provision_request,
+    check_status,
+    field_types,
+    json_name,
+)
+from printos_async._errors import PrintOSError
+from printos_async._models import DeviceProvisionRequest, DeviceStatusUpdate, StatusPush
+from printos_async.cli.terminal.output import CommandError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+Format = Literal["jsonl", "csv"]
+T = TypeVar("T", DeviceStatusUpdate, DeviceProvisionRequest)
+
+DEVICE_ID = "deviceId"
+_encode = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
+_WHOLE_NUMBER = re.compile(r"[+-]?[0-9]{1,30}")
+_NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
+
+
+class BadLineError(ValueError):
+    """A line that cannot be read; the message says why."""
+
+
+class Parser(Protocol):
+    """Parser of one file: turns its lines into records, in order.
+
+    Attributes:
+        header_line: The header that the lines after it need; empty if there is none.
+    """
+
+    header_line: bytes
+
+    def parse(self, line: bytes, *, is_cut: bool = False) -> dict[str, Any] | None:
+        """Return a line's record, or None where the line holds none.
+
+        Args:
+            line: The line, or its beginning.
+            is_cut: Whether it was too long to be read whole.
+
+        Raises:
+            BadLineError: The line cannot be read.
+            CommandError: The file cannot be read.
+        """
+
+
+def make_parser(file_format: Format, model: type[DeviceStatusUpdate | DeviceProvisionRequest]) -> Parser:
+    """Return the parser of one file whose lines describe ``model``."""
+    return JsonLines() if file_format == "jsonl" else CsvLines(columns_of(model))
+
+
+class JsonLines:
+    """JSON objects, one on each line."""
+
+    header_line = b""
+
+    def __init__(self) -> None:
+        self._decode = json.JSONDecoder(parse_constant=_no_constant).decode
+
+    def parse(self, line: bytes, *, is_cut: bool = False) -> dict[str, Any] | None:
+        """Return a line's object; see ``Parser``."""
+        text = _text(line, is_cut=is_cut)
+        if not text:
+            return None
+        try:
+            record = self._decode(text)
+        except json.JSONDecodeError as error:
+            problem = f"is not valid JSON: {error.msg} at character {error.pos + 1}"
+        except RecursionError:
+            problem = "is nested too deeply"
+        except BadLineError:
+            raise
+        except ValueError:  # from int(): too many digits
+            problem = "holds a number that does not fit into 64 bits"
+        else:
+            if isinstance(record, dict):
+                return record
+            problem = f"is not a JSON object but {type(record).__name__}"
+        raise BadLineError(problem)
+
+
+@frozen
+class Column:
+    """Where a cell goes in the record, and as what."""
+
+    path: tuple[str, ...]
+    kind: type
+
+
+class CsvLines:
+    """Comma-separated values under a header line; an empty cell leaves its field out.
+
+    A header may come again, and then be another one, so that files of statuses can be put one behind the other.
+    """
+
+    def __init__(self, columns: Mapping[str, Column]) -> None:
+        self.header_line = b""
+        self._columns = columns
+        self._header: list[Column] | None = None
+
+    def parse(self, line: bytes, *, is_cut: bool = False) -> dict[str, Any] | None:
+        """Return a line's record; see ``Parser``."""
+        text = _text(line, is_cut=is_cut)
+        if not text:
+            return None
+        cells = _cells(text)
+        if self._header is None or self._is_header(cells):
+            self._header = self._read_header(cells)
+            self.header_line = line
+            return None
+        if len(cells) != len(self._header):
+            raise BadLineError(f"has {len(cells)} values; the header has {len(self._header)}")
+        record: dict[str, Any] = {}
+        for column, cell in zip(self._header, cells, strict=True):
+            if cell:
+                part = record
+                for name in column.path[:-1]:
+                    part = part.setdefault(name, {})
+                part[column.path[-1]] = _value(column, cell)
+        return record
+
+    def _is_header(self, cells: list[str]) -> bool:
+        return (
+            DEVICE_ID in cells
+            and len({*cells}) == len(cells)
+            and all(cell in self._columns for cell in cells)
+        )
+
+    def _read_header(self, cells: list[str]) -> list[Column]:
+        wanted = ",".join(self._columns)
+        unknown = [cell for cell in cells if cell not in self._columns]
+        if unknown:
+            raise CommandError(
+                f"the first line must name columns of {wanted}, separated by commas; {unknown[0][:60]!a} is unknown"
+            )
+        if len(set(cells)) != len(cells):
+            raise CommandError("the first line names a column twice")
+        return [self._columns[cell] for cell in cells]
+
+
+def columns_of(model: type) -> dict[str, Column]:
+    """Return the CSV columns of a generated model: its fields with a single value."""
+    columns = {DEVICE_ID: Column((DEVICE_ID,), str)} if model is DeviceStatusUpdate else {}
+    _add_columns(columns, model, ())
+    return columns
+
+
+def _add_columns(columns: dict[str, Column], model: type, path: tuple[str, ...]) -> None:
+    for attribute, allowed in field_types(model):
+        name = json_name(attribute)
+        nested = next(filter(attrs.has, allowed), None)
+        scalar = next((kind for kind in (str, float, int) if kind in allowed), None)
+        if nested is not None:
+            _add_columns(columns, nested, (*path, name))
+        elif scalar is not None:
+            columns[name] = Column((*path, name), scalar)
+
+
+def status_of(record: dict[str, Any]) -> StatusPush:
+    """Return the status that a record describes.
+
+    Raises:
+        BadLineError: It cannot be sent; names the field in the specification's words.
+    """
+    fields = dict(record)
+    device_id = fields.pop(DEVICE_ID, None)
+    if device_id is None:
+        raise BadLineError(f"{DEVICE_ID} is missing")
+    if not fields:
+        raise BadLineError(f"has no field besides {DEVICE_ID}")
+    try:
+        check_device_id(device_id)
+        status = _build(DeviceStatusUpdate, fields)
+        check_status(status)
+    except PrintOSError as error:
+        raise BadLineError(str(error)) from error
+    return StatusPush(device_id, status)
+
+
+def provision_request_of(record: dict[str, Any]) -> DeviceProvisionRequest:
+    """Return the provision request that a record describes.
+
+    Raises:
+        BadLineError: It cannot be sent; names the field in the specification's words.
+    """
+    if not record:
+        raise BadLineError("has no field of its device")
+    try:
+        request = _build(DeviceProvisionRequest, record)
+        check_provision_request(request)
+    except PrintOSError as error:
+        raise BadLineError(str(error)) from error
+    return request
+
+
+def line_of(push: StatusPush) -> bytes:
+    """Return a status as a line that ``JsonLines`` and ``status_of`` read."""
+    record = {DEVICE_ID: push.device_id, **push.status.to_dict()}
+    return _encode(record).encode("ascii") + b"\n"
+
+
+def _build(model: type[T], record: dict[str, Any]) -> T:
+    _check_names(model, record, "")
+    return model.from_dict(record)
+
+
+def _check_names(model: type, record: dict[str, Any], prefix: str) -> None:
+    # An unknown name would be sent as it is, and a misspelt field be missing without any error.
+    names = _names(model)
+    for name, value in record.items():
+        if name not in names:
+            raise BadLineError(f"has an unknown field {prefix + name!a}; known are {', '.join(names)}")
+        nested = names[name]
+        if nested is not None:
+            if not isinstance(value, dict):
+                raise BadLineError(f"{prefix}{name} must be an object, not {type(value).__name__}")
+            _check_names(nested, value, f"{prefix}{name}.")
+
+
+@lru_cache
+def _names(model: type) -> dict[str, type | None]:
+    """Return the specification's names of a model's fields, each with the model nested in it, if any."""
+    return {json_name(name): next(filter(attrs.has, allowed), None) for name, allowed in field_types(model)}
+
+
+def _text(line: bytes, *, is_cut: bool) -> str:
+    if is_cut:
+        raise BadLineError(f"is longer than {len(line)} bytes")
+    try:
+        return line.decode("utf-8").strip()
+    except UnicodeDecodeError as error:
+        raise BadLineError(f"is not UTF-8 at byte {error.start + 1}") from error
+
+
+def _cells(text: str) -> list[str]:
+    # One record is one line: line breaks within quotes would make line numbers meaningless.
+    try:
+        [cells] = csv.reader([text], strict=True)
+    except csv.Error as error:
+        raise BadLineError(f"is not valid CSV: {error}") from error
+    return [cell.strip() for cell in cells]
+
+
+def _value(column: Column, cell: str) -> str | int | float:
+    if column.kind is str:
+        return cell
+    name = ".".join(column.path)
+    if column.kind is int:
+        if not _WHOLE_NUMBER.fullmatch(cell):
+            raise BadLineError(f"{name} must be a whole number, not {cell[:60]!a}")
+        return int(cell)
+    if not _NUMBER.fullmatch(cell):
+        raise BadLineError(f"{name} must be a number, not {cell[:60]!a}")
+    return float(cell)
+
+
+def _no_constant(name: str) -> Any:
+    raise BadLineError(f"holds {name}, which is not valid JSON")

@@ -1,0 +1,65 @@
+"""Outbox options: its URL, from an option or from the environment."""
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing
+from typing import Annotated, TypeVar
+
+import typer
+from attrs import frozen
+
+from printos_async.cli.terminal.output import CommandError
+from printos_async.outbox import SqlOutbox
+
+from .connection import Connection
+
+T = TypeVar("T")
+
+OutboxUrl = Annotated[
+    str | None,
+    typer.Option(
+        "--outbox",
+        metavar="URL",
+        help="The outbox, such as sqlite+aiosqlite:///spool.db; else PRINTOS_OUTBOX, the better place for a password.",
+        show_default=False,
+    ),
+]
+
+
+def outbox_url(given: str | None) -> str:
+    """Return the outbox's URL. It may hold a password, so never show it.
+
+    Raises:
+        CommandError: Neither the option nor the environment variable is set.
+    """
+    url = given or os.environ.get("PRINTOS_OUTBOX")
+    if not url:
+        raise CommandError(
+            "no outbox is set; set PRINTOS_OUTBOX or add --outbox, such as sqlite+aiosqlite:///spool.db"
+        )
+    return url
+
+
+@frozen(kw_only=True)
+class OutboxAccess(Connection):
+    """The options of the commands that look into an outbox."""
+
+    outbox: OutboxUrl = None
+
+    def run(self, use: Callable[[SqlOutbox], Awaitable[T]]) -> T:
+        """Return what ``use`` returns of the outbox, opened for the base URL and the credentials.
+
+        Raises:
+            ConfigurationError: The URL is of another kind, or what it needs is not installed.
+            OutboxError: It cannot be opened.
+        """
+        outbox = SqlOutbox(outbox_url(self.outbox))
+        client = self.make_client()  # outside of the event loop: it may prompt for a secret
+
+        async def run() -> T:
+            async with client, aclosing(outbox):
+                await outbox.open(client.account)
+                return await use(outbox)
+
+        return asyncio.run(run())

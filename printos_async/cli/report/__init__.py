@@ -1,0 +1,1 @@
+"""Report of one command: counts, failures, and the files that keep them."""

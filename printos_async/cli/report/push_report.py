@@ -1,0 +1,122 @@
+"""Report of one ``printos push``, for people and as JSON."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from attrs import frozen
+
+from printos_async.cli.terminal.output import (
+    EXIT_FAILED,
+    EXIT_OK,
+    complain,
+    count_statuses,
+    counted,
+    exit_code_of_signal,
+    unreadable,
+    write_json,
+    write_line,
+)
+
+if TYPE_CHECKING:
+    from printos_async.cli.input.source import Source
+    from printos_async.cli.input.statuses import StatusLines
+    from printos_async.cli.terminal.signals import StopSignals
+
+    from .counts import Counts
+
+
+@frozen(kw_only=True)
+class PushReport:
+    """Report of one ``printos push``.
+
+    Attributes:
+        unconfirmed: Devices whose acknowledged status may have been overwritten; followed sources only.
+    """
+
+    lines: StatusLines
+    counts: Counts
+    signals: StopSignals
+    source: Source
+    is_followed: bool
+    unconfirmed: int
+    is_spooled: bool
+    sent_anything: bool
+    is_dry_run: bool
+    elapsed_s: float
+
+    @property
+    def exit_code(self) -> int:
+        """The exit code of the command."""
+        if self.signals.received is not None:
+            return exit_code_of_signal(self.signals.received)
+        counts = self.counts
+        wrong = counts.failed + counts.unsent + self.lines.bad_lines + self.unconfirmed
+        return EXIT_FAILED if wrong or counts.problem is not None else EXIT_OK
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the report as JSON values."""
+        spooled = {"accepted": self.counts.accepted} if self.is_spooled else {}
+        followed = {"unconfirmed": self.unconfirmed} if self.is_followed else {}
+        return {
+            "statuses": self.lines.statuses,
+            "badLines": self.lines.bad_lines,
+            "lastLine": self.lines.last_line,
+            "dryRun": self.is_dry_run,
+            "stoppedBy": None if self.signals.received is None else self.signals.received.name,
+            "problem": self.counts.problem,
+            "elapsedS": round(self.elapsed_s, 6),
+            "exitCode": self.exit_code,
+            **self.counts.to_json(),
+            **spooled,
+            **followed,
+        }
+
+    def write(self, *, as_json: bool) -> None:
+        """Write the report to standard output, and problems to standard error."""
+        counts, lines, source = self.counts, self.lines, self.source
+        counts.complain_of_failures()
+        if self.unconfirmed:
+            complain(
+                f"{counted(self.unconfirmed, 'device')}: an older status may have landed on the newest; "
+                "there was no time to send it again"
+            )
+        if counts.problem is not None:
+            complain(counts.problem)
+        received = self.signals.received
+        if received is not None:
+            where = f"after line {lines.last_line} of {source.name}"
+            done = "accepted" if self.is_spooled else "sent"
+            complain(f"stopped by {received.name} {where}; no line after it was {done}")
+        if not self.sent_anything and lines.bad_lines and not self.is_dry_run:
+            complain(
+                f"nothing was sent: {unreadable(lines.bad_lines)}; correct the file, or leave --strict out"
+            )
+        if as_json:
+            write_json(self.to_json())
+            return
+        if not self.sent_anything:
+            bad = f", {unreadable(lines.bad_lines)}" if lines.bad_lines else ""
+            write_line(f"{count_statuses(lines.statuses)}{bad}; nothing sent")
+            return
+        write_line(self._summary())
+
+    def _summary(self) -> str:
+        counts, lines = self.counts, self.lines
+        rate = (counts.sent + counts.accepted) / self.elapsed_s if self.elapsed_s else 0.0
+        if self.is_spooled:
+            parts = [f"{counts.accepted:,} accepted into the outbox"]
+        else:
+            parts = [f"{counts.sent:,} sent", f"{counts.superseded:,} replaced by newer ones"]
+        if counts.failed:
+            parts.append(f"{count_statuses(counts.failed)} failed")
+        elif not self.is_spooled:
+            parts.append("0 failed")
+        if counts.unsent:
+            parts.append(f"{counts.unsent:,} not {'accepted' if self.is_spooled else 'sent'}")
+        if lines.bad_lines:
+            parts.append(unreadable(lines.bad_lines))
+        retries = "" if self.is_spooled else f", {counted(counts.retries, 'retry', 'retries')}"
+        path = counts.failures_path
+        kept = f" (failures: {path})" if path is not None and counts.failed + counts.unsent else ""
+        return f"{', '.join(parts)}{kept} in {self.elapsed_s:.2f} s ({rate:,.0f}/s{retries})"

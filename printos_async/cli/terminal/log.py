@@ -1,0 +1,65 @@
+"""Library warnings as lines on standard error."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING, Self
+
+from .output import complain, counted
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+_LINES_AT_ONCE = 10
+_SPAN_S = 10.0
+
+
+class LibraryWarnings(logging.Handler):
+    """Writes the library's warnings to standard error: at most ten lines in ten seconds, then their number.
+
+    A context manager; while active it replaces Python's handler of last resort.
+
+    Args:
+        except_for: Name of an event that the command itself reports.
+    """
+
+    def __init__(self, *, except_for: str) -> None:
+        super().__init__(logging.WARNING)
+        self._except_for = except_for
+        self._logger = logging.getLogger("printos_async")
+        self._since_s = 0.0
+        self._lines = 0
+
+    def __enter__(self) -> Self:
+        self._logger.addHandler(self)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._logger.removeHandler(self)
+        self._say_what_was_left_out()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one warning, or count it."""
+        if getattr(record, "event", None) == self._except_for:
+            return
+        now_s = time.monotonic()
+        if now_s - self._since_s > _SPAN_S:
+            self._say_what_was_left_out()
+            self._since_s, self._lines = now_s, 0
+        self._lines += 1
+        if self._lines <= _LINES_AT_ONCE:
+            complain(_line(record))
+
+    def _say_what_was_left_out(self) -> None:
+        if self._lines > _LINES_AT_ONCE:
+            complain(f"and {counted(self._lines - _LINES_AT_ONCE, 'more warning')} like these")
+
+
+def _line(record: logging.LogRecord) -> str:
+    if getattr(record, "event", None) == "StatusFailed":
+        fields = vars(record)
+        return f"device {fields['device_id']}, {fields['detail']}"
+    return record.getMessage()

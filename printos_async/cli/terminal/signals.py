@@ -1,0 +1,83 @@
+"""Stop signals: Ctrl-C and SIGTERM first end reading, then give up what is left."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import threading
+from typing import TYPE_CHECKING, Any, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+    from types import TracebackType
+
+# Less than the time after which container runtimes kill.
+GRACE_S = 8.0
+
+
+class StopSignals:
+    """Turns signals into two events: stop reading, and give up.
+
+    Args:
+        grace_s: Seconds from the first signal to giving up.
+
+    Attributes:
+        stopping: Set by the first signal.
+        giving_up: Set by the second one, or ``grace_s`` seconds after the first.
+        received: The first signal.
+        is_repeated: Whether there was a second one.
+    """
+
+    def __init__(self, *, grace_s: float = GRACE_S) -> None:
+        self._grace_s = grace_s
+        self.stopping = asyncio.Event()
+        self.giving_up = asyncio.Event()
+        self.received: signal.Signals | None = None
+        self.is_repeated = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> Self:
+        self._loop = asyncio.get_running_loop()
+        # Only the main thread may set handlers; in other threads the program handles signals itself.
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                # signal.signal, for Windows has no loop.add_signal_handler.
+                self._before[number] = signal.signal(number, self._on_signal)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        if self._timer is not None:
+            self._timer.cancel()
+
+    async def run_until_giving_up(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run ``work``, cancel it when ``giving_up`` is set, and raise what it raised."""
+        working = asyncio.create_task(work)
+        giving_up = asyncio.create_task(self.giving_up.wait())
+        await asyncio.wait({working, giving_up}, return_when=asyncio.FIRST_COMPLETED)
+        giving_up.cancel()
+        working.cancel()  # has no effect on one that is done
+        await asyncio.wait({working})
+        if not working.cancelled():
+            working.result()
+
+    def _on_signal(self, number: int, _frame: object) -> None:
+        # Runs between any two instructions, so everything is left to the loop.
+        if self._loop is not None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed
+                self._loop.call_soon_threadsafe(self._take, self._loop, signal.Signals(number))
+
+    def _take(self, loop: asyncio.AbstractEventLoop, received: signal.Signals) -> None:
+        if self.received is None:
+            self.received = received
+            self.stopping.set()
+            self._timer = loop.call_later(self._grace_s, self.giving_up.set)
+        else:
+            self.is_repeated = True
+            self.giving_up.set()

@@ -1,0 +1,1 @@
+"""PostgreSQL: its URL, its sessions, and what its errors mean."""

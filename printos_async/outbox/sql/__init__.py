@@ -1,0 +1,1 @@
+"""Statements and tables, the same on SQLite and PostgreSQL."""

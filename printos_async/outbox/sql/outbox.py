@@ -1,0 +1,224 @@
+"""An outbox in a SQLite file or a PostgreSQL database. SQLAlchemy is imported when one is made."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from typing import TYPE_CHECKING
+
+from printos_async._checks import require_number
+from printos_async._errors import ConfigurationError, OutboxError
+from printos_async.outbox.administration import DeadLetter, OutboxStats
+from printos_async.outbox.postgresql.limits import LONG, PROMPT
+from printos_async.outbox.protocol import Progress
+
+from .batches import as_bytes, portions, to_json
+from .url import hide_secrets, parse_url, server_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from printos_async._clock import MachineClock
+    from printos_async.outbox.protocol import Claim, Draft, Finish, Kept, Release
+    from printos_async.outbox.sqlite.spool import SetAside
+
+    from .session import Session
+
+
+class SqlOutbox:
+    """An outbox in a database, which outlives the process and, if its disk does, the machine.
+
+    Several processes may use one database, each with an outbox of its own. One outbox serves one event loop.
+    Cancelling a call does not stop a statement that has begun.
+
+    Args:
+        url: ``sqlite+aiosqlite:///spool.db`` for a file, which is created if it is missing (four slashes begin an
+            absolute path), or ``postgresql+asyncpg://user:password@host/database``. Parameters after ``?`` are
+            those of the connection, such as ``sslmode`` and ``sslrootcert``: see the documentation of outboxes.
+        lease_s: Seconds after which others take over the devices of a worker that does not renew its lease.
+
+    Attributes:
+        on_set_aside: Called in the event loop after a damaged file was renamed and a new one created, which is also
+            logged. May be set at any time.
+        on_replaced: Called in the event loop when the file was replaced, because this process or another one has set
+            a damaged file aside. A pusher uses it.
+
+    Raises:
+        ConfigurationError: The URL is of another kind or has an unknown parameter, a file of certificates cannot be
+            read, or the extra for it is not installed.
+    """
+
+    is_shared = True
+
+    def __init__(self, url: str, *, lease_s: float = 30.0) -> None:
+        require_number("lease_s", lease_s, 0.001)
+        self.lease_s = lease_s
+        self._url = parse_url(url)
+        self._server = server_of(self._url)
+        self.on_set_aside: Callable[[SetAside], None] | None = None
+        self.on_replaced: Callable[[], None] | None = None
+        self._clock: MachineClock | None = None  # the machine's by default
+        self._session: Session | None = None
+        self._opening = asyncio.Lock()
+
+    def __repr__(self) -> str:
+        return f"SqlOutbox({hide_secrets(self._url)!r}, lease_s={self.lease_s!r})"
+
+    async def open(self, account: str) -> None:
+        """As ``Outbox.open``."""
+        from .database import Database  # noqa: PLC0415 - optional
+        from .session import Session  # noqa: PLC0415 - optional
+
+        async with self._opening:
+            if self._session is None:
+                database = Database(
+                    self._url,
+                    server=self._server,
+                    lease_s=self.lease_s,
+                    clock=self._clock,
+                    on_set_aside=self._report_set_aside,
+                    on_replaced=self._report_replaced,
+                )
+                session = Session(database, account)
+                await session.open()
+                self._session = session
+            elif self._session.tenant != account:
+                raise ConfigurationError("this outbox is open for another account: make one for each")
+
+    async def aclose(self) -> None:
+        """As ``Outbox.aclose``, after running statements have ended."""
+        async with self._opening:
+            session, self._session = self._session, None
+            if session is not None:
+                await session.aclose()
+
+    async def put(self, drafts: Sequence[Draft], *, owner: int | None = None) -> list[Kept]:
+        """As ``Outbox.put``."""
+        return await self._opened().puts.submit(drafts, key=owner)
+
+    async def join(self) -> int:
+        """As ``Outbox.join``."""
+        session = self._opened()
+        # Random, so that it is never used twice, and known before the statement runs: a statement of an earlier
+        # worker that comes late finds nothing of its own.
+        owner = secrets.randbits(62) + 1
+        await session.fetch(session.workers.join, within=PROMPT, this_worker=owner, lease_s=self.lease_s)
+        return owner
+
+    async def renew(self, owner: int) -> bool:
+        """As ``Outbox.renew``."""
+        session = self._opened()
+        return await session.background.run(self._renew(session, owner))
+
+    async def claim(self, owner: int, limit: int) -> list[Claim]:
+        """As ``Outbox.claim``."""
+        session = self._opened()
+        return await session.take(session.delivery.claim, owner, limit)
+
+    async def finish(self, owner: int, finished: Sequence[Finish]) -> list[Claim]:
+        """As ``Outbox.finish``."""
+        newer = await self._opened().finishes.submit(finished, key=owner)
+        return [claim for claim in newer if claim is not None]
+
+    async def release(self, owner: int, released: Sequence[Release]) -> None:
+        """As ``Outbox.release``."""
+        session = self._opened()
+        for part in portions(released):
+            lines = [(one.device_id, one.hold_s, one.attempts, one.doubt_in_s) for one in part]
+            await session.fetch(session.delivery.release, this_worker=owner, batch=to_json(lines))
+
+    async def leave(self, owner: int) -> None:
+        """As ``Outbox.leave``."""
+        session = self._opened()
+        await session.background.run(self._leave(session, owner))
+
+    async def newer(self, owner: int, limit: int) -> list[Claim]:
+        """As ``Outbox.newer``."""
+        return await self._opened().take_newer(owner, limit)
+
+    async def progress(self, device_ids: Iterable[str]) -> list[Progress]:
+        """As ``Outbox.progress``."""
+        session = self._opened()
+        found: list[Progress] = []
+        for part in portions(dict.fromkeys(device_ids)):
+            batch = to_json((device_id,) for device_id in part)
+            found += [
+                Progress(row.device_id, row.seq, row.done_seq, row.attempts, row.error, row.hold_s)
+                for row in await session.fetch_sound(session.delivery.progress, batch=batch)
+            ]
+        return found
+
+    async def stats(self) -> OutboxStats:
+        """As ``OutboxAdministration.stats``."""
+        session = self._opened()
+        [row] = await session.fetch(session.administration.stats, within=LONG)
+        return OutboxStats(**row._mapping)  # noqa: SLF001 - public in spite of its name
+
+    async def failed(self, *, limit: int = 100, after: str = "") -> list[DeadLetter]:
+        """As ``OutboxAdministration.failed``."""
+        session = self._opened()
+        return [
+            DeadLetter(
+                row.device_id,
+                row.seq,
+                as_bytes(row.body),
+                row.done_attempts,
+                row.error,
+                max(row.failed_age_s, 0.0),
+            )
+            for row in await session.fetch_sound(session.administration.failed, limit=limit, after=after)
+        ]
+
+    async def requeue(self, device_ids: Iterable[str] | None = None) -> int:
+        """As ``OutboxAdministration.requeue``."""
+        session = self._opened()
+        if device_ids is None:
+            return len(await session.fetch(session.administration.requeue_all, within=LONG))
+        count = 0
+        for part in portions(dict.fromkeys(device_ids)):
+            batch = to_json((device_id,) for device_id in part)
+            count += len(await session.fetch(session.administration.requeue, batch=batch))
+        return count
+
+    async def purge(self, *, failed: bool = False, older_than_s: float = 0.0) -> int:
+        """As ``OutboxAdministration.purge``."""
+        session = self._opened()
+        return await session.background.run(session.deletion.purge(failed=failed, older_than_s=older_than_s))
+
+    async def _renew(self, session: Session, owner: int) -> bool:
+        rows = await session.rows(
+            session.workers.renew, within=PROMPT, this_worker=owner, lease_s=self.lease_s
+        )
+        if not rows:
+            return False
+        if rows[0].expired:
+            await self._take_over(session, rows[0].now)
+        if rows[0].never_due:
+            await session.repair.run()
+        if rows[0].has_idle:
+            await session.deletion.delete_idle()
+        return True
+
+    async def _leave(self, session: Session, owner: int) -> None:
+        rows = await session.rows(session.workers.expire, this_worker=owner)
+        if rows:
+            await self._take_over(session, rows[0].lease_until)
+
+    async def _take_over(self, session: Session, now: float) -> None:
+        """Free the devices of all workers whose lease has ended, and delete workers that ended long before."""
+        await session.rows(session.workers.take_over, within=LONG)
+        # A statement that was running when the lease ended may still take devices for its worker; later ones cannot.
+        await session.rows(session.workers.delete_expired, until=now - self.lease_s)
+
+    def _report_set_aside(self, what: SetAside) -> None:
+        if self.on_set_aside is not None:
+            self.on_set_aside(what)
+
+    def _report_replaced(self) -> None:
+        if self.on_replaced is not None:
+            self.on_replaced()
+
+    def _opened(self) -> Session:
+        if self._session is None:
+            raise OutboxError("the outbox is not open")
+        return self._session

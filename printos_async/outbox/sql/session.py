@@ -1,0 +1,244 @@
+"""An open database of one tenant: shared statements, checked rows, and what survives a cancelled call."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any, cast
+
+from printos_async._errors import OutboxError
+from printos_async.outbox.batching import Background, Grouping
+from printos_async.outbox.postgresql.limits import LONG, PROMPT, USUAL
+from printos_async.outbox.protocol import Claim, Kept
+
+from .batches import age, as_bytes, crc, merge, to_json
+from .deletion import Deletion
+from .repair import Repair
+from .statements.administration import AdministrationStatements
+from .statements.delivery import DeliveryStatements
+from .statements.dialect import Dialect
+from .statements.workers import WorkerStatements
+from .tables import is_current, prepare
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from sqlalchemy import Executable, Row
+
+    from printos_async.outbox.postgresql.limits import Limit
+    from printos_async.outbox.protocol import Draft, Finish
+
+    from .database import Database
+
+_MAX_REPAIRS = 3
+_IS_SOUND = itemgetter(-1)
+_DAMAGED = "damaged: the stored status does not match its checksum"
+# Where calls fail again and again, reading all rows takes 1/31 of the time at most.
+_PAUSE_PER_SCAN = 30
+
+
+class Session:
+    """State of an open ``SqlOutbox``.
+
+    Attributes:
+        tenant: The tenant, as in ``Outbox.open``.
+        database: Runs the statements.
+        background: Operations that run to their end even if their caller is cancelled.
+        puts: Batches concurrent puts; the key is the worker.
+        finishes: Batches concurrent completions; the key is the worker.
+        delivery: Statements on statuses.
+        workers: Statements on workers.
+        administration: Statements for operators.
+        deletion: Deletes rows.
+        repair: Repairs the rows of a file.
+    """
+
+    def __init__(self, database: Database, tenant: str) -> None:
+        self.tenant = tenant
+        self.database = database
+        self.background = Background()
+        self.puts: Grouping[Draft, Kept] = Grouping(self._put)
+        self.finishes: Grouping[Finish, Claim | None] = Grouping(self._finish)
+        dialect = Dialect(database.dialect)
+        self.delivery = DeliveryStatements(dialect)
+        self.workers = WorkerStatements(dialect)
+        self.administration = AdministrationStatements(dialect)
+        self.deletion = Deletion(database, dialect, tenant)
+        self.repair = Repair(database, tenant)
+        # Workers that may own statuses which they never received.
+        self._missing_claims: set[int] = set()
+        self._server_failures = 0
+        self._next_scan_s = 0.0
+
+    async def open(self) -> None:
+        """Create or migrate the tables, and repair a file; close the database if that fails."""
+        try:
+            await self.background.run(_prepare(self.database))
+            if self.database.dialect == "sqlite":
+                await self.background.run(self.repair.run_if_needed())
+        except BaseException:
+            await self.background.settle()
+            await self.database.aclose()
+            raise
+
+    async def aclose(self) -> None:
+        """Wait for running statements, within a limit for a server, and close the database."""
+        try:
+            async with asyncio.timeout(self.database.patience_s):
+                await self._settle()
+        except TimeoutError:
+            self.database.abort()
+            await self._settle()
+        await self.database.aclose()
+
+    async def fetch(
+        self, statement: Executable, *, within: Limit = USUAL, **parameters: Any
+    ) -> Sequence[Row[Any]]:
+        """Run a statement to its end, even if the caller is cancelled; return its rows."""
+        return await self.background.run(self.rows(statement, within=within, **parameters))
+
+    async def fetch_sound(self, statement: Executable, **parameters: Any) -> Sequence[Row[Any]]:
+        """Run a statement as ``fetch`` does, with the rows of ``_sound_rows``."""
+        return await self.background.run(self._sound_rows(statement, **parameters))
+
+    async def rows(
+        self,
+        statement: Executable,
+        *,
+        within: Limit = USUAL,
+        outlives_power: bool = True,
+        **parameters: Any,
+    ) -> Sequence[Row[Any]]:
+        """Run a statement on the tenant's rows; return the rows that it returns."""
+        parameters["this_tenant"] = self.tenant
+        return await self.database.rows(statement, parameters, within=within, outlives_power=outlives_power)
+
+    async def take(
+        self, statement: Executable, owner: int, limit: int, *, outlives_power: bool = True
+    ) -> list[Claim]:
+        """Return what a statement claims for a worker, oldest first. What gets lost is found by ``take_newer``."""
+
+        def note_loss() -> None:
+            self._missing_claims.add(owner)
+
+        parameters = {"this_tenant": self.tenant, "this_worker": owner, "limit": limit}
+        taking = self.database.rows(statement, parameters, on_retry=note_loss, outlives_power=outlives_power)
+        rows = await self.background.run(taking, on_loss=note_loss)
+        return await self._claims(owner, sorted(rows, key=lambda row: float(row.due_at)))
+
+    async def take_newer(self, owner: int, limit: int) -> list[Claim]:
+        """Return newer statuses of the worker's devices, and once, after a loss, everything that waits for it."""
+        if self._server_failures != self.database.server_failures:
+            self._server_failures = self.database.server_failures
+            self._missing_claims.add(owner)
+        if owner in self._missing_claims and time.monotonic() >= self._next_scan_s:
+            return await self._claims(owner, await self._owned(owner))
+        # A mark that a loss of power brings back is read again.
+        return await self.take(self.delivery.newer, owner, limit, outlives_power=False)
+
+    async def _owned(self, owner: int) -> Sequence[Row[Any]]:
+        """Return everything that waits and is the worker's. No index leads to it: all rows are read."""
+        begun_s = time.monotonic()
+        self._missing_claims.discard(owner)  # before: a loss during the scan needs another one
+        try:
+            return await self.fetch(self.delivery.owned, within=LONG, this_worker=owner)
+        except BaseException:
+            self._missing_claims.add(owner)
+            raise
+        finally:
+            ended_s = time.monotonic()
+            self._next_scan_s = ended_s + _PAUSE_PER_SCAN * (ended_s - begun_s)
+
+    async def _settle(self) -> None:
+        await self.puts.settle()
+        await self.finishes.settle()
+        await self.background.settle()
+
+    async def _put(self, owner: Any, drafts: list[Draft]) -> list[Kept]:
+        merged = merge(drafts)
+        try:
+            rows = await self._sound_rows(
+                self.delivery.put, within=PROMPT, this_worker=owner, batch=to_json(merged)
+            )
+        except OutboxError:
+            # It may have taken place, and made the worker the owner of statuses of which it does not know.
+            if owner is not None:
+                self._missing_claims.add(owner)
+            raise
+        # As tuples, which they are: reading a row's attributes takes longer.
+        lines = cast("Sequence[tuple[str, int, int | None, float | None, bool]]", rows)
+        newest = {
+            device_id: (seq, owner is not None and its_owner == owner, age(doubt_age_s))
+            for device_id, seq, its_owner, doubt_age_s, _ in lines
+        }
+        # The statement counted the drafts of each device; the last one has the number that it returned.
+        left = {device_id: count for device_id, count, *_ in merged}
+        kept = []
+        for draft in drafts:
+            left[draft.device_id] -= 1
+            seq, claimed, doubt_age_s = newest[draft.device_id]
+            kept.append(Kept(seq - left[draft.device_id], claimed, doubt_age_s if claimed else None))
+        return kept
+
+    async def _finish(self, owner: Any, finished: list[Finish]) -> list[Claim | None]:
+        # Of two completions for one device the later one counts.
+        latest = {one.device_id: one for one in sorted(finished, key=lambda one: one.seq)}
+        left = await self.deletion.delete_delivered(owner, latest.values())
+        if not left:
+            return [None] * len(finished)
+        lines = [
+            (one.device_id, one.seq, one.hold_s, one.attempts, one.error, int(one.keep))
+            for one in sorted(left, key=lambda one: one.device_id)
+        ]
+        # If power is lost before the file is synced, the devices are still owned, and taken over as uncertain.
+        # PostgreSQL always syncs: it may lose power while the worker goes on.
+        rows = await self.rows(
+            self.delivery.finish, this_worker=owner, batch=to_json(lines), outlives_power=False
+        )
+        newer = {claim.device_id: claim for claim in await self._claims(owner, _waiting(rows))}
+        return [newer.get(one.device_id) if latest[one.device_id] is one else None for one in finished]
+
+    async def _claims(self, owner: int, rows: Iterable[Row[Any]]) -> list[Claim]:
+        """Return the rows as claims. Damaged ones become dead letters instead."""
+        claims, damaged, is_sound = [], [], True
+        for row in rows:
+            checksum = row.crc
+            if checksum is None:
+                is_sound = False
+                continue
+            body = as_bytes(row.body)
+            if crc(row.device_id, body) != checksum:
+                damaged.append((row.device_id, row.seq, 0.0, row.attempts, _DAMAGED, 0))
+                continue
+            waited_s = max(row.waited_s, 0.0)
+            claims.append(Claim(row.device_id, row.seq, body, row.attempts, waited_s, age(row.doubt_age_s)))
+        if damaged:
+            found = await self.rows(self.delivery.finish, this_worker=owner, batch=to_json(sorted(damaged)))
+            # A newer status may have come in the meantime.
+            claims += await self._claims(owner, _waiting(found))
+        if not is_sound:
+            await self.repair.run()
+        return claims
+
+    async def _sound_rows(
+        self, statement: Executable, *, within: Limit = USUAL, **parameters: Any
+    ) -> Sequence[Row[Any]]:
+        """Return the rows of a statement that may be repeated. It is, after a repair, if one of them is unsound."""
+        for _ in range(_MAX_REPAIRS):
+            rows = await self.rows(statement, within=within, **parameters)
+            if all(map(_IS_SOUND, rows)):
+                return rows
+            await self.repair.run()
+        raise OutboxError(f"rows of the outbox are still damaged after {_MAX_REPAIRS} repairs")
+
+
+def _waiting(rows: Iterable[Row[Any]]) -> list[Row[Any]]:
+    """Choose the rows of a ``finish`` that have a newer status, or are unsound."""
+    return [row for row in rows if row.crc is None or row.seq > row.done_seq]
+
+
+async def _prepare(database: Database) -> None:
+    # Only a migration may take long: a server that is silent at the opening is noticed sooner.
+    if not await database.with_connection(lambda connection: connection.run_sync(is_current), within=PROMPT):
+        await database.with_connection(lambda connection: connection.run_sync(prepare), within=LONG)

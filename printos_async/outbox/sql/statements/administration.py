@@ -1,0 +1,82 @@
+"""Statements for operators: counts, dead letters, requeueing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sqlalchemy import Integer, Text, bindparam, case, func, select, true, update
+
+from printos_async.outbox.sql.tables import outbox, worker
+
+from .dialect import IS_DEAD, IS_WAITING, NOW, OURS, ROW, TENANT, Dialect, later
+
+if TYPE_CHECKING:
+    from sqlalchemy import ColumnElement, Executable
+
+
+class AdministrationStatements:
+    """The statements in one dialect, with parameters as those of ``DeliveryStatements``.
+
+    Attributes:
+        stats: Count rows and workers.
+        failed: Return a page of dead letters, in the order of the devices.
+        requeue: Make the dead letters of a batch of devices wait again.
+        requeue_all: Make all dead letters wait again.
+    """
+
+    def __init__(self, dialect: Dialect) -> None:
+        self.stats = _stats()
+        self.failed = (
+            select(
+                ROW.device_id,
+                ROW.seq,
+                dialect.bytes(ROW.body).label("body"),
+                ROW.done_attempts,
+                ROW.error,
+                (NOW - ROW.done_at).label("failed_age_s"),
+                dialect.soundness(dialect.is_sound),
+            )
+            .where(OURS, IS_DEAD, ROW.device_id > bindparam("after", type_=Text))
+            .order_by(ROW.device_id)
+            .limit(bindparam("limit", type_=Integer))
+        )
+        chosen = dialect.batch(device_id=Text)
+        self.requeue = _requeue(ROW.device_id.in_(select(chosen.c.device_id)))
+        self.requeue_all = _requeue(true())
+
+
+def _requeue(chosen: ColumnElement[bool]) -> Executable:
+    # With the next number: done_seq never goes back.
+    dead = (
+        select(ROW.device_id)
+        .where(OURS, IS_DEAD, ROW.owner.is_(None), chosen)
+        .order_by(ROW.device_id)
+        .with_for_update()
+        .cte("dead")
+        .prefix_with("MATERIALIZED")
+    )
+    return (
+        update(outbox)
+        .where(OURS, ROW.device_id == dead.c.device_id, IS_DEAD)
+        .values(seq=ROW.seq + 1, put_at=NOW, due_at=later(ROW.due_at, NOW), attempts=0)
+        .returning(ROW.seq)
+    )
+
+
+def _stats() -> Executable:
+    live = (
+        select(func.count())
+        .select_from(worker)
+        .where(worker.c.account == TENANT, worker.c.lease_until > NOW)
+        .scalar_subquery()
+    )
+    return select(
+        func.count().label("devices"),
+        func.count(case((IS_WAITING, 1))).label("waiting"),
+        func.count(case((IS_WAITING & ROW.owner.is_not(None), 1))).label("claimed"),
+        func.count(case((IS_DEAD, 1))).label("failed"),
+        live.label("workers"),
+        (NOW - func.min(case((IS_WAITING, func.coalesce(ROW.waiting_since, ROW.put_at))))).label(
+            "oldest_waiting_s"
+        ),
+    ).where(OURS)

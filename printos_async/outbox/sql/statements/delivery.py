@@ -1,0 +1,222 @@
+"""Statements that move statuses: put, claim, finish, release, and what a worker asks for. One for each operation.
+
+A batch is one parameter, a JSON array that the database takes apart, so that the text of a statement is always the
+same. Rows are locked in the order of their devices, so that two batches cannot deadlock.
+
+An UPDATE finds its rows by both columns of the key from a CTE, and not by a parameter for the tenant. PostgreSQL often
+has statistics of an almost empty table, by which reading all rows of the tenant for each device seems to be as cheap as
+a search with the whole key.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sqlalchemy import (
+    BigInteger,
+    Double,
+    Integer,
+    Text,
+    bindparam,
+    case,
+    func,
+    literal,
+    null,
+    select,
+    true,
+    update,
+)
+
+from printos_async.outbox.sql.tables import outbox, unowned_and_waiting, worker
+
+from .deletion import current_floor
+from .dialect import IS_WAITING, LIVE, NOW, OURS, ROW, TENANT, WORKER, Dialect, later
+from .soundness import is_sound_after_put
+
+if TYPE_CHECKING:
+    from sqlalchemy import CTE, Executable
+
+
+class DeliveryStatements:
+    """The statements in one dialect. ``this_tenant`` is a parameter of all, ``this_worker`` and others of some.
+
+    Attributes:
+        put: Insert or replace the newest status of each device of a batch.
+        claim: Take unowned devices whose waiting status is due, oldest first.
+        finish: Record outcomes, and free the devices for which nothing newer waits.
+        release: Free devices with their statuses unsent.
+        newer: Return statuses that others have put for devices of the worker, and clear their marks.
+        owned: Return everything that waits and is the worker's. No index leads to it: all rows are read.
+        progress: Return how far devices have come.
+    """
+
+    def __init__(self, dialect: Dialect) -> None:
+        self.put = _put(dialect)
+        self.claim = _claim(dialect)
+        self.finish = _finish(dialect)
+        self.release = _release(dialect)
+        self.newer = _newer(dialect)
+        self.owned = select(*dialect.claim).where(OURS, ROW.owner == WORKER, IS_WAITING)
+        self.progress = _progress(dialect)
+
+
+def _put(dialect: Dialect) -> Executable:
+    batch = dialect.batch(device_id=Text, count=BigInteger, body=Text, crc=BigInteger)
+    floor = current_floor(is_sqlite=dialect.is_sqlite)
+    live = select(worker.c.id).where(LIVE).scalar_subquery()
+    columns = {
+        ROW.account: TENANT,
+        ROW.device_id: batch.c.device_id,
+        ROW.seq: floor + batch.c.count,
+        ROW.body: batch.c.body,
+        ROW.crc: batch.c.crc,
+        ROW.put_at: NOW,
+        ROW.due_at: NOW,
+        ROW.attempts: literal(0),
+        ROW.owner: live,
+        # Numbers up to the floor may have been those of a row that was deleted.
+        ROW.done_seq: floor,
+        ROW.done_attempts: literal(0),
+    }
+    # Without WHERE, SQLite's parser would take ON CONFLICT for the ON of a join.
+    rows = select(*columns.values()).where(true()).order_by(batch.c.device_id)
+    statement = dialect.insert(outbox).from_select([column.name for column in columns], rows)
+    upsert: Executable = statement.on_conflict_do_update(
+        index_elements=[ROW.account, ROW.device_id],
+        set_={
+            "seq": ROW.seq + statement.excluded.seq - statement.excluded.done_seq,
+            "body": statement.excluded.body,
+            "crc": statement.excluded.crc,
+            "put_at": statement.excluded.put_at,
+            # A device that waits already keeps its place in the queue.
+            "due_at": case((IS_WAITING, ROW.due_at), else_=later(ROW.due_at, statement.excluded.put_at)),
+            "attempts": 0,
+            "owner": case(
+                (ROW.owner.is_(None) & (ROW.due_at <= statement.excluded.put_at), statement.excluded.owner),
+                else_=ROW.owner,
+            ),
+            # Null if the owner itself puts the status.
+            "unseen_by": func.nullif(ROW.owner, statement.excluded.owner),
+            "waiting_since": case((IS_WAITING, func.coalesce(ROW.waiting_since, ROW.put_at))),
+        },
+    ).returning(
+        ROW.device_id,
+        ROW.seq,
+        ROW.owner,
+        (NOW - ROW.doubt_since).label("doubt_age_s"),
+        dialect.soundness(is_sound_after_put()),
+    )
+    return upsert
+
+
+def _claim(dialect: Dialect) -> Executable:
+    picked = (
+        select(ROW.account, ROW.device_id)
+        .where(OURS, unowned_and_waiting, ROW.due_at <= NOW, select(worker.c.id).where(LIVE).exists())
+        .order_by(ROW.due_at)
+        .limit(bindparam("limit", type_=Integer))
+        .with_for_update(skip_locked=True)
+        .cte("picked")
+        .prefix_with("MATERIALIZED")
+    )
+    return (
+        update(outbox)
+        .where(ROW.account == picked.c.account, ROW.device_id == picked.c.device_id)
+        .values(owner=WORKER)
+        .returning(*dialect.claim, ROW.due_at)
+    )
+
+
+def _newer(dialect: Dialect) -> Executable:
+    picked = (
+        select(ROW.account, ROW.device_id)
+        .where(OURS, ROW.unseen_by == WORKER, ROW.owner == WORKER, ROW.due_at <= NOW)
+        .order_by(ROW.due_at)
+        .limit(bindparam("limit", type_=Integer))
+        .with_for_update(skip_locked=True)
+        .cte("picked")
+        .prefix_with("MATERIALIZED")
+    )
+    return (
+        update(outbox)
+        .where(ROW.account == picked.c.account, ROW.device_id == picked.c.device_id, ROW.owner == WORKER)
+        .values(unseen_by=null())
+        .returning(*dialect.claim, ROW.due_at)
+    )
+
+
+def _mine(batch: CTE) -> CTE:
+    """Return the batch's rows whose devices the worker owns, and lock them."""
+    return (
+        select(ROW.account, *batch.c)
+        .join_from(batch, outbox, OURS & (ROW.device_id == batch.c.device_id))
+        .where(ROW.owner == WORKER)
+        .order_by(batch.c.device_id)
+        .with_for_update(of=outbox)
+        .cte("mine")
+        .prefix_with("MATERIALIZED")
+    )
+
+
+def _finish(dialect: Dialect) -> Executable:
+    mine = _mine(
+        dialect.batch(
+            device_id=Text, seq=BigInteger, hold_s=Double, attempts=Integer, error=Text, keep=Integer
+        )
+    )
+    return (
+        update(outbox)
+        .where(
+            ROW.account == mine.c.account,
+            ROW.device_id == mine.c.device_id,
+            ROW.owner == WORKER,
+            mine.c.seq.between(ROW.done_seq, ROW.seq),
+        )
+        .values(
+            done_seq=mine.c.seq,
+            done_at=NOW,
+            done_attempts=mine.c.attempts,
+            error=mine.c.error,
+            due_at=NOW + mine.c.hold_s,
+            doubt_since=null(),
+            owner=case(((ROW.seq > mine.c.seq) | (mine.c.keep == 1), ROW.owner)),
+            unseen_by=null(),
+            waiting_since=null(),
+        )
+        .returning(*dialect.claim, ROW.done_seq)
+    )
+
+
+def _progress(dialect: Dialect) -> Executable:
+    asked = dialect.batch(device_id=Text)
+    free = IS_WAITING & ROW.owner.is_(None) & (ROW.due_at > NOW)
+    return select(
+        ROW.device_id,
+        ROW.seq,
+        ROW.done_seq,
+        ROW.done_attempts.label("attempts"),
+        ROW.error,
+        case((free, ROW.due_at - NOW), else_=0.0).label("hold_s"),
+        dialect.soundness(dialect.is_sound),
+    ).join_from(asked, outbox, OURS & (ROW.device_id == asked.c.device_id))
+
+
+def _release(dialect: Dialect) -> Executable:
+    mine = _mine(dialect.batch(device_id=Text, hold_s=Double, attempts=Integer, doubt_in_s=Double))
+    doubt_since = case(
+        (mine.c.doubt_in_s.is_(None), ROW.doubt_since),
+        (ROW.doubt_since > NOW + mine.c.doubt_in_s, ROW.doubt_since),
+        else_=NOW + mine.c.doubt_in_s,
+    )
+    due_in_s = case((mine.c.doubt_in_s > mine.c.hold_s, mine.c.doubt_in_s), else_=mine.c.hold_s)
+    return (
+        update(outbox)
+        .where(ROW.account == mine.c.account, ROW.device_id == mine.c.device_id, ROW.owner == WORKER)
+        .values(
+            owner=null(),
+            unseen_by=null(),
+            attempts=mine.c.attempts,
+            doubt_since=doubt_since,
+            due_at=NOW + due_in_s,
+        )
+    )

@@ -1,0 +1,103 @@
+"""Expressions that the statements share, and where the two dialects differ."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import (
+    BigInteger,
+    Integer,
+    LargeBinary,
+    Text,
+    bindparam,
+    case,
+    cast,
+    column,
+    func,
+    literal_column,
+    select,
+    true,
+    type_coerce,
+)
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.dialects.postgresql import JSON
+from sqlalchemy.types import NullType
+
+from printos_async.outbox.sql.tables import DatabaseTime, outbox, worker
+
+from .soundness import is_sound, is_sound_to_claim
+
+if TYPE_CHECKING:
+    from sqlalchemy import CTE, ColumnElement
+    from sqlalchemy.types import TypeEngine
+
+ROW = outbox.c
+NOW = DatabaseTime()
+TENANT: ColumnElement[str] = bindparam("this_tenant", type_=Text)
+WORKER: ColumnElement[int] = bindparam("this_worker", type_=BigInteger)
+
+OURS = ROW.account == TENANT
+IS_WAITING = ROW.seq > ROW.done_seq
+IS_DEAD = (ROW.seq == ROW.done_seq) & ROW.error.is_not(None)
+# The statement's worker, if its lease runs.
+LIVE = (worker.c.id == WORKER) & (worker.c.account == TENANT) & (worker.c.lease_until > NOW)
+
+
+def later(at: ColumnElement[Any], other: ColumnElement[Any]) -> ColumnElement[Any]:
+    """Return the later one of two times."""
+    return case((at > other, at), else_=other)
+
+
+class Dialect:
+    """Expressions that differ between SQLite and PostgreSQL.
+
+    Args:
+        name: ``"sqlite"`` or ``"postgresql"``.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.is_sqlite = name == "sqlite"
+        self.insert = sqlite.insert if self.is_sqlite else postgresql.insert
+        # PostgreSQL enforces the types of its columns.
+        self.is_sound = is_sound() if self.is_sqlite else true()
+        self.claim = (
+            ROW.device_id,
+            ROW.seq,
+            self.bytes(ROW.body).label("body"),
+            # Null where a value of the row is unsound. No column of its own: each costs time.
+            (case((is_sound_to_claim(), ROW.crc)) if self.is_sqlite else ROW.crc).label("crc"),
+            ROW.attempts,
+            (NOW - ROW.put_at).label("waited_s"),
+            (NOW - ROW.doubt_since).label("doubt_age_s"),
+        )
+
+    def soundness(self, condition: ColumnElement[bool]) -> ColumnElement[Any]:
+        """Return the column that says whether a row is sound. It is the last one of its statement."""
+        # Left as SQLite's integer: SQLAlchemy would convert each to a bool.
+        return type_coerce(condition if self.is_sqlite else true(), NullType).label("is_sound")
+
+    def batch(self, **columns: type[TypeEngine[Any]]) -> CTE:
+        """Return the parameter ``batch``, a JSON array of arrays, as rows with these columns."""
+        batch: ColumnElement[Any] = bindparam("batch", type_=Text)
+        if self.is_sqlite:
+            values = func.json_each(batch).table_valued("value", name="entry")
+            fields: list[ColumnElement[Any]] = [
+                type_coerce(func.json_extract(values.c.value, literal_column(f"'$[{index}]'")), kind)
+                for index, kind in enumerate(columns.values())
+            ]
+        else:
+            values = func.json_array_elements(cast(batch, JSON)).table_valued(
+                column("value", JSON), name="entry"
+            )
+            fields = [
+                cast(values.c.value.op("->>")(literal_column(str(index), Integer)), kind)
+                for index, kind in enumerate(columns.values())
+            ]
+        rows = select(*(field.label(name) for name, field in zip(columns, fields, strict=True)))
+        # Otherwise SQLite scans the whole table, and the batch for each of its rows.
+        return rows.cte("batch").prefix_with("MATERIALIZED")
+
+    def bytes(self, text: ColumnElement[str]) -> ColumnElement[Any]:
+        """Return text as UTF-8 bytes in SQLite, and as text in PostgreSQL."""
+        # A disk may have changed the bytes so that they are no UTF-8. PostgreSQL checks that itself.
+        return cast(text, LargeBinary) if self.is_sqlite else text

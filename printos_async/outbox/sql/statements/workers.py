@@ -1,0 +1,94 @@
+"""Statements about workers and their leases."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sqlalchemy import Double, bindparam, delete, false, func, null, select, update
+
+from printos_async.outbox.sql.tables import idle, outbox, unowned_and_waiting, worker
+
+from .dialect import LIVE, NOW, OURS, ROW, TENANT, WORKER, Dialect, later
+from .soundness import LATEST_S
+
+if TYPE_CHECKING:
+    from sqlalchemy import Executable
+
+
+class WorkerStatements:
+    """The statements in one dialect, with parameters as those of ``DeliveryStatements``.
+
+    Attributes:
+        join: Insert a worker; its lease starts.
+        renew: Renew a lease that still runs, and return which upkeep is due.
+        expire: End a lease that still runs, now.
+        take_over: Free the devices of workers whose lease has ended. Their writes are uncertain from that moment.
+        delete_expired: Delete workers whose lease ended before a given time.
+    """
+
+    def __init__(self, dialect: Dialect) -> None:
+        self.join = (
+            dialect.insert(worker)
+            .values(
+                id=WORKER,
+                account=TENANT,
+                lease_until=NOW + bindparam("lease_s", type_=Double),
+                renewed_at=NOW,
+            )
+            # A retry may come after an attempt that took place.
+            .on_conflict_do_nothing()
+        )
+        self.renew = _renew(dialect)
+        self.expire = (
+            update(worker).where(LIVE).values(lease_until=NOW, renewed_at=NOW).returning(worker.c.lease_until)
+        )
+        self.take_over = _take_over()
+        self.delete_expired = delete(worker).where(
+            worker.c.account == TENANT, worker.c.lease_until <= bindparam("until", type_=Double)
+        )
+
+
+def _renew(dialect: Dialect) -> Executable:
+    others = worker.alias()
+    expired = (
+        select(func.count())
+        .select_from(others)
+        .where(others.c.account == TENANT, others.c.lease_until <= NOW)
+        .scalar_subquery()
+    )
+    idle_rows = select(ROW.device_id).where(OURS, idle, ROW.due_at <= NOW).exists()
+    # A due time out of range, which no claim would ever reach. An index finds it.
+    never_due = select(ROW.device_id).where(OURS, unowned_and_waiting, ROW.due_at > LATEST_S).exists()
+    return (
+        update(worker)
+        .where(LIVE)
+        .values(lease_until=NOW + bindparam("lease_s", type_=Double), renewed_at=NOW)
+        .returning(
+            NOW.label("now"),
+            expired.label("expired"),
+            idle_rows.label("has_idle"),
+            (never_due if dialect.is_sqlite else false()).label("never_due"),
+        )
+    )
+
+
+def _take_over() -> Executable:
+    dead = (
+        select(ROW.device_id, worker.c.lease_until)
+        .join_from(outbox, worker, worker.c.id == ROW.owner)
+        .where(OURS, worker.c.account == TENANT, worker.c.lease_until <= NOW)
+        .order_by(ROW.device_id)
+        .with_for_update(of=outbox)
+        .cte("dead")
+        .prefix_with("MATERIALIZED")
+    )
+    return (
+        update(outbox)
+        .where(OURS, ROW.device_id == dead.c.device_id)
+        .values(
+            owner=null(),
+            unseen_by=null(),
+            doubt_since=dead.c.lease_until,
+            due_at=later(ROW.due_at, dead.c.lease_until),
+        )
+    )

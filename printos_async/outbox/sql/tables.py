@@ -1,0 +1,219 @@
+"""The tables, and the migrations from older versions."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Double,
+    Index,
+    Integer,
+    MetaData,
+    PrimaryKeyConstraint,
+    Table,
+    Text,
+    and_,
+    insert,
+    inspect,
+    select,
+    update,
+)
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.schema import CreateColumn
+from sqlalchemy.sql.functions import FunctionElement
+
+from printos_async._errors import OutboxCorruptError, OutboxError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from sqlalchemy import Connection
+
+metadata = MetaData()
+
+# Compared byte by byte, as in SQLite and Python.
+_Key = Text().with_variant(Text(collation="C"), "postgresql")
+
+# The prefix is for applications that share their database.
+outbox = Table(
+    "printos_outbox",
+    metadata,
+    Column("account", _Key, nullable=False),  # the tenant
+    Column("device_id", _Key, nullable=False),
+    Column("seq", BigInteger, nullable=False),
+    Column("body", Text, nullable=False),  # JSON in ASCII
+    Column("crc", BigInteger, nullable=False),  # of device_id and body: reveals bytes that a disk has changed
+    Column("put_at", Double, nullable=False),
+    Column("due_at", Double, nullable=False),  # not sent before; never earlier than doubt_since
+    Column("attempts", Integer, nullable=False),  # requests for the newest status, while it waits
+    Column("owner", BigInteger),
+    Column("doubt_since", Double),  # end of the last uncertain write
+    Column("done_seq", BigInteger, nullable=False),  # delivered or given up; if it is below seq, seq waits
+    Column("done_at", Double),
+    Column("done_attempts", Integer, nullable=False),
+    Column("error", Text),  # why done_seq was given up
+    # The owner, from when somebody else puts a status of its device until the owner has received it.
+    Column("unseen_by", BigInteger),
+    # When the first of the waiting statuses was put; null if the newest is the first.
+    Column("waiting_since", Double),
+    PrimaryKeyConstraint("account", "device_id"),
+    # With a rowid SQLite stores rows in the order of insertion. Beside a million waiting rows, a status then needs only
+    # one page of its own, that of the key's index, which put and finish write and claim does not.
+    sqlite_with_rowid=True,
+    # Each status writes its row three times. With free space in the page the new version stays there (HOT).
+    postgresql_with={"fillfactor": "50"},
+)
+unowned_and_waiting = and_(outbox.c.owner.is_(None), outbox.c.seq > outbox.c.done_seq)
+Index(
+    "printos_outbox_claimable",
+    outbox.c.account,
+    outbox.c.due_at,
+    sqlite_where=unowned_and_waiting,
+    postgresql_where=unowned_and_waiting,
+)
+# Delivered, and deleted after its hold. A row with an uncertain write stays: the next status has to know of it.
+idle = and_(
+    outbox.c.owner.is_(None),
+    outbox.c.seq == outbox.c.done_seq,
+    outbox.c.error.is_(None),
+    outbox.c.doubt_since.is_(None),
+)
+Index(
+    "printos_outbox_idle",
+    outbox.c.account,
+    outbox.c.due_at,
+    sqlite_where=idle,
+    postgresql_where=idle,
+)
+Index(
+    "printos_outbox_failed",
+    outbox.c.account,
+    outbox.c.device_id,
+    sqlite_where=outbox.c.error.is_not(None),
+    postgresql_where=outbox.c.error.is_not(None),
+)
+# Holds new statuses alone, so that a worker finds them quickly, however many devices it owns.
+unseen_index = Index(
+    "printos_outbox_unseen",
+    outbox.c.account,
+    outbox.c.unseen_by,
+    outbox.c.due_at,
+    sqlite_where=outbox.c.unseen_by.is_not(None),
+    postgresql_where=outbox.c.unseen_by.is_not(None),
+)
+
+worker = Table(
+    "printos_worker",
+    metadata,
+    Column("id", BigInteger, primary_key=True, autoincrement=False),
+    Column("account", _Key, nullable=False),
+    Column("lease_until", Double, nullable=False),
+    Column("renewed_at", Double),
+)
+
+meta = Table(
+    "printos_meta",
+    metadata,
+    Column("version", Integer, nullable=False),
+    Column("floor", BigInteger, nullable=False),  # sequence numbers of deleted rows are not above it
+    # SQLite only: the file's time is the time since this boot plus the offset.
+    Column("clock_boot", Text),
+    Column("clock_offset_s", Double),
+)
+
+# SQL function that each connection to a SQLite file registers: see ``FileTime``.
+TIME_FUNCTION = "printos_time"
+
+
+class DatabaseTime(FunctionElement[float]):
+    """Seconds since 1970 by the database's clock, the same throughout a statement."""
+
+    type = Double()
+    inherit_cache = True
+    name = "database_time"
+
+
+@compiles(DatabaseTime, "sqlite")
+def _sqlite_time(*_: Any, **__: Any) -> str:
+    return f"{TIME_FUNCTION}()"
+
+
+@compiles(DatabaseTime, "postgresql")
+def _postgresql_time(*_: Any, **__: Any) -> str:
+    # A subquery is evaluated once, so that an index can be used.
+    return "(SELECT CAST(extract(epoch FROM clock_timestamp()) AS double precision))"
+
+
+def _to_version_2(connection: Connection) -> None:
+    # Adds the mark of newer statuses, the time of the oldest waiting one, and the clock of a file.
+    columns = (outbox.c.unseen_by, outbox.c.waiting_since)
+    for column in (*columns, worker.c.renewed_at, meta.c.clock_boot, meta.c.clock_offset_s):
+        definition = CreateColumn(column).compile(dialect=connection.dialect)
+        connection.exec_driver_sql(f"ALTER TABLE {column.table.name} ADD COLUMN {definition}")
+    unseen_index.create(connection)
+
+
+# The step at index N migrates from version N + 1 to N + 2.
+MIGRATIONS: tuple[Callable[[Connection], None], ...] = (_to_version_2,)
+
+# Any number, but the same in all versions of this package.
+_LOCK_KEY = 7_205_731_104
+
+
+def is_current(connection: Connection) -> bool:
+    """Return whether the tables exist in this version, without locking anything.
+
+    Raises:
+        OutboxError: A newer version of this package has created the tables.
+    """
+    newest = len(MIGRATIONS) + 1
+    return _version(connection, newest=newest) == newest
+
+
+def prepare(connection: Connection, migrations: Sequence[Callable[[Connection], None]] = MIGRATIONS) -> None:
+    """Create or migrate the tables if necessary. Several processes may do so at once.
+
+    Raises:
+        OutboxError: A newer version of this package has created the tables.
+    """
+    version = len(migrations) + 1
+    is_sqlite = connection.dialect.name == "sqlite"
+    # The connection is in autocommit mode.
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if is_sqlite else "BEGIN")
+    try:
+        if not is_sqlite:
+            connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_LOCK_KEY})")
+        found = _version(connection, newest=version)
+        if found == 0:
+            metadata.create_all(connection, checkfirst=False)
+            connection.execute(insert(meta).values(version=version, floor=0))
+        elif found < version:
+            for step in migrations[found - 1 :]:
+                step(connection)
+            connection.execute(update(meta).values(version=version))
+    except BaseException:
+        # SQLite has rolled back itself if the disk is full or fails, and PostgreSQL if the connection is lost.
+        with contextlib.suppress(SQLAlchemyError):
+            if not connection.invalidated:
+                connection.exec_driver_sql("ROLLBACK")
+        raise
+    connection.exec_driver_sql("COMMIT")
+
+
+def _version(connection: Connection, *, newest: int) -> int:
+    """Return the version of the tables, 0 if there are none."""
+    if not inspect(connection).has_table(meta.name):
+        return 0
+    found = connection.execute(select(meta.c.version)).scalar_one()
+    if not isinstance(found, int) or found < 1:
+        raise OutboxCorruptError("the outbox's file is damaged (version)")
+    if found > newest:
+        raise OutboxError(
+            f"the outbox was made by a newer printos-async (its schema has version {found}, and this release"
+            f" knows {newest}): upgrade printos-async"
+        )
+    return int(found)

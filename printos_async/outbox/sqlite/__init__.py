@@ -1,0 +1,1 @@
+"""The file of a SQLite outbox: its engine, permissions, clock and damage."""

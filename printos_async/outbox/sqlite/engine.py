@@ -1,0 +1,172 @@
+"""A SQLite file below an SQLAlchemy engine: connections, and replacement of a damaged file while it is in use."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import sqlite3
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from aiosqlite import Connection as DriverConnection
+from sqlalchemy import StaticPool, create_engine
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+
+from printos_async._errors import OutboxCorruptError, OutboxError
+from printos_async._logging import withhold_values
+from printos_async.outbox.sql.tables import metadata, prepare
+
+from .damage import is_damage, outbox_error
+from .spool import Spool
+from .time import FileTime
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from typing import TypeVar
+
+    from sqlalchemy.ext.asyncio import AsyncConnection
+
+    from printos_async._clock import MachineClock
+
+    from .spool import SetAside
+
+    Answer = TypeVar("Answer")
+
+_SETTINGS = ("journal_mode = WAL", "synchronous = FULL", "cache_size = -32768")
+_CHUNK_ROWS = 64
+
+
+class FileReplacedError(OSError):
+    """A statement went into a file that is no longer the outbox's: run it again."""
+
+
+class SqliteFile:
+    """The file of an outbox. Create it in the event loop.
+
+    Args:
+        path: Path of the file, which need not exist.
+        clock: The machine's clocks.
+        on_set_aside: Called in the event loop after a damaged file was renamed; a new one takes its place.
+        on_replaced: Called in the event loop after the file was replaced, by this process or another one.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        *,
+        clock: MachineClock,
+        on_set_aside: Callable[[SetAside], None] | None = None,
+        on_replaced: Callable[[], None] | None = None,
+    ) -> None:
+        self._on_replaced = on_replaced
+        loop = asyncio.get_running_loop()
+
+        def report(what: SetAside) -> None:
+            if on_set_aside is not None:
+                loop.call_soon_threadsafe(on_set_aside, what)
+
+        self.time = FileTime(clock)
+        self._spool = Spool(Path(path), initialise=self._initialise, on_set_aside=report)
+
+    async def connect(self, *_: Any, **__: Any) -> DriverConnection:
+        """Return a new connection for the engine."""
+        withhold_values("aiosqlite")
+        connection = DriverConnection(self._connect, _CHUNK_ROWS)
+        # As in SQLAlchemy: an outbox that was not closed does not keep the program from ending.
+        thread: Any = getattr(connection, "_thread", connection)
+        thread.daemon = True
+        try:
+            return await connection
+        except BaseException:
+            # The thread is ending, and reports that to the loop, which may be closed a moment later.
+            await asyncio.shield(asyncio.to_thread(thread.join))
+            raise
+
+    def _connect(self) -> sqlite3.Connection:
+        # A feature that this SQLite lacks fails here, in memory, and is not mistaken for damage of the file.
+        _expected()
+        return self._spool.connect()
+
+    def _initialise(self, connection: sqlite3.Connection) -> None:
+        for setting in _SETTINGS:
+            connection.execute(f"PRAGMA {setting}").close()
+        _make_tables(connection)
+        if _structure(connection) != _expected():
+            raise OutboxCorruptError("the outbox's file is damaged (tables)")
+        self.time.adopt(connection)
+        self.time.register(connection)
+
+    async def use(
+        self, connection: AsyncConnection, use: Callable[[AsyncConnection], Awaitable[Answer]]
+    ) -> Answer:
+        """Return the result of ``use`` on a connection, if the file is still the outbox's afterwards.
+
+        Raises:
+            FileReplacedError: Damage was found and the file set aside, by this process or another one.
+        """
+        try:
+            answer = await use(connection)
+        except DBAPIError as error:
+            if not isinstance(error.orig, sqlite3.Error):
+                raise
+            if is_damage(error.orig):
+                await asyncio.to_thread(self._spool.set_aside, str(self.translated(error.orig)))
+            if not self._spool.is_replaced():
+                raise
+        else:
+            if not self._spool.is_replaced():
+                return answer
+        await connection.invalidate()
+        if self._on_replaced is not None:
+            self._on_replaced()
+        raise FileReplacedError(errno.ESTALE, "its file was replaced again and again")
+
+    def translated(self, error: BaseException) -> OutboxError:
+        """Return the ``OutboxError`` for an error of the driver or the system."""
+        return outbox_error(error, self._spool.path)
+
+
+def _make_tables(connection: sqlite3.Connection) -> None:
+    engine = create_engine(
+        "sqlite://",
+        creator=lambda: connection,
+        poolclass=StaticPool,
+        isolation_level="AUTOCOMMIT",
+        pool_reset_on_return=None,
+        hide_parameters=True,
+    )
+    try:
+        with engine.connect() as adapted:
+            prepare(adapted)
+    except DBAPIError as error:
+        if isinstance(error.orig, sqlite3.Error):
+            raise error.orig from None
+        raise
+    except SQLAlchemyError as error:
+        raise OutboxCorruptError(f"the outbox's file is damaged ({type(error).__name__})") from None
+
+
+@cache
+def _expected() -> list[object]:
+    with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
+        _make_tables(connection)
+        return _structure(connection)
+
+
+def _structure(connection: sqlite3.Connection) -> list[object]:
+    """Return the columns of the outbox's tables and indexes, as SQLite reads them.
+
+    With a flipped bit in a column's name the database passes its own check, but no statement works.
+    """
+    found: list[object] = []
+    for table in metadata.sorted_tables:
+        found += connection.execute("SELECT * FROM pragma_table_xinfo(?)", (table.name,)).fetchall()
+        indexes = connection.execute(
+            "SELECT name, [unique], origin, partial FROM pragma_index_list(?) ORDER BY name", (table.name,)
+        ).fetchall()
+        for index in indexes:
+            columns = connection.execute("SELECT * FROM pragma_index_xinfo(?)", (index[0],)).fetchall()
+            found += [index, columns]
+    return found

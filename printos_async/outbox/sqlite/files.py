@@ -1,0 +1,215 @@
+"""The file of a SQLite outbox: created for its owner alone, locked while it is opened, renamed when damaged.
+
+SQLite creates its ``-wal`` and ``-shm`` files with the mode of the database file, whatever the umask, so only the
+latter's mode matters. An existing database file is never opened here: closing any descriptor of it would drop the
+locks that SQLite holds in this process (https://www.sqlite.org/howtocorrupt.html, 2.2).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from attrs import frozen
+
+from printos_async._errors import OutboxError
+
+from .permissions import check_directory, check_file
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# SQLite's files beside a database, in the order in which they are renamed.
+COMPANIONS = ("-wal", "-shm", "-journal")
+LOCK = "-lock"
+# Windows has neither: there the folder's access list decides who may open a file.
+_NOFOLLOW = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
+
+
+@frozen
+class FileIdentity:
+    """Identity of the file at a path: different after the file was renamed, deleted or replaced."""
+
+    device: int
+    inode: int
+
+
+def identity(path: Path) -> FileIdentity | None:
+    """Return which file is at a path now; None if there is none.
+
+    Compare it after each commit with the file that was opened, before a status counts as accepted: in WAL mode SQLite
+    does not notice that its file is no longer there.
+    """
+    try:
+        found = path.lstat()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise _failed("read", path, error) from error
+    return FileIdentity(found.st_dev, found.st_ino)
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock for opening or renaming an outbox, against other processes and other threads of this one.
+
+    Blocks until it has the lock: run it in a thread. The lock file beside the database is never deleted, because two
+    could hold the lock then. The lock ends with the process.
+
+    Args:
+        path: As returned by ``prepare_directory``.
+
+    Raises:
+        OutboxError: The lock file cannot be created.
+    """
+    lock = path.with_name(path.name + LOCK)
+    try:
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | _NOFOLLOW, 0o600)
+    except OSError as error:
+        raise _failed("make", lock, error) from error
+    try:
+        _lock(descriptor, lock)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def prepare_directory(path: Path) -> Path:
+    """Create the directory of an outbox if it is missing; return the outbox's path with all symlinks resolved.
+
+    Directories are created with mode 0700. Use the returned path from then on: the target of a link was checked, and
+    the link may lead elsewhere later.
+
+    Raises:
+        OutboxError: Others could replace files in the directory, or it cannot be created.
+    """
+    try:
+        directory = Path(os.path.realpath(path.parent))
+        missing = [folder for folder in (directory, *directory.parents) if not os.path.lexists(folder)]
+        if len(missing) < len(directory.parts):
+            check_directory(missing[-1].parent if missing else directory)
+        for folder in reversed(missing):
+            with contextlib.suppress(FileExistsError):  # another process starts as well
+                folder.mkdir(mode=0o700)
+                folder.chmod(0o700)  # whatever the umask took away
+                sync_directory(folder.parent)
+        check_directory(directory)
+    except OSError as error:
+        raise _failed("make the directory of", path, error) from error
+    return directory / path.name
+
+
+def prepare_file(path: Path) -> FileIdentity:
+    """Create the file of an outbox if it is missing, for its owner alone. Call it while holding the lock.
+
+    Access rights of others to an existing file of this user are removed.
+
+    Args:
+        path: As returned by ``prepare_directory``.
+
+    Raises:
+        OutboxError: It is a symlink, no regular file, or another user's; or it cannot be created.
+    """
+    try:
+        if not os.path.lexists(path):
+            # A WAL without its database: a process died while renaming both, or somebody deleted the database. SQLite
+            # would discard the WAL, and it may hold accepted statuses.
+            move_aside(path)
+            _make(path)
+        for part in (path, *(path.with_name(path.name + suffix) for suffix in (*COMPANIONS, LOCK))):
+            if os.path.lexists(part):
+                check_file(part)
+                if sys.platform != "win32" and stat.S_IMODE(part.lstat().st_mode) != 0o600:
+                    part.chmod(0o600)
+    except OSError as error:
+        raise _failed("make", path, error) from error
+    found = identity(path)
+    if found is None:
+        raise OutboxError(f"outbox {path}: someone deleted it while it was opened; try again")
+    return found
+
+
+def move_aside(path: Path) -> Path:
+    """Rename an outbox and SQLite's files beside it to a free name in the same directory. Call it under the lock.
+
+    Processes that have the file open go on using it under its new name until ``identity`` shows them the difference.
+
+    Args:
+        path: As returned by ``prepare_directory``.
+
+    Returns:
+        The new name, such as ``spool.db.damaged-20261121T102400Z``; its WAL is beside it, so that ``sqlite3`` can
+        open both.
+
+    Raises:
+        OutboxError: It cannot be renamed.
+    """
+    target = _free_name(path)
+    try:
+        # The database first: if this process dies between the renames, ``prepare_file`` finds a WAL without its
+        # database. In the other order SQLite would open a database without its latest commits.
+        moved = False
+        for suffix in ("", *COMPANIONS):
+            source = path.with_name(path.name + suffix)
+            if os.path.lexists(source):
+                source.rename(target.with_name(target.name + suffix))
+                moved = True
+        if moved:
+            sync_directory(path.parent)
+    except OSError as error:
+        raise _failed("set aside", path, error) from error
+    return target
+
+
+def sync_directory(directory: Path) -> None:
+    """Sync the names in a directory to the disk, if the system can."""
+    if sys.platform == "win32":
+        return
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _make(path: Path) -> None:
+    # O_EXCL: the file is new, so closing it drops no lock of SQLite's.
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | _NOFOLLOW, 0o600)
+    try:
+        if sys.platform != "win32":
+            os.fchmod(descriptor, 0o600)  # whatever the umask took away
+    finally:
+        os.close(descriptor)
+    sync_directory(path.parent)
+
+
+def _free_name(path: Path) -> Path:
+    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+    name, number = f"{path.name}.damaged-{stamp}", 1
+    while any(os.path.lexists(path.with_name(name + suffix)) for suffix in ("", *COMPANIONS)):
+        number += 1
+        name = f"{path.name}.damaged-{stamp}.{number}"
+    return path.with_name(name)
+
+
+def _lock(descriptor: int, path: Path) -> None:
+    try:
+        if sys.platform == "win32":
+            import msvcrt  # noqa: PLC0415
+
+            msvcrt.locking(descriptor, msvcrt.LK_LOCK, 1)
+        else:
+            import fcntl  # noqa: PLC0415
+
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+    except OSError as error:
+        raise _failed("lock", path, error) from error
+
+
+def _failed(verb: str, path: Path, error: OSError) -> OutboxError:
+    return OutboxError(f"cannot {verb} outbox {path}: {error.strerror or type(error).__name__}")
