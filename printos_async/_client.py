@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import ssl
-from typing import TYPE_CHECKING, Literal, Self, TypeGuard
+from typing import TYPE_CHECKING, Literal, Self
 
 import httpx
 
@@ -14,10 +14,7 @@ from ._checks import require_choice, require_number, require_type
 from ._config import PRODUCTION_URL, account_of, auth_from_env, make_ssl_context, parse_base_url
 from ._delivery.bulk import Statuses, push_all
 from ._delivery.device_state import DeliveryPolicy
-from ._delivery.engine import Engine
-from ._delivery.outbox.backend import MemoryBackend
-from ._delivery.outbox.exclusive import ExclusiveBackend
-from ._delivery.outbox.shared import SharedBackend
+from ._delivery.outbox.selection import make_backend, require_outbox
 from ._delivery.pusher import StatusPusher
 from ._delivery.results import Reporter
 from ._delivery.spooler import Spooler
@@ -45,15 +42,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from types import TracebackType
 
-    from ._delivery.outbox.backend import DeliveryBackend
-    from .outbox import Outbox, PrivateOutbox
+    from .outbox import Outbox
 
 # How long an uncertain write may still land. Proxies commonly give up on a queued request
 # after 30 to 60 s, most much earlier; a longer time makes the end of a push wait longer after a timeout.
 DEFAULT_AMBIGUITY_S = 5.0
-_LEASE_PER_TIMEOUT = 2
-_OWNED_PER_PERMIT = 4
-_MIN_OWNED_DEVICES = 1_024
 
 
 class PrintOSClient:
@@ -388,8 +381,17 @@ class PrintOSClient:
             deadline_s=deadline_s,
         )
         reporter = Reporter(self._executor.hooks)
-        backend = self._delivery_backend(
-            outbox, policy, reporter, max_pending_devices=max_pending_devices, on_full=on_full
+        backend = make_backend(
+            outbox,
+            self._executor,
+            self._operations,
+            answers=self._answers,
+            policy=policy,
+            reporter=reporter,
+            tenant="" if outbox is None else self.account,
+            timeout_s=self._timeout_s,
+            max_pending_devices=max_pending_devices,
+            on_full=on_full,
         )
         return StatusPusher(
             self._executor, self._operations, backend, reporter, drain_timeout_s=drain_timeout_s
@@ -403,7 +405,7 @@ class PrintOSClient:
         Raises:
             ConfigurationError: The authentication has no ``account``, or ``outbox`` is not an outbox.
         """
-        _require_outbox(outbox)
+        require_outbox(outbox)
         return Spooler(outbox, self._operations, tenant=self.account)
 
     @property
@@ -414,63 +416,3 @@ class PrintOSClient:
             ConfigurationError: The authentication has no ``account``.
         """
         return account_of(self._base_url, self._auth)
-
-    def _delivery_backend(
-        self,
-        outbox: Outbox | None,
-        policy: DeliveryPolicy,
-        reporter: Reporter,
-        *,
-        max_pending_devices: int,
-        on_full: Literal["wait", "raise"],
-    ) -> DeliveryBackend:
-        if outbox is None:
-            return MemoryBackend(
-                Engine(self._executor, self._answers, policy, reporter.settle),
-                reporter,
-                max_pending_devices=max_pending_devices,
-                on_full=on_full,
-            )
-        _require_outbox(outbox)
-        # Requests in flight have to end, and a renewal may be late, before the lease ends.
-        if outbox.lease_s < _LEASE_PER_TIMEOUT * self._timeout_s:
-            raise ConfigurationError(
-                f"the outbox's lease_s must be at least {_LEASE_PER_TIMEOUT} times timeout_s ({self._timeout_s} s)"
-            )
-        if _is_private(outbox):
-            return ExclusiveBackend(
-                outbox,
-                Engine(self._executor, self._answers, policy, reporter.settle),
-                self._operations,
-                policy,
-                reporter,
-                tenant=self.account,
-                timeout_s=self._timeout_s,
-                max_pending_devices=max_pending_devices,
-                on_full=on_full,
-            )
-        # Others cannot send for the devices that one worker owns: it owns no more than keeps its permits in use, and
-        # takes what it puts.
-        max_devices = max(_MIN_OWNED_DEVICES, _OWNED_PER_PERMIT * self._executor.limiter.maximum)
-        return SharedBackend(
-            outbox,
-            self._executor,
-            self._operations,
-            self._answers,
-            policy,
-            reporter=reporter,
-            tenant=self.account,
-            timeout_s=self._timeout_s,
-            max_devices=min(max_devices, max_pending_devices),
-        )
-
-
-def _is_private(outbox: Outbox) -> TypeGuard[PrivateOutbox]:
-    return not outbox.is_shared
-
-
-def _require_outbox(outbox: object) -> None:
-    if not callable(getattr(outbox, "claim", None)):
-        raise ConfigurationError(
-            f"outbox must be SqlOutbox(url) or MemoryOutbox(), not {type(outbox).__name__}"
-        )
