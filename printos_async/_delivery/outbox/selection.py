@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
     from .backend import DeliveryBackend
 
-_LEASE_PER_TIMEOUT = 2
+# A lease must last this many times as long as a request may.
+LEASE_PER_TIMEOUT = 2
 _OWNED_PER_PERMIT = 4
 _MIN_OWNED_DEVICES = 1_024
 
@@ -53,9 +54,9 @@ def make_backend(
         )
     require_outbox(outbox)
     # Requests in flight have to end, and a renewal may be late, before the lease ends.
-    if outbox.lease_s < _LEASE_PER_TIMEOUT * timeout_s:
+    if outbox.lease_s < LEASE_PER_TIMEOUT * timeout_s:
         raise ConfigurationError(
-            f"the outbox's lease_s must be at least {_LEASE_PER_TIMEOUT} times timeout_s ({timeout_s} s)"
+            f"the outbox's lease_s must be at least {LEASE_PER_TIMEOUT} times timeout_s ({timeout_s} s)"
         )
     if _is_private(outbox):
         return ExclusiveBackend(

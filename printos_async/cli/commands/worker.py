@@ -9,6 +9,7 @@ import typer
 
 from printos_async._checks import require_number
 from printos_async._client import PrintOSClient
+from printos_async._delivery.outbox.selection import LEASE_PER_TIMEOUT
 from printos_async._delivery.pusher import PusherStats, StatusPusher
 from printos_async._events import CircuitChanged, Event, RetryScheduled
 from printos_async.cli.options.connection import ConcurrentRequests
@@ -36,8 +37,6 @@ from printos_async.outbox import SqlOutbox
 DEFAULT_DRAIN_TIMEOUT_S = 25.0
 # For giving unfinished statuses back to the outbox after draining.
 _MARGIN_S = 2.0
-# The minimum that PrintOSClient.status_pusher accepts.
-_LEASE_PER_TIMEOUT = 2
 _LEASE_S = 30.0
 _STATE_EVERY_S = 60.0
 
@@ -84,9 +83,9 @@ def worker(
     """
     require_number("--drain-timeout", drain_timeout_s, 0)
     require_number("--lease", lease_s, 1)
-    if lease_s < _LEASE_PER_TIMEOUT * connection.timeout_s:
+    if lease_s < LEASE_PER_TIMEOUT * connection.timeout_s:
         raise CommandError(
-            f"--lease must be at least {_LEASE_PER_TIMEOUT} times --timeout ({connection.timeout_s:g} s)"
+            f"--lease must be at least {LEASE_PER_TIMEOUT} times --timeout ({connection.timeout_s:g} s)"
         )
     work = Work(
         outbox_url(outbox),

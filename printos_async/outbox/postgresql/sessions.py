@@ -59,6 +59,9 @@ class Sessions:
     Args:
         server: The server.
         lease_s: Lease of the outbox. A silent session has to be noticed well within it.
+
+    Attributes:
+        found_closed: Sessions of the pool that were found closed, by the server or because they were unusable.
     """
 
     def __init__(self, server: Server, *, lease_s: float) -> None:
@@ -77,12 +80,7 @@ class Sessions:
         self._new: dict[Any, asyncio.TimerHandle] = {}
         self._busy: set[Any] = set()
         self._abandoned: set[int] = set()
-        self._found_closed = 0
-
-    @property
-    def found_closed(self) -> int:
-        """Number of sessions of the pool that were found closed, by the server or because they were unusable."""
-        return self._found_closed
+        self.found_closed = 0
 
     def engine(self, url: URL, **options: Any) -> AsyncEngine:
         """Return an engine whose connections are made here; ``options`` are those of ``create_async_engine``."""
@@ -103,7 +101,7 @@ class Sessions:
         def replace_if_closed(_: object, record: Any, __: object) -> None:
             # It may have been terminated while it was in the pool.
             if record.driver_connection.is_closed():
-                self._found_closed += 1
+                self.found_closed += 1
                 self._idle.discard(record.driver_connection)
                 raise DisconnectionError
 
