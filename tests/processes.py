@@ -1,14 +1,18 @@
-"""End processes that a test started: those of one parent, by their numbers."""
+"""Processes that a test started: how they end, and where a server among them listens."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
+import re
 import select
 import signal
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 END_TIMEOUT_S = 20.0
 
@@ -49,3 +53,15 @@ def children(pid: int) -> list[int]:
                 if int(fields[1]) == pid:
                     found.append(int(entry.name))
     return found
+
+
+async def listening_url(process: asyncio.subprocess.Process) -> str:
+    """Return the URL on which uvicorn says that it runs."""
+    assert process.stdout is not None
+    seen = ""
+    async with asyncio.timeout(30):
+        async for line in process.stdout:
+            seen += line.decode()
+            if match := re.search(r"running on (http://\S+)", seen):
+                return match[1]
+    pytest.fail(f"the service did not start:\n{seen}")

@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from printos_async.sandbox import Sandbox
+from tests.processes import listening_url
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "service.md"
 READING = {"status": "DS_PRINTING", "pages_total": 1200, "ink_level": 0.4}
@@ -72,14 +73,3 @@ async def test_the_service_sends_what_it_has_when_it_is_told_to_stop(folder: Pat
                 await service.communicate()
         assert sandbox.applied_count == 1
         assert b"Application shutdown complete" in output
-
-
-async def listening_url(process: asyncio.subprocess.Process) -> str:
-    assert process.stdout is not None
-    seen = ""
-    async with asyncio.timeout(30):
-        async for line in process.stdout:
-            seen += line.decode()
-            if match := re.search(r"running on (http://\S+)", seen):
-                return match[1]
-    pytest.fail(f"the service did not start:\n{seen}")

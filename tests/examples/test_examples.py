@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import re
 import signal
 import sys
 from contextlib import asynccontextmanager
@@ -16,6 +15,7 @@ import httpx
 import pytest
 
 from printos_async.sandbox import Faults, Sandbox
+from tests.processes import listening_url
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -100,7 +100,7 @@ async def test_the_minute_service_gives_a_push_under_way_a_moment_to_end(
 
 async def test_the_fastapi_service_owns_one_client_from_start_to_end(sandbox: Sandbox) -> None:
     async with running("fastapi_service.py", "--port", "0", sandbox=sandbox) as process:
-        url = await _listening_url(process)
+        url = await listening_url(process)
         async with httpx.AsyncClient(base_url=url, trust_env=False) as http:
             reading = {"device_id": "dev-1", "status": "DS_ON", "pages_total": 12, "ink_level": 0.5}
             one = await http.put("/status", json=reading)
@@ -127,14 +127,3 @@ async def test_the_fastapi_service_owns_one_client_from_start_to_end(sandbox: Sa
     # The three of the fleet go out at once; all that came one after the other shared a connection.
     assert connections <= 4
     assert "Application shutdown complete" in output
-
-
-async def _listening_url(process: asyncio.subprocess.Process) -> str:
-    assert process.stdout is not None
-    seen = ""
-    async with asyncio.timeout(30):
-        async for line in process.stdout:
-            seen += line.decode()
-            if match := re.search(r"running on (http://\S+)", seen):
-                return match[1]
-    pytest.fail(f"the service did not start:\n{seen}")
