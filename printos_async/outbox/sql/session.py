@@ -142,13 +142,14 @@ class Session:
         begun_s = time.monotonic()
         self._missing_claims.discard(owner)  # before: a loss during the scan needs another one
         try:
-            return await self.fetch(self.delivery.owned, within=LONG, this_worker=owner)
+            rows = await self.fetch(self.delivery.owned, within=LONG, this_worker=owner)
         except BaseException:
             self._missing_claims.add(owner)
             raise
-        finally:
-            ended_s = time.monotonic()
-            self._next_scan_s = ended_s + _PAUSE_PER_SCAN * (ended_s - begun_s)
+        # Only a scan that took place counts: the time of a vain wait for the server would hold back the next one.
+        ended_s = time.monotonic()
+        self._next_scan_s = ended_s + _PAUSE_PER_SCAN * (ended_s - begun_s)
+        return rows
 
     async def _settle(self) -> None:
         await self.puts.settle()
