@@ -92,7 +92,12 @@ async def test_the_newest_status_wins_whoever_has_put_it(sandbox: Sandbox, workp
         await sandbox.release("dev-1")
         await sandbox.wait_for(lambda: pages(sandbox, "dev-1") == 4)
         results = await asyncio.gather(first.drain(), second.drain())
-    assert applied(sandbox, "dev-1") == [1, 4]
+    # The owner looks for what others have put each 0.5 s: it may send one that it saw before the newest was put.
+    sent = applied(sandbox, "dev-1")
+    assert sent[0] == 1
+    assert sent[-1] == 4
+    assert sent == sorted(set(sent))
+    assert len(sent) <= 3
     assert all(adds_up(stats) and stats.pending == 0 for stats in results)
     # Delivered, the device is forgotten: that it was by a newer status cannot always be seen.
     assert results[1].superseded + results[1].sent == 1
