@@ -55,15 +55,14 @@ def list_devices(
 @with_option_groups
 def provision_devices(
     *,
-    model: Annotated[str | None, typer.Option(help="The device's model.", show_default=False)] = None,
-    serial_number: Annotated[str | None, typer.Option(help="Its serial number.", show_default=False)] = None,
-    location: Annotated[str | None, typer.Option(help="Where it stands.", show_default=False)] = None,
+    model: Annotated[str | None, typer.Option(help="The device's model.")] = None,
+    serial_number: Annotated[str | None, typer.Option(help="Its serial number.")] = None,
+    location: Annotated[str | None, typer.Option(help="Where it stands.")] = None,
     file: Annotated[
         str | None,
         typer.Option(
             metavar="FILE|-",
             help="Many devices: JSON lines or CSV with model, serialNumber and location.",
-            show_default=False,
         ),
     ] = None,
     file_format: FileFormat = None,

@@ -59,9 +59,7 @@ def stats(
 def failed(
     *,
     limit: Annotated[int, typer.Option(min=1, help="Statuses at most.")] = 100,
-    after: Annotated[
-        str, typer.Option(metavar="DEVICE", help="Start behind this device.", show_default=False)
-    ] = "",
+    after: Annotated[str, typer.Option(metavar="DEVICE", help="Start behind this device.")] = "",
     as_lines: Annotated[
         bool, typer.Option("--lines", help="Write the statuses as JSON lines that printos push reads.")
     ] = False,
@@ -96,9 +94,7 @@ def failed(
 @app.command()
 @with_option_groups
 def requeue(
-    devices: Annotated[
-        list[str] | None, typer.Argument(metavar="[DEVICE]...", help="Devices.", show_default=False)
-    ] = None,
+    devices: Annotated[list[str] | None, typer.Argument(metavar="[DEVICE]...", help="Devices.")] = None,
     *,
     all_devices: Annotated[bool, typer.Option("--all", help="All that were given up.")] = False,
     as_json: AsJson = False,

@@ -26,7 +26,7 @@ from .push_job import PushJob
 def push(
     file: Annotated[
         str,
-        typer.Argument(metavar="FILE|-", help="JSON lines or CSV; - is standard input.", show_default=False),
+        typer.Argument(metavar="FILE|-", help="JSON lines or CSV; - is standard input."),
     ],
     *,
     file_format: FileFormat = None,
@@ -55,12 +55,11 @@ def push(
         Path | None,
         typer.Option(
             help="Append what was not sent to this file, as JSON lines that can be pushed again.",
-            show_default=False,
         ),
     ] = None,
     bad_lines: Annotated[
         Path | None,
-        typer.Option(help="Append lines that cannot be read to this file, as they are.", show_default=False),
+        typer.Option(help="Append lines that cannot be read to this file, as they are."),
     ] = None,
     as_json: AsJson = False,
     delivery: Delivery,

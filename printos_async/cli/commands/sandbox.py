@@ -27,15 +27,11 @@ def sandbox(
     *,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 for a free one.")] = 8000,
-    key: Annotated[
-        str | None, typer.Option(help="Ask for requests signed with this key.", show_default=False)
-    ] = None,
+    key: Annotated[str | None, typer.Option(help="Ask for requests signed with this key.")] = None,
     secret_env: Annotated[
         str, typer.Option(metavar="NAME", help="Environment variable that holds the key's secret.")
     ] = "PRINTOS_SECRET",  # noqa: S107  # the variable's name
-    login: Annotated[
-        str | None, typer.Option(help="Ask for session tokens of this login.", show_default=False)
-    ] = None,
+    login: Annotated[str | None, typer.Option(help="Ask for session tokens of this login.")] = None,
     password_env: Annotated[
         str, typer.Option(metavar="NAME", help="Environment variable that holds the login's password.")
     ] = "PRINTOS_PASSWORD",  # noqa: S107
@@ -52,7 +48,6 @@ def sandbox(
             min=0.0,
             help="Seconds before each answer, at most; by default the same.",
             rich_help_panel=_FAULTS,
-            show_default=False,
         ),
     ] = None,
     rate_limited: Annotated[float, _share("Answered 429.")] = 0.0,

@@ -38,29 +38,22 @@ class Connection:
         str | None,
         _option(
             help=f"Where PrintOS is; else PRINTOS_BASE_URL, else {PRODUCTION_URL}.",
-            show_default=False,
         ),
     ] = None
     key: Annotated[
         str | None,
         _option(
             help="Device key; else PRINTOS_KEY. Its secret: PRINTOS_SECRET, --secret-file or a prompt.",
-            show_default=False,
         ),
     ] = None
-    secret_file: Annotated[
-        Path | None, _option(help="File that holds the key's secret.", show_default=False)
-    ] = None
+    secret_file: Annotated[Path | None, _option(help="File that holds the key's secret.")] = None
     login: Annotated[
         str | None,
         _option(
             help="Device login; else PRINTOS_LOGIN. Its password: PRINTOS_PASSWORD, --password-file or a prompt.",
-            show_default=False,
         ),
     ] = None
-    password_file: Annotated[
-        Path | None, _option(help="File that holds the login's password.", show_default=False)
-    ] = None
+    password_file: Annotated[Path | None, _option(help="File that holds the login's password.")] = None
     insecure_http: Annotated[
         bool,
         _option(

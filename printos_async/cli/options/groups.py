@@ -22,7 +22,6 @@ FileFormat = Annotated[
     typer.Option(
         "--format",
         help="By default what the name says: .jsonl, .ndjson, .csv; JSON lines on standard input.",
-        show_default=False,
     ),
 ]
 

@@ -22,7 +22,6 @@ OutboxUrl = Annotated[
         "--outbox",
         metavar="URL",
         help="The outbox, such as sqlite+aiosqlite:///spool.db; else PRINTOS_OUTBOX, the better place for a password.",
-        show_default=False,
     ),
 ]
 
