@@ -16,10 +16,9 @@ from printos_async.cli.options.connection import ConcurrentRequests
 from printos_async.cli.options.delivery import Delivery, DrainTimeoutS
 from printos_async.cli.options.groups import AsJson, FileFormat, with_option_groups
 from printos_async.cli.options.outbox import OutboxUrl, outbox_url
-from printos_async.cli.report.files import FailuresFile, open_private
+from printos_async.cli.push.files import FailuresFile, open_private
+from printos_async.cli.push.job import PushJob
 from printos_async.cli.terminal.output import CommandError
-
-from .push_job import PushJob
 
 
 @with_option_groups

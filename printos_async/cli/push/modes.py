@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from printos_async._errors import InvalidDeviceIdError, InvalidStatusError, OutboxError
 from printos_async._events import CircuitChanged
-from printos_async.cli.report.counts import Failure
+from printos_async.cli.push.counts import Failure
 from printos_async.cli.terminal.output import complain_of_circuit
 from printos_async.cli.terminal.progress import PusherLine
 from printos_async.outbox import SqlOutbox
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from printos_async._delivery.spooler import Spooler
     from printos_async._events import Event
     from printos_async._models import StatusPush
-    from printos_async.cli.report.counts import Counts
+    from printos_async.cli.push.counts import Counts
 
 # Statuses that are put at the same time share a commit, and each commit is a write to the disk.
 _AT_ONCE = 1_000

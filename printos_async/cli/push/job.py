@@ -7,14 +7,14 @@ from typing import IO, TYPE_CHECKING, Any
 
 from printos_async.cli.input.statuses import StatusLines
 from printos_async.cli.options.delivery import DEFAULT_DRAIN_TIMEOUT_S
-from printos_async.cli.report.counts import Counts
-from printos_async.cli.report.push_report import PushReport
+from printos_async.cli.push.counts import Counts
+from printos_async.cli.push.report import PushReport
 from printos_async.cli.terminal.log import LibraryWarnings
 from printos_async.cli.terminal.output import count_statuses, unreadable
 from printos_async.cli.terminal.progress import live_progress
 from printos_async.cli.terminal.signals import GRACE_S, StopSignals
 
-from .push_modes import Follow, Spooling
+from .modes import Follow, Spooling
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from printos_async._models import StatusPush
     from printos_async.cli.input.records import Format
     from printos_async.cli.input.source import Source
-    from printos_async.cli.report.files import FailuresFile
+    from printos_async.cli.push.files import FailuresFile
 
 
 class PushJob:
