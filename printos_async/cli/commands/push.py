@@ -18,6 +18,7 @@ from printos_async.cli.options.groups import AsJson, FileFormat, with_option_gro
 from printos_async.cli.options.outbox import OutboxUrl, outbox_url
 from printos_async.cli.push.files import FailuresFile, open_private
 from printos_async.cli.push.job import PushJob
+from printos_async.cli.push.modes import Bulk, Follow, Mode, Spool
 from printos_async.cli.terminal.output import CommandError
 
 
@@ -83,9 +84,15 @@ def push(
         raise CommandError(f"--{name} needs --follow")
     if follow and (strict or dry_run):
         raise CommandError(f"--follow does not end; leave {'--strict' if strict else '--dry-run'} out")
-    spool_url = outbox_url(outbox) if outbox is not None or spool else None
-    if spool_url is not None and given:
-        raise CommandError("printos worker sends what is put into an outbox; give it the options of delivery")
+    mode: Mode = Bulk()
+    if outbox is not None or spool:
+        mode = Spool(outbox_url(outbox))
+        if given:
+            raise CommandError(
+                "printos worker sends what is put into an outbox; give it the options of delivery"
+            )
+    elif follow:
+        mode = Follow(delivery.arguments(), drain_timeout_s)
     chosen_format = format_of(file, file_format)
     with ExitStack() as stack:
         is_followed = follow and file != STANDARD_INPUT
@@ -98,20 +105,18 @@ def push(
             rejected = stack.enter_context(open_private(bad_lines, flags=os.O_APPEND))
             _refuse_same_file(source, rejected.fileno(), "--bad-lines")
         job = PushJob(
-            source=source,
-            file_format=chosen_format,
+            source,
+            chosen_format,
+            mode,
             strict=strict,
             failures=kept,
             bad_lines_file=rejected,
-            delivery=delivery.arguments() if follow and spool_url is None else None,
-            drain_timeout_s=drain_timeout_s,
-            spool_url=spool_url,
         )
         if dry_run:
             report = asyncio.run(job.check())
         else:
             # Made here, outside of the event loop: it may ask for a secret on the terminal.
-            report = asyncio.run(job.push(connection.make_client(hooks=job.hooks)))
+            report = asyncio.run(job.push(connection.make_client(hooks=[job.counts.on_event])))
     report.write(as_json=as_json)
     raise typer.Exit(report.exit_code)
 
