@@ -13,12 +13,12 @@ from printos_async.cli.input.followed_file import FollowedSource
 from printos_async.cli.input.source import STANDARD_INPUT, Source
 from printos_async.cli.input.statuses import format_of
 from printos_async.cli.options.connection import ConcurrentRequests
-from printos_async.cli.options.delivery import Delivery, DrainTimeoutS
+from printos_async.cli.options.delivery import PANEL, Delivery
 from printos_async.cli.options.groups import AsJson, FileFormat, with_option_groups
 from printos_async.cli.options.outbox import OutboxUrl, outbox_url
 from printos_async.cli.push.files import FailuresFile, open_private
 from printos_async.cli.push.job import PushJob
-from printos_async.cli.push.modes import Bulk, Follow, Mode, Spool
+from printos_async.cli.push.modes import DEFAULT_DRAIN_TIMEOUT_S, Bulk, Follow, Mode, Spool
 from printos_async.cli.terminal.output import CommandError
 
 
@@ -63,7 +63,16 @@ def push(
     ] = None,
     as_json: AsJson = False,
     delivery: Delivery,
-    drain_timeout_s: DrainTimeoutS = None,
+    drain_timeout_s: Annotated[
+        float | None,
+        typer.Option(
+            "--drain-timeout",
+            min=0.0,
+            help="Seconds to send what was read, once there is no more.",
+            rich_help_panel=PANEL,
+            show_default=f"{DEFAULT_DRAIN_TIMEOUT_S:g} after a signal, none at the end of a pipe",
+        ),
+    ] = None,
     connection: ConcurrentRequests,
 ) -> None:
     """Send every status in a file, many at once; of each device the newest wins.

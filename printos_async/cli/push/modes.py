@@ -7,7 +7,6 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Protocol
 
 from printos_async._errors import InvalidDeviceIdError, InvalidStatusError, OutboxError
-from printos_async.cli.options.delivery import DEFAULT_DRAIN_TIMEOUT_S
 from printos_async.cli.terminal.progress import PusherLine
 from printos_async.cli.terminal.signals import GRACE_S
 from printos_async.outbox import SqlOutbox
@@ -24,6 +23,9 @@ if TYPE_CHECKING:
 
     from .counts import Counts
 
+# Less than the time after which a service that does not stop is killed: 90 s under systemd, 30 s in Kubernetes.
+# Docker kills after 10 s, so --drain-timeout has to be less there.
+DEFAULT_DRAIN_TIMEOUT_S = 10.0
 # Statuses that are put at the same time share a commit, and each commit is a write to the disk.
 _AT_ONCE = 1_000
 
