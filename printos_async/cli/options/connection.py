@@ -62,11 +62,6 @@ class Connection:
         ),
     ] = False
 
-    # Options of the commands that send requests.
-    timeout_s = 10.0
-    max_attempts = 5
-    max_in_flight = 64
-
     def make_client(self, *, hooks: Iterable[Hook] = ()) -> PrintOSClient:
         """Return a client made from these options and the environment; may prompt for the secret.
 
@@ -82,12 +77,14 @@ class Connection:
         return PrintOSClient(
             base_url,
             auth=auth,
-            timeout_s=self.timeout_s,
-            limit=ConcurrencyLimit(maximum=self.max_in_flight, initial=self.max_in_flight),
-            retry=RetryPolicy(max_attempts=self.max_attempts),
             hooks=hooks,
             allow_insecure_http=self.insecure_http,
+            **self._request_settings(),
         )
+
+    def _request_settings(self) -> dict[str, Any]:
+        """Return more arguments of the client, which the groups below add."""
+        return {}
 
     def _credentials(self, env: Mapping[str, str]) -> dict[str, str]:
         """Return the credentials' environment variables, overridden by the options."""
@@ -115,21 +112,22 @@ class Connection:
 class Requests(Connection):
     """The options of every command that sends requests."""
 
-    timeout_s: Annotated[float, _option("--timeout", min=0.001, help="Seconds for each request.")] = (
-        Connection.timeout_s
-    )
-    max_attempts: Annotated[int, _option(min=1, help="Requests for one status at most.")] = (
-        Connection.max_attempts
-    )
+    timeout_s: Annotated[float, _option("--timeout", min=0.001, help="Seconds for each request.")] = 10.0
+    max_attempts: Annotated[int, _option(min=1, help="Requests for one status at most.")] = 5
+
+    def _request_settings(self) -> dict[str, Any]:
+        return {"timeout_s": self.timeout_s, "retry": RetryPolicy(max_attempts=self.max_attempts)}
 
 
 @frozen(kw_only=True)
 class ConcurrentRequests(Requests):
     """The options of every command that sends many requests at once."""
 
-    max_in_flight: Annotated[int, _option(min=1, help="Requests in flight at once.")] = (
-        Connection.max_in_flight
-    )
+    max_in_flight: Annotated[int, _option(min=1, help="Requests in flight at once.")] = 64
+
+    def _request_settings(self) -> dict[str, Any]:
+        limit = ConcurrencyLimit(maximum=self.max_in_flight, initial=self.max_in_flight)
+        return {**super()._request_settings(), "limit": limit}
 
 
 def _check_base_url(base_url: str, *, allow_insecure_http: bool) -> None:
