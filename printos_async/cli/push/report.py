@@ -11,6 +11,7 @@ from printos_async.cli.terminal.output import (
     EXIT_FAILED,
     EXIT_OK,
     complain,
+    count_failed,
     count_statuses,
     counted,
     exit_code_of_signal,
@@ -105,7 +106,7 @@ class PushReport:
         if not counts.failed:
             return
         kinds = ", ".join(f"{count:,} {name}" for name, count in counts.errors.most_common())
-        text = f"{count_statuses(counts.failed)} failed ({kinds})"
+        text = f"{count_failed(counts.failed)} ({kinds})"
         if not counts.is_followed and counts.failed > MAX_FAILURES_SHOWN:
             text += f", the first {MAX_FAILURES_SHOWN} are named above"
         if counts.failures is None:
@@ -121,10 +122,8 @@ class PushReport:
             parts = [f"{counts.accepted:,} accepted into the outbox"]
         else:
             parts = [f"{counts.sent:,} sent", f"{counts.superseded:,} replaced by newer ones"]
-        if counts.failed:
-            parts.append(f"{count_statuses(counts.failed)} failed")
-        elif not self.mode.is_spooled:
-            parts.append("0 failed")
+        if counts.failed or not self.mode.is_spooled:
+            parts.append(count_failed(counts.failed))
         if counts.unsent:
             parts.append(f"{counts.unsent:,} not {'accepted' if self.mode.is_spooled else 'sent'}")
         if lines.bad_lines:

@@ -70,6 +70,11 @@ def count_statuses(count: int) -> str:
     return counted(count, "status", "statuses")
 
 
+def count_failed(statuses: int) -> str:
+    """Return how many statuses failed, such as "0 failed" and "2 statuses failed"."""
+    return f"{count_statuses(statuses) if statuses else 0} failed"
+
+
 def unreadable(lines: int) -> str:
     """Return how many lines could not be read."""
     return f"{counted(lines, 'line')} could not be read"
