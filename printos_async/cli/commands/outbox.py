@@ -121,7 +121,7 @@ def requeue(
         return count
 
     count = access.run(requeue_all)
-    _say_count("requeued", count, as_json=as_json)
+    _write_count("requeued", count, as_json=as_json)
     if not_found:
         complain(f"nothing was given up of {', '.join(not_found)}; printos outbox failed lists what was")
         raise typer.Exit(EXIT_FAILED)
@@ -143,10 +143,10 @@ def purge(
     """Forget devices that stay after their newest status was delivered; what waits is never forgotten."""
     require_number("--older-than", older_than_s, 0)
     count = access.run(lambda opened: opened.purge(failed=only_failed, older_than_s=older_than_s))
-    _say_count("purged", count, as_json=as_json)
+    _write_count("purged", count, as_json=as_json)
 
 
-def _say_count(done: str, count: int, *, as_json: bool) -> None:
+def _write_count(done: str, count: int, *, as_json: bool) -> None:
     if as_json:
         write_json({done: count})
     else:
