@@ -49,9 +49,9 @@ def _printos(
 ) -> None:
     """Report the status of print devices to HP PrintOS.
 
-    PRINTOS_BASE_URL is the server; PRINTOS_KEY with PRINTOS_SECRET, or PRINTOS_LOGIN with PRINTOS_PASSWORD,
-    are the credentials. Options take precedence over the environment. No option takes a secret: put it into the
-    environment or a file, or enter it at the prompt.
+    Set PRINTOS_BASE_URL to the server's URL, and the credentials: PRINTOS_KEY and PRINTOS_SECRET, or
+    PRINTOS_LOGIN and PRINTOS_PASSWORD. Options take precedence over the environment. No option takes a secret:
+    put it into the environment or a file, or enter it at the prompt.
 
     Exit codes: 0 done, 1 something failed, 2 usage or configuration.
     """

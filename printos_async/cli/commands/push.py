@@ -40,7 +40,7 @@ def push(
         bool,
         typer.Option(
             "--follow",
-            help="Push lines as they come, until a pipe's end or a signal; a file from its start, and on as it grows.",
+            help="Send lines as they arrive, from a pipe or a growing file, until the pipe's end or a signal.",
         ),
     ] = False,
     outbox: OutboxUrl = None,
@@ -48,18 +48,18 @@ def push(
         bool,
         typer.Option(
             "--spool",
-            help="Only accept, durably, into the outbox; printos worker sends it. --outbox alone means it too.",
+            help="Put the statuses into the outbox, durably; printos worker sends them. --outbox implies it.",
         ),
     ] = False,
     failures: Annotated[
         Path | None,
         typer.Option(
-            help="Append what was not sent to this file, as JSON lines that can be pushed again.",
+            help="Append statuses that were not sent to this file, as JSON lines that can be pushed again.",
         ),
     ] = None,
     bad_lines: Annotated[
         Path | None,
-        typer.Option(help="Append lines that cannot be read to this file, as they are."),
+        typer.Option(help="Append lines that cannot be read to this file, unchanged."),
     ] = None,
     as_json: AsJson = False,
     delivery: Delivery,
@@ -68,19 +68,19 @@ def push(
         typer.Option(
             "--drain-timeout",
             min=0.0,
-            help="Seconds to send what was read, once there is no more.",
+            help="Seconds to send what was read, after the end of the input.",
             rich_help_panel=PANEL,
             show_default=f"{DEFAULT_DRAIN_TIMEOUT_S:g} after a signal, none at the end of a pipe",
         ),
     ] = None,
     connection: ConcurrentRequests,
 ) -> None:
-    """Send every status in a file, many at once; of each device the newest wins.
+    """Send every status in a file, many at once; the newest status of each device wins.
 
     A line is `{"deviceId": "dev-1", "status": "DS_ON", "metrics": {"pagesTotal": 12, "inkLevel": 0.4}}`, or in
-    CSV the columns `deviceId,status,pagesTotal,inkLevel` under a header. The file is read as it is sent.
-    With `--follow` it outlasts outages, and goes on until told to stop; the options under Delivery need it.
-    With `--outbox` or `--spool` the statuses only go into an outbox.
+    CSV the columns `deviceId,status,pagesTotal,inkLevel` under a header. The file is read while it is sent.
+    With `--follow` the command runs until it is stopped, and waits for the end of outages; the options under
+    Delivery need it. With `--outbox` or `--spool` the statuses are put into an outbox and not sent.
 
     Exit codes: 0 all sent (or replaced by a newer one), 1 some failed or some lines are bad, 2 usage or
     configuration, 130 or 143 stopped by Ctrl-C or SIGTERM.

@@ -1,4 +1,4 @@
-"""``printos sandbox``: a PrintOS server to try against."""
+"""``printos sandbox``: a PrintOS server for tests."""
 
 import asyncio
 import os
@@ -34,17 +34,17 @@ class FaultOptions:
     """The options for ``printos_async.sandbox.Faults``, named as its fields where both mean the same."""
 
     seed: Annotated[int, _option(help="Seed of the random faults; another seed, other faults.")] = 0
-    latency: Annotated[float, _option(min=0.0, help="Seconds before each answer, at least.")] = 0.0
+    latency: Annotated[float, _option(min=0.0, help="Minimum seconds before each answer.")] = 0.0
     latency_max: Annotated[
-        float | None, _option(min=0.0, help="Seconds before each answer, at most; by default the same.")
+        float | None, _option(min=0.0, help="Maximum seconds before each answer; by default --latency.")
     ] = None
-    rate_limited: Annotated[float, _share("Answered 429.")] = 0.0
+    rate_limited: Annotated[float, _share("Answered with 429.")] = 0.0
     retry_after: Annotated[str, _option(help="Retry-After of a 429; empty for none.")] = "1"
-    server_error: Annotated[float, _share("Answered 503.")] = 0.0
+    server_error: Annotated[float, _share("Answered with 503.")] = 0.0
     reset: Annotated[float, _share("Connection reset.")] = 0.0
     truncated: Annotated[float, _share("Answer cut off.")] = 0.0
-    malformed: Annotated[float, _share("Success with a spoilt body.")] = 0.0
-    late_write: Annotated[float, _share("Status written after a failure was seen.")] = 0.0
+    malformed: Annotated[float, _share("Success with a malformed body.")] = 0.0
+    late_write: Annotated[float, _share("Status applied after the client saw a failure.")] = 0.0
     hang: Annotated[float, _share("Never answered.")] = 0.0
 
     def arguments(self) -> dict[str, Any]:
@@ -59,20 +59,20 @@ def sandbox(
     *,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 for a free one.")] = 8000,
-    key: Annotated[str | None, typer.Option(help="Ask for requests signed with this key.")] = None,
+    key: Annotated[str | None, typer.Option(help="Require requests signed with this key.")] = None,
     secret_env: Annotated[
         str, typer.Option(metavar="NAME", help="Environment variable that holds the key's secret.")
     ] = "PRINTOS_SECRET",  # noqa: S107  # the variable's name
-    login: Annotated[str | None, typer.Option(help="Ask for session tokens of this login.")] = None,
+    login: Annotated[str | None, typer.Option(help="Require session tokens of this login.")] = None,
     password_env: Annotated[
         str, typer.Option(metavar="NAME", help="Environment variable that holds the login's password.")
     ] = "PRINTOS_PASSWORD",  # noqa: S107
     as_json: Annotated[
-        bool, typer.Option("--json", help="Announce the address as a JSON object on standard output.")
+        bool, typer.Option("--json", help="Write the address as one JSON object to standard output.")
     ] = False,
     faults: FaultOptions,
 ) -> None:
-    """Run a PrintOS server to try against, until Ctrl-C or SIGTERM; it keeps everything in memory.
+    """Run a PrintOS server for tests, until Ctrl-C or SIGTERM; it keeps everything in memory.
 
     Exit codes: 0 stopped, 2 usage or configuration.
     """

@@ -48,14 +48,14 @@ def worker(
     outbox: OutboxUrl = None,
     drain_timeout_s: Annotated[
         float,
-        typer.Option(
-            "--drain-timeout", min=0.0, help="Seconds to finish what is under way when told to stop."
-        ),
+        typer.Option("--drain-timeout", min=0.0, help="Seconds to finish what is under way after a signal."),
     ] = DEFAULT_DRAIN_TIMEOUT_S,
     lease_s: Annotated[
         float,
         typer.Option(
-            "--lease", min=1.0, help="Seconds after which others take over from a worker that has died."
+            "--lease",
+            min=1.0,
+            help="Seconds after which other workers take over what a worker that died had claimed.",
         ),
     ] = _LEASE_S,
     state_every_s: Annotated[
@@ -63,18 +63,18 @@ def worker(
         typer.Option(
             "--state-every",
             min=0.0,
-            help="Seconds between lines of state where standard error is no terminal; 0 for none.",
+            help="Seconds between state lines if standard error is not a terminal; 0 for none.",
         ),
     ] = _STATE_EVERY_S,
     as_json: AsJson = False,
     delivery: Delivery,
     connection: ConcurrentRequests,
 ) -> None:
-    """Send what is in an outbox, until told to stop; any number of workers, on any machines, share it.
+    """Send the statuses in an outbox until stopped; any number of workers, on any machines, can share it.
 
     After SIGTERM or Ctrl-C the worker claims nothing more, finishes what is under way for up to `--drain-timeout`
-    seconds, and gives the rest back to the outbox; a second signal ends it at once. When a worker dies, others
-    take over what it had claimed once its lease ends.
+    seconds, and releases the rest; a second signal ends it at once. When a worker dies, others take over what it
+    had claimed once its lease ends.
 
     Exit codes: 0 stopped with everything finished, 1 something not finished or the outbox failed, 2 usage or
     configuration, 130 or 143 ended at once by a second Ctrl-C or SIGTERM.

@@ -37,20 +37,20 @@ class Connection:
     base_url: Annotated[
         str | None,
         _option(
-            help=f"Where PrintOS is; else PRINTOS_BASE_URL, else {PRODUCTION_URL}.",
+            help=f"URL of PrintOS; by default PRINTOS_BASE_URL, else {PRODUCTION_URL}.",
         ),
     ] = None
     key: Annotated[
         str | None,
         _option(
-            help="Device key; else PRINTOS_KEY. Its secret: PRINTOS_SECRET, --secret-file or a prompt.",
+            help="Device key; by default PRINTOS_KEY. Its secret: --secret-file, PRINTOS_SECRET or a prompt.",
         ),
     ] = None
     secret_file: Annotated[Path | None, _option(help="File that holds the key's secret.")] = None
     login: Annotated[
         str | None,
         _option(
-            help="Device login; else PRINTOS_LOGIN. Its password: PRINTOS_PASSWORD, --password-file or a prompt.",
+            help="Device login; by default PRINTOS_LOGIN. Its password: --password-file, PRINTOS_PASSWORD or a prompt.",
         ),
     ] = None
     password_file: Annotated[Path | None, _option(help="File that holds the login's password.")] = None
@@ -58,7 +58,7 @@ class Connection:
         bool,
         _option(
             "--insecure-http",
-            help="Allow plain HTTP to another machine, which shows everything to the network.",
+            help="Allow plain HTTP to another machine; the network can then read credentials and statuses.",
         ),
     ] = False
 
@@ -112,8 +112,10 @@ class Connection:
 class Requests(Connection):
     """The options of every command that sends requests."""
 
-    timeout_s: Annotated[float, _option("--timeout", min=0.001, help="Seconds for each request.")] = 10.0
-    max_attempts: Annotated[int, _option(min=1, help="Requests for one status at most.")] = 5
+    timeout_s: Annotated[
+        float, _option("--timeout", min=0.001, help="Timeout of each request, in seconds.")
+    ] = 10.0
+    max_attempts: Annotated[int, _option(min=1, help="Maximum number of requests for one status.")] = 5
 
     def _request_settings(self) -> dict[str, Any]:
         return {"timeout_s": self.timeout_s, "retry": RetryPolicy(max_attempts=self.max_attempts)}
@@ -123,7 +125,7 @@ class Requests(Connection):
 class ConcurrentRequests(Requests):
     """The options of every command that sends many requests at once."""
 
-    max_in_flight: Annotated[int, _option(min=1, help="Requests in flight at once.")] = 64
+    max_in_flight: Annotated[int, _option(min=1, help="Maximum number of requests in flight.")] = 64
 
     def _request_settings(self) -> dict[str, Any]:
         limit = ConcurrencyLimit(maximum=self.max_in_flight, initial=self.max_in_flight)

@@ -27,7 +27,7 @@ class Delivery:
     consistency: Annotated[
         Literal["eventual", "strict"],
         _option(
-            help="After a lost answer: send the newest at once and once more later, or hold the device first."
+            help="After a lost answer: eventual sends the newest status at once and again later, strict holds the device first."
         ),
     ] = _default("consistency")
     ambiguity_s: Annotated[
@@ -43,22 +43,23 @@ class Delivery:
         _option(
             "--min-interval",
             min=0.0,
-            help="Seconds from one status of a device to its next; PrintOS asks for 60 to 120.",
+            help="Minimum seconds between two statuses of a device; PrintOS asks for 60 to 120.",
         ),
     ] = _default("min_interval_s")
     skip_unchanged: Annotated[
-        bool, _option("--skip-unchanged", help="Leave out a status that equals the last one sent.")
+        bool, _option("--skip-unchanged", help="Do not send a status that equals the last one sent.")
     ] = _default("skip_unchanged")
     deadline_s: Annotated[
         float | None,
         _option(
             "--deadline",
             min=0.0,
-            help="Seconds in which a status must be delivered, or it fails; no limit by default.",
+            help="Seconds after which a status that is not delivered fails; no limit by default.",
         ),
     ] = _default("deadline_s")
     max_pending_devices: Annotated[
-        int, _option(min=1, help="Devices that may wait; beyond that reading waits.")
+        int,
+        _option(min=1, help="Maximum number of devices with a waiting status; reading pauses at the limit."),
     ] = _default("max_pending_devices")
 
     def arguments(self) -> dict[str, Any]:

@@ -48,7 +48,7 @@ def complain(message: object) -> None:
 def complain_of_circuit(event: CircuitChanged) -> None:
     """Report on standard error that the server is down, or back."""
     complain(
-        "the server seems down; it is asked once a second until it answers"
+        "the server seems down; it is probed once a second"
         if event.circuit == "open"
         else "the server is back"
     )
