@@ -3,6 +3,7 @@
 import asyncio
 import os
 import shlex
+from functools import partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,10 +20,7 @@ if TYPE_CHECKING:
 
 _FAULTS = "Faults (shares from 0 to 1 of the requests)"
 _ANY = "sandbox"  # for a sandbox that does not check credentials, which a client needs
-
-
-def _option(*names: str, help: str, **rest: Any) -> Any:  # noqa: A002  # as Typer calls it
-    return typer.Option(*names, help=help, rich_help_panel=_FAULTS, **rest)
+_option = partial(typer.Option, rich_help_panel=_FAULTS)
 
 
 def _share(help: str) -> Any:  # noqa: A002

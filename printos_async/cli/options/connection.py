@@ -6,6 +6,7 @@ import shlex
 import stat
 import sys
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,10 +25,7 @@ _MAX_SECRET_BYTES = 64 * 1024
 _PANEL = "Connection"
 _WHERE = "--base-url or PRINTOS_BASE_URL"
 _USERINFO = re.compile(r"\s*[^/?#]*//[^/?#]*@")
-
-
-def _option(*names: str, help: str, **rest: Any) -> Any:  # noqa: A002  # as Typer calls it
-    return typer.Option(*names, help=help, rich_help_panel=_PANEL, **rest)
+_option = partial(typer.Option, rich_help_panel=_PANEL)
 
 
 @frozen(kw_only=True)
@@ -36,21 +34,19 @@ class Connection:
 
     base_url: Annotated[
         str | None,
-        _option(
-            help=f"URL of PrintOS; by default PRINTOS_BASE_URL, else {PRODUCTION_URL}.",
-        ),
+        _option(help=f"URL of PrintOS; by default PRINTOS_BASE_URL, else {PRODUCTION_URL}."),
     ] = None
     key: Annotated[
         str | None,
         _option(
-            help="Device key; by default PRINTOS_KEY. Its secret: --secret-file, PRINTOS_SECRET or a prompt.",
+            help="Device key; by default PRINTOS_KEY. Its secret: --secret-file, PRINTOS_SECRET or a prompt."
         ),
     ] = None
     secret_file: Annotated[Path | None, _option(help="File that holds the key's secret.")] = None
     login: Annotated[
         str | None,
         _option(
-            help="Device login; by default PRINTOS_LOGIN. Its password: --password-file, PRINTOS_PASSWORD or a prompt.",
+            help="Device login; by default PRINTOS_LOGIN. Its password: --password-file, PRINTOS_PASSWORD or a prompt."
         ),
     ] = None
     password_file: Annotated[Path | None, _option(help="File that holds the login's password.")] = None

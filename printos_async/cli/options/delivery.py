@@ -1,6 +1,7 @@
 """Delivery options of ``printos push --follow`` and ``printos worker``; their defaults are the library's."""
 
 import inspect
+from functools import partial
 from typing import Annotated, Any, Literal
 
 import typer
@@ -10,10 +11,7 @@ from printos_async._client import PrintOSClient
 
 PANEL = "Delivery"
 _PUSHER = inspect.signature(PrintOSClient.status_pusher).parameters
-
-
-def _option(*names: str, help: str, **rest: Any) -> Any:  # noqa: A002  # as Typer calls it
-    return typer.Option(*names, help=help, rich_help_panel=PANEL, **rest)
+_option = partial(typer.Option, rich_help_panel=PANEL)
 
 
 def _default(name: str) -> Any:
