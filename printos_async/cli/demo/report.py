@@ -86,7 +86,7 @@ class DemoReport:
         statuses: How many were put.
         sent: How many the server acknowledged.
         superseded: How many a newer one of their device replaced.
-        failed: How many were given up.
+        failed: How many failed.
         retries: Requests that were tried again, provisioning included.
         pushing_s: Seconds that the rounds took.
         latencies_s: Of every status sent: seconds from its acceptance to its acknowledgement, sorted.

@@ -33,7 +33,7 @@ _MAX_FAILURES_KEPT = 100
 
 @frozen
 class Failure:
-    """One status that was given up."""
+    """A failed status: its error, and how many requests were sent."""
 
     device_id: str
     error: str
@@ -70,8 +70,8 @@ class Counts:
         accepted: Statuses that the outbox accepted.
         sent: Statuses that the server acknowledged.
         superseded: Statuses replaced by a newer one of their device.
-        failed: Statuses that the client gave up.
-        unsent: Statuses that this command gave up because it was stopped.
+        failed: Statuses that failed.
+        unsent: Statuses without an outcome when this command was stopped.
         retries: Retried requests.
         reasserted: Statuses sent again because an older one may have overwritten them.
         errors: Failures by the name of their error.
