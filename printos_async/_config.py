@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING
 import httpx
 
 from ._auth import HmacAuth, SessionTokenAuth
+from ._checks import require_type
 from ._errors import ConfigurationError
-from ._transport import Origin
+from ._transport import Http1Transport, HttpxTransport, Origin
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
+
+    from ._transport import Transport
 
 PRODUCTION_URL = "https://printos.api.hp.com"
 _DEFAULT_PORTS = {"http": 80, "https": 443}
@@ -115,7 +118,25 @@ def account_of(base_url: str, auth: httpx.Auth | None) -> str:
     return hashlib.sha256(f"{base_url}\n{caller}".encode()).hexdigest()[:32]
 
 
-def make_ssl_context(verify: bool | ssl.SSLContext) -> ssl.SSLContext:  # noqa: FBT001  # httpx's word and type
+def transport_factory(
+    transport: httpx.AsyncBaseTransport | None,
+    verify: bool | ssl.SSLContext,  # noqa: FBT001  # httpx's word and type
+) -> Callable[[], Transport]:
+    """Return a function that makes the client's transport: the user's, or HTTP/1.1 with certificates checked.
+
+    Raises:
+        ConfigurationError: A value is of another type, or both are given.
+    """
+    require_type("transport", transport, httpx.AsyncBaseTransport | None, "httpx.AsyncBaseTransport")
+    require_type("verify", verify, bool | ssl.SSLContext, "bool or ssl.SSLContext")
+    if transport is None:
+        return lambda: Http1Transport(make_ssl_context=lambda: _make_ssl_context(verify))
+    if verify is not True:
+        raise ConfigurationError("verify does not reach into a transport; make the transport with it")
+    return lambda: HttpxTransport(transport)
+
+
+def _make_ssl_context(verify: bool | ssl.SSLContext) -> ssl.SSLContext:  # noqa: FBT001
     """Return the context for TLS; certificates are checked unless ``verify`` is False.
 
     Raises:
