@@ -103,7 +103,7 @@ class PrintOSClient:
         ``PRINTOS_SECRET``, or ``PRINTOS_LOGIN`` with ``PRINTOS_PASSWORD``, are the credentials.
 
         Raises:
-            ConfigurationError: No credentials are set, or two kinds, or one by half.
+            ConfigurationError: No pair of credentials is set, both are, or half of one.
         """
         base_url = os.environ.get("PRINTOS_BASE_URL") or PRODUCTION_URL
         auth = auth_from_env(os.environ)

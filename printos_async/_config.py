@@ -1,4 +1,4 @@
-"""Settings of the client: base URL, environment, TLS, outbox."""
+"""Settings of the client: base URL, environment, transport and TLS, and the tenant of an outbox."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def parse_base_url(base_url: str, *, allow_insecure_http: bool) -> tuple[Origin,
     """Return a base URL's origin and its path, percent-encoded and without a slash at the end.
 
     Raises:
-        ConfigurationError: It is no absolute HTTP URL, carries credentials, a query or a fragment, or is plain
-            HTTP to another machine and that was not asked for.
+        ConfigurationError: It is no absolute HTTP URL, has credentials, a query or a fragment, or is plain HTTP to
+            another machine without ``allow_insecure_http``.
     """
     if not isinstance(base_url, str):
         raise ConfigurationError(f"base_url must be str, not {type(base_url).__name__}")
@@ -58,7 +58,7 @@ def origin_of(url: httpx.URL, *, allow_insecure_http: bool) -> Origin:
     """Return the origin that a request for ``url`` goes to.
 
     Raises:
-        ConfigurationError: It is not HTTP, or plain HTTP to another machine and that was not asked for.
+        ConfigurationError: It is not HTTP, or plain HTTP to another machine without ``allow_insecure_http``.
     """
     if url.scheme not in _DEFAULT_PORTS:
         raise ConfigurationError(f"requests go over https or http, not {url.scheme!r}")
@@ -75,7 +75,7 @@ def auth_from_env(env: Mapping[str, str]) -> HmacAuth | SessionTokenAuth:
     """Return the authentication that the environment's variables describe.
 
     Raises:
-        ConfigurationError: None is described, or more than one, or one by half.
+        ConfigurationError: No pair of variables is set, both are, or half of one.
     """
     try:
         return _auth_from_env(env)
@@ -112,8 +112,8 @@ def account_of(base_url: str, auth: httpx.Auth | None) -> str:
     caller = "nobody" if auth is None else getattr(auth, "account", None)
     if not isinstance(caller, str):
         raise ConfigurationError(
-            f"{type(auth).__name__} needs an attribute `account`, a text without secrets that tells one caller from"
-            " another: an outbox must not send one's statuses with another's credentials"
+            f"{type(auth).__name__} needs an attribute `account`, a text without secrets that identifies the"
+            " caller: an outbox must not send one's statuses with another's credentials"
         )
     return hashlib.sha256(f"{base_url}\n{caller}".encode()).hexdigest()[:32]
 

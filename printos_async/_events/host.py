@@ -14,8 +14,8 @@ class LimitChanged:
     Attributes:
         old: The limit before.
         new: The limit from now on.
-        reason: ``"steady"``: latency is steady and the limit was reached; ``"latency"``: answers come later than
-            before; ``"overload"``: the server said that it is too much, or did not answer in time.
+        reason: ``"steady"``: latency is steady and the limit was reached; ``"latency"``: latency rose;
+            ``"overload"``: the server refused because of load, or did not answer in time.
     """
 
     old: int
@@ -38,9 +38,9 @@ class CircuitChanged:
 
 @frozen
 class RetryAfterCapped:
-    """The server asked for a pause of more than an hour: it is held for an hour, and then probed once a minute.
+    """The server asked for a pause of more than an hour: the client pauses for an hour, then probes once a minute.
 
-    Emitted once, until the server answers with something else than such a pause.
+    Emitted once, and again only after the server has answered without such a pause.
 
     Attributes:
         asked_s: Seconds that the server asked for, by ``Retry-After``.

@@ -31,7 +31,7 @@ class Endpoint:
 class AttemptFinished:
     """One request ended.
 
-    An attempt that its caller cancelled is not reported: its request goes on, and nobody waits for its outcome.
+    Not emitted for an attempt whose caller was cancelled: its request goes on, and its outcome is not awaited.
 
     Attributes:
         operation: The specification's ``operationId``.
@@ -39,7 +39,7 @@ class AttemptFinished:
         attempt: 1 for the first request of a call.
         latency_s: Seconds from the start of the attempt, signing and a login included.
         status: The answer's status code; None where no complete answer came.
-        outcome: ``"ok"``, ``"error"`` for an answer, ``"transport"`` where none came.
+        outcome: ``"ok"``, ``"error"`` for any other answer, ``"transport"`` if no complete answer came.
         error: The error's class, by name; None for ``"ok"``.
         endpoint: Where the request went; every event of a client has it.
     """

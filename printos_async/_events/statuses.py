@@ -35,7 +35,7 @@ class StatusSuperseded:
 
 @frozen
 class StatusSent:
-    """The server acknowledged a status; or it equals the last one sent and was left out: then ``attempts`` is 0.
+    """The server acknowledged a status, or it was left out because it equals the last one sent (0 ``attempts``).
 
     Attributes:
         device_id: The device.
@@ -99,7 +99,7 @@ class ReassertionFailed:
 
 @frozen
 class StatusWithdrawn:
-    """A status has no outcome: its caller was cancelled while it waited, or the pusher was closed before.
+    """A status ended without an outcome: its caller was cancelled while it waited, or the pusher was closed.
 
     Attributes:
         device_id: The device.
