@@ -253,13 +253,13 @@ class PrintOSClient:
             consistency: What happens after an uncertain write, such as a timeout. ``"eventual"``: the newest status is
                 sent at once, and again after ``ambiguity_s``. ``"strict"``: the device is held for ``ambiguity_s``,
                 so that an older status never overwrites a newer one.
-            ambiguity_s: Seconds for which an uncertain write may still land.
+            ambiguity_s: Seconds for which an uncertain write may still be applied; 5 by default.
             min_interval_s: Seconds from one status of a device to its next, sent or refused; what comes between is
                 coalesced. PrintOS asks for 60 to 120. Retries, and what replaces a failed status, do not wait for it.
             skip_unchanged: Leave out a status equal to the last one sent; its result is ``"sent"`` with 0 attempts.
             unchanged_max_age_s: An equal status is sent all the same if the last one is older than this.
-            max_pending_devices: Most devices with something to be done. Of a shared outbox a pusher owns at most so
-                many, and at most 1,024, or four per permit if that is more.
+            max_pending_devices: Most devices with pending statuses. Of a shared outbox a pusher owns at most this many,
+                and at most 1,024, or four per permit if that is more.
             on_full: Whether ``put`` waits for room or raises ``PusherFullError``. A shared outbox has room.
             deadline_s: Seconds after which a status that still waits fails with its last cause; None for no deadline.
             drain_timeout_s: Seconds for which leaving ``async with`` drains at most; None for as long as it takes.
