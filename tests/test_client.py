@@ -199,7 +199,7 @@ def test_settings_come_from_the_environment(
         monkeypatch.setenv(name, value)
     client = PrintOSClient.from_env()
     assert repr(client) == "PrintOSClient('https://stage.printos.api.hp.com')"
-    assert isinstance(client._attempts._auth, kind)
+    assert isinstance(client._channel.attempts._auth, kind)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,36 @@
+"""Events of a client, as frozen values, and the hooks that receive them."""
+
+from .hooks import Event, Hook, Hooks
+from .host import CircuitChanged, LimitChanged, RetryAfterCapped
+from .requests import AttemptFinished, Endpoint, FieldUnreadable, RetryScheduled
+from .statuses import (
+    LeaseLost,
+    ReassertionFailed,
+    StatusAccepted,
+    StatusFailed,
+    StatusReasserted,
+    StatusSent,
+    StatusSuperseded,
+    StatusWithdrawn,
+)
+
+__all__ = [
+    "AttemptFinished",
+    "CircuitChanged",
+    "Endpoint",
+    "Event",
+    "FieldUnreadable",
+    "Hook",
+    "Hooks",
+    "LeaseLost",
+    "LimitChanged",
+    "ReassertionFailed",
+    "RetryAfterCapped",
+    "RetryScheduled",
+    "StatusAccepted",
+    "StatusFailed",
+    "StatusReasserted",
+    "StatusSent",
+    "StatusSuperseded",
+    "StatusWithdrawn",
+]
