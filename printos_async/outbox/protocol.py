@@ -171,10 +171,11 @@ class Outbox(Protocol):
     async def put(self, drafts: Sequence[Draft], *, owner: int | None = None) -> list[Kept]:
         """Store statuses, each as the newest of its device; if the outbox is durable, they are when this returns.
 
-        Concurrent calls share commits, in the order in which they were made. A new status replaces a dead letter.
+        Concurrent calls take place in the order in which they were made. A new status replaces a dead letter.
 
         Args:
-            drafts: Any number; several of one device count as put one after the other.
+            drafts: Any number; several of one device count as put one after the other. Those of one call share commits:
+                a pusher and a spooler pass what was put concurrently in one call.
             owner: A worker that claims those of the devices which nobody owns and which are not in a hold.
 
         Returns:

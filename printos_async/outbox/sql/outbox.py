@@ -94,7 +94,11 @@ class SqlOutbox:
 
     async def put(self, drafts: Sequence[Draft], *, owner: int | None = None) -> list[Kept]:
         """As ``Outbox.put``."""
-        return await self._opened().puts.submit(drafts, key=owner)
+        session = self._opened()
+        # It may take place nevertheless, and make the worker the owner of statuses of which it does not know.
+        return await session.background.run(
+            session.put(drafts, owner), on_loss=lambda: session.missing_claims.add(owner)
+        )
 
     async def join(self) -> int:
         """As ``Outbox.join``."""
@@ -117,8 +121,8 @@ class SqlOutbox:
 
     async def finish(self, owner: int, finished: Sequence[Finish]) -> list[Claim]:
         """As ``Outbox.finish``."""
-        newer = await self._opened().finishes.submit(finished, key=owner)
-        return [claim for claim in newer if claim is not None]
+        session = self._opened()
+        return await session.background.run(session.finish(finished, owner))
 
     async def release(self, owner: int, released: Sequence[Release]) -> None:
         """As ``Outbox.release``."""
