@@ -35,6 +35,7 @@ class MemoryOutbox:
     def __init__(self, *, lease_s: float = 30.0, clock: Callable[[], float] = time.monotonic) -> None:
         require_number("lease_s", lease_s, 0.001)
         self.lease_s = lease_s
+        self.on_replaced: Callable[[], None] | None = None  # never called: memory is not replaced
         self._clock = clock
         self._tokens = count(1)
         self._tenants: dict[str, TenantRows] = {}

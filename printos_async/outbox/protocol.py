@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 from attrs import frozen
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
 
 @frozen
@@ -146,12 +146,16 @@ class Outbox(Protocol):
     Attributes:
         is_shared: Other processes may use it at the same time. One that is not shared is a ``PrivateOutbox``.
         lease_s: Seconds after which a worker that does not renew its lease loses its devices.
+        on_replaced: Set by a pusher. Called in the event loop when an empty store has taken the place of the one that
+            was opened, such as a new file that of a damaged one: workers and statuses were in the old one. An outbox
+            whose store is never replaced does not call it.
 
     Every method raises ``OutboxError`` if the outbox cannot be read or written.
     """
 
     is_shared: bool
     lease_s: float
+    on_replaced: Callable[[], None] | None
 
     async def open(self, account: str) -> None:
         """Open the outbox for one tenant, and create or migrate what is needed. Does nothing if it is open for it.

@@ -40,8 +40,8 @@ class SqlOutbox:
     Attributes:
         on_set_aside: Called in the event loop after a damaged file was renamed and a new one created, which is also
             logged. May be set at any time.
-        on_replaced: Called in the event loop when the file was replaced, because this process or another one has set
-            a damaged file aside. A pusher uses it.
+        on_replaced: As in ``Outbox``: the file was replaced, because this process or another one has set a damaged
+            file aside.
 
     Raises:
         ConfigurationError: The URL is of another kind or has an unknown parameter, a file of certificates cannot be
