@@ -37,12 +37,12 @@ class Kept:
         seq: Its sequence number: higher than that of every earlier status of this device, with gaps. The outbox
             counts; no clock orders anything.
         claimed: Whether the worker that put it owns the device, and has to send it.
-        doubt_age_s: As in ``Claim``.
+        uncertain_age_s: As in ``Claim``.
     """
 
     seq: int
     claimed: bool
-    doubt_age_s: float | None = None
+    uncertain_age_s: float | None = None
 
 
 @frozen
@@ -55,7 +55,7 @@ class Claim:
         body: The JSON to send.
         attempts: Requests that were made for it before it was released.
         waited_s: Seconds since it was put.
-        doubt_age_s: Seconds since the last uncertain write of this device has ended; None if there is none. Its
+        uncertain_age_s: Seconds since the last uncertain write of this device has ended; None if there is none. Its
             outcome is unknown, and it may still land. A worker that died, or was stopped for longer than its lease,
             leaves such writes behind. Negative while the request is under way.
         hold_s: Seconds in which nothing must be sent for the device; above 0 from ``claim_all`` only.
@@ -66,7 +66,7 @@ class Claim:
     body: bytes
     attempts: int = 0
     waited_s: float = 0.0
-    doubt_age_s: float | None = None
+    uncertain_age_s: float | None = None
     hold_s: float = 0.0
 
 
@@ -105,14 +105,14 @@ class Release:
         device_id: The device.
         hold_s: Seconds in which nothing must be sent for it.
         attempts: Requests that were made for its newest status.
-        doubt_in_s: Seconds until the last uncertain write has ended; None if the worker made none. One that the
+        uncertain_in_s: Seconds until the last uncertain write has ended; None if the worker made none. One that the
             device had when it was claimed stays until a status is finished.
     """
 
     device_id: str
     hold_s: float = 0.0
     attempts: int = 0
-    doubt_in_s: float | None = None
+    uncertain_in_s: float | None = None
 
 
 @frozen

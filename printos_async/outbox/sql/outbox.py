@@ -128,7 +128,7 @@ class SqlOutbox:
         """As ``Outbox.release``."""
         session = self._opened()
         for part in portions(released):
-            lines = [(one.device_id, one.hold_s, one.attempts, one.doubt_in_s) for one in part]
+            lines = [(one.device_id, one.hold_s, one.attempts, one.uncertain_in_s) for one in part]
             await session.fetch(session.delivery.release, this_worker=owner, batch=to_json(lines))
 
     async def leave(self, owner: int) -> None:

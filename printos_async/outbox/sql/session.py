@@ -174,16 +174,16 @@ class Session:
         # As tuples, which they are: reading a row's attributes takes longer.
         lines = cast("Sequence[tuple[str, int, int | None, float | None, bool]]", rows)
         newest = {
-            device_id: (seq, owner is not None and its_owner == owner, age(doubt_age_s))
-            for device_id, seq, its_owner, doubt_age_s, _ in lines
+            device_id: (seq, owner is not None and its_owner == owner, age(uncertain_age_s))
+            for device_id, seq, its_owner, uncertain_age_s, _ in lines
         }
         # The statement counted the drafts of each device; the last one has the number that it returned.
         left = {device_id: count for device_id, count, *_ in merged}
         kept = []
         for draft in drafts:
             left[draft.device_id] -= 1
-            seq, claimed, doubt_age_s = newest[draft.device_id]
-            kept.append(Kept(seq - left[draft.device_id], claimed, doubt_age_s if claimed else None))
+            seq, claimed, uncertain_age_s = newest[draft.device_id]
+            kept.append(Kept(seq - left[draft.device_id], claimed, uncertain_age_s if claimed else None))
         return kept
 
     async def _finish(self, finished: list[Finish], owner: int) -> list[Claim]:
@@ -214,7 +214,9 @@ class Session:
                 damaged.append((row.device_id, row.seq, 0.0, row.attempts, _DAMAGED, 0))
                 continue
             waited_s = max(row.waited_s, 0.0)
-            claims.append(Claim(row.device_id, row.seq, body, row.attempts, waited_s, age(row.doubt_age_s)))
+            claims.append(
+                Claim(row.device_id, row.seq, body, row.attempts, waited_s, age(row.uncertain_age_s))
+            )
         if damaged:
             found = await self.rows(self.delivery.finish, this_worker=owner, batch=to_json(sorted(damaged)))
             # A newer status may have come in the meantime.
