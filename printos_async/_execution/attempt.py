@@ -72,24 +72,26 @@ class AttemptRunner:
         """
         transport = self.open()
         request = self._ready_request(call)
-        if request is not None:
-            failure: APIError
-            try:
-                response = await transport.send(
-                    request,
-                    deadline=self._deadline_s(until_s),
-                    max_body_bytes=self._max_acknowledgement_bytes
-                    if call.method == "PUT"
-                    else self._max_body_bytes,
-                )
-            except ExchangeError as error:
-                failure = transport_error(call, error, self._secrets(call, request))
-            else:
-                if response.status != 401 or self._ready is None or not self._ready.refused(request.headers):
-                    return self._successful(call, request, response)
+        if request is None:
+            return await self._flow(transport, call, until_s, replay=False)
+        failure: APIError
+        try:
+            response = await transport.send(
+                request,
+                deadline=self._deadline_s(until_s),
+                max_body_bytes=self._max_acknowledgement_bytes
+                if call.method == "PUT"
+                else self._max_body_bytes,
+            )
+        except ExchangeError as error:
+            failure = transport_error(call, error, self._secrets(call, request))
+        else:
+            if 200 <= response.status <= 299:
+                return response
+            if response.status == 401 and self._ready is not None and self._ready.refused(request.headers):
                 return await self._flow(transport, call, until_s, replay=True)
-            raise failure  # outside the handler, so that the transport's own words are not chained to it
-        return await self._flow(transport, call, until_s, replay=False)
+            raise status_error(call, response, self._secrets(call, request))
+        raise failure  # outside the handler, so that the transport's own words are not chained to it
 
     def _ready_request(self, call: Call) -> RawRequest | None:
         """Return the request with its credentials, or None where the flow has to run first."""
@@ -115,6 +117,12 @@ class AttemptRunner:
         self._transport, self._loop, self._pid = self._make_transport(), loop, os.getpid()
         return self._transport
 
+    def now_s(self) -> float:
+        """Return the time by the clock of the event loop to which the first call bound the client."""
+        # Asking for the running loop instead would cost as much again as the clock, several times for each status.
+        assert self._loop is not None  # noqa: S101  # nothing is sent, and so nothing answered, before open()
+        return self._loop.time()
+
     async def aclose(self) -> None:
         """Close the transport; does nothing the second time, or in another event loop or process."""
         transport, self._transport, self._closed = self._transport, None, True
@@ -122,13 +130,7 @@ class AttemptRunner:
             await transport.aclose()
 
     def _deadline_s(self, until_s: float) -> float:
-        deadline_s = asyncio.get_running_loop().time() + self._timeout_s
-        return min(deadline_s, until_s)
-
-    def _successful(self, call: Call, request: RawRequest, response: RawResponse) -> RawResponse:
-        if 200 <= response.status <= 299:
-            return response
-        raise status_error(call, response, self._secrets(call, request))
+        return min(self.now_s() + self._timeout_s, until_s)
 
     def _secrets(self, call: Call, request: RawRequest) -> set[str]:
         return secrets_of(call, request, self._ready.secrets() if self._ready is not None else ())
@@ -153,9 +155,12 @@ class AttemptRunner:
                 try:
                     outgoing = await flow.asend(self._to_httpx(outgoing, response))
                 except StopAsyncIteration:
-                    return self._successful(call, request, response)
+                    break
         finally:
             await flow.aclose()
+        if 200 <= response.status <= 299:
+            return response
+        raise status_error(call, response, self._secrets(call, request))
 
     async def _send_in_flow(
         self, transport: Transport, call: Call, request: RawRequest, until_s: float, *, is_own: bool

@@ -158,13 +158,14 @@ class Executor:
         Raises:
             APIError: Of the class that fits.
         """
-        number = self.limiter.begin()
+        limiter = self.limiter
+        number = limiter.begin()
         started_s = self.clock()
         try:
             try:
                 response = await self._attempts.run(call, until_s=until_s)
             finally:
-                self.limiter.end(number)
+                limiter.end(number)
             undecodable: ResponseDecodeError | None = None
             try:
                 result = await decode(response)
@@ -177,7 +178,7 @@ class Executor:
             self._note_failure(call, error)
             # A failure may come early or late for any reason: its time says nothing about the server's load.
             if not is_probe:
-                self.limiter.record(
+                limiter.record(
                     started_s=started_s, now_s=now_s, latency_s=None, overloaded=is_overload(error)
                 )
             if self.hooks:
@@ -188,7 +189,7 @@ class Executor:
         latency_s = now_s - started_s
         # The time of a list is that of its length.
         load_s = None if call.method == "GET" else latency_s
-        self.limiter.record(started_s=started_s, now_s=now_s, latency_s=load_s, overloaded=False)
+        limiter.record(started_s=started_s, now_s=now_s, latency_s=load_s, overloaded=False)
         if self.hooks:
             self._emit_attempt(call, attempt, latency_s, response.status)
         return result
@@ -235,7 +236,7 @@ class Executor:
         )
 
     def _note_answer(self) -> None:
-        if self.health.succeeded(now_s=asyncio.get_running_loop().time()):
+        if self.health.succeeded(now_s=self._attempts.now_s()):
             if not any(watcher.has_waiting() for watcher in self.circuit_watchers):
                 self.health.close()  # nothing to probe with: no more evidence will come
             self._announce_circuit()
