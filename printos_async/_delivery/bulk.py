@@ -51,7 +51,7 @@ class _Push:
 
     def __init__(
         self,
-        core: Executor,
+        executor: Executor,
         operations: Operations,
         answers: Answers,
         on_result: Callable[[PushResult], object] | None,
@@ -59,13 +59,13 @@ class _Push:
         ambiguity_s: float,
     ) -> None:
         self.report = PushReport()
-        self._hooks = core.hooks
-        self._is_watched = bool(core.hooks)  # read once: there are two events for each status
+        self._hooks = executor.hooks
+        self._is_watched = bool(executor.hooks)  # read once: there are two events for each status
         self._on_result = on_result
         self._loop = asyncio.get_running_loop()
         self._encode = operations.update_device_status
         policy = DeliveryPolicy(patient=False, ambiguity_s=ambiguity_s)
-        self.engine = Engine(core, answers, policy, self._settle)
+        self.engine = Engine(executor, answers, policy, self._settle)
 
     def put(self, device_id: DeviceId, status: DeviceStatusUpdate) -> None:
         """Accept one status; invalid input becomes a failed result."""
@@ -115,7 +115,7 @@ class _Push:
 
 
 async def push_all(
-    core: Executor,
+    executor: Executor,
     operations: Operations,
     answers: Answers,
     statuses: Statuses,
@@ -124,13 +124,13 @@ async def push_all(
     ambiguity_s: float,
 ) -> PushReport:
     """Push every status and return the report; see ``PrintOSClient.push_statuses``."""
-    push = _Push(core, operations, answers, on_result, ambiguity_s=ambiguity_s)
+    push = _Push(executor, operations, answers, on_result, ambiguity_s=ambiguity_s)
     occupancy, report = push.engine.occupancy, push.report
     started = time.perf_counter()
     source_failure: Exception | None = None
     try:
         try:
-            await _feed(push, statuses, max_devices=MAX_WAITING_DEVICES + core.limiter.maximum)
+            await _feed(push, statuses, max_devices=MAX_WAITING_DEVICES + executor.limiter.maximum)
         except Exception as error:  # noqa: BLE001  # raised after the accepted statuses were sent
             source_failure = error
         await occupancy.wait_until_below(1)
