@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import os
+import time
 from typing import TYPE_CHECKING
 
 import httpx
@@ -29,10 +30,24 @@ if TYPE_CHECKING:
     from printos_async._api.requests import Call
 
 _HOP_HEADERS = frozenset({"host", "content-length", "transfer-encoding", "connection"})
+# Forks between the first process and this one. Asking for the process's number takes a system call for each attempt.
+_forks = [0]
+
+
+def _count_fork() -> None:
+    _forks[0] += 1
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
+    os.register_at_fork(after_in_child=_count_fork)
 
 
 class AttemptRunner:
-    """Sends calls over a transport that is made for the first one, in that event loop and process."""
+    """Sends calls over a transport that is made for the first one, in that event loop and process.
+
+    Attributes:
+        now_s: The clock of that event loop. Asking for the running loop each time would cost more than the clock.
+    """
 
     def __init__(
         self,
@@ -45,6 +60,7 @@ class AttemptRunner:
         allow_insecure_http: bool,
     ) -> None:
         self.origin = origin
+        self.now_s: Callable[[], float] = time.monotonic  # until open()
         self._auth = auth
         self._ready = auth if isinstance(auth, ReadyAuth) else None
         self._make_transport = make_transport
@@ -54,7 +70,7 @@ class AttemptRunner:
         self._allow_insecure_http = allow_insecure_http
         self._transport: Transport | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._pid = 0
+        self._forks = 0
         self._closed = False
 
     async def run(self, call: Call, *, until_s: float = math.inf) -> RawResponse:
@@ -107,26 +123,21 @@ class AttemptRunner:
     def open(self) -> Transport:
         """Return the transport; the first call binds the client to the running event loop and process."""
         loop = asyncio.get_running_loop()
-        if self._loop is loop and self._transport is not None and self._pid == os.getpid():
+        if self._loop is loop and self._transport is not None and self._forks == _forks[0]:
             return self._transport
         if self._closed:
             raise ClientClosedError("the client was closed; make a new one")
         if self._transport is not None:
-            kind = "process" if self._pid != os.getpid() else "event loop"
+            kind = "process" if self._forks != _forks[0] else "event loop"
             raise ClientClosedError(f"the client belongs to another {kind}; make one client in each {kind}")
-        self._transport, self._loop, self._pid = self._make_transport(), loop, os.getpid()
+        self._transport, self._loop, self._forks = self._make_transport(), loop, _forks[0]
+        self.now_s = loop.time
         return self._transport
-
-    def now_s(self) -> float:
-        """Return the time by the clock of the event loop to which the first call bound the client."""
-        # Asking for the running loop instead would cost as much again as the clock, several times for each status.
-        assert self._loop is not None  # noqa: S101  # nothing is sent, and so nothing answered, before open()
-        return self._loop.time()
 
     async def aclose(self) -> None:
         """Close the transport; does nothing the second time, or in another event loop or process."""
         transport, self._transport, self._closed = self._transport, None, True
-        if transport is not None and self._loop is asyncio.get_running_loop() and self._pid == os.getpid():
+        if transport is not None and self._loop is asyncio.get_running_loop() and self._forks == _forks[0]:
             await transport.aclose()
 
     def _deadline_s(self, until_s: float) -> float:

@@ -159,13 +159,14 @@ class Executor:
             APIError: Of the class that fits.
         """
         limiter = self.limiter
-        number = limiter.begin()
+        number = limiter.begin()  # 0 where the limit is fixed: then the limiter has nothing to learn
         started_s = self.clock()
         try:
             try:
                 response = await self._attempts.run(call, until_s=until_s)
             finally:
-                limiter.end(number)
+                if number:
+                    limiter.end(number)
             undecodable: ResponseDecodeError | None = None
             try:
                 result = await decode(response)
@@ -184,12 +185,13 @@ class Executor:
             if self.hooks:
                 self._emit_attempt(call, attempt, now_s - started_s, error)
             raise
-        self._note_answer()
+        if self.health.succeeded(now_s=self._attempts.now_s()):
+            self._admit_more()
         now_s = self.clock()
         latency_s = now_s - started_s
-        # The time of a list is that of its length.
-        load_s = None if call.method == "GET" else latency_s
-        limiter.record(started_s=started_s, now_s=now_s, latency_s=load_s, overloaded=False)
+        if number:
+            load_s = None if call.method == "GET" else latency_s  # the time of a list is that of its length
+            limiter.record(started_s=started_s, now_s=now_s, latency_s=load_s, overloaded=False)
         if self.hooks:
             self._emit_attempt(call, attempt, latency_s, response.status)
         return result
@@ -237,11 +239,14 @@ class Executor:
 
     def _note_answer(self) -> None:
         if self.health.succeeded(now_s=self._attempts.now_s()):
-            if not any(watcher.has_waiting() for watcher in self.circuit_watchers):
-                self.health.close()  # nothing to probe with: no more evidence will come
-            self._announce_circuit()
-            for watcher in tuple(self.circuit_watchers):
-                watcher.more_admitted()
+            self._admit_more()
+
+    def _admit_more(self) -> None:
+        if not any(watcher.has_waiting() for watcher in self.circuit_watchers):
+            self.health.close()  # nothing to probe with: no more evidence will come
+        self._announce_circuit()
+        for watcher in tuple(self.circuit_watchers):
+            watcher.more_admitted()
 
     def _note_failure(self, call: Call, error: APIError) -> None:
         retry_after_s = None
