@@ -57,14 +57,14 @@ class Scheduler:
 
     def __init__(
         self,
-        core: Executor,
+        executor: Executor,
         policy: DeliveryPolicy,
         occupancy: Occupancy,
         *,
         settle: Settle,
         add_sender: Callable[[], None],
     ) -> None:
-        self._core = core
+        self._executor = executor
         self._policy = policy
         self._occupancy = occupancy
         self._settle = settle
@@ -112,13 +112,13 @@ class Scheduler:
         ready = self.ready
         while ready.devices and (self._open_until_s is None or self.is_open()):
             now_s = self._loop.time()
-            again_s = self._core.health.admit(now_s=now_s, patient=self._policy.patient)
+            again_s = self._executor.health.admit(now_s=now_s, patient=self._policy.patient)
             if again_s <= now_s:
                 device = ready.devices.popleft()
                 if ready.devices:
                     self._add_sender()  # the limit may have grown
                 return device
-            if self._policy.patient or again_s - now_s <= self._core.max_delay_s:
+            if self._policy.patient or again_s - now_s <= self._executor.max_delay_s:
                 ready.wake_at(again_s)
                 break
             self._turn_away(ready.devices.popleft(), again_s - now_s)
@@ -169,7 +169,7 @@ class Scheduler:
 
         A device that failed while others succeeded stays in its backoff, and waits for its token.
         """
-        now_s, succeeded_s = self._loop.time(), self._core.health.succeeded_s
+        now_s, succeeded_s = self._loop.time(), self._executor.health.succeeded_s
         for device in tuple(self.devices.values()) if self._policy.patient else ():
             if device.failed_s > succeeded_s and device.in_flight is None:
                 device.retrying, device.failed_s = False, -math.inf
@@ -232,11 +232,11 @@ class Scheduler:
     def _release_tokenless(self) -> None:
         """Schedule retries for which the budget has a token, in the order of arrival."""
         now_s = self._loop.time()
-        while self._tokenless and self._core.budget.take(now_s=now_s):
+        while self._tokenless and self._executor.budget.take(now_s=now_s):
             device, _ = self._tokenless.popitem(last=False)
             device.retrying, device.has_token = False, True
             self.schedule(device)
-        if not self._policy.patient and self._core.health.seems_down:
+        if not self._policy.patient and self._executor.health.seems_down:
             while self._tokenless:  # an outage would otherwise last the longer, the larger the fleet
                 self._give_up(self._tokenless.popitem(last=False)[0])
         if self._token_timer is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import os
+import time
 from typing import TYPE_CHECKING
 
 import httpx
@@ -29,10 +30,24 @@ if TYPE_CHECKING:
     from printos_async._api.requests import Call
 
 _HOP_HEADERS = frozenset({"host", "content-length", "transfer-encoding", "connection"})
+# Forks between the first process and this one. Asking for the process's number takes a system call for each attempt.
+_forks = [0]
+
+
+def _count_fork() -> None:
+    _forks[0] += 1
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
+    os.register_at_fork(after_in_child=_count_fork)
 
 
 class AttemptRunner:
-    """Sends calls over a transport that is made for the first one, in that event loop and process."""
+    """Sends calls over a transport that is made for the first one, in that event loop and process.
+
+    Attributes:
+        now_s: The clock of that event loop. Asking for the running loop each time would cost more than the clock.
+    """
 
     def __init__(
         self,
@@ -45,6 +60,7 @@ class AttemptRunner:
         allow_insecure_http: bool,
     ) -> None:
         self.origin = origin
+        self.now_s: Callable[[], float] = time.monotonic  # until open()
         self._auth = auth
         self._ready = auth if isinstance(auth, ReadyAuth) else None
         self._make_transport = make_transport
@@ -54,7 +70,7 @@ class AttemptRunner:
         self._allow_insecure_http = allow_insecure_http
         self._transport: Transport | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._pid = 0
+        self._forks = 0
         self._closed = False
 
     async def run(self, call: Call, *, until_s: float = math.inf) -> RawResponse:
@@ -72,24 +88,26 @@ class AttemptRunner:
         """
         transport = self.open()
         request = self._ready_request(call)
-        if request is not None:
-            failure: APIError
-            try:
-                response = await transport.send(
-                    request,
-                    deadline=self._deadline_s(until_s),
-                    max_body_bytes=self._max_acknowledgement_bytes
-                    if call.method == "PUT"
-                    else self._max_body_bytes,
-                )
-            except ExchangeError as error:
-                failure = transport_error(call, error, self._secrets(call, request))
-            else:
-                if response.status != 401 or self._ready is None or not self._ready.refused(request.headers):
-                    return self._successful(call, request, response)
+        if request is None:
+            return await self._flow(transport, call, until_s, replay=False)
+        failure: APIError
+        try:
+            response = await transport.send(
+                request,
+                deadline=self._deadline_s(until_s),
+                max_body_bytes=self._max_acknowledgement_bytes
+                if call.method == "PUT"
+                else self._max_body_bytes,
+            )
+        except ExchangeError as error:
+            failure = transport_error(call, error, self._secrets(call, request))
+        else:
+            if 200 <= response.status <= 299:
+                return response
+            if response.status == 401 and self._ready is not None and self._ready.refused(request.headers):
                 return await self._flow(transport, call, until_s, replay=True)
-            raise failure  # outside the handler, so that the transport's own words are not chained to it
-        return await self._flow(transport, call, until_s, replay=False)
+            raise status_error(call, response, self._secrets(call, request))
+        raise failure  # outside the handler, so that the transport's own words are not chained to it
 
     def _ready_request(self, call: Call) -> RawRequest | None:
         """Return the request with its credentials, or None where the flow has to run first."""
@@ -105,30 +123,25 @@ class AttemptRunner:
     def open(self) -> Transport:
         """Return the transport; the first call binds the client to the running event loop and process."""
         loop = asyncio.get_running_loop()
-        if self._loop is loop and self._transport is not None and self._pid == os.getpid():
+        if self._loop is loop and self._transport is not None and self._forks == _forks[0]:
             return self._transport
         if self._closed:
             raise ClientClosedError("the client was closed; make a new one")
         if self._transport is not None:
-            kind = "process" if self._pid != os.getpid() else "event loop"
+            kind = "process" if self._forks != _forks[0] else "event loop"
             raise ClientClosedError(f"the client belongs to another {kind}; make one client in each {kind}")
-        self._transport, self._loop, self._pid = self._make_transport(), loop, os.getpid()
+        self._transport, self._loop, self._forks = self._make_transport(), loop, _forks[0]
+        self.now_s = loop.time
         return self._transport
 
     async def aclose(self) -> None:
         """Close the transport; does nothing the second time, or in another event loop or process."""
         transport, self._transport, self._closed = self._transport, None, True
-        if transport is not None and self._loop is asyncio.get_running_loop() and self._pid == os.getpid():
+        if transport is not None and self._loop is asyncio.get_running_loop() and self._forks == _forks[0]:
             await transport.aclose()
 
     def _deadline_s(self, until_s: float) -> float:
-        deadline_s = asyncio.get_running_loop().time() + self._timeout_s
-        return min(deadline_s, until_s)
-
-    def _successful(self, call: Call, request: RawRequest, response: RawResponse) -> RawResponse:
-        if 200 <= response.status <= 299:
-            return response
-        raise status_error(call, response, self._secrets(call, request))
+        return min(self.now_s() + self._timeout_s, until_s)
 
     def _secrets(self, call: Call, request: RawRequest) -> set[str]:
         return secrets_of(call, request, self._ready.secrets() if self._ready is not None else ())
@@ -153,9 +166,12 @@ class AttemptRunner:
                 try:
                     outgoing = await flow.asend(self._to_httpx(outgoing, response))
                 except StopAsyncIteration:
-                    return self._successful(call, request, response)
+                    break
         finally:
             await flow.aclose()
+        if 200 <= response.status <= 299:
+            return response
+        raise status_error(call, response, self._secrets(call, request))
 
     async def _send_in_flow(
         self, transport: Transport, call: Call, request: RawRequest, until_s: float, *, is_own: bool
