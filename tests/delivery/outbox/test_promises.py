@@ -154,7 +154,7 @@ async def test_doubt_is_taken_over_from_a_worker_that_died(
 ) -> None:
     from printos_async.outbox import Draft  # noqa: PLC0415
 
-    async with workplace.opened(lease_s=0.2) as dead:
+    async with workplace.opened(lease_s=1.0) as dead:
         owner = await dead.join()
         body = b'{"status":"DS_ON","metrics":{"pagesTotal":1}}'
         [kept] = await dead.put([Draft("dev-1", body)], owner=owner)
