@@ -54,6 +54,13 @@ def codegen(session: nox.Session) -> None:
     session.run(script, *(session.posargs or ["--check"]), env={"PYTHON": str(python)}, external=True)
 
 
+@nox.session(venv_backend="none")
+def drill(session: nox.Session) -> None:
+    """Regenerate from three next versions in copies of the repository; names after ``--`` choose among them."""
+    python = str(_dev_environment(session) / BIN / "python")
+    session.run(python, "-m", "tests.drill.drill", *session.posargs, external=True)
+
+
 @nox.session
 def docs(session: nox.Session) -> None:
     """Build the documentation; a broken link, a page outside the navigation and a foreign host fail."""

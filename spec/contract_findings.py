@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from attrs import frozen
 
-from spec.contract import ANY, KNOWN_OPERATIONS, NAMES, NEW_OPERATION, RELIANCES, SANDBOX, Reliance, Use
+from spec.contract import ANY, KNOWN_OPERATIONS, NEW_OPERATION, RELIANCES, SANDBOX, Reliance, Use
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -68,7 +68,6 @@ def contract_findings(facts: Facts, *, facade: Path = _FACADE) -> list[Finding]:
             if reliance.subject not in gone
             for finding in _differs(reliance, facts)
         ),
-        *_names(facts),
     ]
 
 
@@ -99,7 +98,7 @@ def _differs(reliance: Reliance, facts: Facts) -> Iterator[Finding]:
 
 
 def _gone(name: str) -> Finding:
-    function = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
+    function = snake_case(name)
     return Finding(
         name,
         "an operation that is gone",
@@ -150,32 +149,6 @@ def _texts(path: Path) -> set[str]:
     }
 
 
-def _names(facts: Facts) -> Iterator[Finding]:
-    """Find properties whose name does not follow from the generated attribute's."""
-    for place in facts:
-        name = place.rpartition(".")[2]
-        if (
-            "." in place
-            and re.fullmatch(r"\w+", name)
-            and " " not in place
-            and camel_case(snake_case(name)) != name
-        ):
-            yield Finding(
-                place.partition(".")[0],
-                f"the name of {name}",
-                (f"{name} is not the camelCase of its attribute {snake_case(name)}",),
-                "a property is named from its attribute, by camelCase",
-                "name the property another way",
-                NAMES,
-            )
-
-
 def snake_case(name: str) -> str:
-    """Return the generator's attribute name of a property: ``serialNumber`` is ``serial_number``."""
+    """Return the generator's name of an operation's module: ``listDevices`` is ``list_devices``."""
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
-
-
-def camel_case(name: str) -> str:
-    """Return the property that the facade takes an attribute for: ``serial_number`` is ``serialNumber``."""
-    first, *others = name.split("_")
-    return first + "".join(part.capitalize() for part in others)
