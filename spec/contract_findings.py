@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from attrs import frozen
 
-from spec.contract import ANY, KNOWN_OPERATIONS, NEW_OPERATION, RELIANCES, SANDBOX, Reliance, Use
+from spec.contract import ANY, KNOWN_OPERATIONS, LEFT_OUT, NEW_OPERATION, RELIANCES, SANDBOX, Reliance, Use
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -110,7 +110,8 @@ def _gone(name: str) -> Finding:
 
 
 def _operations(facts: Facts) -> list[str]:
-    return [name.removesuffix(" method") for name in facts if re.fullmatch(r"\S+ method", name)]
+    names = (name.removesuffix(" method") for name in facts if re.fullmatch(r"\S+ method", name))
+    return [name for name in names if name not in LEFT_OUT]
 
 
 def _new_operations(facts: Facts) -> Iterator[Finding]:
