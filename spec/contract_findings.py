@@ -135,7 +135,7 @@ def _sandbox(facts: Facts, facade: Path) -> Iterator[Finding]:
                 name,
                 "the sandbox does not serve it",
                 (f"{facts[f'{name} method']} {facts[f'{name} path']}",),
-                "no module of the sandbox names the operation; a request is answered 404 or 405",
+                "no module of the sandbox names the operation; it refuses such a request",
                 "serve it, let faults name it, and extend the tests of the sandbox",
                 SANDBOX,
             )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import copy
 import inspect
+import re
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -240,11 +241,11 @@ def test_each_module_that_a_finding_names_has_what_it_says(use: Use) -> None:
     assert use.name in names_in(FACADE / use.module), f"spec/contract.py names {use}"
 
 
-def test_each_module_that_imports_the_generated_client_is_named_by_a_finding() -> None:
+def test_each_module_that_names_a_generated_operation_or_model_is_named_by_a_finding() -> None:
     importers = {
         path.relative_to(FACADE).as_posix()
         for path in FACADE.rglob("*.py")
-        if any(name.startswith("printos_device_api") for name in imported_by(path))
+        if any(re.match(r"printos_device_api\.(api|models)\b", name) for name in imported_by(path))
     }
     assert importers
     assert importers <= {use.module for use in USES}
