@@ -14,6 +14,7 @@ from printos_device_api.models import (
     DeviceStatusUpdate,
     DeviceStatusUpdateMetrics,
     PrintDevice,
+    PrintDeviceList,
 )
 from printos_device_api.types import UNSET, Unset
 
@@ -26,6 +27,7 @@ __all__ = [
     "DeviceStatusUpdate",
     "DeviceStatusUpdateMetrics",
     "PrintDevice",
+    "PrintDeviceList",
     "ProvisionResult",
     "PushReport",
     "PushResult",

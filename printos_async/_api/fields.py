@@ -118,7 +118,7 @@ def _alternatives(hint: Any) -> list[Any]:
     return [hint]
 
 
-class _Probe(str):
+class Probe(str):
     """Stand-in for a value of any type: a model that is turned into JSON shows it under the property's name."""
 
     __slots__ = ()
@@ -136,7 +136,7 @@ class _Probe(str):
 def _json_names(model: Any) -> dict[str, str]:
     """Return the JSON name of each attribute. The generated code has them in its methods only."""
     fields: tuple[attrs.Attribute[Any], ...] = attrs.fields(model)
-    probes = {field.name: _Probe(field.name) for field in fields if field.init}
+    probes = {field.name: Probe(field.name) for field in fields if field.init}
     names = {}
     for name, value in model(**probes).to_dict().items():
         while isinstance(value, list):

@@ -39,19 +39,26 @@ def raw_problem(raw: Any, allowed: ValueType, path: str) -> str | None:
 
 def raw_object_problem(raw: dict[str, Any], model: type, prefix: str) -> str | None:
     """Return why a JSON object does not fit a generated model, with the place; None if it does."""
-    extra = dict(raw)
+    declared = 0
     for field in fields_of(model):
         if field.name in raw:
-            problem = raw_problem(extra.pop(field.name), field.allowed, prefix + field.name)
-            if problem is not None:
+            declared += 1
+            value = raw[field.name]
+            if type(value) not in field.plain_kinds and (
+                problem := raw_problem(value, field.allowed, prefix + field.name)
+            ):
                 return problem
         elif field.is_required:
             return f"{prefix}{field.name} is missing"
+    return None if declared == len(raw) else _raw_extra_problem(raw, model, prefix)
+
+
+def _raw_extra_problem(raw: dict[str, Any], model: type, prefix: str) -> str | None:
     allowed = extra_of(model)
-    for name, value in extra.items():
+    for name in raw.keys() - {field.name for field in fields_of(model)}:
         if allowed is None:
             return f"{prefix}{name} is unknown"
-        if problem := raw_problem(value, allowed, prefix + name):
+        if problem := raw_problem(raw[name], allowed, prefix + name):
             return problem
     return None
 

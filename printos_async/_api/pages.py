@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
 from printos_device_api.api.devices import list_devices
-from printos_device_api.models import PrintDeviceList
+
+from printos_async._models import PrintDeviceList
 
 from .body import DecodeError
 from .fields import fields_of
