@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import ssl
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import httpx
 
+from ._api.fields import fields_of
 from ._api.requests import Operations
 from ._api.responses import Answers
 from ._checks import require_choice, require_number, require_type
@@ -23,6 +24,7 @@ from ._events import Hook, Hooks
 from ._execution.attempt import AttemptRunner
 from ._execution.concurrency import ConcurrencyLimit
 from ._execution.executor import Executor
+from ._execution.listing import list_all
 from ._execution.provisioning import ensure_all, provision_all
 from ._execution.retry import RetryPolicy
 from ._models import (
@@ -168,19 +170,25 @@ class PrintOSClient:
         """Return the provisioned devices.
 
         A date that cannot be read, a null and a value of a wrong type leave their field ``UNSET``; the raw value
-        is in the device's ``additional_properties`` and goes to the hooks as ``FieldUnreadable``.
+        is in the device's ``additional_properties`` and goes to the hooks as ``FieldUnreadable``. A device without
+        a field that the specification requires is no device. Where the specification has pages, all are read.
 
         Raises:
-            APIError: The call failed after its retries, or its answer is no device list or one of more than 250,000
-                devices.
+            APIError: The call failed after its retries, or its answer is no device list, one of more than 250,000
+                devices or 10,000 pages, or one whose pages have no end.
             ClientClosedError: The client was closed, or lives in another event loop or process.
 
         Source: operation ``listDevices``.
         """
-        return await self._executor.run(self._operations.list_devices(), self._answers.device_list)
+        return await list_all(self._executor, self._operations, self._answers)
 
     async def provision_device(
-        self, *, model: str | Unset = UNSET, serial_number: str | Unset = UNSET, location: str | Unset = UNSET
+        self,
+        *,
+        model: str | Unset = UNSET,
+        serial_number: str | Unset = UNSET,
+        location: str | Unset = UNSET,
+        **others: Any,
     ) -> PrintDevice:
         """Register a device.
 
@@ -194,15 +202,18 @@ class PrintOSClient:
             model: The device's model, such as ``Indigo 12000``.
             serial_number: Its serial number.
             location: Where it stands; any text.
+            **others: Fields that ``DeviceProvisionRequest`` has beyond these, after a regeneration.
 
         Raises:
-            InvalidProvisionRequestError: A value cannot be sent. Nothing was.
+            InvalidProvisionRequestError: A value cannot be sent, or a required one is missing. Nothing was sent.
             APIError: The call failed, or its answer is no device.
             ClientClosedError: The client was closed, or lives in another event loop or process.
 
         Source: operation ``provisionDevice``.
         """
-        request = DeviceProvisionRequest(model=model, serial_number=serial_number, location=location)
+        given = {"model": model, "serial_number": serial_number, "location": location, **others}
+        unset = dict.fromkeys((field.attribute for field in fields_of(DeviceProvisionRequest)), UNSET)
+        request = DeviceProvisionRequest(**{**unset, **given})
         return await self._executor.run(self._operations.provision_device(request), self._answers.provisioned)
 
     async def provision_devices(self, requests: Iterable[DeviceProvisionRequest]) -> list[ProvisionResult]:

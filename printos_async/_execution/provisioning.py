@@ -13,6 +13,7 @@ from printos_async._errors import APIError, InvalidProvisionRequestError, Respon
 from printos_async._models import DeviceProvisionRequest, PrintDevice, ProvisionResult
 
 from .attempt import may_repeat
+from .listing import list_all
 from .retry import is_transient
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ async def ensure_all(
     requests = list(requests)
     if not requests:
         return []
-    registered = dict(_by_identity(await executor.run(operations.list_devices(), answers.device_list)))
+    registered = dict(_by_identity(await list_all(executor, operations, answers)))
     return await _provision(
         executor, requests, _Provisioner(executor, operations, answers, registered=registered)
     )
@@ -182,7 +183,7 @@ class _Lookup:
             if self._fresh < wanted:
                 self._asked += 1
                 number = self._asked
-                devices = await self._executor.run(self._operations.list_devices(), self._answers.device_list)
+                devices = await list_all(self._executor, self._operations, self._answers)
                 self._devices, self._fresh = dict(_by_identity(devices)), number
         return self._devices.get(identity)
 
