@@ -65,16 +65,16 @@ ERROR = {
 MUTATIONS: dict[str, tuple[Callable[[dict[str, Any]], object], str, str, str]] = {
     "pagination parameters": (
         lambda s: op(s, "listDevices").update(parameters=[PAGE]),
-        "listDevices: pagination", "parameter pageToken (query)", "_api/responses.py"),
+        "listDevices: pagination", "parameter pageToken (query)", "_api/pages.py"),
     "pagination parameters for the whole path": (
         lambda s: s["paths"]["/devices"].update(parameters=[PAGE]),
-        "listDevices: pagination", "parameter pageToken (query)", "_api/responses.py"),
+        "listDevices: pagination", "parameter pageToken (query)", "_api/pages.py"),
     "a token of the next page": (
         lambda s: props(s, "PrintDeviceList").update(nextPageToken={"type": "string"}),
-        "listDevices: pagination", "PrintDeviceList.nextPageToken", "_api/responses.py"),
+        "listDevices: pagination", "PrintDeviceList.nextPageToken", "_api/pages.py"),
     "a link to the next page": (
         lambda s: op(s, "listDevices")["responses"]["200"].update(headers={"Link": {"schema": {"type": "string"}}}),
-        "listDevices: pagination", "answer 200 header Link", "_api/responses.py"),
+        "listDevices: pagination", "answer 200 header Link", "_api/pages.py"),
     "another parameter": (
         lambda s: op(s, "listDevices").update(parameters=[{**PAGE, "name": "model", "required": True}]),
         "listDevices: parameters", "parameter model (query) required", "_client.py"),

@@ -20,7 +20,7 @@ FINDINGS: dict[str, dict[str, set[str]]] = {
         "removeDevice: an operation that is new": {"_client.py", "_api/requests.py", "_api/responses.py"},
         "getDevice: the sandbox does not serve it": {"sandbox/_operations.py", "sandbox/_faults.py"},
         "removeDevice: the sandbox does not serve it": {"sandbox/_operations.py", "sandbox/_faults.py"},
-        "listDevices: pagination": {"_api/requests.py", "_api/responses.py"},
+        "listDevices: pagination": {"_api/pages.py", "_execution/listing.py"},
         "updateDeviceStatus: success codes": {"_api/responses.py", "_delivery/senders.py"},
         "provisionDevice: refusals": {"_api/errors.py"},
         "updateDeviceStatus: refusals": {"_api/errors.py"},
