@@ -209,8 +209,9 @@ def _decode_device(raw: Any, index: int | None, unreadable: Unreadable) -> Print
             raise DecodeError(f"{name} of {_place(index)} is {kind}")
     device = PrintDevice.from_dict(readable)
     device.additional_properties.update(refused)
+    device_id = readable.get("id")
     for name, value in refused.items():
-        unreadable(device.id if isinstance(device.id, str) else None, name, value)
+        unreadable(device_id if isinstance(device_id, str) else None, name, value)
     return device
 
 
