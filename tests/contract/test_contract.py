@@ -196,14 +196,14 @@ ADDITIONS: dict[str, Callable[[dict[str, Any]], object]] = {
     ),
     "words of a status": lambda s: props(s, "DeviceStatusUpdate")["status"].update(enum=["DS_ON"]),
     "a required field of a status": lambda s: s["components"]["schemas"]["DeviceStatusUpdate"].update(
-        required=["status"]
+        required=["status", "metrics"]
     ),
     "a field of a provision request": lambda s: props(s, "DeviceProvisionRequest").update(
         region={"type": "array", "items": {"type": "string"}}
     ),
     "a field of a device": lambda s: props(s, "PrintDevice").update(host={"type": ["string", "null"]}),
     "a required field of a device": lambda s: s["components"]["schemas"]["PrintDevice"].update(
-        required=["id"]
+        required=["id", "model"]
     ),
     "no further properties": lambda s: s["components"]["schemas"]["DeviceStatusUpdate"].update(
         additionalProperties=False
@@ -211,7 +211,7 @@ ADDITIONS: dict[str, Callable[[dict[str, Any]], object]] = {
     "a property in other capitals": lambda s: props(s, "DeviceProvisionRequest").update(
         deviceURL={"type": "string"}
     ),
-    "a number of devices": lambda s: props(s, "PrintDeviceList").update(total={"type": "integer"}),
+    "a number of devices": lambda s: props(s, "PrintDeviceList").update(count={"type": "integer"}),
 }
 
 
