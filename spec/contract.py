@@ -5,47 +5,9 @@ Change the facade first, then this table: it says what the facade does, not what
 
 from __future__ import annotations
 
-from attrs import field, frozen
+from spec.contract_rows import ANY, Reliance, Use
 
-# A fact that has to be there, whatever it says.
-ANY = "*"
 TEXT = "string"
-
-
-@frozen
-class Use:
-    """A module that relies on something, and the name in it that does; a test finds the name in the module."""
-
-    module: str
-    name: str
-
-    def __str__(self) -> str:
-        return f"printos_async/{self.module} ({self.name})"
-
-
-@frozen
-class Reliance:
-    """One thing that the facade relies on.
-
-    Attributes:
-        subject: The operation or the schema, or ``API``.
-        topic: What about it.
-        places: A regular expression; the facts (see ``codegen_facts``) whose names match are those that count.
-        wanted: These facts as the facade takes them; ``ANY`` takes whatever is said.
-        relies: What the facade does because of it.
-        to_do: What to do where the specification says otherwise.
-        uses: The modules to change.
-    """
-
-    subject: str
-    topic: str
-    places: str
-    wanted: dict[str, str] = field(kw_only=True)
-    relies: str = field(kw_only=True)
-    to_do: str = field(kw_only=True)
-    uses: tuple[Use, ...] = field(kw_only=True)
-
-
 KNOWN_OPERATIONS = ("listDevices", "provisionDevice", "updateDeviceStatus")
 _KNOWN = "|".join(KNOWN_OPERATIONS)
 # Operations that the facade and the sandbox leave out on purpose.

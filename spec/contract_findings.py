@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from attrs import frozen
 
-from spec.contract import ANY, KNOWN_OPERATIONS, LEFT_OUT, NEW_OPERATION, RELIANCES, SANDBOX, Reliance, Use
+from spec.contract import KNOWN_OPERATIONS, LEFT_OUT, NEW_OPERATION, RELIANCES, SANDBOX
+from spec.contract_rows import ANY, Reliance, Use
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

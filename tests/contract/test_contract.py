@@ -22,7 +22,7 @@ from spec.contract_findings import contract_findings, render, snake_case
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from spec.contract import Use
+    from spec.contract_rows import Use
 
 ROOT = Path(__file__).resolve().parents[2]
 FACADE = ROOT / "printos_async"
