@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 def raw_problem(raw: Any, allowed: ValueType, path: str) -> str | None:
     """Return why a JSON value is not what the specification says, with its place; None if it is."""
+    if allowed.model is not None and type(raw) is dict:
+        return raw_object_problem(raw, allowed.model, f"{path}.")
     if object in allowed.kinds:
         return None
     match raw:
-        case dict() if allowed.model is not None:
-            return raw_object_problem(raw, allowed.model, f"{path}.")
         case dict():
             models = [kind for kind in allowed.kinds if is_model(kind)]
             fits = any(raw_object_problem(raw, model, "") is None for model in models)
@@ -41,15 +41,16 @@ def raw_object_problem(raw: dict[str, Any], model: type, prefix: str) -> str | N
     """Return why a JSON object does not fit a generated model, with the place; None if it does."""
     declared = 0
     for field in fields_of(model):
-        if field.name in raw:
+        name = field.name
+        if name in raw:
             declared += 1
-            value = raw[field.name]
-            if type(value) not in field.plain_kinds and (
-                problem := raw_problem(value, field.allowed, prefix + field.name)
-            ):
+            value = raw[name]
+            if type(value) in field.plain_kinds:
+                continue
+            if problem := raw_problem(value, field.allowed, prefix + name):
                 return problem
         elif field.is_required:
-            return f"{prefix}{field.name} is missing"
+            return f"{prefix}{name} is missing"
     return None if declared == len(raw) else _raw_extra_problem(raw, model, prefix)
 
 
