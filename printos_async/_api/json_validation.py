@@ -5,6 +5,7 @@ The generated models take any value that they are given, or raise untyped errors
 
 from __future__ import annotations
 
+import re
 from datetime import date, datetime
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -13,6 +14,8 @@ from .fields import described, extra_of, fields_of, is_model, shown
 
 if TYPE_CHECKING:
     from .fields import ValueType
+
+_DATE_TIME = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)", re.ASCII)
 
 
 def raw_problem(raw: Any, allowed: ValueType, path: str) -> str | None:
@@ -69,7 +72,7 @@ def _is_scalar_of(raw: Any, allowed: ValueType) -> bool:
     if allowed.words and kind in {str, int} and raw in allowed.words:
         return True
     if kind is str:
-        if datetime in kinds and is_date_time(raw):
+        if datetime in kinds and _is_date_time(raw):
             return True
         if (date in kinds and _parses(date, raw)) or (UUID in kinds and _parses(UUID, raw)):
             return True
@@ -80,12 +83,10 @@ def _is_scalar_of(raw: Any, allowed: ValueType) -> bool:
     return kind in kinds and kind not in {type(word) for word in allowed.words}
 
 
-def is_date_time(text: str) -> bool:
-    """Return whether a text is a date-time of RFC 3339, which has an offset."""
-    if len(text) < 20 or text[10] not in "Tt ":
-        return False
+def _is_date_time(text: str) -> bool:
+    """Return whether a text is a date-time of RFC 3339 that the generated models read: they take no small letters."""
     try:
-        return datetime.fromisoformat(text).tzinfo is not None
+        return _DATE_TIME.fullmatch(text) is not None and datetime.fromisoformat(text).tzinfo is not None
     except ValueError:
         return False
 

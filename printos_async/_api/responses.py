@@ -210,7 +210,7 @@ def _decode_device(raw: Any, index: int | None, unreadable: Unreadable) -> Print
     device = PrintDevice.from_dict(readable)
     device.additional_properties.update(refused)
     for name, value in refused.items():
-        unreadable(device.id if isinstance(device.id, str) else None, name, value)
+        unreadable(readable.get("id"), name, value)
     return device
 
 

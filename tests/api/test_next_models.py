@@ -154,6 +154,7 @@ def test_an_additional_property_under_a_name_that_no_rule_makes_is_refused() -> 
         ({"timestamp": "2026-11-21"}, "timestamp must be a date-time"),
         ({"timestamp": "2026-11-21T12:00:00"}, "timestamp must be a date-time"),
         ({"timestamp": "2026-02-30T12:00:00Z"}, "timestamp must be a date-time"),
+        ({"timestamp": "2026-W47-6T12:00:00Z"}, "timestamp must be a date-time"),
         ({"timestamp": 0}, "timestamp must be a date-time"),
         ({"day": "20261121"}, "day must be a date (YYYY-MM-DD), not str '20261121'"),
         ({"online": "true"}, "online must be true or false, not str 'true'"),
