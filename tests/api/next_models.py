@@ -23,7 +23,7 @@ def _json(value: Any) -> Any:
 
 
 @define
-class Labels:
+class NextLabels:
     additional_properties: dict[str, str] = field(init=False, factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
@@ -31,7 +31,7 @@ class Labels:
 
 
 @define
-class Alert:
+class NextAlert:
     """A closed object: it has no additional properties."""
 
     code: int
@@ -45,7 +45,7 @@ class Alert:
 
 
 @define
-class Site:
+class NextSite:
     name: str | Unset = UNSET
     status: str | Unset = UNSET
     opened_on: date | Unset = UNSET
@@ -74,9 +74,9 @@ class NextStatus:
     job_id: UUID | Unset = UNSET
     trays: list[str] | Unset = UNSET
     days: list[list[date]] | Unset = UNSET
-    alerts: list[Alert] | Unset = UNSET
-    site: Site | Unset = UNSET
-    labels: Labels | Unset = UNSET
+    alerts: list[NextAlert] | Unset = UNSET
+    site: NextSite | Unset = UNSET
+    labels: NextLabels | Unset = UNSET
     either: int | str | Unset = UNSET
     anything: Any | Unset = UNSET
     additional_properties: dict[str, Any] = field(init=False, factory=dict)
@@ -113,7 +113,7 @@ class NextDevice:
     id: str
     kind: Word | Unset = UNSET
     last_seen: datetime | Unset = UNSET
-    site: Site | Unset = UNSET
+    site: NextSite | Unset = UNSET
     additional_properties: dict[str, Any] = field(init=False, factory=dict)
 
     def to_dict(self) -> dict[str, Any]:

@@ -31,7 +31,7 @@ from printos_async._execution import listing
 from printos_async._models import PrintDeviceList, StoredStatus
 from printos_async.cli.input.records import columns_of
 
-from .next_models import Alert, Labels, NextDevice, NextDeviceList, NextStatus, Site
+from .next_models import NextAlert, NextDevice, NextDeviceList, NextLabels, NextSite, NextStatus
 
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
 DAY = date(2026, 11, 21)
@@ -41,8 +41,8 @@ class Word(StrEnum):
     ON = "DS_ON"
 
 
-def labels(**values: Any) -> Labels:
-    made = Labels()
+def labels(**values: Any) -> NextLabels:
+    made = NextLabels()
     made.additional_properties = values
     return made
 
@@ -74,8 +74,8 @@ GOOD: list[dict[str, Any]] = [
     {"trays": []},
     {"trays": ["a", "b"]},
     {"days": [[DAY], []]},
-    {"alerts": [Alert(1), Alert(2, NOON)]},
-    {"site": Site("s", "open", DAY)},
+    {"alerts": [NextAlert(1), NextAlert(2, NOON)]},
+    {"site": NextSite("s", "open", DAY)},
     {"labels": labels(a="b")},
     {"either": 1},
     {"either": "1"},
@@ -121,9 +121,9 @@ def test_a_value_of_each_type_can_be_sent_and_is_read_as_json(values: dict[str, 
         ({"trays": "a"}, "trays must be a list, not str 'a'"),
         ({"trays": ["a", 1]}, "trays[1] must be a text, not int 1"),
         ({"days": [[DAY], [DAY, NOON]]}, "days[1][1] must be a date"),
-        ({"alerts": [Alert(1), Alert("x")]}, "alerts[1].code must be a whole number, not str 'x'"),  # type: ignore[arg-type]
-        ({"alerts": [{"code": 1}]}, "alerts[0] must be Alert, not dict"),
-        ({"site": Site(name=5)}, "site.name must be a text, not int 5"),  # type: ignore[arg-type]
+        ({"alerts": [NextAlert(1), NextAlert("x")]}, "alerts[1].code must be a whole number, not str 'x'"),  # type: ignore[arg-type]
+        ({"alerts": [{"code": 1}]}, "alerts[0] must be NextAlert, not dict"),
+        ({"site": NextSite(name=5)}, "site.name must be a text, not int 5"),  # type: ignore[arg-type]
         ({"labels": labels(a=1)}, "labels.a must be a text, not int 1"),
         ({"either": 1.5}, "either must be a text or a whole number, not float 1.5"),
         ({"either": True}, "either must be a text or a whole number, not bool"),
@@ -204,7 +204,7 @@ def test_a_stored_status_that_the_model_cannot_be_made_of_stays_as_it_was_stored
     assert stored.to_dict() == {"status": 5, "x": 1}
     assert isinstance(stored, DeviceStatusUpdate)
     assert isinstance(stored.status, Unset)
-    with pytest.raises(InvalidStatusError, match="status must be set as the attribute"):
+    with pytest.raises(InvalidStatusError, match="status update: status "):
         requests.Operations("").update_device_status("dev-1", stored)
 
 
