@@ -5,6 +5,7 @@ The generated models take any value that they are given, or raise untyped errors
 
 from __future__ import annotations
 
+import re
 from datetime import date, datetime
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -14,14 +15,16 @@ from .fields import described, extra_of, fields_of, is_model, shown
 if TYPE_CHECKING:
     from .fields import ValueType
 
+_DATE_TIME = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)", re.ASCII)
+
 
 def raw_problem(raw: Any, allowed: ValueType, path: str) -> str | None:
     """Return why a JSON value is not what the specification says, with its place; None if it is."""
+    if allowed.model is not None and type(raw) is dict:
+        return raw_object_problem(raw, allowed.model, f"{path}.")
     if object in allowed.kinds:
         return None
     match raw:
-        case dict() if allowed.model is not None:
-            return raw_object_problem(raw, allowed.model, f"{path}.")
         case dict():
             models = [kind for kind in allowed.kinds if is_model(kind)]
             fits = any(raw_object_problem(raw, model, "") is None for model in models)
@@ -41,15 +44,16 @@ def raw_object_problem(raw: dict[str, Any], model: type, prefix: str) -> str | N
     """Return why a JSON object does not fit a generated model, with the place; None if it does."""
     declared = 0
     for field in fields_of(model):
-        if field.name in raw:
+        name = field.name
+        if name in raw:
             declared += 1
-            value = raw[field.name]
-            if type(value) not in field.plain_kinds and (
-                problem := raw_problem(value, field.allowed, prefix + field.name)
-            ):
+            value = raw[name]
+            if type(value) in field.plain_kinds:
+                continue
+            if problem := raw_problem(value, field.allowed, prefix + name):
                 return problem
         elif field.is_required:
-            return f"{prefix}{field.name} is missing"
+            return f"{prefix}{name} is missing"
     return None if declared == len(raw) else _raw_extra_problem(raw, model, prefix)
 
 
@@ -68,7 +72,7 @@ def _is_scalar_of(raw: Any, allowed: ValueType) -> bool:
     if allowed.words and kind in {str, int} and raw in allowed.words:
         return True
     if kind is str:
-        if datetime in kinds and is_date_time(raw):
+        if datetime in kinds and _is_date_time(raw):
             return True
         if (date in kinds and _parses(date, raw)) or (UUID in kinds and _parses(UUID, raw)):
             return True
@@ -79,12 +83,10 @@ def _is_scalar_of(raw: Any, allowed: ValueType) -> bool:
     return kind in kinds and kind not in {type(word) for word in allowed.words}
 
 
-def is_date_time(text: str) -> bool:
-    """Return whether a text is a date-time of RFC 3339, which has an offset."""
-    if len(text) < 20 or text[10] not in "Tt ":
-        return False
+def _is_date_time(text: str) -> bool:
+    """Return whether a text is a date-time of RFC 3339 that the generated models read: they take no small letters."""
     try:
-        return datetime.fromisoformat(text).tzinfo is not None
+        return _DATE_TIME.fullmatch(text) is not None and datetime.fromisoformat(text).tzinfo is not None
     except ValueError:
         return False
 

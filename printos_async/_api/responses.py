@@ -209,9 +209,8 @@ def _decode_device(raw: Any, index: int | None, unreadable: Unreadable) -> Print
             raise DecodeError(f"{name} of {_place(index)} is {kind}")
     device = PrintDevice.from_dict(readable)
     device.additional_properties.update(refused)
-    device_id = readable.get("id")
     for name, value in refused.items():
-        unreadable(device_id if isinstance(device_id, str) else None, name, value)
+        unreadable(readable.get("id"), name, value)
     return device
 
 
