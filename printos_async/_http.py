@@ -5,6 +5,7 @@ Source: RFC 9110.
 
 from __future__ import annotations
 
+import ipaddress
 import math
 from datetime import UTC
 from email.utils import parsedate_to_datetime
@@ -38,3 +39,11 @@ def parse_retry_after(value: str | None, *, now_s: float) -> float | None:
 def is_intermediary_page(body: bytes, content_type: str | None = None) -> bool:
     """Return whether the body of a 2xx is HTML or XML: PrintOS sends neither."""
     return body.lstrip()[:1] == b"<" or "html" in (content_type or "").lower()
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether a host is this machine, by its address or as ``localhost``."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower().rstrip(".") == "localhost"

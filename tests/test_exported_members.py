@@ -48,6 +48,7 @@ PUBLIC = [
     "PrintOSClient",
     "PrintOSError",
     "ProvisionResult",
+    "ProxyError",
     "PushReport",
     "PushResult",
     "PusherClosedError",

@@ -18,10 +18,11 @@ from .executor import Executor
 from .retry import RetryPolicy
 
 if TYPE_CHECKING:
-    import ssl
     from collections.abc import Iterable
 
+    from printos_async._config import Verify
     from printos_async._events import Hook
+    from printos_async._proxy_url import ProxyUrl
 
 
 class Channel:
@@ -48,7 +49,8 @@ class Channel:
         retry: RetryPolicy | None,
         limit: ConcurrencyLimit | None,
         transport: httpx.AsyncBaseTransport | None,
-        verify: bool | ssl.SSLContext,
+        verify: Verify,
+        proxy: ProxyUrl,
         hooks: Iterable[Hook],
         max_body_bytes: int,
         allow_insecure_http: bool,
@@ -68,7 +70,7 @@ class Channel:
         self.attempts = AttemptRunner(
             origin=origin,
             auth=auth,
-            make_transport=transport_factory(transport, verify),
+            make_transport=transport_factory(transport, verify, proxy),
             timeout_s=timeout_s,
             max_body_bytes=max_body_bytes,
             allow_insecure_http=allow_insecure_http,
