@@ -21,6 +21,8 @@ from printos_async._execution.concurrency import ConcurrencyLimit
 from printos_async._execution.retry import RetryPolicy
 from printos_async.cli.terminal.output import CommandError, complain
 
+from .network import Network
+
 _MAX_SECRET_BYTES = 64 * 1024
 _PANEL = "Connection"
 _WHERE = "--base-url or PRINTOS_BASE_URL"
@@ -29,7 +31,7 @@ _option = partial(typer.Option, rich_help_panel=_PANEL)
 
 
 @frozen(kw_only=True)
-class Connection:
+class Connection(Network):
     """The options of every command that needs to know the server and the credentials."""
 
     base_url: Annotated[
@@ -76,6 +78,7 @@ class Connection:
             hooks=hooks,
             allow_insecure_http=self.insecure_http,
             **self._request_settings(),
+            **self.network_settings(base_url),
         )
 
     def _request_settings(self) -> dict[str, Any]:
