@@ -252,3 +252,19 @@ async def test_context_function_that_fails_is_a_wrong_setting(
     async with client:
         with pytest.raises(ValueError, match=words):
             await client.list_devices()
+
+
+async def test_client_from_the_environment_goes_through_its_proxy(
+    stack: AsyncExitStack, tls: Tls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = await serve(stack, None)
+    proxy = await stack.enter_async_context(ConnectProxy(authenticates=True))
+    monkeypatch.setenv("PRINTOS_BASE_URL", str(server.origin))
+    monkeypatch.setenv("PRINTOS_KEY", "key")
+    monkeypatch.setenv("PRINTOS_SECRET", "secret-of-the-key")
+    monkeypatch.setenv("PRINTOS_PROXY", proxy.url)
+    for name in ("PRINTOS_LOGIN", "PRINTOS_PASSWORD"):
+        monkeypatch.delenv(name, raising=False)
+    async with PrintOSClient.from_env() as client:
+        assert await client.list_devices() == []
+    assert len(proxy.heads) == len(server.requests) == 1
