@@ -10,6 +10,7 @@ import httpx
 
 from ._api.requests import Operations
 from ._api.responses import Answers
+from ._auth import DeviceAccounts, DeviceCredentials, SingleAccount
 from ._checks import require_choice, require_number, require_type
 from ._config import PRODUCTION_URL, account_of, auth_from_env, make_ssl_context, parse_base_url
 from ._delivery.bulk import Statuses, push_all
@@ -59,7 +60,8 @@ class PrintOSClient:
     Args:
         base_url: Where PrintOS is, such as ``https://printos.api.hp.com``. A path is put in front of every
             operation's and is signed with it.
-        auth: ``HmacAuth``, ``SessionTokenAuth``, any other ``httpx.Auth``, or None to send no credentials.
+        auth: ``HmacAuth``, ``SessionTokenAuth``, any other ``httpx.Auth``, ``DeviceCredentials`` where each device
+            has credentials of its own, or None to send none.
         timeout_s: Seconds for each attempt as a whole, connecting and a dribbling body included.
         retry: Which failures are tried again, and when.
         limit: How many requests are in flight at once. Calls beyond it wait for a permit; that time does not
@@ -112,15 +114,17 @@ class PrintOSClient:
                 return HttpxTransport(transport)
             return Http1Transport(make_ssl_context=lambda: make_ssl_context(verify))
 
+        self._hooks = Hooks(hooks)
+        accounts = DeviceAccounts(auth) if isinstance(auth, DeviceCredentials) else SingleAccount(auth)
         self._attempts = AttemptRunner(
             origin=origin,
-            auth=auth,
+            accounts=accounts,
+            hooks=self._hooks,
             make_transport=make_transport,
             timeout_s=timeout_s,
             max_body_bytes=max_body_bytes,
             allow_insecure_http=allow_insecure_http,
         )
-        self._hooks = Hooks(hooks)
         self._executor = Executor(
             self._attempts, retry=retry or RetryPolicy(), limit=limit or ConcurrencyLimit(), hooks=self._hooks
         )
@@ -163,6 +167,18 @@ class PrintOSClient:
     async def aclose(self) -> None:
         """Close the connections; calls in flight end with a ``TransportError``. The second time does nothing."""
         await self._attempts.aclose()
+
+    def refresh_credentials(self) -> None:
+        """Ask for the credentials again, after they were changed.
+
+        Functions that return a secret are called again, ``DeviceCredentials`` is asked again when a device is next
+        sent to, and accounts that PrintOS has refused are probed at once. Without this the same happens at the next
+        refusal or probe, a minute later at most.
+
+        Raises:
+            ConfigurationError: A function that returns a secret failed. The secret before is used on.
+        """
+        self._executor.accounts.refresh()
 
     async def list_devices(self) -> list[PrintDevice]:
         """Return the provisioned devices.

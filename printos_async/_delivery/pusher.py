@@ -41,6 +41,7 @@ class PusherStats:
         limit: The client's concurrency limit at the moment.
         requests: This pusher's requests so far, retries and reassertions included.
         circuit: ``"open"`` while the host seems down and gets probes only.
+        held_accounts: The client's accounts that PrintOS refuses at the moment; each gets probes only.
     """
 
     accepted: int
@@ -53,6 +54,7 @@ class PusherStats:
     limit: int
     requests: int
     circuit: Circuit
+    held_accounts: int
 
 
 class StatusPusher:
@@ -224,6 +226,7 @@ class StatusPusher:
             limit=self._core.limiter.limit,
             requests=self._engine.requests,
             circuit=self._core.health.circuit,
+            held_accounts=self._core.accounts.held,
         )
 
     async def _accept(

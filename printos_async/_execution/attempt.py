@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import math
 import os
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import httpx
 
 from printos_async._api.body import DecodeError, content
 from printos_async._api.errors import secrets_of, status_error, transport_error
-from printos_async._auth import REPLAY_EXTENSION, Headers, ReadyAuth
+from printos_async._auth import REPLAY_EXTENSION, Account, Accounts, Headers, SecretUnavailableError
 from printos_async._config import origin_of
-from printos_async._errors import APIError, ClientClosedError, TransportError
+from printos_async._errors import APIError, ClientClosedError, MissingCredentialsError, TransportError
+from printos_async._events import ClockSkewDetected
+from printos_async._http import parse_date
 from printos_async._transport import (
     EXCERPT_BYTES,
     ExchangeError,
@@ -27,7 +30,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from printos_async._api.requests import Call
+    from printos_async._events import Hooks
 
+# Logins at a time: a fleet whose tokens were all revoked must not storm the login.
+_MAX_LOGINS = 16
+# Answers whose ``Date`` may say that a signature was refused for its time.
+_REFUSED_SIGNATURE = frozenset({401, 403})
 _HOP_HEADERS = frozenset({"host", "content-length", "transfer-encoding", "connection"})
 
 
@@ -38,15 +46,17 @@ class AttemptRunner:
         self,
         *,
         origin: Origin,
-        auth: httpx.Auth | None,
+        accounts: Accounts,
+        hooks: Hooks,
         make_transport: Callable[[], Transport],
         timeout_s: float,
         max_body_bytes: int,
         allow_insecure_http: bool,
     ) -> None:
         self.origin = origin
-        self._auth = auth
-        self._ready = auth if isinstance(auth, ReadyAuth) else None
+        self.accounts = accounts
+        self._hooks = hooks
+        self._logins = asyncio.Semaphore(_MAX_LOGINS)
         self._make_transport = make_transport
         self._timeout_s = timeout_s
         self._max_body_bytes = max_body_bytes
@@ -69,34 +79,78 @@ class AttemptRunner:
             APIError: Of the class that fits; ``attempts`` is 1.
             ClientClosedError: The client was closed, or lives in another event loop or process.
             ConfigurationError: The login URL is plain HTTP to another machine.
+            MissingCredentialsError: There are no credentials for this request; nothing was sent.
         """
         transport = self.open()
-        request = self._ready_request(call)
-        if request is not None:
-            failure: APIError
-            try:
-                response = await transport.send(
-                    request,
-                    deadline=self._deadline_s(until_s),
-                    max_body_bytes=self._max_acknowledgement_bytes
-                    if call.method == "PUT"
-                    else self._max_body_bytes,
-                )
-            except ExchangeError as error:
-                failure = transport_error(call, error, self._secrets(call, request))
-            else:
-                if response.status != 401 or self._ready is None or not self._ready.refused(request.headers):
-                    return self._successful(call, request, response)
-                return await self._flow(transport, call, until_s, replay=True)
-            raise failure  # outside the handler, so that the transport's own words are not chained to it
-        return await self._flow(transport, call, until_s, replay=False)
+        account = self.accounts.known(call.device_id)
+        if account is None or account.must_ask:
+            account = await self._find(call, until_s)
+        if account.problem:
+            raise _no_credentials(call, account.problem)
+        try:
+            return await self._run(transport, call, account, until_s)
+        except SecretUnavailableError as error:
+            problem = str(error)
+        raise _no_credentials(call, problem)  # outside the handler, so that nothing is chained to it
 
-    def _ready_request(self, call: Call) -> RawRequest | None:
+    async def _run(self, transport: Transport, call: Call, account: Account, until_s: float) -> RawResponse:
+        request = self._ready_request(call, account)
+        if request is None:
+            return await self._flow(transport, call, account, until_s, replay=False)
+        started_s = asyncio.get_running_loop().time()
+        failure: APIError
+        try:
+            response = await transport.send(
+                request,
+                deadline=min(started_s + self._timeout_s, until_s),
+                max_body_bytes=self._max_acknowledgement_bytes
+                if call.method == "PUT"
+                else self._max_body_bytes,
+            )
+        except ExchangeError as error:
+            failure = transport_error(call, error, _secrets(call, request, account))
+        else:
+            if response.status in _REFUSED_SIGNATURE and self._may_pass(
+                account, request, response, started_s
+            ):
+                return await self._flow(transport, call, account, until_s, replay=True)
+            return _successful(call, request, response, account)
+        raise failure  # outside the handler, so that the transport's own words are not chained to it
+
+    async def _find(self, call: Call, until_s: float) -> Account:
+        """Look the credentials up, within the time of an attempt."""
+        try:
+            async with asyncio.timeout_at(self._deadline_s(until_s)):
+                return await self.accounts.find(call.device_id)
+        except TimeoutError:
+            pass
+        raise _no_credentials(call, "the lookup of its credentials took longer than timeout_s")
+
+    def _may_pass(
+        self, account: Account, request: RawRequest, response: RawResponse, started_s: float
+    ) -> bool:
+        """Return whether a refused request may be accepted with other headers."""
+        ready = account.ready
+        if ready is None:
+            return False
+        date_s = None if response.header("age") else parse_date(response.header("date"))
+        if date_s is not None:
+            # The server wrote it between sending and receiving, and cut it to whole seconds.
+            under_way_s = asyncio.get_running_loop().time() - started_s
+            skew = ready.learn_clock(date_s + 0.5 + under_way_s / 2)
+            if skew is not None:
+                self._hooks.emit(ClockSkewDetected(account.label, skew.ahead_s, skew.is_corrected))
+                if skew.is_corrected:
+                    return True
+        return response.status == 401 and ready.refused(request.headers)
+
+    def _ready_request(self, call: Call, account: Account) -> RawRequest | None:
         """Return the request with its credentials, or None where the flow has to run first."""
         # Not in run(): some tracebacks show the values of locals, and it is from there that errors are raised.
-        headers: Headers | None = () if self._auth is None else None
-        if self._ready is not None:
-            headers = self._ready.headers(call.method, call.path)
+        headers: Headers | None = () if account.auth is None else None
+        ready = account.ready
+        if ready is not None:
+            headers = ready.headers(call.method, call.path)
         if headers is None:
             return None
         target = f"{call.path}?{call.query}" if call.query else call.path
@@ -125,17 +179,11 @@ class AttemptRunner:
         deadline_s = asyncio.get_running_loop().time() + self._timeout_s
         return min(deadline_s, until_s)
 
-    def _successful(self, call: Call, request: RawRequest, response: RawResponse) -> RawResponse:
-        if 200 <= response.status <= 299:
-            return response
-        raise status_error(call, response, self._secrets(call, request))
-
-    def _secrets(self, call: Call, request: RawRequest) -> set[str]:
-        return secrets_of(call, request, self._ready.secrets() if self._ready is not None else ())
-
-    async def _flow(self, transport: Transport, call: Call, until_s: float, *, replay: bool) -> RawResponse:
+    async def _flow(
+        self, transport: Transport, call: Call, account: Account, until_s: float, *, replay: bool
+    ) -> RawResponse:
         """Run the flow of an ``httpx.Auth``, which may send requests of its own before and after the call."""
-        assert self._auth is not None  # noqa: S101  # without one, run() has returned
+        assert account.auth is not None  # noqa: S101  # without one, _run() has returned
         query = f"?{call.query}" if call.query else ""
         own = httpx.Request(
             call.method,
@@ -144,21 +192,32 @@ class AttemptRunner:
             content=call.body,
             extensions={REPLAY_EXTENSION: replay},
         )
-        flow = self._auth.async_auth_flow(own)
+        flow = account.auth.async_auth_flow(own)
         try:
             outgoing = await anext(flow)
             while True:
                 request = self._from_httpx(outgoing)
-                response = await self._send_in_flow(transport, call, request, until_s, is_own=outgoing is own)
+                is_own = outgoing is own
+                async with nullcontext() if is_own else self._logins:
+                    response = await self._send_in_flow(
+                        transport, call, account, request, until_s, is_own=is_own
+                    )
                 try:
                     outgoing = await flow.asend(self._to_httpx(outgoing, response))
                 except StopAsyncIteration:
-                    return self._successful(call, request, response)
+                    return _successful(call, request, response, account)
         finally:
             await flow.aclose()
 
     async def _send_in_flow(
-        self, transport: Transport, call: Call, request: RawRequest, until_s: float, *, is_own: bool
+        self,
+        transport: Transport,
+        call: Call,
+        account: Account,
+        request: RawRequest,
+        until_s: float,
+        *,
+        is_own: bool,
     ) -> RawResponse:
         try:
             return await transport.send(
@@ -169,7 +228,7 @@ class AttemptRunner:
                 else self._max_body_bytes,
             )
         except ExchangeError as error:
-            failure = transport_error(call, error, self._secrets(call, request))
+            failure = transport_error(call, error, _secrets(call, request, account))
         if not is_own:
             # Login and the like: what failed is not the call, which was not sent or was refused with a 401.
             failure = type(failure)(
@@ -202,6 +261,21 @@ class AttemptRunner:
             if k not in {"content-encoding", *_HOP_HEADERS}
         ]
         return httpx.Response(response.status, headers=headers, content=body, request=request)
+
+
+def _successful(call: Call, request: RawRequest, response: RawResponse, account: Account) -> RawResponse:
+    if 200 <= response.status <= 299:
+        return response
+    raise status_error(call, response, _secrets(call, request, account))
+
+
+def _secrets(call: Call, request: RawRequest, account: Account) -> set[str]:
+    ready = account.ready
+    return secrets_of(call, request, ready.secrets() if ready is not None else ())
+
+
+def _no_credentials(call: Call, problem: str) -> MissingCredentialsError:
+    return MissingCredentialsError(problem, method=call.method, path=call.path, attempts=0)
 
 
 def may_repeat(call: Call, error: APIError) -> bool:

@@ -6,7 +6,10 @@ Pure: no clock of its own, no I/O.
 from __future__ import annotations
 
 import math
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
+
+if TYPE_CHECKING:
+    from printos_async._auth import Account
 
 # Failures in a row, and the seconds over which nothing else came, that open the circuit. A host that fails 85 % of
 # its requests at random passes the first once in 70 million requests; by the number alone 10 in a row would be every
@@ -29,7 +32,14 @@ Circuit = Literal["closed", "open"]
 
 
 class CircuitWatcher(Protocol):
-    """Receives a notice when the circuit breaker or an overdue request changes what may be sent."""
+    """Receives a notice when the circuit breaker, an account or an overdue request changes what may be sent.
+
+    Attributes:
+        is_patient: It waits until refused credentials are accepted again.
+    """
+
+    @property
+    def is_patient(self) -> bool: ...
 
     def circuit_opened(self) -> None:
         """Note that only probes are sent from now on."""
@@ -41,6 +51,18 @@ class CircuitWatcher(Protocol):
 
     def more_admitted(self) -> None:
         """Note that requests may be admitted that were not before."""
+        ...
+
+    def account_held(self) -> None:
+        """Note that only probes are sent for an account from now on."""
+        ...
+
+    def account_resumed(self, account: Account) -> None:
+        """Send what waits for an account."""
+        ...
+
+    def probes_due(self) -> None:
+        """Probe the held accounts."""
         ...
 
     def permit_freed(self) -> None:

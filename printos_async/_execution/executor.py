@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 from printos_async._api.body import DecodeError
 from printos_async._api.errors import decode_error, pause_error
 from printos_async._api.requests import make_endpoint
-from printos_async._errors import APIError, RateLimitError, ResponseDecodeError, StatusError, TransportError
+from printos_async._errors import (
+    APIError,
+    MissingCredentialsError,
+    RateLimitError,
+    ResponseDecodeError,
+    StatusError,
+    TransportError,
+)
 from printos_async._events import (
     AttemptFinished,
     CircuitChanged,
@@ -20,6 +27,7 @@ from printos_async._events import (
     RetryScheduled,
 )
 
+from .account_health import AccountHealth, is_refusal
 from .attempt import may_repeat
 from .circuit_breaker import MAX_HOLD_S, HostHealth
 from .concurrency import ConcurrencyLimit, Limiter, is_overload
@@ -68,6 +76,7 @@ class Executor:
         self.max_delay_s = retry.max_delay_s
         self.max_attempts = retry.max_attempts
         self.circuit_watchers: set[CircuitWatcher] = set()
+        self.accounts = AccountHealth(attempts.accounts, hooks, self.circuit_watchers)
         self._retry = retry
         self._endpoints: dict[str, Endpoint] = {}
         self._announced_circuit = self.health.circuit
@@ -165,6 +174,8 @@ class Executor:
                 response = await self._attempts.run(call, until_s=until_s)
             finally:
                 self.limiter.end(number)
+                if self.accounts.held:
+                    self.accounts.attempt_ended(call)
             undecodable: ResponseDecodeError | None = None
             try:
                 result = await decode(response)
@@ -174,16 +185,20 @@ class Executor:
                 raise undecodable
         except APIError as error:
             now_s = self.clock()
-            self._note_failure(call, error)
+            self.accounts.failed(call, error)
+            if not is_refusal(call, error):  # that is neither a sign of a working host nor of a failing one
+                self._note_failure(call, error)
             # A failure may come early or late for any reason: its time says nothing about the server's load.
             if not is_probe:
                 self.limiter.record(
                     started_s=started_s, now_s=now_s, latency_s=None, overloaded=is_overload(error)
                 )
-            if self.hooks:
+            if self.hooks and not isinstance(error, MissingCredentialsError):  # nothing was sent
                 self._emit_attempt(call, attempt, now_s - started_s, error)
             raise
         self._note_answer()
+        if self.accounts.troubled:
+            self.accounts.succeeded(call)
         now_s = self.clock()
         latency_s = now_s - started_s
         # The time of a list is that of its length.
