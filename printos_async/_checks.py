@@ -27,16 +27,21 @@ def require_type(name: str, value: object, kind: Any, wanted: str) -> None:
         raise ConfigurationError(f"{name} must be {wanted}, not {type(value).__name__}")
 
 
-def require_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
-    """Raise ``ConfigurationError`` unless ``value`` is one of ``choices``."""
-    if value not in choices:
-        raise ConfigurationError(f"{name} must be {' or '.join(map(repr, choices))}, not {value!r}")
-
-
 def at_least(minimum: float) -> Callable[[Any, Attribute[Any], Any], None]:
     """Return an attrs validator; a whole ``minimum`` asks for whole numbers."""
 
     def validate(_: Any, attribute: Attribute[Any], value: Any) -> None:
         require_number(attribute.name, value, minimum, whole=isinstance(minimum, int))
+
+    return validate
+
+
+def one_of(*choices: str) -> Callable[[Any, Attribute[Any], Any], None]:
+    """Return an attrs validator that allows these values only."""
+
+    def validate(_: Any, attribute: Attribute[Any], value: Any) -> None:
+        if value not in choices:
+            wanted = " or ".join(map(repr, choices))
+            raise ConfigurationError(f"{attribute.name} must be {wanted}, not {value!r}")
 
     return validate

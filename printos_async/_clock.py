@@ -1,4 +1,4 @@
-"""The clocks of the machine: one that may be stepped, and one that is not."""
+"""Clocks of the machine: the wall clock, which may be stepped, and the time since boot, which is not."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 def _boot_time_s() -> float | None:
-    """Return the seconds since the machine was booted, suspend included; None where the system does not tell."""
+    """Return the seconds since the machine was booted, suspend included; None without such a clock."""
     if sys.platform != "linux":
         return None
     try:
@@ -41,7 +41,7 @@ class MachineClock:
     """The clocks of one machine.
 
     Attributes:
-        wall_s: Returns the seconds since 1970. Somebody may set it, back or forward.
+        wall_s: Returns the seconds since 1970. May be set back or forward.
         since_boot_s: Returns the seconds since the machine was booted. Never stepped, and the same in every process.
         boot_id: Identifies the boot from which ``since_boot_s`` counts; None if there is no such clock.
     """

@@ -1,4 +1,4 @@
-"""Settings of the client: base URL, environment, TLS, outbox."""
+"""Settings of the client: base URL, environment, transport and TLS, and the tenant of an outbox."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING
 import httpx
 
 from ._auth import HmacAuth, SessionTokenAuth
+from ._checks import require_type
 from ._errors import ConfigurationError
-from ._transport import Origin
+from ._transport import Http1Transport, HttpxTransport, Origin
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
+
+    from ._transport import Transport
 
 PRODUCTION_URL = "https://printos.api.hp.com"
 _DEFAULT_PORTS = {"http": 80, "https": 443}
@@ -24,8 +27,8 @@ def parse_base_url(base_url: str, *, allow_insecure_http: bool) -> tuple[Origin,
     """Return a base URL's origin and its path, percent-encoded and without a slash at the end.
 
     Raises:
-        ConfigurationError: It is no absolute HTTP URL, carries credentials, a query or a fragment, or is plain
-            HTTP to another machine and that was not asked for.
+        ConfigurationError: It is no absolute HTTP URL, has credentials, a query or a fragment, or is plain HTTP to
+            another machine without ``allow_insecure_http``.
     """
     if not isinstance(base_url, str):
         raise ConfigurationError(f"base_url must be str, not {type(base_url).__name__}")
@@ -55,7 +58,7 @@ def origin_of(url: httpx.URL, *, allow_insecure_http: bool) -> Origin:
     """Return the origin that a request for ``url`` goes to.
 
     Raises:
-        ConfigurationError: It is not HTTP, or plain HTTP to another machine and that was not asked for.
+        ConfigurationError: It is not HTTP, or plain HTTP to another machine without ``allow_insecure_http``.
     """
     if url.scheme not in _DEFAULT_PORTS:
         raise ConfigurationError(f"requests go over https or http, not {url.scheme!r}")
@@ -72,7 +75,7 @@ def auth_from_env(env: Mapping[str, str]) -> HmacAuth | SessionTokenAuth:
     """Return the authentication that the environment's variables describe.
 
     Raises:
-        ConfigurationError: None is described, or more than one, or one by half.
+        ConfigurationError: No pair of variables is set, both are, or half of one.
     """
     try:
         return _auth_from_env(env)
@@ -109,13 +112,31 @@ def account_of(base_url: str, auth: httpx.Auth | None) -> str:
     caller = "nobody" if auth is None else getattr(auth, "account", None)
     if not isinstance(caller, str):
         raise ConfigurationError(
-            f"{type(auth).__name__} needs an attribute `account`, a text without secrets that tells one caller from"
-            " another: an outbox must not send one's statuses with another's credentials"
+            f"{type(auth).__name__} needs an attribute `account`, a text without secrets that identifies the"
+            " caller: an outbox must not send one's statuses with another's credentials"
         )
     return hashlib.sha256(f"{base_url}\n{caller}".encode()).hexdigest()[:32]
 
 
-def make_ssl_context(verify: bool | ssl.SSLContext) -> ssl.SSLContext:  # noqa: FBT001  # httpx's word and type
+def transport_factory(
+    transport: httpx.AsyncBaseTransport | None,
+    verify: bool | ssl.SSLContext,  # noqa: FBT001  # httpx's word and type
+) -> Callable[[], Transport]:
+    """Return a function that makes the client's transport: the user's, or HTTP/1.1 with certificates checked.
+
+    Raises:
+        ConfigurationError: A value is of another type, or both are given.
+    """
+    require_type("transport", transport, httpx.AsyncBaseTransport | None, "httpx.AsyncBaseTransport")
+    require_type("verify", verify, bool | ssl.SSLContext, "bool or ssl.SSLContext")
+    if transport is None:
+        return lambda: Http1Transport(make_ssl_context=lambda: _make_ssl_context(verify))
+    if verify is not True:
+        raise ConfigurationError("verify does not reach into a transport; make the transport with it")
+    return lambda: HttpxTransport(transport)
+
+
+def _make_ssl_context(verify: bool | ssl.SSLContext) -> ssl.SSLContext:  # noqa: FBT001
     """Return the context for TLS; certificates are checked unless ``verify`` is False.
 
     Raises:

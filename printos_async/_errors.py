@@ -37,7 +37,7 @@ class PrintOSError(Exception):
 
 
 class ConfigurationError(PrintOSError, ValueError):
-    """A setting is missing, contradictory or unsafe; the text says which and what to do."""
+    """A setting is missing, contradictory or unsafe; the message names it and the remedy."""
 
 
 class ClientClosedError(PrintOSError, RuntimeError):
@@ -91,10 +91,9 @@ class TransportError(APIError):
     """No complete answer came.
 
     Attributes:
-        may_have_arrived: False only where it is known that the server got no request. True otherwise: the
-            write may have been applied, or may be applied later.
-        local: This machine could make no connection: it has no file descriptor or no port left. Says nothing
-            about the server.
+        may_have_arrived: False only if the server certainly got no request. True otherwise: the write may have
+            been applied, or may be applied later.
+        local: This machine had no file descriptor or port left for a connection, which says nothing about the server.
     """
 
     def __init__(
@@ -166,7 +165,7 @@ class ConflictError(StatusError):
 
 
 class RateLimitError(StatusError):
-    """429: too many requests; ``retry_after_s`` says how long to wait, where the server said so."""
+    """429: too many requests. Wait ``retry_after_s``, if the server sent it."""
 
 
 class ServerError(StatusError):
@@ -178,8 +177,8 @@ class ResponseDecodeError(APIError):
 
     Attributes:
         status: The 2xx status code.
-        from_intermediary: The body is HTML or XML: a page of something between, such as a captive portal, or of
-            maintenance. Says nothing about the request.
+        from_intermediary: The body is HTML or XML, which PrintOS does not send: a proxy, a captive portal or a
+            maintenance page answered. The request itself may be in order.
     """
 
     def __init__(
@@ -213,11 +212,11 @@ class OutboxCorruptError(OutboxError):
 
 
 class PusherClosedError(PrintOSError):
-    """The pusher is draining or closed and accepts no more."""
+    """The pusher is draining or closed and accepts nothing more."""
 
 
 class PusherFullError(PrintOSError):
-    """``max_pending_devices`` devices have something waiting, and the pusher was made with ``on_full="raise"``."""
+    """Statuses of ``max_pending_devices`` devices are pending, and the pusher was made with ``on_full="raise"``."""
 
 
 _BY_STATUS: dict[int, type[StatusError]] = {

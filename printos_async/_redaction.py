@@ -23,7 +23,7 @@ def redact(text: str, secrets: Iterable[str]) -> str:
 
 
 def excerpt(text: str, secrets: Iterable[str], *, limit: int, cut: bool = False) -> str:
-    """Return the redacted start of a text, at most ``limit`` characters; ``cut`` says that its end is missing."""
+    """Return the redacted start of a text, at most ``limit`` characters; ``cut`` if its end is missing already."""
     forms = _forms(secrets)
     # A secret that is cut in two is no longer recognisable: leave the longest one's length out at the end.
     longest = max((len(form) for form, _ in forms), default=0)

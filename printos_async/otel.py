@@ -64,12 +64,12 @@ _DEFAULT_PORTS = {("http", 80), ("https", 443)}
 class OpenTelemetryHook:
     """Turns the events of any number of clients into metrics and spans: ``PrintOSClient(..., hooks=[hook])``.
 
-    Names and attributes of the requests are those of the semantic conventions for HTTP clients; what they have no
-    name for begins with ``printos.``. A device's identifier stands in spans only: as a metric's attribute it would
-    make a time series for every device. Nothing of headers, bodies and error texts is recorded.
+    Names and attributes of requests are those of the semantic conventions for HTTP clients; all others begin with
+    ``printos.``. A device's identifier is an attribute of spans only: in a metric it would make a time series for
+    every device. Headers, bodies and error texts are not recorded.
 
-    Make one for each meter provider. An attempt's span is made when the attempt has ended, with the times that it
-    had, and is a child of the span that is current then.
+    Make one hook for each meter provider. The span of an attempt is made when the attempt has ended, with the
+    attempt's start and end, and is a child of the span that is current then.
 
     Args:
         meter_provider: Takes the metrics; by default the global one.

@@ -199,7 +199,7 @@ def test_settings_come_from_the_environment(
         monkeypatch.setenv(name, value)
     client = PrintOSClient.from_env()
     assert repr(client) == "PrintOSClient('https://stage.printos.api.hp.com')"
-    account = client._attempts.accounts.known(None)
+    account = client._channel.attempts.accounts.known(None)
     assert account is not None
     assert isinstance(account.auth, kind)
 

@@ -116,7 +116,7 @@ def test_every_event_has_its_record() -> None:
     assert {type(event) for event, _, _ in EVENTS} == set(get_args(Event))
 
 
-def test_frequent_events_are_not_even_made_unless_somebody_wants_them(
+def test_frequent_events_are_not_even_made_unless_they_are_wanted(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     assert not Hooks([])
@@ -133,7 +133,7 @@ def test_the_library_sets_no_level_and_adds_no_handler() -> None:
         assert (log.handlers, log.level, log.propagate, log.filters) == ([], logging.NOTSET, True, [])
 
 
-async def test_a_status_that_is_given_up_is_a_warning_although_nobody_watches(
+async def test_a_status_that_is_given_up_is_a_warning_without_any_hook(
     client: PrintOSClient, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with client.status_pusher() as pusher:

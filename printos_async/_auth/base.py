@@ -24,8 +24,8 @@ REPLAY_EXTENSION = "printos_async.replay"
 class ReadyAuth(httpx.Auth):
     """An ``httpx.Auth`` that usually knows its headers without a request of its own.
 
-    ``headers`` is the short way, which the client takes for every attempt. The flow of ``httpx.Auth`` is the long one,
-    for credentials that have to be fetched first (a login) and for other httpx clients.
+    The client calls ``headers`` for every attempt. It runs the flow of ``httpx.Auth``, which costs more, only if the
+    credentials have to be fetched first (a login). Other httpx clients always run the flow.
     """
 
     @abstractmethod

@@ -42,9 +42,9 @@ _MAX_TOKEN_CHARS = 8192
 class SessionTokenAuth(ReadyAuth):
     """Logs in once and sends the session token; logs in again when the server answers 401.
 
-    However many requests find the token missing or refused at once, one of them logs in. A request that was
-    refused is sent once more with the new token, not twice. A token that no request was accepted with is no reason
-    to log in again for 30 s, for the next one would be refused as well.
+    If several requests find the token missing or refused at once, one of them logs in. A refused request is
+    repeated once, with the new token. A token that was never accepted is kept for 30 s, because another one would
+    be refused as well.
 
     In other httpx clients the token goes to one origin, that of the first request. A request or a redirect to
     another one raises ``ConfigurationError``. A redirect of the login is refused: the password is sent once.
@@ -78,7 +78,7 @@ class SessionTokenAuth(ReadyAuth):
         self._login_url = login_url
         self._token: _Token | None = None
         self._binding = OriginBinding()
-        self._logins = 0  # logins tried; tells a waiter whether somebody tried while it waited
+        self._logins = 0  # logins tried; lets a waiter see that another request tried while it waited
         self._failure: APIError | None = None  # why the last one failed
         self._held_until_s = 0.0
         self._lock: asyncio.Lock | None = None
@@ -142,7 +142,7 @@ class SessionTokenAuth(ReadyAuth):
                         self._logins += 1
                         self._held_until_s = 0.0
                         login = self._login_request(request)
-                        self._failure = _unfinished(login)  # until an answer says otherwise
+                        self._failure = _unfinished(login)  # until there is an answer
                         response = yield login
                         if response.history and response.request is not login:
                             response = response.history[-1]  # a redirect: nothing from elsewhere is a token
@@ -162,7 +162,7 @@ class SessionTokenAuth(ReadyAuth):
         """Forget a refused token; return False where another login would not help either."""
         now_s = asyncio.get_running_loop().time()
         if not token.worked and now_s - token.since_s < REFUSED_LOGIN_HOLD_S:
-            # Kept: what the server refuses may be this one request, and others may show that the token is good.
+            # Kept: the server may refuse this one request only, and others may show that the token is good.
             return False
         if token is self._token:
             self._token = None

@@ -25,9 +25,7 @@ from .results import emit_outcome, make_result
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from printos_async._api.requests import Operations
-    from printos_async._api.responses import Answers
-    from printos_async._execution.executor import Executor
+    from printos_async._execution.channel import Channel
 
     from .device_state import Outcome, PendingStatus
 
@@ -51,21 +49,19 @@ class _Push:
 
     def __init__(
         self,
-        core: Executor,
-        operations: Operations,
-        answers: Answers,
+        channel: Channel,
         on_result: Callable[[PushResult], object] | None,
         *,
         ambiguity_s: float,
     ) -> None:
         self.report = PushReport()
-        self._hooks = core.hooks
-        self._is_watched = bool(core.hooks)  # read once: there are two events for each status
+        self._hooks = channel.executor.hooks
+        self._is_watched = bool(self._hooks)  # read once: there are two events for each status
         self._on_result = on_result
         self._loop = asyncio.get_running_loop()
-        self._encode = operations.update_device_status
+        self._encode = channel.operations.update_device_status
         policy = DeliveryPolicy(patient=False, ambiguity_s=ambiguity_s)
-        self.engine = Engine(core, answers, policy, self._settle)
+        self.engine = Engine(channel.executor, channel.answers, policy, self._settle)
 
     def put(self, device_id: DeviceId, status: DeviceStatusUpdate) -> None:
         """Accept one status; invalid input becomes a failed result."""
@@ -115,22 +111,21 @@ class _Push:
 
 
 async def push_all(
-    core: Executor,
-    operations: Operations,
-    answers: Answers,
+    channel: Channel,
     statuses: Statuses,
     on_result: Callable[[PushResult], object] | None,
     *,
     ambiguity_s: float,
 ) -> PushReport:
     """Push every status and return the report; see ``PrintOSClient.push_statuses``."""
-    push = _Push(core, operations, answers, on_result, ambiguity_s=ambiguity_s)
+    push = _Push(channel, on_result, ambiguity_s=ambiguity_s)
     occupancy, report = push.engine.occupancy, push.report
     started = time.perf_counter()
     source_failure: Exception | None = None
     try:
         try:
-            await _feed(push, statuses, max_devices=MAX_WAITING_DEVICES + core.limiter.maximum)
+            max_devices = MAX_WAITING_DEVICES + channel.executor.limiter.maximum
+            await _feed(push, statuses, max_devices=max_devices)
         except Exception as error:  # noqa: BLE001  # raised after the accepted statuses were sent
             source_failure = error
         await occupancy.wait_until_below(1)

@@ -64,6 +64,11 @@ class StatusPusher:
     manager: leaving drains for up to ``drain_timeout_s``, or not at all if an exception is the reason. It belongs to
     the event loop in which it was made.
 
+    It outlasts outages: while nothing succeeds it probes the host once a second at most, and keeps each device's newest
+    status until it is sent, superseded, refused for good or too late. An HTML page, such as that of a captive portal,
+    is an outage too. A status that fails while others succeed is given up after the ``max_attempts`` of the retry
+    policy. A pause that the host asks for holds for an hour at most; then the host is probed once a minute.
+
     Every accepted status has one end event: ``StatusSent``, ``StatusSuperseded``, ``StatusFailed`` or, if it was still
     pending when its caller or the pusher ended, ``StatusWithdrawn``.
 

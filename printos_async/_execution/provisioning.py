@@ -16,13 +16,12 @@ from .attempt import may_repeat
 from .retry import is_transient
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Mapping
 
-    from printos_async._api.requests import Call, Operations
-    from printos_async._api.responses import Answers
+    from printos_async._api.requests import Call
     from printos_async._transport import RawResponse
 
-    from .executor import Executor
+    from .channel import Channel
 
 # Model and serial number, by which PrintOS identifies a device.
 Identity: TypeAlias = tuple[str, str]
@@ -36,29 +35,28 @@ def identity_of(device: DeviceProvisionRequest | PrintDevice) -> Identity | None
 
 
 async def provision_all(
-    executor: Executor, operations: Operations, answers: Answers, requests: Iterable[DeviceProvisionRequest]
+    channel: Channel, requests: Iterable[DeviceProvisionRequest]
 ) -> list[ProvisionResult]:
     """Provision every request; see ``PrintOSClient.provision_devices``."""
-    return await _provision(executor, requests, _Provisioner(executor, operations, answers))
+    return await _provision(channel, requests)
 
 
-async def ensure_all(
-    executor: Executor, operations: Operations, answers: Answers, requests: Iterable[DeviceProvisionRequest]
-) -> list[ProvisionResult]:
+async def ensure_all(channel: Channel, requests: Iterable[DeviceProvisionRequest]) -> list[ProvisionResult]:
     """Provision the requests whose device is not registered; see ``PrintOSClient.ensure_devices``."""
     requests = list(requests)
     if not requests:
         return []
-    registered = dict(_by_identity(await executor.run(operations.list_devices(), answers.device_list)))
-    return await _provision(
-        executor, requests, _Provisioner(executor, operations, answers, registered=registered)
-    )
+    return await _provision(channel, requests, registered=await _read_list(channel))
 
 
 async def _provision(
-    executor: Executor, requests: Iterable[DeviceProvisionRequest], provisioner: _Provisioner
+    channel: Channel,
+    requests: Iterable[DeviceProvisionRequest],
+    *,
+    registered: Mapping[Identity, PrintDevice] | None = None,
 ) -> list[ProvisionResult]:
     requests = list(requests)
+    provisioner = _Provisioner(channel, registered=registered)
     results: dict[int, ProvisionResult] = {}
     todo = iter(enumerate(requests))  # shared: each worker takes the next one
 
@@ -66,7 +64,9 @@ async def _provision(
         for index, request in todo:
             results[index] = await provisioner.provision(request)
 
-    workers = [asyncio.create_task(work()) for _ in range(min(executor.limiter.maximum, len(requests)))]
+    workers = [
+        asyncio.create_task(work()) for _ in range(min(channel.executor.limiter.maximum, len(requests)))
+    ]
     try:
         await asyncio.gather(*workers)
     finally:
@@ -80,31 +80,20 @@ class _Provisioner:
     """Provisions one device after another, for several workers.
 
     Args:
-        executor: Makes the calls.
-        operations: Describes them.
-        answers: Reads their answers.
+        channel: Where the devices are registered.
         registered: The devices that are not to be registered again; None to register whatever is requested.
     """
 
-    def __init__(
-        self,
-        executor: Executor,
-        operations: Operations,
-        answers: Answers,
-        *,
-        registered: Mapping[Identity, PrintDevice] | None = None,
-    ) -> None:
-        self._executor = executor
-        self._operations = operations
-        self._answers = answers
+    def __init__(self, channel: Channel, *, registered: Mapping[Identity, PrintDevice] | None) -> None:
+        self._channel = channel
         self._registered = registered
         self._taken: set[Identity] = set()
-        self._lookup = _Lookup(executor, operations, answers)
+        self._lookup = _Lookup(channel)
 
     async def provision(self, request: DeviceProvisionRequest) -> ProvisionResult:
         """Provision one device; its failure is a result."""
         try:
-            call = self._operations.provision_device(request)
+            call = self._channel.operations.provision_device(request)
             identity = self._claim(request)
         except InvalidProvisionRequestError as error:
             return ProvisionResult(request, "failed", None, 0, error)
@@ -119,7 +108,7 @@ class _Provisioner:
         failed = 0  # attempts so far
 
         async def provisioned(response: RawResponse) -> ProvisionResult:
-            device = await self._answers.provisioned(response)
+            device = await self._channel.answers.provisioned(response)
             return ProvisionResult(request, "provisioned", device, failed + 1)
 
         async def look_up(error: APIError) -> ProvisionResult | None:
@@ -135,7 +124,9 @@ class _Provisioner:
             return None if found is None else ProvisionResult(request, "found", found, failed)
 
         try:
-            return await self._executor.run(call, provisioned, recover=look_up, repeat=identity is not None)
+            return await self._channel.executor.run(
+                call, provisioned, recover=look_up, repeat=identity is not None
+            )
         except APIError as error:
             return ProvisionResult(request, "failed", None, error.attempts, error)
 
@@ -166,10 +157,8 @@ def _may_be_applied(call: Call, error: APIError) -> bool:
 class _Lookup:
     """Finds devices in the list; callers that ask while a list is in flight share the next one."""
 
-    def __init__(self, executor: Executor, operations: Operations, answers: Answers) -> None:
-        self._executor = executor
-        self._operations = operations
-        self._answers = answers
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
         self._lock = asyncio.Lock()
         self._asked = 0
         self._fresh = 0  # the number of the list that _devices is from
@@ -182,13 +171,11 @@ class _Lookup:
             if self._fresh < wanted:
                 self._asked += 1
                 number = self._asked
-                devices = await self._executor.run(self._operations.list_devices(), self._answers.device_list)
-                self._devices, self._fresh = dict(_by_identity(devices)), number
+                self._devices, self._fresh = await _read_list(self._channel), number
         return self._devices.get(identity)
 
 
-def _by_identity(devices: Iterable[PrintDevice]) -> Iterator[tuple[Identity, PrintDevice]]:
-    for device in devices:
-        identity = identity_of(device)
-        if identity is not None:
-            yield identity, device
+async def _read_list(channel: Channel) -> dict[Identity, PrintDevice]:
+    """Return the registered devices that have a model and a serial number."""
+    devices = await channel.executor.run(channel.operations.list_devices(), channel.answers.device_list)
+    return {identity: device for device in devices if (identity := identity_of(device)) is not None}

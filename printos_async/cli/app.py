@@ -49,9 +49,9 @@ def _printos(
 ) -> None:
     """Report the status of print devices to HP PrintOS.
 
-    PRINTOS_BASE_URL is the server; PRINTOS_KEY with PRINTOS_SECRET, or PRINTOS_LOGIN with PRINTOS_PASSWORD,
-    are the credentials. Options take precedence over the environment. No option takes a secret: put it into the
-    environment or a file, or enter it at the prompt.
+    Set PRINTOS_BASE_URL to the server's URL, and the credentials: PRINTOS_KEY and PRINTOS_SECRET, or
+    PRINTOS_LOGIN and PRINTOS_PASSWORD. Options take precedence over the environment. No option takes a secret:
+    put it into the environment or a file, or enter it at the prompt.
 
     Exit codes: 0 done, 1 something failed, 2 usage or configuration.
     """
@@ -81,7 +81,16 @@ def _run(args: Sequence[str] | None) -> int:
         )
     except BrokenPipeError:
         raise
-    except (_UsageError, CommandError, PrintOSError, OSError) as error:
+    except CommandError as error:
+        complain(error)
+        return error.exit_code
+    except PrintOSError as error:
+        complain(error)
+        return EXIT_USAGE if isinstance(error, ConfigurationError) else EXIT_FAILED
+    except OSError as error:
+        complain(f"{error.filename or 'a file'}: {error.strerror or error}")
+        return EXIT_FAILED
+    except _UsageError as error:
         return _explain(error)
     except (KeyboardInterrupt, typer.Abort, asyncio.CancelledError):
         complain("stopped")
@@ -90,16 +99,7 @@ def _run(args: Sequence[str] | None) -> int:
 
 
 def _explain(error: Exception) -> int:
-    """Report an error on standard error and return its exit code."""
-    if isinstance(error, CommandError):
-        complain(error)
-        return error.exit_code
-    if isinstance(error, PrintOSError):
-        complain(error)
-        return EXIT_USAGE if isinstance(error, ConfigurationError) else EXIT_FAILED
-    if isinstance(error, OSError):
-        complain(f"{error.filename or 'a file'}: {error.strerror or error}")
-        return EXIT_FAILED
+    """Report a usage error on standard error and return its exit code."""
     context = getattr(error, "ctx", None)
     where = "printos" if context is None else context.command_path
     message = error.format_message() if hasattr(error, "format_message") else str(error)

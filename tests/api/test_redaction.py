@@ -247,7 +247,13 @@ async def test_what_a_server_echoes_is_not_repeated(
                 except PrintOSError as error:
                     errors += 1
                     texts += everything_about(error)
-            texts += [repr(auth), repr(client), str(client), repr(vars(client)), repr(client._attempts)]
+            texts += [
+                repr(auth),
+                repr(client),
+                str(client),
+                repr(vars(client)),
+                repr(client._channel.attempts),
+            ]
             await client.aclose()
             if transport is not None:
                 await transport.aclose()

@@ -209,7 +209,7 @@ async def test_a_token_that_was_never_accepted_is_replaced_after_a_while() -> No
     async with host.client() as client:
         with pytest.raises(AuthenticationError):
             await client.update_device_status("dev-1", status())
-        token = client._auth._token  # type: ignore[union-attr]
+        token = client._channel._auth._token  # type: ignore[union-attr]
         token.since_s -= REFUSED_LOGIN_HOLD_S
         await client.update_device_status("dev-1", status())
     assert (host.logins, host.calls) == (2, 3)

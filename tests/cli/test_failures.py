@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from printos_async import DeviceStatusUpdate, StatusPush
-from printos_async.cli.report.files import FailuresFile
+from printos_async.cli.push.files import FailuresFile
 from printos_async.cli.terminal.output import CommandError
 
 if TYPE_CHECKING:

@@ -107,6 +107,7 @@ async def test_a_second_signal_ends_it_at_once(cli: Cli, sandbox: Sandbox, outbo
     process.send_signal(signal.SIGINT)
     ended = await process.wait()
     assert ended.code in {130, 143}
+    assert "1 status was not finished in time; it waits in the outbox" in ended.err
     assert (await cli.run("outbox", "stats", "--json")).json["waiting"] == 1
     await sandbox.release()
 

@@ -91,9 +91,9 @@ async def test_refused_content_is_a_bad_request(server: Server) -> None:
         server.sandbox.add_device("dev-1")
     async with server.client() as printos:
         # Past the client's own check, as a body that another version left in an outbox.
-        refused = printos._operations.stored_status("dev-1", b'{"status":5}')
+        refused = printos._channel.operations.stored_status("dev-1", b'{"status":5}')
         with pytest.raises(BadRequestError) as caught:
-            await printos._executor.run(refused, printos._answers.acknowledgement)
+            await printos._channel.executor.run(refused, printos._channel.answers.acknowledgement)
     assert caught.value.status == (400 if server.name == "sandbox" else 422)
     assert (caught.value.method, caught.value.path) == ("PUT", "/devices/dev-1/status")
 

@@ -135,12 +135,12 @@ async def client_of(host: Host, **settings: Any) -> AsyncIterator[PrintOSClient]
     settings.setdefault("auth", None)
     async with client_over(host, **settings) as client:
         yield client
-        assert client._executor.limiter.in_flight == 0 or sum(host.in_flight.values()) > 0
+        assert client._channel.executor.limiter.in_flight == 0 or sum(host.in_flight.values()) > 0
 
 
 def client_over(host: Host, **settings: Any) -> PrintOSClient:
     client = PrintOSClient(BASE_URL, **settings)
-    client._attempts._make_transport = lambda: host
+    client._channel.attempts._make_transport = lambda: host
     # Latencies, from which the concurrency limit follows, are measured on the loop's clock, fake or not.
-    client._executor.clock = lambda: asyncio.get_running_loop().time()
+    client._channel.executor.clock = lambda: asyncio.get_running_loop().time()
     return client

@@ -77,8 +77,8 @@ async def interrupted(operation: str, at: set[int]) -> bool:
                 assert (unsettled, stats.active_devices) == (0, 0)
                 assert host.newest["dev-2"] == 5
                 assert host.newest["later"] == 5
-        assert client._executor.limiter.in_flight == 0
-        assert client._executor.limiter._waiters == {}
+        assert client._channel.executor.limiter.in_flight == 0
+        assert client._channel.executor.limiter._waiters == {}
         assert max(host.max_in_flight.values()) == 1 or operation == "push_statuses"
         assert asyncio.all_tasks() == {asyncio.current_task()}
     return reached
@@ -125,7 +125,7 @@ def test_closing_twice_at_once_and_cancelling_one_of_them_ends_both() -> None:
             closing[0].cancel()
             await asyncio.wait(closing)
             await fake_loop().settle()
-            assert client._executor.limiter.in_flight == 0
+            assert client._channel.executor.limiter.in_flight == 0
             assert pusher.stats().pending == 1
 
     run(program())
@@ -191,8 +191,8 @@ async def test_random_cancellations_leave_no_task_descriptor_or_permit() -> None
             await sandbox.wait_for(lambda: sandbox.in_flight == 0)
             for device in range(20):
                 assert (sandbox.devices[f"dev-{device}"].status or {})["metrics"]["pagesTotal"] >= 1_000_000
-            assert client._executor.limiter.in_flight == 0
-            assert not client._executor.circuit_watchers
+            assert client._channel.executor.limiter.in_flight == 0
+            assert not client._channel.executor.circuit_watchers
         await sandbox.wait_for(lambda: sandbox.open_connections == 0)
         assert len(asyncio.all_tasks()) == tasks
         assert open_descriptors() == descriptors

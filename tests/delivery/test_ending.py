@@ -56,7 +56,7 @@ def test_draining_and_closing_end_in_time_whatever_the_host_does(reply: Reply) -
             assert stats.superseded == 1_000
             await pusher.aclose()
             assert loop.time() - started_s <= 5.5
-            assert client._executor.limiter.in_flight == 0
+            assert client._channel.executor.limiter.in_flight == 0
             assert adds_up(pusher.stats(), 2_000)
 
     run(program())
@@ -79,7 +79,7 @@ async def test_draining_and_closing_end_in_time_with_a_real_server_that_hangs() 
         assert (stats.accepted, stats.pending) == (100, 100)
         await pusher.aclose()
         assert loop.time() - started_s < 0.2 + 0.5
-        assert client._executor.limiter.in_flight == 0
+        assert client._channel.executor.limiter.in_flight == 0
     server.close()
     await server.wait_closed()
 
@@ -143,7 +143,7 @@ def test_closing_that_is_cancelled_still_tells_everybody_and_ends_the_work() -> 
             await fake_loop().settle()
             assert closing.done()
             assert isinstance(waiting.exception(), PusherClosedError)
-            assert client._executor.limiter.in_flight == 0
+            assert client._channel.executor.limiter.in_flight == 0
             assert asyncio.all_tasks() == {asyncio.current_task()}
 
     run(program())

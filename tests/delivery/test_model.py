@@ -241,7 +241,7 @@ class PusherMachine(RuleBasedStateMachine):
         assert stats.accepted == len(self.values) - len(self.withdrawn)
         assert stats.pending == len(pending)
         assert stats.sent + stats.superseded + stats.failed == len(self.outcomes)
-        limiter = self.client._executor.limiter
+        limiter = self.client._channel.executor.limiter
         assert stats.in_flight == limiter.in_flight + limiter.overdue == sum(self.host.in_flight.values())
 
     @invariant()

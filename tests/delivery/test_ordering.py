@@ -173,7 +173,7 @@ def test_a_device_in_backoff_holds_neither_a_permit_nor_a_task() -> None:
                 await pusher.put(f"bad-{number}", status(number))
             await fake_loop().settle()
             assert pusher.stats().active_devices == 500
-            assert client._executor.limiter.in_flight == pusher.stats().in_flight == 0
+            assert client._channel.executor.limiter.in_flight == pusher.stats().in_flight == 0
             assert (
                 len(asyncio.all_tasks()) - tasks <= 64
             )  # workers, of which there are as many as permits at the start

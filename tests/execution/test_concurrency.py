@@ -513,8 +513,8 @@ async def test_overload_lowers_the_limit_and_other_failures_do_not(
     async with client_of(fail) as client:
         with pytest.raises(APIError):
             await client.update_device_status("dev-1", status())
-        assert client._executor.limiter.limit == limit
-        assert client._executor.limiter.in_flight == 0
+        assert client._channel.executor.limiter.limit == limit
+        assert client._channel.executor.limiter.in_flight == 0
 
 
 async def test_only_the_time_of_a_success_that_depends_on_load_counts_as_latency() -> None:
@@ -526,7 +526,7 @@ async def test_only_the_time_of_a_success_that_depends_on_load_counts_as_latency
         return httpx.Response(200, json={"devices": []})
 
     async with client_of(answer) as client:
-        limiter = client._executor.limiter
+        limiter = client._channel.executor.limiter
         limiter.record = lambda **signal: told.append(signal)  # type: ignore[method-assign]
         await client.update_device_status("dev-1", status())
         await client.list_devices()
@@ -587,8 +587,8 @@ async def push_through_gateway(limit: ConcurrencyLimit) -> tuple[Limiter, int, i
             assert report.sent == 400
             halves.append(len(refused) - refused_before)
         assert sandbox.applied_count == 800
-        assert client._executor.limiter.in_flight == 0
-        return client._executor.limiter, halves[0], halves[1]
+        assert client._channel.executor.limiter.in_flight == 0
+        return client._channel.executor.limiter, halves[0], halves[1]
 
 
 async def test_the_limit_settles_near_what_a_gateway_lets_through() -> None:
@@ -611,7 +611,7 @@ async def test_the_limit_grows_with_demand_on_a_server_that_keeps_up(sandbox: Sa
     changes: list[tuple[int, int]] = []
     limit = ConcurrencyLimit(initial=2, maximum=32)
     async with PrintOSClient(sandbox.url, auth=HmacAuth(KEY, SECRET), limit=limit) as client:
-        client._executor.limiter.on_change = lambda old, new, _: changes.append((old, new))
+        client._channel.executor.limiter.on_change = lambda old, new, _: changes.append((old, new))
         calls: list[Coroutine[Any, Any, None]] = [
             client.update_device_status(f"dev-{n % 10}", status(n)) for n in range(1_000)
         ]

@@ -120,6 +120,6 @@ async def test_no_cookie_is_kept() -> None:
     async with make_client(httpx.MockTransport(respond)) as client:
         for number in range(3):
             await client.update_device_status(f"dev-{number}", ON)
-        wire = client._attempts.open()
+        wire = client._channel.attempts.open()
     assert cookies == [None, None, None]
     assert len(wire._client.cookies.jar) == 0  # type: ignore[attr-defined]

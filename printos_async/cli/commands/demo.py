@@ -13,25 +13,27 @@ from .sandbox import require_sandbox
 
 def demo(
     *,
-    devices: Annotated[int, typer.Option(min=1, help="How many devices.")] = 200,
-    rounds: Annotated[int, typer.Option(min=1, help="How often every device reports.")] = 5,
+    devices: Annotated[int, typer.Option(min=1, help="Number of devices.")] = 200,
+    rounds: Annotated[
+        int, typer.Option(min=1, help="Number of rounds; each device reports three times in a round.")
+    ] = 5,
     faults: Annotated[
         bool,
         typer.Option(
             "--faults",
-            help="Let the server answer 503 and 429, reset connections, cut answers off, write late, and go away.",
+            help="Make the server answer 503 and 429, reset connections, cut answers off, write late, and go away.",
         ),
     ] = False,
-    seed: Annotated[int, typer.Option(help="Another seed, other faults.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the random faults; another seed, other faults.")] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Push a fleet's statuses to a server of its own, and check at the server that all went well.
+    """Push the statuses of a fleet to a local sandbox, and check the result there.
 
     Starts a sandbox that checks signatures, registers the devices, sends several rounds of statuses over real
     HTTP, and checks that every device ended with its newest status and was never written to twice at once.
     With --faults a long-lived pusher sends them.
 
-    Exit codes: 0 all is well, 1 something is wrong, 2 usage or configuration.
+    Exit codes: 0 the check passed, 1 it failed, 2 usage or configuration.
     """
     require_sandbox()
     from printos_async.cli.demo.faulty import FaultyDemo  # noqa: PLC0415

@@ -55,31 +55,28 @@ def list_devices(
 @with_option_groups
 def provision_devices(
     *,
-    model: Annotated[str | None, typer.Option(help="The device's model.", show_default=False)] = None,
-    serial_number: Annotated[str | None, typer.Option(help="Its serial number.", show_default=False)] = None,
-    location: Annotated[str | None, typer.Option(help="Where it stands.", show_default=False)] = None,
+    model: Annotated[str | None, typer.Option(help="The device's model.")] = None,
+    serial_number: Annotated[str | None, typer.Option(help="Its serial number.")] = None,
+    location: Annotated[str | None, typer.Option(help="Its location.")] = None,
     file: Annotated[
         str | None,
         typer.Option(
             metavar="FILE|-",
             help="Many devices: JSON lines or CSV with model, serialNumber and location.",
-            show_default=False,
         ),
     ] = None,
     file_format: FileFormat = None,
     replace: Annotated[
         bool,
-        typer.Option(
-            "--replace", help="Register anew what is registered; each device gets a new identifier."
-        ),
+        typer.Option("--replace", help="Register registered devices again; each gets a new identifier."),
     ] = False,
     as_json: AsJson = False,
     connection: ConcurrentRequests,
 ) -> None:
-    """Register a device, or all devices in a file; those that are registered are found and left as they are.
+    """Register a device, or all devices in a file; devices that are registered already are left as they are.
 
-    Devices are told apart by model and serial number. With `--replace` all are registered anew: PrintOS then
-    replaces those of the same model and serial number. A file is checked whole before anything is sent.
+    Model and serial number identify a device. With `--replace` all are registered again: PrintOS then replaces
+    those with the same model and serial number. The whole file is checked before anything is sent.
 
     Exit codes: 0 all registered or found, 1 some failed or some lines are bad, 2 usage or configuration.
     """

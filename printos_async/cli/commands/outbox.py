@@ -21,7 +21,7 @@ from printos_async.outbox import DeadLetter, SqlOutbox
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="Look into an outbox: what waits, and what was given up. Changes only what belongs to this account.",
+    help="Inspect an outbox, and requeue or purge its failed statuses; only those of this account.",
 )
 
 
@@ -32,7 +32,7 @@ def stats(
     as_json: AsJson = False,
     access: OutboxAccess,
 ) -> None:
-    """Count what is in the outbox."""
+    """Count the statuses in the outbox."""
     counts = access.run(lambda opened: opened.stats())
     if as_json:
         write_json(
@@ -58,17 +58,15 @@ def stats(
 @with_option_groups
 def failed(
     *,
-    limit: Annotated[int, typer.Option(min=1, help="Statuses at most.")] = 100,
-    after: Annotated[
-        str, typer.Option(metavar="DEVICE", help="Start behind this device.", show_default=False)
-    ] = "",
+    limit: Annotated[int, typer.Option(min=1, help="Maximum number of statuses.")] = 100,
+    after: Annotated[str, typer.Option(metavar="DEVICE", help="Start after this device.")] = "",
     as_lines: Annotated[
         bool, typer.Option("--lines", help="Write the statuses as JSON lines that printos push reads.")
     ] = False,
     as_json: AsJson = False,
     access: OutboxAccess,
 ) -> None:
-    """List the statuses that were given up, in the order of their devices."""
+    """List the failed statuses, ordered by device."""
     if as_lines and as_json:
         raise CommandError("--lines and --json exclude each other; give one of them")
     letters = access.run(lambda opened: opened.failed(limit=limit, after=after))
@@ -90,23 +88,24 @@ def failed(
         ]
         write_rows(("device", "attempts", "seconds ago", "error"), rows)
     if last is not None:
-        complain(f"there may be more; go on with --after {last}")
+        complain(f"there may be more; continue with --after {last}")
 
 
 @app.command()
 @with_option_groups
 def requeue(
     devices: Annotated[
-        list[str] | None, typer.Argument(metavar="[DEVICE]...", help="Devices.", show_default=False)
+        list[str] | None,
+        typer.Argument(metavar="[DEVICE]...", help="Devices whose failed statuses to requeue."),
     ] = None,
     *,
-    all_devices: Annotated[bool, typer.Option("--all", help="All that were given up.")] = False,
+    all_devices: Annotated[bool, typer.Option("--all", help="Requeue all failed statuses.")] = False,
     as_json: AsJson = False,
     access: OutboxAccess,
 ) -> None:
-    """Send statuses again that were given up.
+    """Requeue failed statuses, so that they are sent again.
 
-    Exit codes: 0 requeued, 1 nothing was given up of a device that was named, 2 usage or configuration.
+    Exit codes: 0 requeued, 1 a device that was named has no failed status, 2 usage or configuration.
     """
     if bool(devices) == all_devices:
         raise CommandError("name the devices whose statuses are to be sent again, or give --all")
@@ -125,7 +124,7 @@ def requeue(
         return count
 
     count = access.run(requeue_all)
-    _say_count("requeued", count, as_json=as_json)
+    _write_count("requeued", count, as_json=as_json)
     if not_found:
         complain(f"nothing was given up of {', '.join(not_found)}; printos outbox failed lists what was")
         raise typer.Exit(EXIT_FAILED)
@@ -136,21 +135,22 @@ def requeue(
 def purge(
     *,
     only_failed: Annotated[
-        bool, typer.Option("--failed", help="Forget statuses that were given up, instead of delivered ones.")
+        bool, typer.Option("--failed", help="Delete failed statuses instead of delivered ones.")
     ] = False,
     older_than_s: Annotated[
-        float, typer.Option("--older-than", min=0.0, help="Only what has ended at least so many seconds ago.")
+        float,
+        typer.Option("--older-than", min=0.0, help="Only those that ended at least this many seconds ago."),
     ] = 0.0,
     as_json: AsJson = False,
     access: OutboxAccess,
 ) -> None:
-    """Forget devices that stay after their newest status was delivered; what waits is never forgotten."""
+    """Delete what is kept of delivered statuses; statuses that wait are never deleted."""
     require_number("--older-than", older_than_s, 0)
     count = access.run(lambda opened: opened.purge(failed=only_failed, older_than_s=older_than_s))
-    _say_count("purged", count, as_json=as_json)
+    _write_count("purged", count, as_json=as_json)
 
 
-def _say_count(done: str, count: int, *, as_json: bool) -> None:
+def _write_count(done: str, count: int, *, as_json: bool) -> None:
     if as_json:
         write_json({done: count})
     else:

@@ -13,20 +13,20 @@ from printos_async.cli.input.followed_file import FollowedSource
 from printos_async.cli.input.source import STANDARD_INPUT, Source
 from printos_async.cli.input.statuses import format_of
 from printos_async.cli.options.connection import ConcurrentRequests
-from printos_async.cli.options.delivery import Delivery, DrainTimeoutS
+from printos_async.cli.options.delivery import PANEL, Delivery
 from printos_async.cli.options.groups import AsJson, FileFormat, with_option_groups
 from printos_async.cli.options.outbox import OutboxUrl, outbox_url
-from printos_async.cli.report.files import FailuresFile, open_private
+from printos_async.cli.push.files import FailuresFile, open_private
+from printos_async.cli.push.job import PushJob
+from printos_async.cli.push.modes import DEFAULT_DRAIN_TIMEOUT_S, Bulk, Follow, Mode, Spool
 from printos_async.cli.terminal.output import CommandError
-
-from .push_job import PushJob
 
 
 @with_option_groups
 def push(
     file: Annotated[
         str,
-        typer.Argument(metavar="FILE|-", help="JSON lines or CSV; - is standard input.", show_default=False),
+        typer.Argument(metavar="FILE|-", help="JSON lines or CSV; - is standard input."),
     ],
     *,
     file_format: FileFormat = None,
@@ -40,7 +40,7 @@ def push(
         bool,
         typer.Option(
             "--follow",
-            help="Push lines as they come, until a pipe's end or a signal; a file from its start, and on as it grows.",
+            help="Send lines as they arrive, from a pipe or a growing file, until the pipe's end or a signal.",
         ),
     ] = False,
     outbox: OutboxUrl = None,
@@ -48,31 +48,39 @@ def push(
         bool,
         typer.Option(
             "--spool",
-            help="Only accept, durably, into the outbox; printos worker sends it. --outbox alone means it too.",
+            help="Put the statuses into the outbox, durably; printos worker sends them. --outbox implies it.",
         ),
     ] = False,
     failures: Annotated[
         Path | None,
         typer.Option(
-            help="Append what was not sent to this file, as JSON lines that can be pushed again.",
-            show_default=False,
+            help="Append statuses that were not sent to this file, as JSON lines that can be pushed again.",
         ),
     ] = None,
     bad_lines: Annotated[
         Path | None,
-        typer.Option(help="Append lines that cannot be read to this file, as they are.", show_default=False),
+        typer.Option(help="Append lines that cannot be read to this file, unchanged."),
     ] = None,
     as_json: AsJson = False,
     delivery: Delivery,
-    drain_timeout_s: DrainTimeoutS = None,
+    drain_timeout_s: Annotated[
+        float | None,
+        typer.Option(
+            "--drain-timeout",
+            min=0.0,
+            help="Seconds to send what was read, after the end of the input.",
+            rich_help_panel=PANEL,
+            show_default=f"{DEFAULT_DRAIN_TIMEOUT_S:g} after a signal, none at the end of a pipe",
+        ),
+    ] = None,
     connection: ConcurrentRequests,
 ) -> None:
-    """Send every status in a file, many at once; of each device the newest wins.
+    """Send every status in a file, many at once; the newest status of each device wins.
 
     A line is `{"deviceId": "dev-1", "status": "DS_ON", "metrics": {"pagesTotal": 12, "inkLevel": 0.4}}`, or in
-    CSV the columns `deviceId,status,pagesTotal,inkLevel` under a header. The file is read as it is sent.
-    With `--follow` it outlasts outages, and goes on until told to stop; the options under Delivery need it.
-    With `--outbox` or `--spool` the statuses only go into an outbox.
+    CSV the columns `deviceId,status,pagesTotal,inkLevel` under a header. The file is read while it is sent.
+    With `--follow` the command runs until it is stopped, and waits for the end of outages; the options under
+    Delivery need it. With `--outbox` or `--spool` the statuses are put into an outbox and not sent.
 
     Exit codes: 0 all sent (or replaced by a newer one), 1 some failed or some lines are bad, 2 usage or
     configuration, 130 or 143 stopped by Ctrl-C or SIGTERM.
@@ -85,9 +93,15 @@ def push(
         raise CommandError(f"--{name} needs --follow")
     if follow and (strict or dry_run):
         raise CommandError(f"--follow does not end; leave {'--strict' if strict else '--dry-run'} out")
-    spool_url = outbox_url(outbox) if outbox is not None or spool else None
-    if spool_url is not None and given:
-        raise CommandError("printos worker sends what is put into an outbox; give it the options of delivery")
+    mode: Mode = Bulk()
+    if outbox is not None or spool:
+        mode = Spool(outbox_url(outbox))
+        if given:
+            raise CommandError(
+                "printos worker sends what is put into an outbox; give it the options of delivery"
+            )
+    elif follow:
+        mode = Follow(delivery.arguments(), drain_timeout_s)
     chosen_format = format_of(file, file_format)
     with ExitStack() as stack:
         is_followed = follow and file != STANDARD_INPUT
@@ -100,20 +114,18 @@ def push(
             rejected = stack.enter_context(open_private(bad_lines, flags=os.O_APPEND))
             _refuse_same_file(source, rejected.fileno(), "--bad-lines")
         job = PushJob(
-            source=source,
-            file_format=chosen_format,
+            source,
+            chosen_format,
+            mode,
             strict=strict,
             failures=kept,
             bad_lines_file=rejected,
-            delivery=delivery.arguments() if follow and spool_url is None else None,
-            drain_timeout_s=drain_timeout_s,
-            spool_url=spool_url,
         )
         if dry_run:
             report = asyncio.run(job.check())
         else:
             # Made here, outside of the event loop: it may ask for a secret on the terminal.
-            report = asyncio.run(job.push(connection.make_client(hooks=job.hooks)))
+            report = asyncio.run(job.push(connection.make_client(hooks=[job.counts.on_event])))
     report.write(as_json=as_json)
     raise typer.Exit(report.exit_code)
 

@@ -1,14 +1,17 @@
-"""``printos sandbox``: a PrintOS server to try against."""
+"""``printos sandbox``: a PrintOS server for tests."""
 
 import asyncio
 import os
 import shlex
+from functools import partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from attrs import asdict, frozen
 
 from printos_async.cli.options.connection import is_insecure
+from printos_async.cli.options.groups import with_option_groups
 from printos_async.cli.terminal.output import CommandError, complain, counted, write_json, write_line
 from printos_async.cli.terminal.signals import StopSignals
 
@@ -17,79 +20,65 @@ if TYPE_CHECKING:
 
 _FAULTS = "Faults (shares from 0 to 1 of the requests)"
 _ANY = "sandbox"  # for a sandbox that does not check credentials, which a client needs
+_option = partial(typer.Option, rich_help_panel=_FAULTS)
 
 
-def _share(help: str) -> Any:  # noqa: A002  # as Typer calls it
-    return typer.Option(min=0.0, max=1.0, help=help, rich_help_panel=_FAULTS)
+def _share(help: str) -> Any:  # noqa: A002
+    return _option(min=0.0, max=1.0, help=help)
 
 
+@frozen(kw_only=True)
+class FaultOptions:
+    """The options for ``printos_async.sandbox.Faults``, named as its fields where both mean the same."""
+
+    seed: Annotated[int, _option(help="Seed of the random faults; another seed, other faults.")] = 0
+    latency: Annotated[float, _option(min=0.0, help="Minimum seconds before each answer.")] = 0.0
+    latency_max: Annotated[
+        float | None, _option(min=0.0, help="Maximum seconds before each answer; by default --latency.")
+    ] = None
+    rate_limited: Annotated[float, _share("Answered with 429.")] = 0.0
+    retry_after: Annotated[str, _option(help="Retry-After of a 429; empty for none.")] = "1"
+    server_error: Annotated[float, _share("Answered with 503.")] = 0.0
+    reset: Annotated[float, _share("Connection reset.")] = 0.0
+    truncated: Annotated[float, _share("Answer cut off.")] = 0.0
+    malformed: Annotated[float, _share("Success with a malformed body.")] = 0.0
+    late_write: Annotated[float, _share("Status applied after the client saw a failure.")] = 0.0
+    hang: Annotated[float, _share("Never answered.")] = 0.0
+
+    def arguments(self) -> dict[str, Any]:
+        """Return the arguments of ``Faults``."""
+        arguments = asdict(self)
+        latency, latency_max = arguments.pop("latency"), arguments.pop("latency_max")
+        return {**arguments, "latency_s": (latency, latency if latency_max is None else latency_max)}
+
+
+@with_option_groups
 def sandbox(
     *,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 for a free one.")] = 8000,
-    key: Annotated[
-        str | None, typer.Option(help="Ask for requests signed with this key.", show_default=False)
-    ] = None,
+    key: Annotated[str | None, typer.Option(help="Require requests signed with this key.")] = None,
     secret_env: Annotated[
         str, typer.Option(metavar="NAME", help="Environment variable that holds the key's secret.")
     ] = "PRINTOS_SECRET",  # noqa: S107  # the variable's name
-    login: Annotated[
-        str | None, typer.Option(help="Ask for session tokens of this login.", show_default=False)
-    ] = None,
+    login: Annotated[str | None, typer.Option(help="Require session tokens of this login.")] = None,
     password_env: Annotated[
         str, typer.Option(metavar="NAME", help="Environment variable that holds the login's password.")
     ] = "PRINTOS_PASSWORD",  # noqa: S107
     as_json: Annotated[
-        bool, typer.Option("--json", help="Announce the address as a JSON object on standard output.")
+        bool, typer.Option("--json", help="Write the address as one JSON object to standard output.")
     ] = False,
-    seed: Annotated[int, typer.Option(help="Another seed, other draws.", rich_help_panel=_FAULTS)] = 0,
-    latency: Annotated[
-        float, typer.Option(min=0.0, help="Seconds before each answer, at least.", rich_help_panel=_FAULTS)
-    ] = 0.0,
-    latency_max: Annotated[
-        float | None,
-        typer.Option(
-            min=0.0,
-            help="Seconds before each answer, at most; by default the same.",
-            rich_help_panel=_FAULTS,
-            show_default=False,
-        ),
-    ] = None,
-    rate_limited: Annotated[float, _share("Answered 429.")] = 0.0,
-    retry_after: Annotated[
-        str, typer.Option(help="Retry-After of a 429; empty for none.", rich_help_panel=_FAULTS)
-    ] = "1",
-    server_error: Annotated[float, _share("Answered 503.")] = 0.0,
-    reset: Annotated[float, _share("Connection reset.")] = 0.0,
-    truncated: Annotated[float, _share("Answer cut off.")] = 0.0,
-    malformed: Annotated[float, _share("Success with a spoilt body.")] = 0.0,
-    late_write: Annotated[
-        float,
-        _share("Status written after a failure was seen."),
-    ] = 0.0,
-    hang: Annotated[float, _share("Never answered.")] = 0.0,
+    faults: FaultOptions,
 ) -> None:
-    """Run a PrintOS server to try against, until Ctrl-C or SIGTERM; it keeps everything in memory.
+    """Run a PrintOS server for tests, until Ctrl-C or SIGTERM; it keeps everything in memory.
 
     Exit codes: 0 stopped, 2 usage or configuration.
     """
     require_sandbox()
     from printos_async.sandbox import Faults, Sandbox  # noqa: PLC0415  # needs the extra
 
-    faults = Faults(
-        seed=seed,
-        latency_s=(latency, latency if latency_max is None else latency_max),
-        rate_limited=rate_limited,
-        retry_after=retry_after,
-        server_error=server_error,
-        reset=reset,
-        truncated=truncated,
-        malformed=malformed,
-        late_write=late_write,
-        hang=hang,
-    )
     server = Sandbox(
-        faults=faults,
+        faults=Faults(**faults.arguments()),
         hmac_keys=None if key is None else {key: _secret(secret_env)},
         logins=None if login is None else {login: _secret(password_env)},
         host=host,

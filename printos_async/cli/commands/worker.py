@@ -14,7 +14,7 @@ from printos_async._delivery.pusher import PusherStats, StatusPusher
 from printos_async._events import CircuitChanged, Event, RetryScheduled
 from printos_async.cli.options.connection import ConcurrentRequests
 from printos_async.cli.options.delivery import Delivery
-from printos_async.cli.options.groups import with_option_groups
+from printos_async.cli.options.groups import AsJson, with_option_groups
 from printos_async.cli.options.outbox import OutboxUrl, outbox_url
 from printos_async.cli.terminal.log import LibraryWarnings
 from printos_async.cli.terminal.output import (
@@ -23,6 +23,7 @@ from printos_async.cli.terminal.output import (
     CommandError,
     complain,
     complain_of_circuit,
+    count_failed,
     count_statuses,
     counted,
     exit_code_of_signal,
@@ -47,14 +48,14 @@ def worker(
     outbox: OutboxUrl = None,
     drain_timeout_s: Annotated[
         float,
-        typer.Option(
-            "--drain-timeout", min=0.0, help="Seconds to finish what is under way when told to stop."
-        ),
+        typer.Option("--drain-timeout", min=0.0, help="Seconds to finish what is under way after a signal."),
     ] = DEFAULT_DRAIN_TIMEOUT_S,
     lease_s: Annotated[
         float,
         typer.Option(
-            "--lease", min=1.0, help="Seconds after which others take over from a worker that has died."
+            "--lease",
+            min=1.0,
+            help="Seconds after which other workers take over what a worker that died had claimed.",
         ),
     ] = _LEASE_S,
     state_every_s: Annotated[
@@ -62,21 +63,18 @@ def worker(
         typer.Option(
             "--state-every",
             min=0.0,
-            help="Seconds between lines of state where standard error is no terminal; 0 for none.",
+            help="Seconds between state lines if standard error is not a terminal; 0 for none.",
         ),
     ] = _STATE_EVERY_S,
-    as_json: Annotated[
-        bool,
-        typer.Option("--json", help="Write one JSON object at the end to standard output, and nothing else."),
-    ] = False,
+    as_json: AsJson = False,
     delivery: Delivery,
     connection: ConcurrentRequests,
 ) -> None:
-    """Send what is in an outbox, until told to stop; any number of workers, on any machines, share it.
+    """Send the statuses in an outbox until stopped; any number of workers, on any machines, can share it.
 
     After SIGTERM or Ctrl-C the worker claims nothing more, finishes what is under way for up to `--drain-timeout`
-    seconds, and gives the rest back to the outbox; a second signal ends it at once. When a worker dies, others
-    take over what it had claimed once its lease ends.
+    seconds, and releases the rest; a second signal ends it at once. When a worker dies, others take over what it
+    had claimed once its lease ends.
 
     Exit codes: 0 stopped with everything finished, 1 something not finished or the outbox failed, 2 usage or
     configuration, 130 or 143 ended at once by a second Ctrl-C or SIGTERM.
@@ -96,9 +94,7 @@ def worker(
     )
     client = connection.make_client(hooks=[work.on_event])
     stats = asyncio.run(work.run(client))
-    exit_code = work.exit_code(stats)
-    work.report(stats, exit_code, as_json=as_json)
-    raise typer.Exit(exit_code)
+    raise typer.Exit(work.report(stats, as_json=as_json))
 
 
 class Work:
@@ -161,26 +157,21 @@ class Work:
                     await signals.run_until_giving_up(self.deliver(pusher))
         return pusher.stats()
 
-    def exit_code(self, stats: PusherStats) -> int:
-        """Return the exit code, and report on standard error what failed or was not finished."""
-        signals = self._signals
-        if signals.received is not None and signals.is_repeated:
-            return exit_code_of_signal(signals.received)
-        if stats.failed:
-            complain(
-                f"{count_statuses(stats.failed)} failed; printos outbox failed lists what was given up, "
-                "printos outbox requeue sends it again"
-            )
-        if not stats.pending:
-            return EXIT_OK
-        was, waits = ("was", "it waits") if stats.pending == 1 else ("were", "they wait")
-        complain(f"{count_statuses(stats.pending)} {was} not finished in time; {waits} in the outbox")
-        return EXIT_FAILED
-
-    def report(self, stats: PusherStats, exit_code: int, *, as_json: bool) -> None:
-        """Write the report to standard output."""
+    def report(self, stats: PusherStats, *, as_json: bool) -> int:
+        """Write the report to standard output and problems to standard error, and return the exit code."""
         received = self._signals.received
         elapsed_s = time.perf_counter() - self._started_s
+        if stats.failed:
+            complain(
+                f"{count_failed(stats.failed)}; printos outbox failed lists what was given up, "
+                "printos outbox requeue sends it again"
+            )
+        if stats.pending:
+            was, waits = ("was", "it waits") if stats.pending == 1 else ("were", "they wait")
+            complain(f"{count_statuses(stats.pending)} {was} not finished in time; {waits} in the outbox")
+        exit_code = EXIT_FAILED if stats.pending else EXIT_OK
+        if received is not None and self._signals.is_repeated:
+            exit_code = exit_code_of_signal(received)
         if as_json:
             write_json(
                 {
@@ -194,11 +185,13 @@ class Work:
                     "exitCode": exit_code,
                 }
             )
-            return
-        write_line(
-            f"{stats.sent:,} sent, {stats.superseded:,} replaced by newer ones, {stats.failed:,} failed in "
-            f"{elapsed_s:.0f} s ({counted(self._retries, 'retry', 'retries')})"
-        )
+        else:
+            write_line(
+                f"{stats.sent:,} sent, {stats.superseded:,} replaced by newer ones, "
+                f"{count_failed(stats.failed)} in {elapsed_s:.0f} s "
+                f"({counted(self._retries, 'retry', 'retries')})"
+            )
+        return exit_code
 
     async def deliver(self, pusher: StatusPusher) -> None:
         """Deliver with one pusher until a signal comes or the pusher fails, then drain and close it."""

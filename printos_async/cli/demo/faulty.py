@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from printos_async._client import PrintOSClient
     from printos_async._delivery.pusher import StatusPusher
     from printos_async._events import Event
-    from printos_async._models import PushResult, StatusPush
     from printos_async.sandbox import Sandbox
 
 _LATE_WRITE_BY_S = (0.05, 0.4)
@@ -32,8 +31,8 @@ class FaultyDemo(Demo):
     """A demonstration in which the server answers 503 and 429, resets, cuts off, writes late and goes away.
 
     Args:
-        devices: How many.
-        rounds: How often every device reports.
+        devices: Number of devices.
+        rounds: Number of rounds.
         seed: Seed of the faults.
     """
 
@@ -77,6 +76,7 @@ class FaultyDemo(Demo):
         complain(f"pushing {self._rounds:,} rounds of {len(device_ids) * self.REPORTS_PER_ROUND:,} statuses")
         async with aclosing(client.status_pusher(ambiguity_s=_AMBIGUITY_S)) as pusher:
             self._pusher = pusher
+            self._engine.see_limit(pusher.stats().limit)
 
             def sample() -> tuple[float, str]:
                 return 0, line.describe(pusher.stats(), retries=report.retries)
@@ -98,13 +98,9 @@ class FaultyDemo(Demo):
 
     async def _push_round(self, pusher: StatusPusher, device_ids: list[str], number: int) -> None:
         """Push one round and wait for its outcomes."""
-
-        async def push(item: StatusPush) -> PushResult:
-            return await pusher.push(item.device_id, item.status)
-
         async with asyncio.TaskGroup() as pushes:
             async for item in self._round(device_ids, number):
-                pushes.create_task(push(item))
+                pushes.create_task(pusher.push(item.device_id, item.status))
 
     async def _go_away(
         self, sandbox: Sandbox, pusher: StatusPusher, device_ids: list[str], number: int

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import Factory, define
 
+from printos_async.cli.terminal.output import counted
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -19,44 +21,42 @@ class EngineReport:
         overwritten: Of these, those that landed on a newer status.
         reasserted: Newest statuses that were sent again because an older one may have overwritten them.
         circuit_opened: How often the circuit opened.
-        limits: The concurrency limit: first, lowest, highest.
-        limit_changes: How often it was seen to change.
+        limits: The concurrency limit, and what it was seen to change to.
     """
 
     late_writes: int = 0
     overwritten: int = 0
     reasserted: int = 0
     circuit_opened: int = 0
-    limits: tuple[int, int, int] = (0, 0, 0)
-    limit_changes: int = 0
-    _limit: int = 0
+    limits: list[int] = Factory(list)
 
     def see_limit(self, limit: int) -> None:
         """Record the current concurrency limit."""
-        if not self._limit:
-            self.limits = (limit, limit, limit)
-        elif limit != self._limit:
-            first, fewest, most = self.limits
-            self.limits = (first, min(fewest, limit), max(most, limit))
-            self.limit_changes += 1
-        self._limit = limit
+        if self.limits[-1:] != [limit]:
+            self.limits.append(limit)
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as JSON values."""
-        first, fewest, most = self.limits
         return {
             "lateWrites": self.late_writes,
             "overwritten": self.overwritten,
             "reasserted": self.reasserted,
             "circuitOpened": self.circuit_opened,
-            "limit": {"first": first, "fewest": fewest, "most": most, "changes": self.limit_changes},
+            "limit": {
+                "first": self.limits[0],
+                "fewest": min(self.limits),
+                "most": max(self.limits),
+                "changes": len(self.limits) - 1,
+            },
         }
 
     def rows(self) -> list[tuple[str, str]]:
         """Return the report as lines for people."""
-        first, fewest, most = self.limits
+        first, *changed = self.limits
         changes = (
-            f", then {fewest:,} to {most:,} in {self.limit_changes:,} changes" if self.limit_changes else ""
+            f", then {min(self.limits):,} to {max(self.limits):,} in {counted(len(changed), 'change')}"
+            if changed
+            else ""
         )
         times = {0: "never opened", 1: "opened once"}.get(
             self.circuit_opened, f"opened {self.circuit_opened:,} times"
@@ -86,7 +86,7 @@ class DemoReport:
         statuses: How many were put.
         sent: How many the server acknowledged.
         superseded: How many a newer one of their device replaced.
-        failed: How many were given up.
+        failed: How many failed.
         retries: Requests that were tried again, provisioning included.
         pushing_s: Seconds that the rounds took.
         latencies_s: Of every status sent: seconds from its acceptance to its acknowledgement, sorted.

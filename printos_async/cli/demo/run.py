@@ -43,9 +43,9 @@ class Demo:
     """One demonstration.
 
     Args:
-        devices: How many.
-        rounds: How often every device reports.
-        faults: How the server misbehaves.
+        devices: Number of devices.
+        rounds: Number of rounds, in each of which every device reports ``REPORTS_PER_ROUND`` times.
+        faults: Faults of the server.
     """
 
     # Reports of every device in one round: faster than they can be sent, so that some are coalesced.

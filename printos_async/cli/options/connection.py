@@ -6,6 +6,7 @@ import shlex
 import stat
 import sys
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,10 +25,7 @@ _MAX_SECRET_BYTES = 64 * 1024
 _PANEL = "Connection"
 _WHERE = "--base-url or PRINTOS_BASE_URL"
 _USERINFO = re.compile(r"\s*[^/?#]*//[^/?#]*@")
-
-
-def _option(*names: str, help: str, **rest: Any) -> Any:  # noqa: A002  # as Typer calls it
-    return typer.Option(*names, help=help, rich_help_panel=_PANEL, **rest)
+_option = partial(typer.Option, rich_help_panel=_PANEL)
 
 
 @frozen(kw_only=True)
@@ -36,43 +34,29 @@ class Connection:
 
     base_url: Annotated[
         str | None,
-        _option(
-            help=f"Where PrintOS is; else PRINTOS_BASE_URL, else {PRODUCTION_URL}.",
-            show_default=False,
-        ),
+        _option(help=f"URL of PrintOS; by default PRINTOS_BASE_URL, else {PRODUCTION_URL}."),
     ] = None
     key: Annotated[
         str | None,
         _option(
-            help="Device key; else PRINTOS_KEY. Its secret: PRINTOS_SECRET, --secret-file or a prompt.",
-            show_default=False,
+            help="Device key; by default PRINTOS_KEY. Its secret: --secret-file, PRINTOS_SECRET or a prompt."
         ),
     ] = None
-    secret_file: Annotated[
-        Path | None, _option(help="File that holds the key's secret.", show_default=False)
-    ] = None
+    secret_file: Annotated[Path | None, _option(help="File that holds the key's secret.")] = None
     login: Annotated[
         str | None,
         _option(
-            help="Device login; else PRINTOS_LOGIN. Its password: PRINTOS_PASSWORD, --password-file or a prompt.",
-            show_default=False,
+            help="Device login; by default PRINTOS_LOGIN. Its password: --password-file, PRINTOS_PASSWORD or a prompt."
         ),
     ] = None
-    password_file: Annotated[
-        Path | None, _option(help="File that holds the login's password.", show_default=False)
-    ] = None
+    password_file: Annotated[Path | None, _option(help="File that holds the login's password.")] = None
     insecure_http: Annotated[
         bool,
         _option(
             "--insecure-http",
-            help="Allow plain HTTP to another machine, which shows everything to the network.",
+            help="Allow plain HTTP to another machine; the network can then read credentials and statuses.",
         ),
     ] = False
-
-    # Options of the commands that send requests.
-    timeout_s = 10.0
-    max_attempts = 5
-    max_in_flight = 64
 
     def make_client(self, *, hooks: Iterable[Hook] = ()) -> PrintOSClient:
         """Return a client made from these options and the environment; may prompt for the secret.
@@ -89,12 +73,14 @@ class Connection:
         return PrintOSClient(
             base_url,
             auth=auth,
-            timeout_s=self.timeout_s,
-            limit=ConcurrencyLimit(maximum=self.max_in_flight, initial=self.max_in_flight),
-            retry=RetryPolicy(max_attempts=self.max_attempts),
             hooks=hooks,
             allow_insecure_http=self.insecure_http,
+            **self._request_settings(),
         )
+
+    def _request_settings(self) -> dict[str, Any]:
+        """Return more arguments of the client, which the groups below add."""
+        return {}
 
     def _credentials(self, env: Mapping[str, str]) -> dict[str, str]:
         """Return the credentials' environment variables, overridden by the options."""
@@ -122,21 +108,24 @@ class Connection:
 class Requests(Connection):
     """The options of every command that sends requests."""
 
-    timeout_s: Annotated[float, _option("--timeout", min=0.001, help="Seconds for each request.")] = (
-        Connection.timeout_s
-    )
-    max_attempts: Annotated[int, _option(min=1, help="Requests for one status at most.")] = (
-        Connection.max_attempts
-    )
+    timeout_s: Annotated[
+        float, _option("--timeout", min=0.001, help="Timeout of each request, in seconds.")
+    ] = 10.0
+    max_attempts: Annotated[int, _option(min=1, help="Maximum number of requests for one status.")] = 5
+
+    def _request_settings(self) -> dict[str, Any]:
+        return {"timeout_s": self.timeout_s, "retry": RetryPolicy(max_attempts=self.max_attempts)}
 
 
 @frozen(kw_only=True)
 class ConcurrentRequests(Requests):
     """The options of every command that sends many requests at once."""
 
-    max_in_flight: Annotated[int, _option(min=1, help="Requests in flight at once.")] = (
-        Connection.max_in_flight
-    )
+    max_in_flight: Annotated[int, _option(min=1, help="Maximum number of requests in flight.")] = 64
+
+    def _request_settings(self) -> dict[str, Any]:
+        limit = ConcurrencyLimit(maximum=self.max_in_flight, initial=self.max_in_flight)
+        return {**super()._request_settings(), "limit": limit}
 
 
 def _check_base_url(base_url: str, *, allow_insecure_http: bool) -> None:

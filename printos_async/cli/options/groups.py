@@ -21,8 +21,7 @@ FileFormat = Annotated[
     Format | None,
     typer.Option(
         "--format",
-        help="By default what the name says: .jsonl, .ndjson, .csv; JSON lines on standard input.",
-        show_default=False,
+        help="By default that of the extension (.jsonl, .ndjson, .csv); jsonl for standard input.",
     ),
 ]
 

@@ -21,8 +21,7 @@ OutboxUrl = Annotated[
     typer.Option(
         "--outbox",
         metavar="URL",
-        help="The outbox, such as sqlite+aiosqlite:///spool.db; else PRINTOS_OUTBOX, the better place for a password.",
-        show_default=False,
+        help="URL of the outbox, such as sqlite+aiosqlite:///spool.db; by default PRINTOS_OUTBOX, the place for a URL with a password.",
     ),
 ]
 
@@ -43,7 +42,7 @@ def outbox_url(given: str | None) -> str:
 
 @frozen(kw_only=True)
 class OutboxAccess(Connection):
-    """The options of the commands that look into an outbox."""
+    """The options of every command that administers an outbox."""
 
     outbox: OutboxUrl = None
 

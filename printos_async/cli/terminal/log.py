@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from .output import complain, counted
-
-if TYPE_CHECKING:
-    from types import TracebackType
 
 _LINES_AT_ONCE = 10
 _SPAN_S = 10.0
@@ -35,11 +32,9 @@ class LibraryWarnings(logging.Handler):
         self._logger.addHandler(self)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._logger.removeHandler(self)
-        self._say_what_was_left_out()
+        self._complain_of_suppressed()
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one warning, or count it."""
@@ -47,13 +42,13 @@ class LibraryWarnings(logging.Handler):
             return
         now_s = time.monotonic()
         if now_s - self._since_s > _SPAN_S:
-            self._say_what_was_left_out()
+            self._complain_of_suppressed()
             self._since_s, self._lines = now_s, 0
         self._lines += 1
         if self._lines <= _LINES_AT_ONCE:
             complain(_line(record))
 
-    def _say_what_was_left_out(self) -> None:
+    def _complain_of_suppressed(self) -> None:
         if self._lines > _LINES_AT_ONCE:
             complain(f"and {counted(self._lines - _LINES_AT_ONCE, 'more warning')} like these")
 

@@ -48,7 +48,7 @@ def complain(message: object) -> None:
 def complain_of_circuit(event: CircuitChanged) -> None:
     """Report on standard error that the server is down, or back."""
     complain(
-        "the server seems down; it is asked once a second until it answers"
+        "the server seems down; it is probed once a second"
         if event.circuit == "open"
         else "the server is back"
     )
@@ -68,6 +68,11 @@ def counted(count: int, noun: str, plural: str = "") -> str:
 def count_statuses(count: int) -> str:
     """Return a number of statuses, such as "1 status" and "2 statuses"."""
     return counted(count, "status", "statuses")
+
+
+def count_failed(statuses: int) -> str:
+    """Return how many statuses failed, such as "0 failed" and "2 statuses failed"."""
+    return f"{count_statuses(statuses) if statuses else 0} failed"
 
 
 def unreadable(lines: int) -> str:

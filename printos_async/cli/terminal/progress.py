@@ -54,17 +54,11 @@ async def live_progress(
             completed, text = sample()
             progress.update(task, completed=completed, text=text, refresh=True)
 
-        async def keep_showing() -> None:
-            while True:
-                show()
-                await asyncio.sleep(_INTERVAL_S)
-
-        ticker = asyncio.create_task(keep_showing())
+        show()
         try:
-            yield
+            async with _calling(show, every_s=_INTERVAL_S):
+                yield
         finally:
-            ticker.cancel()
-            await asyncio.wait({ticker})
             show()
 
 
@@ -79,13 +73,20 @@ async def state_lines(describe: Callable[[], str], *, every_s: float) -> AsyncGe
     if not every_s or Console(stderr=True).is_terminal:
         yield
         return
+    async with _calling(lambda: complain(describe()), every_s=every_s):
+        yield
 
-    async def keep_saying() -> None:
+
+@asynccontextmanager
+async def _calling(call: Callable[[], None], *, every_s: float) -> AsyncGenerator[None, None]:
+    """Call a function every so many seconds while the block runs."""
+
+    async def keep_calling() -> None:
         while True:
             await asyncio.sleep(every_s)
-            complain(describe())
+            call()
 
-    ticker = asyncio.create_task(keep_saying())
+    ticker = asyncio.create_task(keep_calling())
     try:
         yield
     finally:

@@ -11,12 +11,13 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from printos_async._clock import machine_clock
 from printos_async._errors import OutboxError
-from printos_async._logging import withhold_values
 from printos_async._redaction import redact
 from printos_async.outbox.postgresql.errors import advice, passes, state_of
 from printos_async.outbox.postgresql.limits import USUAL
 from printos_async.outbox.postgresql.sessions import NoAnswerError, Sessions
 from printos_async.outbox.sqlite.engine import SqliteFile
+
+from .log_filter import withhold_values
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence

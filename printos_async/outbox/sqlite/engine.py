@@ -15,7 +15,7 @@ from sqlalchemy import StaticPool, create_engine
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from printos_async._errors import OutboxCorruptError, OutboxError
-from printos_async._logging import withhold_values
+from printos_async.outbox.sql.log_filter import withhold_values
 from printos_async.outbox.sql.tables import metadata, prepare
 
 from .damage import is_damage, outbox_error

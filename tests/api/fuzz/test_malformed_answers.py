@@ -63,7 +63,7 @@ async def check(client: PrintOSClient, operation: Operation, answer: Answer) -> 
     devices: list[PrintDevice] | None = None
     error: PrintOSError | None = None
     # An answer before this one may have asked for a pause of thousands of years, which the client keeps to.
-    client._executor.health.held_until_s = 0.0
+    client._channel.executor.health.held_until_s = 0.0
     try:
         devices = await call(client, operation)
     except PrintOSError as caught:
@@ -227,7 +227,7 @@ async def test_mangled_bytes_end_in_an_error_or_in_what_they_still_say(operation
     ):
         for mangle in mangles:
             outcome: Any
-            client._executor.health.held_until_s = 0.0
+            client._channel.executor.health.held_until_s = 0.0
             try:
                 await call(client, operation)
             except PrintOSError as error:

@@ -42,7 +42,7 @@ async def test_put_fails_while_the_database_is_away_and_everything_goes_on_when_
 async def test_a_database_that_is_away_for_longer_than_the_lease_loses_nothing(
     sandbox: Sandbox, postgres_server: PostgresServer, postgres_url: str, client: PrintOSClient
 ) -> None:
-    client._timeout_s = 0.4
+    client._channel.timeout_s = 0.4
     place = Workplace(client, postgres_url)
     await sandbox.block("dev-1")
     async with place.pusher(lease_s=1.0, ambiguity_s=0.1) as pusher:
@@ -161,7 +161,7 @@ PUT_ENDS_S, LEASE_S = 15.0, 4.0
 async def test_a_worker_and_a_spooler_outlive_the_silence_of_their_connections(
     sandbox: Sandbox, client: PrintOSClient, postgres_url: str
 ) -> None:
-    client._timeout_s = 0.4
+    client._channel.timeout_s = 0.4
     async with proxied(postgres_url) as (proxy, url):
         place = Workplace(client, url)
         async with (
@@ -191,7 +191,7 @@ async def test_a_worker_and_a_spooler_outlive_the_silence_of_their_connections(
 async def test_a_worker_and_a_spooler_go_on_when_a_read_only_database_may_be_written_to_again(
     sandbox: Sandbox, client: PrintOSClient, postgres_url: str, postgres_server: PostgresServer
 ) -> None:
-    client._timeout_s = 0.4
+    client._channel.timeout_s = 0.4
     database = make_url(postgres_url).database
     place = Workplace(client, postgres_url)
     async with (

@@ -119,9 +119,11 @@ async def test_nothing_is_written_after_the_end_of_a_lease_not_even_behind_a_log
 ) -> None:
     auth = HmacAuth(KEY, SECRET) if kind == "key" else SessionTokenAuth("login", "password")
     async with PrintOSClient(sandbox.url, auth=auth, timeout_s=5.0) as client:
-        call = client._operations.update_device_status("dev-1", status(1))
+        call = client._channel.operations.update_device_status("dev-1", status(1))
         with pytest.raises(RequestTimeoutError, match=r"not sent in time|no connection in time") as caught:
-            await client._executor.attempt(call, client._answers.acknowledgement, attempt=1, until_s=0.0)
+            await client._channel.executor.attempt(
+                call, client._channel.answers.acknowledgement, attempt=1, until_s=0.0
+            )
     assert not caught.value.may_have_arrived
     assert not sandbox.applied
 

@@ -1,30 +1,29 @@
-"""``printos push``: one run of the command, from the source to the report."""
+"""One run of ``printos push``, from the source to the report."""
 
 from __future__ import annotations
 
 import time
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING
 
 from printos_async.cli.input.statuses import StatusLines
-from printos_async.cli.options.delivery import DEFAULT_DRAIN_TIMEOUT_S
-from printos_async.cli.report.counts import Counts
-from printos_async.cli.report.push_report import PushReport
 from printos_async.cli.terminal.log import LibraryWarnings
 from printos_async.cli.terminal.output import count_statuses, unreadable
 from printos_async.cli.terminal.progress import live_progress
-from printos_async.cli.terminal.signals import GRACE_S, StopSignals
+from printos_async.cli.terminal.signals import StopSignals
 
-from .push_modes import Follow, Spooling
+from .counts import Counts
+from .report import PushReport
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Mapping
+    from collections.abc import AsyncGenerator
 
     from printos_async._client import PrintOSClient
-    from printos_async._events import Hook
     from printos_async._models import StatusPush
     from printos_async.cli.input.records import Format
     from printos_async.cli.input.source import Source
-    from printos_async.cli.report.files import FailuresFile
+
+    from .files import FailuresFile
+    from .modes import Mode
 
 
 class PushJob:
@@ -33,46 +32,34 @@ class PushJob:
     Args:
         source: The open source.
         file_format: The format of its lines.
+        mode: Hands the statuses over.
         strict: Send nothing if a line is bad.
         failures: Keeps statuses that were not sent.
         bad_lines_file: Keeps bad lines.
-        delivery: Arguments of ``PrintOSClient.status_pusher`` for a source that is followed; None to push in bulk.
-        drain_timeout_s: Seconds to send what was read once a followed source ends; None for the default.
-        spool_url: The outbox that takes the statuses instead of the server; never shown.
+
+    Attributes:
+        counts: The outcomes; ``counts.on_event`` is a hook for the client.
     """
 
     def __init__(
         self,
-        *,
         source: Source,
         file_format: Format,
+        mode: Mode,
+        *,
         strict: bool,
         failures: FailuresFile | None,
         bad_lines_file: IO[bytes] | None,
-        delivery: Mapping[str, Any] | None = None,
-        drain_timeout_s: float | None = None,
-        spool_url: str | None = None,
     ) -> None:
         self._source = source
         self._format = file_format
+        self._mode = mode
         self._strict = strict
-        self._spool_url = spool_url
         self._bad_lines_file = bad_lines_file
-        grace_s = DEFAULT_DRAIN_TIMEOUT_S if drain_timeout_s is None else drain_timeout_s
-        self._signals = StopSignals(grace_s=GRACE_S if delivery is None else grace_s)
+        self._signals = StopSignals(grace_s=mode.grace_s)
         self._lines = self._from_the_start()
         self._started_s = time.perf_counter()
-        self._counts = Counts(failures=failures, stop=self._signals.stopping, names_failures=delivery is None)
-        self._follow = (
-            None
-            if delivery is None
-            else Follow(delivery, drain_timeout_s=drain_timeout_s, counts=self._counts)
-        )
-
-    @property
-    def hooks(self) -> list[Hook]:
-        """Hooks for the client."""
-        return [self._counts.on_event, *([] if self._follow is None else [self._follow.on_event])]
+        self.counts = Counts(failures=failures, stop=self._signals.stopping, is_followed=mode.is_followed)
 
     async def check(self) -> PushReport:
         """Read every line and send nothing."""
@@ -88,7 +75,7 @@ class PushJob:
                     await self._source.spool(stop=self._signals.stopping)
                     self._lines = self._from_the_start()
                     await self._check()
-                    if self._lines.bad_lines or self._signals.stopping.is_set() or self._counts.problem:
+                    if self._lines.bad_lines or self._signals.stopping.is_set():
                         return self._report(sent_anything=False)
                     self._source.rewind()
                     self._lines = self._from_the_start()
@@ -106,12 +93,10 @@ class PushJob:
     def _report(self, *, sent_anything: bool, is_dry_run: bool = False) -> PushReport:
         return PushReport(
             lines=self._lines,
-            counts=self._counts,
+            counts=self.counts,
             signals=self._signals,
             source=self._source,
-            is_followed=self._follow is not None,
-            unconfirmed=0 if self._follow is None else self._follow.unconfirmed,
-            is_spooled=self._spool_url is not None,
+            mode=self._mode,
             sent_anything=sent_anything,
             is_dry_run=is_dry_run,
             elapsed_s=time.perf_counter() - self._started_s,
@@ -132,53 +117,32 @@ class PushJob:
                 self._on_read_error(error)
 
     async def _send(self, client: PrintOSClient) -> None:
-        lines, counts, signals, follow = self._lines, self._counts, self._signals, self._follow
+        lines, counts, signals, mode = self._lines, self.counts, self._signals, self._mode
         started_s = time.perf_counter()
 
         def sample() -> tuple[float, str]:
             stopping = " · stopping" if signals.received is not None else ""
-            if follow is not None:
-                return 0, follow.sample() + stopping
-            done = counts.sent + counts.accepted
-            rate = done / max(time.perf_counter() - started_s, 0.001)
-            failed = f" · {counts.failed:,} failed" if counts.failed else ""
-            word = "sent" if self._spool_url is None else "accepted"
-            return lines.bytes_read, f"{done:,} {word}{failed} · {rate:,.0f}/s{stopping}"
+            return lines.bytes_read, mode.progress(counts, time.perf_counter() - started_s) + stopping
 
         # A failure is named once: by the warning of the pusher when following, otherwise by the counts.
-        warnings = LibraryWarnings(except_for="StatusFailed" if follow is None else "CircuitChanged")
+        warnings = LibraryWarnings(except_for="CircuitChanged" if mode.is_followed else "StatusFailed")
         async with live_progress(
-            "Pushing", total=self._source.size_bytes, sample=sample, has_bar=follow is None
+            "Pushing", total=self._source.size_bytes, sample=sample, has_bar=not mode.is_followed
         ):
             try:
                 with warnings:
-                    await signals.run_until_giving_up(self._push_all(client))
+                    await signals.run_until_giving_up(mode.run(client, self._statuses(), counts))
             finally:
                 counts.give_up(lines.left_over())
-
-    async def _push_all(self, client: PrintOSClient) -> None:
-        if self._spool_url is not None:
-            spooling = Spooling(self._spool_url, self._counts, on_problem=self._on_problem)
-            await spooling.run(client, self._statuses())
-        elif self._follow is None:
-            await client.push_statuses(self._statuses(), on_result=self._counts.on_result)
-        else:
-            await self._follow.run(client, self._statuses())
 
     async def _statuses(self) -> AsyncGenerator[StatusPush, None]:
         try:
             async for push in self._lines:
-                self._counts.on_handed_over(push)
+                self.counts.on_handed_over(push)
                 yield push
         except OSError as error:  # a disk that fails; what came before is sent
             self._on_read_error(error)
 
-    def _on_problem(self, problem: str) -> None:
-        # Reading on would only lose more statuses; the report names the last line that was taken.
-        self._counts.problem = self._counts.problem or problem
-        self._signals.stopping.set()
-
     def _on_read_error(self, error: OSError) -> None:
-        self._counts.problem = (
-            f"cannot read {self._source.name} after line {self._lines.last_line}: {error.strerror}"
-        )
+        where = f"{self._source.name} after line {self._lines.last_line}"
+        self.counts.end_reading(f"cannot read {where}: {error.strerror}")

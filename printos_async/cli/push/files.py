@@ -15,7 +15,6 @@ from printos_async.cli.terminal.output import CommandError
 
 if TYPE_CHECKING:
     from pathlib import Path
-    from types import TracebackType
 
     from printos_async._models import StatusPush
 
@@ -121,9 +120,7 @@ class FailuresFile:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._file.close()
 
     def fileno(self) -> int:

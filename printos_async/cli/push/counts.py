@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Self
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 from attrs import frozen
 
 from printos_async._events import (
+    CircuitChanged,
     RetryScheduled,
     StatusFailed,
     StatusReasserted,
@@ -17,11 +17,10 @@ from printos_async._events import (
     StatusSuperseded,
 )
 from printos_async.cli.input.records import line_of
-from printos_async.cli.terminal.output import complain, count_statuses
+from printos_async.cli.terminal.output import complain, complain_of_circuit
 
 if TYPE_CHECKING:
     import asyncio
-    from pathlib import Path
 
     from printos_async._events import Event
     from printos_async._models import PushResult, StatusPush
@@ -34,7 +33,7 @@ _MAX_FAILURES_KEPT = 100
 
 @frozen
 class Failure:
-    """One status that was given up."""
+    """A failed status: its error, and how many requests were sent."""
 
     device_id: str
     error: str
@@ -63,14 +62,16 @@ class Counts:
     Args:
         failures: Keeps statuses that were not sent.
         stop: Set when they cannot be kept, for reading on would lose more.
-        names_failures: Whether to name the first failures on standard error as they come.
+        is_followed: Whether the client's events are the outcomes; the library's warnings then name the failures.
 
     Attributes:
+        failures: Keeps statuses that were not sent, if anything does.
+        is_followed: As given.
         accepted: Statuses that the outbox accepted.
         sent: Statuses that the server acknowledged.
         superseded: Statuses replaced by a newer one of their device.
-        failed: Statuses that the client gave up.
-        unsent: Statuses that this command gave up because it was stopped.
+        failed: Statuses that failed.
+        unsent: Statuses without an outcome when this command was stopped.
         retries: Retried requests.
         reasserted: Statuses sent again because an older one may have overwritten them.
         errors: Failures by the name of their error.
@@ -78,11 +79,9 @@ class Counts:
         problem: Why reading ended early, or None.
     """
 
-    def __init__(
-        self, *, failures: FailuresFile | None, stop: asyncio.Event, names_failures: bool = True
-    ) -> None:
-        self._failures = failures
-        self._names_failures = names_failures
+    def __init__(self, *, failures: FailuresFile | None, stop: asyncio.Event, is_followed: bool) -> None:
+        self.failures = failures
+        self.is_followed = is_followed
         self._stop = stop
         # Statuses without an outcome: how many of each device, and the newest of them.
         self._open: dict[str, tuple[int, StatusPush]] = {}
@@ -103,20 +102,13 @@ class Counts:
         return len(self._open)
 
     def on_event(self, event: Event) -> None:
-        """Count retries; a hook of the client."""
+        """Count what an event says, and report outages of a source that is followed; a hook of the client."""
         if isinstance(event, RetryScheduled):
             self.retries += 1
         elif isinstance(event, StatusReasserted):
             self.reasserted += 1
-
-    def on_outcome(self, event: Event) -> None:
-        """Count the outcome of a status; a hook of the client, for pushers, which return no results."""
-        if isinstance(event, StatusSent):
-            self.on_sent(event.device_id)
-        elif isinstance(event, StatusSuperseded):
-            self.on_superseded(event.device_id)
-        elif isinstance(event, StatusFailed):
-            self.on_failed(Failure(event.device_id, event.cause, event.cause, event.attempts))
+        elif self.is_followed:  # a pusher returns no results
+            self._on_followed_event(event)
 
     def on_handed_over(self, push: StatusPush) -> None:
         """Record that a status is handed to the client."""
@@ -154,7 +146,7 @@ class Counts:
         newest = self._settle(failure.device_id)
         self.failed += 1
         self.errors[failure.error] += 1
-        if self._names_failures and self.failed <= MAX_FAILURES_SHOWN:
+        if not self.is_followed and self.failed <= MAX_FAILURES_SHOWN:
             complain(f"{failure.device_id}: {failure.message}")
         if len(self.shown) < _MAX_FAILURES_KEPT:
             self.shown.append(failure)
@@ -184,24 +176,21 @@ class Counts:
             "failures": [failure.to_json() for failure in self.shown],
         }
 
-    @property
-    def failures_path(self) -> Path | None:
-        """The file that keeps what was not sent, if there is one."""
-        return None if self._failures is None else self._failures.path
+    def end_reading(self, problem: str) -> None:
+        """End reading because of a problem, for what is read on would be lost; the first one is reported."""
+        self.problem = self.problem or problem
+        self._stop.set()
 
-    def complain_of_failures(self) -> None:
-        """Report the number of failures on standard error, and what to do next."""
-        if not self.failed:
-            return
-        kinds = ", ".join(f"{count:,} {name}" for name, count in self.errors.most_common())
-        text = f"{count_statuses(self.failed)} failed ({kinds})"
-        if self._names_failures and self.failed > MAX_FAILURES_SHOWN:
-            text += f", the first {MAX_FAILURES_SHOWN} are named above"
-        if self._failures is None:
-            text += "; add --failures FILE to keep what fails in lines that can be pushed again"
-        elif self.problem is None and self._failures.is_regular:
-            text += f"; printos push {shlex.quote(str(self._failures.path))} sends again what it keeps"
-        complain(text)
+    def _on_followed_event(self, event: Event) -> None:
+        match event:
+            case StatusSent():
+                self.on_sent(event.device_id)
+            case StatusSuperseded():
+                self.on_superseded(event.device_id)
+            case StatusFailed():
+                self.on_failed(Failure(event.device_id, event.cause, event.cause, event.attempts))
+            case CircuitChanged():
+                complain_of_circuit(event)
 
     def _settle(self, device_id: str) -> StatusPush | None:
         """Remove an open status and return it if it was its device's newest: only that one is kept."""
@@ -214,24 +203,24 @@ class Counts:
         return newest
 
     def _drop(self, device_id: str) -> None:
-        if self._failures is not None:
+        if self.failures is not None:
             try:
-                self._failures.drop(device_id)
+                self.failures.drop(device_id)
             except OSError as error:
                 self._on_write_error(error)
 
     def _keep(self, push: StatusPush) -> None:
-        if self._failures is None:
+        if self.failures is None:
             return
         try:
-            self._failures.keep(push)
+            self.failures.keep(push)
         except OSError as error:
             self._on_write_error(error)
             # The last place where it can be kept.
             sys.stderr.write(line_of(push).decode())
 
     def _on_write_error(self, error: OSError) -> None:
-        if self.problem is None and self._failures is not None:
-            self.problem = f"cannot write {self._failures.path}: {error.strerror}"
-            complain(f"{self.problem}; reading ends here, and what fails from now on follows as lines")
-            self._stop.set()
+        if self.problem is None and self.failures is not None:
+            problem = f"cannot write {self.failures.path}: {error.strerror}"
+            complain(f"{problem}; reading ends here, and what fails from now on follows as lines")
+            self.end_reading(problem)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
@@ -10,6 +11,7 @@ from printos_async.cli.terminal.output import (
     EXIT_FAILED,
     EXIT_OK,
     complain,
+    count_failed,
     count_statuses,
     counted,
     exit_code_of_signal,
@@ -18,29 +20,26 @@ from printos_async.cli.terminal.output import (
     write_line,
 )
 
+from .counts import MAX_FAILURES_SHOWN
+
 if TYPE_CHECKING:
     from printos_async.cli.input.source import Source
     from printos_async.cli.input.statuses import StatusLines
     from printos_async.cli.terminal.signals import StopSignals
 
     from .counts import Counts
+    from .modes import Mode
 
 
 @frozen(kw_only=True)
 class PushReport:
-    """Report of one ``printos push``.
-
-    Attributes:
-        unconfirmed: Devices whose acknowledged status may have been overwritten; followed sources only.
-    """
+    """Report of one ``printos push``."""
 
     lines: StatusLines
     counts: Counts
     signals: StopSignals
     source: Source
-    is_followed: bool
-    unconfirmed: int
-    is_spooled: bool
+    mode: Mode
     sent_anything: bool
     is_dry_run: bool
     elapsed_s: float
@@ -51,13 +50,13 @@ class PushReport:
         if self.signals.received is not None:
             return exit_code_of_signal(self.signals.received)
         counts = self.counts
-        wrong = counts.failed + counts.unsent + self.lines.bad_lines + self.unconfirmed
+        wrong = counts.failed + counts.unsent + self.lines.bad_lines + self.mode.unconfirmed
         return EXIT_FAILED if wrong or counts.problem is not None else EXIT_OK
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as JSON values."""
-        spooled = {"accepted": self.counts.accepted} if self.is_spooled else {}
-        followed = {"unconfirmed": self.unconfirmed} if self.is_followed else {}
+        spooled = {"accepted": self.counts.accepted} if self.mode.is_spooled else {}
+        followed = {"unconfirmed": self.mode.unconfirmed} if self.mode.is_followed else {}
         return {
             "statuses": self.lines.statuses,
             "badLines": self.lines.bad_lines,
@@ -75,10 +74,10 @@ class PushReport:
     def write(self, *, as_json: bool) -> None:
         """Write the report to standard output, and problems to standard error."""
         counts, lines, source = self.counts, self.lines, self.source
-        counts.complain_of_failures()
-        if self.unconfirmed:
+        self._complain_of_failures()
+        if self.mode.unconfirmed:
             complain(
-                f"{counted(self.unconfirmed, 'device')}: an older status may have landed on the newest; "
+                f"{counted(self.mode.unconfirmed, 'device')}: an older status may have landed on the newest; "
                 "there was no time to send it again"
             )
         if counts.problem is not None:
@@ -86,7 +85,7 @@ class PushReport:
         received = self.signals.received
         if received is not None:
             where = f"after line {lines.last_line} of {source.name}"
-            done = "accepted" if self.is_spooled else "sent"
+            done = "accepted" if self.mode.is_spooled else "sent"
             complain(f"stopped by {received.name} {where}; no line after it was {done}")
         if not self.sent_anything and lines.bad_lines and not self.is_dry_run:
             complain(
@@ -101,22 +100,36 @@ class PushReport:
             return
         write_line(self._summary())
 
+    def _complain_of_failures(self) -> None:
+        """Report the number of failures on standard error, and what to do next."""
+        counts = self.counts
+        if not counts.failed:
+            return
+        kinds = ", ".join(f"{count:,} {name}" for name, count in counts.errors.most_common())
+        text = f"{count_failed(counts.failed)} ({kinds})"
+        if not counts.is_followed and counts.failed > MAX_FAILURES_SHOWN:
+            text += f", the first {MAX_FAILURES_SHOWN} are named above"
+        if counts.failures is None:
+            text += "; add --failures FILE to keep what fails in lines that can be pushed again"
+        elif counts.problem is None and counts.failures.is_regular:
+            text += f"; printos push {shlex.quote(str(counts.failures.path))} sends again what it keeps"
+        complain(text)
+
     def _summary(self) -> str:
         counts, lines = self.counts, self.lines
         rate = (counts.sent + counts.accepted) / self.elapsed_s if self.elapsed_s else 0.0
-        if self.is_spooled:
+        if self.mode.is_spooled:
             parts = [f"{counts.accepted:,} accepted into the outbox"]
         else:
             parts = [f"{counts.sent:,} sent", f"{counts.superseded:,} replaced by newer ones"]
-        if counts.failed:
-            parts.append(f"{count_statuses(counts.failed)} failed")
-        elif not self.is_spooled:
-            parts.append("0 failed")
+        if counts.failed or not self.mode.is_spooled:
+            parts.append(count_failed(counts.failed))
         if counts.unsent:
-            parts.append(f"{counts.unsent:,} not {'accepted' if self.is_spooled else 'sent'}")
+            parts.append(f"{counts.unsent:,} not {'accepted' if self.mode.is_spooled else 'sent'}")
         if lines.bad_lines:
             parts.append(unreadable(lines.bad_lines))
-        retries = "" if self.is_spooled else f", {counted(counts.retries, 'retry', 'retries')}"
-        path = counts.failures_path
-        kept = f" (failures: {path})" if path is not None and counts.failed + counts.unsent else ""
+        retries = "" if self.mode.is_spooled else f", {counted(counts.retries, 'retry', 'retries')}"
+        kept = ""
+        if counts.failures is not None and counts.failed + counts.unsent:
+            kept = f" (failures: {counts.failures.path})"
         return f"{', '.join(parts)}{kept} in {self.elapsed_s:.2f} s ({rate:,.0f}/s{retries})"

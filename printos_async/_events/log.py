@@ -1,4 +1,4 @@
-"""Events as log records; their fields are attributes of the record, for structured formatters.
+"""Hook that logs every event. The event's fields are attributes of the record, for structured formatters.
 
 The library sets no level and adds no handler: that is the application's.
 """
@@ -6,7 +6,6 @@ The library sets no level and adds no handler: that is the application's.
 from __future__ import annotations
 
 import logging
-from functools import partial
 from typing import TYPE_CHECKING
 
 import attrs
@@ -78,19 +77,3 @@ def log_event(event: AttrsInstance) -> None:
             event, recurse=False, filter=lambda attribute, _: attribute.name not in _WITHHELD
         )
         events_log.log(level, text, fields, extra={"event": kind, **fields})
-
-
-def withhold_values(logger: str) -> None:
-    """Keep the values of statements, and rows, out of the DEBUG log of a database's library: they are statuses."""
-    logging.getLogger(logger).addFilter(_withhold_values)  # idempotent
-
-
-def _withhold_values(record: logging.LogRecord) -> bool:
-    if record.msg == "Row %r":  # SQLAlchemy's
-        record.args = ("[withheld]",)
-    elif isinstance(record.args, tuple):  # aiosqlite's: what it calls, with the arguments
-        names = (
-            getattr(each.func, "__name__", "") if isinstance(each, partial) else each for each in record.args
-        )
-        record.args = tuple(names)
-    return True

@@ -1,0 +1,89 @@
+"""Channel to one PrintOS: checks a client's settings, and builds the layers that all its calls share."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import httpx
+
+from printos_async._api.requests import Operations
+from printos_async._api.responses import Answers
+from printos_async._auth import DeviceAccounts, DeviceCredentials, SingleAccount
+from printos_async._checks import require_number, require_type
+from printos_async._config import account_of, parse_base_url, transport_factory
+from printos_async._events import Hooks
+
+from .attempt import AttemptRunner
+from .concurrency import ConcurrencyLimit
+from .executor import Executor
+from .retry import RetryPolicy
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Iterable
+
+    from printos_async._events import Hook
+
+
+class Channel:
+    """The layers below a client; ``PrintOSClient`` describes the settings.
+
+    Attributes:
+        base_url: Origin and path to which all requests go.
+        timeout_s: Seconds for one attempt.
+        operations: Encodes the requests of the operations.
+        answers: Decodes their answers.
+        attempts: Sends one request; bound to one event loop and process, and to be closed.
+        executor: Makes calls, with permits and retries.
+
+    Raises:
+        ConfigurationError: A setting is missing, contradictory or unsafe.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        auth: httpx.Auth | None,
+        timeout_s: float,
+        retry: RetryPolicy | None,
+        limit: ConcurrencyLimit | None,
+        transport: httpx.AsyncBaseTransport | None,
+        verify: bool | ssl.SSLContext,
+        hooks: Iterable[Hook],
+        max_body_bytes: int,
+        allow_insecure_http: bool,
+    ) -> None:
+        origin, base_path = parse_base_url(base_url, allow_insecure_http=allow_insecure_http)
+        require_number("timeout_s", timeout_s, 0.001)
+        require_number("max_body_bytes", max_body_bytes, 0, whole=True)
+        require_type("auth", auth, httpx.Auth | None, "HmacAuth(key, secret) or another httpx.Auth")
+        require_type("retry", retry, RetryPolicy | None, "RetryPolicy")
+        require_type("limit", limit, ConcurrencyLimit | None, "ConcurrencyLimit")
+        self.base_url = f"{origin}{base_path}"
+        self.timeout_s = timeout_s
+        self._auth = auth
+        all_hooks = Hooks(hooks)
+        self.operations = Operations(base_path)
+        self.answers = Answers(max_body_bytes=max_body_bytes, hooks=all_hooks)
+        self.attempts = AttemptRunner(
+            origin=origin,
+            accounts=DeviceAccounts(auth) if isinstance(auth, DeviceCredentials) else SingleAccount(auth),
+            hooks=all_hooks,
+            make_transport=transport_factory(transport, verify),
+            timeout_s=timeout_s,
+            max_body_bytes=max_body_bytes,
+            allow_insecure_http=allow_insecure_http,
+        )
+        self.executor = Executor(
+            self.attempts, retry=retry or RetryPolicy(), limit=limit or ConcurrencyLimit(), hooks=all_hooks
+        )
+
+    @property
+    def tenant(self) -> str:
+        """Name under which an outbox keeps the statuses of this base URL and these credentials.
+
+        Raises:
+            ConfigurationError: The authentication has no ``account``.
+        """
+        return account_of(self.base_url, self._auth)

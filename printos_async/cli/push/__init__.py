@@ -1,0 +1,1 @@
+"""One run of ``printos push``: its modes, counts, files and report."""

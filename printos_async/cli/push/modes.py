@@ -1,0 +1,173 @@
+"""Modes of ``printos push``: sending in bulk, following a source, and spooling into an outbox."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any, Protocol
+
+from printos_async._errors import InvalidDeviceIdError, InvalidStatusError, OutboxError
+from printos_async.cli.terminal.progress import PusherLine
+from printos_async.cli.terminal.signals import GRACE_S
+from printos_async.outbox import SqlOutbox
+
+from .counts import Failure
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Mapping
+
+    from printos_async._client import PrintOSClient
+    from printos_async._delivery.pusher import StatusPusher
+    from printos_async._delivery.spooler import Spooler
+    from printos_async._models import StatusPush
+
+    from .counts import Counts
+
+# Less than the time after which a service that does not stop is killed: 90 s under systemd, 30 s in Kubernetes.
+# Docker kills after 10 s, so --drain-timeout has to be less there.
+DEFAULT_DRAIN_TIMEOUT_S = 10.0
+# Statuses that are put at the same time share a commit, and each commit is a write to the disk.
+_AT_ONCE = 1_000
+
+
+class Mode(Protocol):
+    """Hands the statuses of a source over.
+
+    Attributes:
+        is_followed: Whether the source is followed. Then outages are waited for, and the client's events are the outcomes.
+        is_spooled: Whether an outbox accepts the statuses, and nothing is sent.
+        grace_s: Seconds from a stop signal to giving up what is not done.
+        unconfirmed: Devices whose newest status was acknowledged, but may have been overwritten by an older one
+            with a lost answer, and was not sent again in time.
+    """
+
+    is_followed: bool
+    is_spooled: bool
+    grace_s: float
+    unconfirmed: int
+
+    async def run(
+        self, client: PrintOSClient, statuses: AsyncGenerator[StatusPush, None], counts: Counts
+    ) -> None:
+        """Hand over every status, and return when all have an outcome; cancellation gives up the rest."""
+
+    def progress(self, counts: Counts, elapsed_s: float) -> str:
+        """Return the current state in one line."""
+
+
+class Bulk:
+    """Sends in bulk with ``PrintOSClient.push_statuses``; a ``Mode``."""
+
+    is_followed = False
+    is_spooled = False
+    grace_s = GRACE_S
+    unconfirmed = 0
+
+    async def run(
+        self, client: PrintOSClient, statuses: AsyncGenerator[StatusPush, None], counts: Counts
+    ) -> None:
+        """Send every status."""
+        await client.push_statuses(statuses, on_result=counts.on_result)
+
+    def progress(self, counts: Counts, elapsed_s: float) -> str:
+        """Return the current state in one line."""
+        return _progress("sent", counts.sent, counts.failed, elapsed_s)
+
+
+class Follow:
+    """Sends statuses as they arrive with a long-lived pusher, and drains at the end; a ``Mode``.
+
+    Args:
+        delivery: The arguments of ``PrintOSClient.status_pusher`` that were given.
+        drain_timeout_s: Seconds to drain once the statuses end; None for as long as it takes, and the default
+            after a signal.
+    """
+
+    is_followed = True
+    is_spooled = False
+
+    def __init__(self, delivery: Mapping[str, Any], drain_timeout_s: float | None) -> None:
+        self._delivery = delivery
+        self._drain_timeout_s = drain_timeout_s
+        self._pusher: StatusPusher | None = None
+        self._line = PusherLine()
+        self.grace_s = DEFAULT_DRAIN_TIMEOUT_S if drain_timeout_s is None else drain_timeout_s
+        self.unconfirmed = 0
+
+    async def run(
+        self, client: PrintOSClient, statuses: AsyncGenerator[StatusPush, None], counts: Counts
+    ) -> None:
+        """Send until the statuses end, then drain."""
+        pusher = self._pusher = client.status_pusher(**self._delivery)
+        waiting_for_room = 0
+        try:
+            async with aclosing(pusher), aclosing(statuses):
+                async for push in statuses:
+                    waiting_for_room = 1
+                    await pusher.put(push.device_id, push.status)
+                    waiting_for_room = 0
+                await pusher.drain(self._drain_timeout_s)
+        finally:
+            self.unconfirmed = pusher.stats().active_devices - (counts.open_devices - waiting_for_room)
+
+    def progress(self, counts: Counts, elapsed_s: float) -> str:  # noqa: ARG002  # a rate of its own
+        """Return the current state in one line."""
+        return (
+            "" if self._pusher is None else self._line.describe(self._pusher.stats(), retries=counts.retries)
+        )
+
+
+class Spool:
+    """Puts statuses into an outbox; a ``Mode``.
+
+    Args:
+        url: The outbox; it may hold a password, so never show it.
+    """
+
+    is_followed = False
+    is_spooled = True
+    grace_s = GRACE_S
+    unconfirmed = 0
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._room = asyncio.Semaphore(_AT_ONCE)
+
+    async def run(
+        self, client: PrintOSClient, statuses: AsyncGenerator[StatusPush, None], counts: Counts
+    ) -> None:
+        """Put every status; returns when all of them are durable.
+
+        Raises:
+            ConfigurationError: The outbox's URL is not valid.
+            OutboxError: The outbox cannot be opened. Nothing was put.
+        """
+        async with (
+            client.spooler(SqlOutbox(self._url)) as spooler,
+            asyncio.TaskGroup() as puts,
+            aclosing(statuses),
+        ):
+            async for push in statuses:
+                await self._room.acquire()
+                puts.create_task(self._put(spooler, push, counts))
+
+    async def _put(self, spooler: Spooler, push: StatusPush, counts: Counts) -> None:
+        try:
+            await spooler.put(push.device_id, push.status)
+        except OutboxError as error:  # the status stays open in the counts
+            counts.end_reading(str(error))
+        except (InvalidDeviceIdError, InvalidStatusError) as error:
+            counts.on_failed(Failure(push.device_id, type(error).__name__, str(error), 0))
+        else:
+            counts.on_accepted(push.device_id)
+        finally:
+            self._room.release()
+
+    def progress(self, counts: Counts, elapsed_s: float) -> str:
+        """Return the current state in one line."""
+        return _progress("accepted", counts.accepted, counts.failed, elapsed_s)
+
+
+def _progress(word: str, done: int, failed: int, elapsed_s: float) -> str:
+    named = f" · {failed:,} failed" if failed else ""
+    return f"{done:,} {word}{named} · {done / max(elapsed_s, 0.001):,.0f}/s"

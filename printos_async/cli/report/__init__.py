@@ -1,1 +1,0 @@
-"""Report of one command: counts, failures, and the files that keep them."""
