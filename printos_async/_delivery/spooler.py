@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING, Self
 
 from printos_async._errors import PusherClosedError
 from printos_async.outbox.protocol import Draft
+
+from .outbox.group_commit import GroupCommit
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from printos_async._api.requests import Operations
     from printos_async._models import DeviceId, DeviceStatusUpdate
-    from printos_async.outbox import Outbox
+    from printos_async.outbox import Kept, Outbox
+
+# Longest time for which closing waits for puts that are not yet being written. Those that are end in the outbox.
+_CLOSING_S = 1.0
 
 
 class Spooler:
@@ -26,6 +32,7 @@ class Spooler:
         self._outbox = outbox
         self._operations = operations
         self._tenant = tenant
+        self._puts: GroupCommit[Draft, Kept] = GroupCommit(self._outbox.put)
         self._opening = asyncio.Lock()
         self._is_open = False
         self._closed = False
@@ -62,16 +69,26 @@ class Spooler:
         call = self._operations.update_device_status(device_id, status)
         if not self._is_open:
             await self._open()
-        [kept] = await self._outbox.put([Draft(call.device_id or "", call.body)])
+        kept = await self._puts.submit(Draft(call.device_id or "", call.body))
         return kept.seq
 
     async def aclose(self) -> None:
-        """Wait for writes in progress, and close the outbox. The second time does nothing."""
+        """Wait for writes in progress, and close the outbox. The second time does nothing.
+
+        If the database hangs, a put that could not be written within a second gets an ``OutboxError``.
+        """
         if self._closed:
             return
         self._closed = True
-        if self._is_open:
+        if not self._is_open:
+            return
+        try:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_CLOSING_S):
+                    await self._puts.settle()
+        finally:
             await self._outbox.aclose()
+            await self._puts.settle()  # the outbox is closed: what is still to be written gets an error
 
     async def _open(self) -> None:
         async with self._opening:

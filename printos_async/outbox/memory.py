@@ -35,6 +35,7 @@ class MemoryOutbox:
     def __init__(self, *, lease_s: float = 30.0, clock: Callable[[], float] = time.monotonic) -> None:
         require_number("lease_s", lease_s, 0.001)
         self.lease_s = lease_s
+        self.on_replaced: Callable[[], None] | None = None  # never called: memory is not replaced
         self._clock = clock
         self._tokens = count(1)
         self._tenants: dict[str, TenantRows] = {}
@@ -72,7 +73,7 @@ class MemoryOutbox:
             if row.owner is None and not was_claimable:
                 state.make_claimable(row)
             claimed = owner is not None and row.owner == owner
-            kept.append(Kept(row.seq, claimed, row.doubt_age_s(now) if claimed else None))
+            kept.append(Kept(row.seq, claimed, row.uncertain_age_s(now) if claimed else None))
         return kept
 
     async def join(self) -> int:
@@ -113,9 +114,9 @@ class MemoryOutbox:
         for row in sorted(state.rows.values(), key=lambda row: row.due_at):
             if state.is_claimable(row):
                 row.owner = owner
-                doubt_age_s = None if row.doubt_since is None else now - row.doubt_since
+                uncertain_age_s = None if row.uncertain_since is None else now - row.uncertain_since
                 hold_s = max(0.0, row.due_at - now)
-                claims.append(evolve(row.claim(now), doubt_age_s=doubt_age_s, hold_s=hold_s))
+                claims.append(evolve(row.claim(now), uncertain_age_s=uncertain_age_s, hold_s=hold_s))
         return claims
 
     async def finish(self, owner: int, finished: Sequence[Finish]) -> list[Claim]:
@@ -131,7 +132,7 @@ class MemoryOutbox:
             if row is None or not row.done_seq <= one.seq <= row.seq:
                 continue
             row.done_seq, row.done_at, row.done_attempts = one.seq, now, one.attempts
-            row.error, row.due_at, row.doubt_since = one.error, now + one.hold_s, None
+            row.error, row.due_at, row.uncertain_since = one.error, now + one.hold_s, None
             row.waiting_since = row.put_at
             state.unmark(row)
             if row.waits:
@@ -149,10 +150,10 @@ class MemoryOutbox:
             row = state.owned(owner, one.device_id)
             if row is None:
                 continue
-            doubt_since = None if one.doubt_in_s is None else now + one.doubt_in_s
-            row.due_at = max(now + one.hold_s, doubt_since or now)
+            uncertain_since = None if one.uncertain_in_s is None else now + one.uncertain_in_s
+            row.due_at = max(now + one.hold_s, uncertain_since or now)
             row.attempts = one.attempts
-            state.free(row, doubt_since)
+            state.free(row, uncertain_since)
 
     async def leave(self, owner: int) -> None:
         """As ``Outbox.leave``."""

@@ -25,7 +25,7 @@ class Row:
     seq: int = 0
     attempts: int = 0
     owner: int | None = None
-    doubt_since: float | None = None  # end of the last uncertain write
+    uncertain_since: float | None = None  # end of the last uncertain write
     done_seq: int = 0
     done_at: float = 0.0
     done_attempts: int = 0
@@ -49,21 +49,21 @@ class Row:
             self.owner is None
             and self.seq == self.done_seq
             and self.error is None
-            and self.doubt_since is None
+            and self.uncertain_since is None
         )
 
     def hold_s(self, now: float) -> float:
         """Return the seconds in which nobody may claim the waiting status."""
         return max(0.0, self.due_at - now) if self.waits and self.owner is None else 0.0
 
-    def doubt_age_s(self, now: float) -> float | None:
+    def uncertain_age_s(self, now: float) -> float | None:
         """Return the seconds since the last uncertain write has ended; None if there is none."""
-        return None if self.doubt_since is None else max(now - self.doubt_since, 0.0)
+        return None if self.uncertain_since is None else max(now - self.uncertain_since, 0.0)
 
     def claim(self, now: float) -> Claim:
         """Return the newest status for the worker that owns the device."""
-        waited_s, doubt_age_s = now - self.put_at, self.doubt_age_s(now)
-        return Claim(self.device_id, self.seq, self.body, self.attempts, waited_s, doubt_age_s)
+        waited_s, uncertain_age_s = now - self.put_at, self.uncertain_age_s(now)
+        return Claim(self.device_id, self.seq, self.body, self.attempts, waited_s, uncertain_age_s)
 
 
 @define(eq=False)
@@ -137,12 +137,12 @@ class TenantRows:
             del self.leases[owner]
             self.unseen.pop(owner, None)
 
-    def free(self, row: Row, doubt_since: float | None) -> None:
+    def free(self, row: Row, uncertain_since: float | None) -> None:
         """Take a device from its owner, and queue it."""
         self.unmark(row)
         row.owner = None
-        if doubt_since is not None:
-            row.doubt_since = max(doubt_since, row.doubt_since or doubt_since)
+        if uncertain_since is not None:
+            row.uncertain_since = max(uncertain_since, row.uncertain_since or uncertain_since)
         if row.waits:
             self.make_claimable(row)
         elif row.is_idle:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 from attrs import frozen
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
 
 @frozen
@@ -37,12 +37,12 @@ class Kept:
         seq: Its sequence number: higher than that of every earlier status of this device, with gaps. The outbox
             counts; no clock orders anything.
         claimed: Whether the worker that put it owns the device, and has to send it.
-        doubt_age_s: As in ``Claim``.
+        uncertain_age_s: As in ``Claim``.
     """
 
     seq: int
     claimed: bool
-    doubt_age_s: float | None = None
+    uncertain_age_s: float | None = None
 
 
 @frozen
@@ -55,7 +55,7 @@ class Claim:
         body: The JSON to send.
         attempts: Requests that were made for it before it was released.
         waited_s: Seconds since it was put.
-        doubt_age_s: Seconds since the last uncertain write of this device has ended; None if there is none. Its
+        uncertain_age_s: Seconds since the last uncertain write of this device has ended; None if there is none. Its
             outcome is unknown, and it may still land. A worker that died, or was stopped for longer than its lease,
             leaves such writes behind. Negative while the request is under way.
         hold_s: Seconds in which nothing must be sent for the device; above 0 from ``claim_all`` only.
@@ -66,7 +66,7 @@ class Claim:
     body: bytes
     attempts: int = 0
     waited_s: float = 0.0
-    doubt_age_s: float | None = None
+    uncertain_age_s: float | None = None
     hold_s: float = 0.0
 
 
@@ -105,14 +105,14 @@ class Release:
         device_id: The device.
         hold_s: Seconds in which nothing must be sent for it.
         attempts: Requests that were made for its newest status.
-        doubt_in_s: Seconds until the last uncertain write has ended; None if the worker made none. One that the
+        uncertain_in_s: Seconds until the last uncertain write has ended; None if the worker made none. One that the
             device had when it was claimed stays until a status is finished.
     """
 
     device_id: str
     hold_s: float = 0.0
     attempts: int = 0
-    doubt_in_s: float | None = None
+    uncertain_in_s: float | None = None
 
 
 @frozen
@@ -146,12 +146,16 @@ class Outbox(Protocol):
     Attributes:
         is_shared: Other processes may use it at the same time. One that is not shared is a ``PrivateOutbox``.
         lease_s: Seconds after which a worker that does not renew its lease loses its devices.
+        on_replaced: Set by a pusher. Called in the event loop when an empty store has taken the place of the one that
+            was opened, such as a new file that of a damaged one: workers and statuses were in the old one. An outbox
+            whose store is never replaced does not call it.
 
     Every method raises ``OutboxError`` if the outbox cannot be read or written.
     """
 
     is_shared: bool
     lease_s: float
+    on_replaced: Callable[[], None] | None
 
     async def open(self, account: str) -> None:
         """Open the outbox for one tenant, and create or migrate what is needed. Does nothing if it is open for it.
@@ -171,10 +175,11 @@ class Outbox(Protocol):
     async def put(self, drafts: Sequence[Draft], *, owner: int | None = None) -> list[Kept]:
         """Store statuses, each as the newest of its device; if the outbox is durable, they are when this returns.
 
-        Concurrent calls share commits, in the order in which they were made. A new status replaces a dead letter.
+        Concurrent calls take place in the order in which they were made. A new status replaces a dead letter.
 
         Args:
-            drafts: Any number; several of one device count as put one after the other.
+            drafts: Any number; several of one device count as put one after the other. Those of one call share commits:
+                a pusher and a spooler pass what was put concurrently in one call.
             owner: A worker that claims those of the devices which nobody owns and which are not in a hold.
 
         Returns:

@@ -70,7 +70,7 @@ async def test_a_claim_tells_how_long_the_status_has_waited(outbox: Administered
     [claim] = await outbox.claim(await outbox.join(), 1)
     assert 7.0 <= claim.waited_s < 60.0
     assert claim.attempts == 0
-    assert claim.doubt_age_s is None
+    assert claim.uncertain_age_s is None
 
 
 async def test_a_put_for_a_worker_takes_a_free_device(outbox: AdministeredOutbox) -> None:
@@ -93,7 +93,7 @@ async def test_a_put_does_not_take_what_another_worker_owns(outbox: Administered
 async def test_a_put_without_a_worker_claims_nothing(outbox: AdministeredOutbox) -> None:
     [kept] = await outbox.put([draft("a")])
     assert not kept.claimed
-    assert kept.doubt_age_s is None
+    assert kept.uncertain_age_s is None
 
 
 @pytest.mark.parametrize("ending", ["leave", "lease"])
@@ -197,7 +197,7 @@ async def test_renewing_forgets_devices_whose_hold_has_passed(
     assert (await outbox.put([draft("short")]))[0].seq > 1
 
 
-async def test_a_doubt_outlives_what_was_delivered_before_it(
+async def test_an_uncertain_write_outlives_what_was_delivered_before_it(
     outbox: AdministeredOutbox, store: Store
 ) -> None:
     dead = await outbox.join()
@@ -208,9 +208,9 @@ async def test_a_doubt_outlives_what_was_delivered_before_it(
     for _ in range(2):
         assert await outbox.renew(alive)
     [kept] = await outbox.put([draft("a")], owner=alive)
-    assert kept.doubt_age_s is not None
+    assert kept.uncertain_age_s is not None
     await outbox.finish(alive, [Finish("a", kept.seq)])
-    assert (await outbox.put([draft("a")], owner=alive))[0].doubt_age_s is None
+    assert (await outbox.put([draft("a")], owner=alive))[0].uncertain_age_s is None
 
 
 async def test_finishing_gives_the_newer_status_and_keeps_the_device(outbox: AdministeredOutbox) -> None:
@@ -257,45 +257,47 @@ async def test_a_released_device_is_claimed_again_with_its_attempts(
     assert await outbox.claim(owner, 10) == []
     await store.pass_time(11.0)
     [claim] = await outbox.claim(owner, 10)
-    assert (claim.seq, claim.attempts, claim.doubt_age_s) == (1, 4, None)
+    assert (claim.seq, claim.attempts, claim.uncertain_age_s) == (1, 4, None)
     [kept] = await outbox.put([draft("a")])
     assert (await outbox.newer(owner, 10))[0].attempts == 0
     assert kept.seq == 2
 
 
-async def test_a_device_in_doubt_waits_until_its_last_request_has_ended(
+async def test_a_device_with_an_uncertain_write_waits_until_its_last_request_has_ended(
     outbox: AdministeredOutbox, store: Store
 ) -> None:
     owner = await outbox.join()
     await outbox.put([draft("a")], owner=owner)
-    await outbox.release(owner, [Release("a", hold_s=1.0, doubt_in_s=10.0)])
+    await outbox.release(owner, [Release("a", hold_s=1.0, uncertain_in_s=10.0)])
     await store.pass_time(5.0)
     assert await outbox.claim(owner, 10) == []
     assert not (await outbox.put([draft("a")], owner=owner))[0].claimed
     await store.pass_time(8.0)
     [kept] = await outbox.put([draft("a")], owner=owner)
     assert kept.claimed
-    assert kept.doubt_age_s is not None
-    assert 3.0 <= kept.doubt_age_s < 20.0
+    assert kept.uncertain_age_s is not None
+    assert 3.0 <= kept.uncertain_age_s < 20.0
     await outbox.finish(owner, [Finish("a", 3)])
-    assert (await outbox.put([draft("a")], owner=owner))[0].doubt_age_s is None
+    assert (await outbox.put([draft("a")], owner=owner))[0].uncertain_age_s is None
 
 
-async def test_a_doubt_stays_until_something_was_delivered(outbox: AdministeredOutbox, store: Store) -> None:
+async def test_an_uncertain_write_stays_until_something_was_delivered(
+    outbox: AdministeredOutbox, store: Store
+) -> None:
     first = await outbox.join()
     await outbox.put([draft("a")], owner=first)
     await outbox.leave(first)
     await store.pass_time(3.0)
     second = await outbox.join()
     [claim] = await outbox.claim(second, 1)
-    assert claim.doubt_age_s is not None
+    assert claim.uncertain_age_s is not None
     await outbox.release(second, [Release("a")])
     [claim] = await outbox.claim(second, 1)
-    assert claim.doubt_age_s is not None
-    assert 3.0 <= claim.doubt_age_s < 20.0
+    assert claim.uncertain_age_s is not None
+    assert 3.0 <= claim.uncertain_age_s < 20.0
 
 
-async def test_the_devices_of_a_worker_without_a_lease_are_taken_over_in_doubt(
+async def test_the_writes_of_a_worker_without_a_lease_are_taken_over_as_uncertain(
     outbox: AdministeredOutbox, store: Store
 ) -> None:
     dead = await outbox.join()
@@ -306,7 +308,7 @@ async def test_the_devices_of_a_worker_without_a_lease_are_taken_over_in_doubt(
     assert await outbox.renew(alive)
     claims = await outbox.claim(alive, 10)
     assert sorted(claim.device_id for claim in claims) == ["a", "b"]
-    assert all(claim.doubt_age_s is not None and 5.0 <= claim.doubt_age_s < 30.0 for claim in claims)
+    assert all(claim.uncertain_age_s is not None and 5.0 <= claim.uncertain_age_s < 30.0 for claim in claims)
     assert not await outbox.renew(dead)
 
 
@@ -340,13 +342,13 @@ async def test_a_worker_that_lost_its_lease_finishes_and_releases_nothing(
     assert await outbox.newer(other, 10) == []
 
 
-async def test_leaving_gives_everything_back_in_doubt(outbox: AdministeredOutbox) -> None:
+async def test_leaving_frees_everything_with_its_writes_uncertain(outbox: AdministeredOutbox) -> None:
     first, second = await outbox.join(), await outbox.join()
     await outbox.put([draft("a")], owner=first)
     await outbox.leave(first)
     await outbox.leave(first)
     [claim] = await outbox.claim(second, 10)
-    assert claim.doubt_age_s is not None
+    assert claim.uncertain_age_s is not None
 
 
 @pytest.mark.parametrize("kept", [False, True], ids=["waiting", "kept"])

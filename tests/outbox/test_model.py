@@ -90,10 +90,10 @@ class Driver:
         return by_device(await self.outbox.finish(owner, done))
 
     async def release(
-        self, owner: int, names: Sequence[str], hold_s: float, doubt_in_s: float | None
+        self, owner: int, names: Sequence[str], hold_s: float, uncertain_in_s: float | None
     ) -> None:
         await self.outbox.release(
-            owner, [Release(name, hold_s, 3, doubt_in_s) for name in dict.fromkeys(names)]
+            owner, [Release(name, hold_s, 3, uncertain_in_s) for name in dict.fromkeys(names)]
         )
 
     async def leave(self, owner: int) -> None:

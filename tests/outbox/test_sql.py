@@ -14,7 +14,6 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from printos_async import ConfigurationError, OutboxError, SqlOutbox
 from printos_async.outbox import Finish
-from printos_async.outbox.sql import deletion, url
 from printos_async.outbox.sql.tables import MIGRATIONS, prepare
 
 from .stores import ACCOUNT, LEASE_S, draft, sql_store
@@ -55,7 +54,7 @@ def test_a_lease_has_a_length(lease_s: float) -> None:
 
 
 def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(url, "find_spec", lambda name: None if name == "sqlalchemy" else object())
+    monkeypatch.setitem(sys.modules, "sqlalchemy", None)  # as Python marks a module that cannot be imported
     with pytest.raises(ConfigurationError, match=r"pip install 'printos-async\[sql\]'"):
         SqlOutbox("sqlite+aiosqlite:///spool.db")
     with pytest.raises(ConfigurationError, match=r"pip install 'printos-async\[postgres\]'"):
@@ -257,12 +256,11 @@ async def test_a_server_that_is_gone_is_an_error_and_used_again_when_it_is_back(
         assert (await outbox.put([draft("a")]))[0].seq == 1
 
 
-async def test_purging_goes_on_until_all_is_gone(database: SqlStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(deletion, "_ROWS_AT_ONCE", 7)
+async def test_purging_goes_on_until_all_is_gone(database: SqlStore) -> None:
     outbox = await database.open()
     owner = await outbox.join()
-    names = [f"dev-{index}" for index in range(50)]
+    names = [f"dev-{index}" for index in range(5_050)]  # more than are deleted at once
     await outbox.put([draft(name) for name in names], owner=owner)
-    await outbox.finish(owner, [Finish(name, 1, hold_s=60.0) for name in names[:30]])
-    assert await outbox.purge() == 30
+    await outbox.finish(owner, [Finish(name, 1, hold_s=60.0) for name in names[:5_030]])
+    assert await outbox.purge() == 5_030
     assert (await outbox.stats()).devices == 20

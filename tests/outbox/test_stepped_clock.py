@@ -111,8 +111,8 @@ async def test_a_lease_runs_as_long_as_ever_although_the_clock_was_set(
     assert not await first.renew(alive)
     assert await second.renew(other)
     [claim] = await second.claim(other, 10)
-    assert claim.doubt_age_s is not None
-    assert 0.0 <= claim.doubt_age_s <= 2.0
+    assert claim.uncertain_age_s is not None
+    assert 0.0 <= claim.uncertain_age_s <= 2.0
 
 
 @STEPS
@@ -122,12 +122,12 @@ async def test_an_uncertain_write_stays_so_for_its_time_although_the_clock_was_s
     outbox = await opened.outbox()
     owner = await outbox.join()
     await outbox.put([draft("a")], owner=owner)
-    await outbox.release(owner, [Release("a", doubt_in_s=10.0)])
+    await outbox.release(owner, [Release("a", uncertain_in_s=10.0)])
     machine.wall_s += step_s
     assert await claimed(outbox, owner) == []
     machine.pass_time(11.0)
     [claim] = await outbox.claim(owner, 1)
-    assert claim.doubt_age_s == pytest.approx(1.0)
+    assert claim.uncertain_age_s == pytest.approx(1.0)
 
 
 @STEPS
@@ -140,8 +140,8 @@ async def test_after_a_restart_everything_goes_out_and_what_was_in_flight_is_unc
     machine.pass_time(HOUR_S / 2)  # long after the last put
     assert not await outbox.renew(dead)
     dead = await outbox.join()
-    await outbox.put([draft("flies"), draft("backs off"), draft("doubt")], owner=dead)
-    await outbox.release(dead, [Release("backs off", hold_s=2.0), Release("doubt", doubt_in_s=1.0)])
+    await outbox.put([draft("flies"), draft("backs off"), draft("uncertain")], owner=dead)
+    await outbox.release(dead, [Release("backs off", hold_s=2.0), Release("uncertain", uncertain_in_s=1.0)])
     machine.restart(off_s=10.0, step_s=step_s)
 
     outbox = await opened.outbox()
@@ -149,14 +149,14 @@ async def test_after_a_restart_everything_goes_out_and_what_was_in_flight_is_unc
     assert await outbox.renew(alive)
     machine.pass_time(2.0)
     claims = {claim.device_id: claim for claim in await outbox.claim(alive, 10)}
-    assert sorted(claims) == ["backs off", "doubt", "flies", "waits"]
-    doubts = {name: claim.doubt_age_s for name, claim in claims.items()}
+    assert sorted(claims) == ["backs off", "flies", "uncertain", "waits"]
+    ages = {name: claim.uncertain_age_s for name, claim in claims.items()}
     # From the restart on: nobody knows how long the machine was off.
-    assert doubts == {
+    assert ages == {
         "waits": None,
         "backs off": None,
         "flies": pytest.approx(2.0),
-        "doubt": pytest.approx(2.0),
+        "uncertain": pytest.approx(2.0),
     }
     assert all(claim.waited_s >= 0.0 for claim in claims.values())
 

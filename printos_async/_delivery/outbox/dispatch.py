@@ -183,7 +183,7 @@ def claimed_status(claim: Claim, operations: Operations, *, now_s: float) -> Pen
 
 def uncertain_until_s(claim: Claim | Kept, policy: DeliveryPolicy, *, now_s: float) -> float | None:
     """Return the time until which another worker's write may still land on a claimed device; None without one."""
-    return None if claim.doubt_age_s is None else now_s + policy.ambiguity_s - claim.doubt_age_s
+    return None if claim.uncertain_age_s is None else now_s + policy.ambiguity_s - claim.uncertain_age_s
 
 
 def release_of(device: DeviceState, *, now_s: float, timeout_s: float) -> Release:

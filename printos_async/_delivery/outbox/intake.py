@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from printos_async._delivery.device_state import Outcome, PendingStatus
 from printos_async._errors import OutboxError, PusherClosedError
-from printos_async.outbox.batching import Grouping
 from printos_async.outbox.protocol import Draft
+
+from .group_commit import GroupCommit
 
 if TYPE_CHECKING:
     from printos_async._api.requests import Call
@@ -25,9 +26,6 @@ _NEW = 0  # sequence number of a status that the outbox has not numbered yet
 
 class Intake:
     """Writes concurrent puts in groups, and dispatches the statuses that this worker owns at once.
-
-    The outbox groups calls, too. Without a group here each put would need a task that outlives its cancelled caller,
-    so that the engine gets what the outbox has accepted: SQLite would then take 7,500 statuses/s in place of 10,000.
 
     Attributes:
         is_closed: No more statuses are written.
@@ -50,7 +48,7 @@ class Intake:
         self._dispatcher = dispatcher
         self._max_devices = max_devices
         self._loop = asyncio.get_running_loop()
-        self._puts: Grouping[PendingStatus, PendingStatus] = Grouping(self._write)
+        self._puts: GroupCommit[PendingStatus, PendingStatus] = GroupCommit(self._write)
         self._unfiled: dict[str, PendingStatus] = {}  # statuses that were in a file that was replaced
         self.is_closed = False
 
@@ -62,8 +60,7 @@ class Intake:
             PusherClosedError: The pusher was closed before.
         """
         pending = PendingStatus(_NEW, call.device_id or "", call, self._loop.time(), waiter=waiter)
-        await self._puts.submit([pending])
-        return pending
+        return await self._puts.submit(pending)
 
     async def settle(self) -> None:
         """Wait until every put has its answer."""
@@ -90,7 +87,7 @@ class Intake:
             elif elsewhere.get(device_id) is pending:
                 del elsewhere[device_id]
                 try:
-                    await self._puts.submit([pending])
+                    await self._puts.submit(pending)
                 except OutboxError:
                     self._dispatcher.leave_to_others(pending)
                     raise
@@ -101,7 +98,7 @@ class Intake:
         """Return whether a status was in the file that was replaced, and is not in the new one."""
         return self._unfiled.get(pending.device_id) is pending
 
-    async def _write(self, _: object, statuses: list[PendingStatus]) -> list[PendingStatus]:
+    async def _write(self, statuses: list[PendingStatus]) -> list[PendingStatus]:
         if self.is_closed:
             raise PusherClosedError("the pusher was closed before the outbox had this status")
         has_room = self._engine.occupancy.devices + len(statuses) <= self._max_devices

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from printos_async._delivery.engine import Engine
 from printos_async._errors import OutboxError
 from printos_async._events import LeaseLost
-from printos_async.outbox.sql.outbox import SqlOutbox
 
 from .dispatch import Dispatcher, is_final, release_of
 from .intake import Intake
@@ -87,8 +86,7 @@ class SharedBackend:
             await self._outbox.open(self._tenant)
             try:
                 self.engine.scheduler.watcher = self._dispatcher
-                if isinstance(self._outbox, SqlOutbox):
-                    self._outbox.on_replaced = self._file_replaced
+                self._outbox.on_replaced = self._file_replaced
                 await self._lease.join()
             except BaseException:
                 await self._outbox.aclose()

@@ -40,8 +40,8 @@ class SqlOutbox:
     Attributes:
         on_set_aside: Called in the event loop after a damaged file was renamed and a new one created, which is also
             logged. May be set at any time.
-        on_replaced: Called in the event loop when the file was replaced, because this process or another one has set
-            a damaged file aside. A pusher uses it.
+        on_replaced: As in ``Outbox``: the file was replaced, because this process or another one has set a damaged
+            file aside.
 
     Raises:
         ConfigurationError: The URL is of another kind or has an unknown parameter, a file of certificates cannot be
@@ -94,7 +94,11 @@ class SqlOutbox:
 
     async def put(self, drafts: Sequence[Draft], *, owner: int | None = None) -> list[Kept]:
         """As ``Outbox.put``."""
-        return await self._opened().puts.submit(drafts, key=owner)
+        session = self._opened()
+        # It may take place nevertheless, and make the worker the owner of statuses of which it does not know.
+        return await session.background.run(
+            session.put(drafts, owner), on_loss=lambda: session.missing_claims.add(owner)
+        )
 
     async def join(self) -> int:
         """As ``Outbox.join``."""
@@ -117,14 +121,14 @@ class SqlOutbox:
 
     async def finish(self, owner: int, finished: Sequence[Finish]) -> list[Claim]:
         """As ``Outbox.finish``."""
-        newer = await self._opened().finishes.submit(finished, key=owner)
-        return [claim for claim in newer if claim is not None]
+        session = self._opened()
+        return await session.background.run(session.finish(finished, owner))
 
     async def release(self, owner: int, released: Sequence[Release]) -> None:
         """As ``Outbox.release``."""
         session = self._opened()
         for part in portions(released):
-            lines = [(one.device_id, one.hold_s, one.attempts, one.doubt_in_s) for one in part]
+            lines = [(one.device_id, one.hold_s, one.attempts, one.uncertain_in_s) for one in part]
             await session.fetch(session.delivery.release, this_worker=owner, batch=to_json(lines))
 
     async def leave(self, owner: int) -> None:

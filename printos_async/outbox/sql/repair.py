@@ -48,7 +48,7 @@ def _repair_rows() -> Executable:
     # A blob cannot be named in a command or a request.
     name = "x'" + func.hex(ROW.device_id, type_=Text) + "'"
     # Its worker may be sending right now.
-    may_be_uncertain = ROW.owner.is_not(None) | ROW.doubt_since.is_not(None)
+    may_be_uncertain = ROW.owner.is_not(None) | ROW.uncertain_since.is_not(None)
     return (
         update(outbox)
         .prefix_with("OR REPLACE")
@@ -63,7 +63,7 @@ def _repair_rows() -> Executable:
             owner=null(),
             unseen_by=null(),
             waiting_since=null(),
-            doubt_since=case((may_be_uncertain, NOW)),
+            uncertain_since=case((may_be_uncertain, NOW)),
             done_at=NOW,
             done_attempts=0,
             error=_ERROR,

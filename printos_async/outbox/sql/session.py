@@ -1,4 +1,4 @@
-"""An open database of one tenant: shared statements, checked rows, and what survives a cancelled call."""
+"""An open database of one tenant: checked rows, and what survives a cancelled call."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Any, cast
 
 from printos_async._errors import OutboxError
-from printos_async.outbox.batching import Background, Grouping
 from printos_async.outbox.postgresql.limits import LONG, PROMPT, USUAL
 from printos_async.outbox.protocol import Claim, Kept
 
-from .batches import age, as_bytes, crc, merge, to_json
+from .background import Background
+from .batches import age, as_bytes, crc, merge, portions, to_json
 from .deletion import Deletion
 from .repair import Repair
 from .statements.administration import AdministrationStatements
@@ -44,9 +44,8 @@ class Session:
     Attributes:
         tenant: The tenant, as in ``Outbox.open``.
         database: Runs the statements.
+        missing_claims: Workers that may own statuses which they never received.
         background: Operations that run to their end even if their caller is cancelled.
-        puts: Batches concurrent puts; the key is the worker.
-        finishes: Batches concurrent completions; the key is the worker.
         delivery: Statements on statuses.
         workers: Statements on workers.
         administration: Statements for operators.
@@ -58,16 +57,15 @@ class Session:
         self.tenant = tenant
         self.database = database
         self.background = Background()
-        self.puts: Grouping[Draft, Kept] = Grouping(self._put)
-        self.finishes: Grouping[Finish, Claim | None] = Grouping(self._finish)
         dialect = Dialect(database.dialect)
         self.delivery = DeliveryStatements(dialect)
         self.workers = WorkerStatements(dialect)
         self.administration = AdministrationStatements(dialect)
         self.deletion = Deletion(database, dialect, tenant)
         self.repair = Repair(database, tenant)
-        # Workers that may own statuses which they never received.
-        self._missing_claims: set[int] = set()
+        self.missing_claims: set[int | None] = set()
+        # Puts are numbered in the order of their calls, also on several connections.
+        self._putting = asyncio.Lock()
         self._server_failures = 0
         self._next_scan_s = 0.0
 
@@ -86,10 +84,10 @@ class Session:
         """Wait for running statements, within a limit for a server, and close the database."""
         try:
             async with asyncio.timeout(self.database.patience_s):
-                await self._settle()
+                await self.background.settle()
         except TimeoutError:
             self.database.abort()
-            await self._settle()
+            await self.background.settle()
         await self.database.aclose()
 
     async def fetch(
@@ -120,7 +118,7 @@ class Session:
         """Return what a statement claims for a worker, oldest first. What gets lost is found by ``take_newer``."""
 
         def note_loss() -> None:
-            self._missing_claims.add(owner)
+            self.missing_claims.add(owner)
 
         parameters = {"this_tenant": self.tenant, "this_worker": owner, "limit": limit}
         taking = self.database.rows(statement, parameters, on_retry=note_loss, outlives_power=outlives_power)
@@ -131,8 +129,8 @@ class Session:
         """Return newer statuses of the worker's devices, and once, after a loss, everything that waits for it."""
         if self._server_failures != self.database.server_failures:
             self._server_failures = self.database.server_failures
-            self._missing_claims.add(owner)
-        if owner in self._missing_claims and time.monotonic() >= self._next_scan_s:
+            self.missing_claims.add(owner)
+        if owner in self.missing_claims and time.monotonic() >= self._next_scan_s:
             return await self._claims(owner, await self._owned(owner))
         # A mark that a loss of power brings back is read again.
         return await self.take(self.delivery.newer, owner, limit, outlives_power=False)
@@ -140,54 +138,58 @@ class Session:
     async def _owned(self, owner: int) -> Sequence[Row[Any]]:
         """Return everything that waits and is the worker's. No index leads to it: all rows are read."""
         begun_s = time.monotonic()
-        self._missing_claims.discard(owner)  # before: a loss during the scan needs another one
+        self.missing_claims.discard(owner)  # before: a loss during the scan needs another one
         try:
             rows = await self.fetch(self.delivery.owned, within=LONG, this_worker=owner)
         except BaseException:
-            self._missing_claims.add(owner)
+            self.missing_claims.add(owner)
             raise
         # Only a scan that took place counts: the time of a vain wait for the server would hold back the next one.
         ended_s = time.monotonic()
         self._next_scan_s = ended_s + _PAUSE_PER_SCAN * (ended_s - begun_s)
         return rows
 
-    async def _settle(self) -> None:
-        await self.puts.settle()
-        await self.finishes.settle()
-        await self.background.settle()
+    async def put(self, drafts: Sequence[Draft], owner: int | None) -> list[Kept]:
+        """Store statuses, after those of earlier calls."""
+        kept: list[Kept] = []
+        async with self._putting:
+            for part in portions(drafts):
+                kept += await self._put(part, owner)
+        return kept
 
-    async def _put(self, owner: Any, drafts: list[Draft]) -> list[Kept]:
+    async def finish(self, finished: Iterable[Finish], owner: int) -> list[Claim]:
+        """Record completions, and return the newer statuses of their devices."""
+        # Of two completions for one device the later one counts.
+        latest = {one.device_id: one for one in sorted(finished, key=lambda one: one.seq)}
+        newer: list[Claim] = []
+        for part in portions(latest.values()):
+            newer += await self._finish(part, owner)
+        return newer
+
+    async def _put(self, drafts: list[Draft], owner: int | None) -> list[Kept]:
         merged = merge(drafts)
-        try:
-            rows = await self._sound_rows(
-                self.delivery.put, within=PROMPT, this_worker=owner, batch=to_json(merged)
-            )
-        except OutboxError:
-            # It may have taken place, and made the worker the owner of statuses of which it does not know.
-            if owner is not None:
-                self._missing_claims.add(owner)
-            raise
+        rows = await self._sound_rows(
+            self.delivery.put, within=PROMPT, this_worker=owner, batch=to_json(merged)
+        )
         # As tuples, which they are: reading a row's attributes takes longer.
         lines = cast("Sequence[tuple[str, int, int | None, float | None, bool]]", rows)
         newest = {
-            device_id: (seq, owner is not None and its_owner == owner, age(doubt_age_s))
-            for device_id, seq, its_owner, doubt_age_s, _ in lines
+            device_id: (seq, owner is not None and its_owner == owner, age(uncertain_age_s))
+            for device_id, seq, its_owner, uncertain_age_s, _ in lines
         }
         # The statement counted the drafts of each device; the last one has the number that it returned.
         left = {device_id: count for device_id, count, *_ in merged}
         kept = []
         for draft in drafts:
             left[draft.device_id] -= 1
-            seq, claimed, doubt_age_s = newest[draft.device_id]
-            kept.append(Kept(seq - left[draft.device_id], claimed, doubt_age_s if claimed else None))
+            seq, claimed, uncertain_age_s = newest[draft.device_id]
+            kept.append(Kept(seq - left[draft.device_id], claimed, uncertain_age_s if claimed else None))
         return kept
 
-    async def _finish(self, owner: Any, finished: list[Finish]) -> list[Claim | None]:
-        # Of two completions for one device the later one counts.
-        latest = {one.device_id: one for one in sorted(finished, key=lambda one: one.seq)}
-        left = await self.deletion.delete_delivered(owner, latest.values())
+    async def _finish(self, finished: list[Finish], owner: int) -> list[Claim]:
+        left = await self.deletion.delete_delivered(owner, finished)
         if not left:
-            return [None] * len(finished)
+            return []
         lines = [
             (one.device_id, one.seq, one.hold_s, one.attempts, one.error, int(one.keep))
             for one in sorted(left, key=lambda one: one.device_id)
@@ -197,8 +199,7 @@ class Session:
         rows = await self.rows(
             self.delivery.finish, this_worker=owner, batch=to_json(lines), outlives_power=False
         )
-        newer = {claim.device_id: claim for claim in await self._claims(owner, _waiting(rows))}
-        return [newer.get(one.device_id) if latest[one.device_id] is one else None for one in finished]
+        return await self._claims(owner, _waiting(rows))
 
     async def _claims(self, owner: int, rows: Iterable[Row[Any]]) -> list[Claim]:
         """Return the rows as claims. Damaged ones become dead letters instead."""
@@ -213,7 +214,9 @@ class Session:
                 damaged.append((row.device_id, row.seq, 0.0, row.attempts, _DAMAGED, 0))
                 continue
             waited_s = max(row.waited_s, 0.0)
-            claims.append(Claim(row.device_id, row.seq, body, row.attempts, waited_s, age(row.doubt_age_s)))
+            claims.append(
+                Claim(row.device_id, row.seq, body, row.attempts, waited_s, age(row.uncertain_age_s))
+            )
         if damaged:
             found = await self.rows(self.delivery.finish, this_worker=owner, batch=to_json(sorted(damaged)))
             # A newer status may have come in the meantime.

@@ -48,10 +48,12 @@ outbox = Table(
     Column("body", Text, nullable=False),  # JSON in ASCII
     Column("crc", BigInteger, nullable=False),  # of device_id and body: reveals bytes that a disk has changed
     Column("put_at", Double, nullable=False),
-    Column("due_at", Double, nullable=False),  # not sent before; never earlier than doubt_since
+    Column("due_at", Double, nullable=False),  # not sent before; never earlier than uncertain_since
     Column("attempts", Integer, nullable=False),  # requests for the newest status, while it waits
     Column("owner", BigInteger),
-    Column("doubt_since", Double),  # end of the last uncertain write
+    # End of the last uncertain write. It keeps its first name in the database, so that processes of an earlier version go
+    # on reading it.
+    Column("doubt_since", Double, key="uncertain_since"),
     Column("done_seq", BigInteger, nullable=False),  # delivered or given up; if it is below seq, seq waits
     Column("done_at", Double),
     Column("done_attempts", Integer, nullable=False),
@@ -80,7 +82,7 @@ idle = and_(
     outbox.c.owner.is_(None),
     outbox.c.seq == outbox.c.done_seq,
     outbox.c.error.is_(None),
-    outbox.c.doubt_since.is_(None),
+    outbox.c.uncertain_since.is_(None),
 )
 Index(
     "printos_outbox_idle",

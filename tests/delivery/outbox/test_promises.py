@@ -147,7 +147,7 @@ async def test_draining_and_closing_end_in_time_with_a_server_that_hangs(
 
 
 @pytest.mark.parametrize("consistency", ["strict", "eventual"])
-async def test_doubt_is_taken_over_from_a_worker_that_died(
+async def test_an_uncertain_write_of_a_worker_that_died_is_inherited(
     sandbox: Sandbox, workplace: Workplace, consistency: str
 ) -> None:
     from printos_async.outbox import Draft  # noqa: PLC0415

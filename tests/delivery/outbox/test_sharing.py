@@ -120,8 +120,8 @@ async def test_accounts_add_up_where_several_pushers_put_and_send_the_same_devic
     for pusher, stats in zip(pushers, drained, strict=True):
         assert adds_up(stats)
         assert (stats.pending, stats.failed, stats.active_devices) == (0, 0, 0)
-        # One that had drained first may have got more since, for devices that it still owned in doubt. Now that all
-        # have drained there is nothing left to come; limit and circuit are the client's.
+        # One that had drained first may have got more since, for devices that it still owned because of an uncertain
+        # write. Now that all have drained there is nothing left to come; limit and circuit are the client's.
         before = pusher.stats()
         assert adds_up(before)
         assert (before.pending, before.failed, before.active_devices) == (0, 0, 0)

@@ -103,7 +103,7 @@ def _put(dialect: Dialect) -> Executable:
         ROW.device_id,
         ROW.seq,
         ROW.owner,
-        (NOW - ROW.doubt_since).label("doubt_age_s"),
+        (NOW - ROW.uncertain_since).label("uncertain_age_s"),
         dialect.soundness(is_sound_after_put()),
     )
     return upsert
@@ -178,7 +178,7 @@ def _finish(dialect: Dialect) -> Executable:
             done_attempts=mine.c.attempts,
             error=mine.c.error,
             due_at=NOW + mine.c.hold_s,
-            doubt_since=null(),
+            uncertain_since=null(),
             owner=case(((ROW.seq > mine.c.seq) | (mine.c.keep == 1), ROW.owner)),
             unseen_by=null(),
             waiting_since=null(),
@@ -202,13 +202,13 @@ def _progress(dialect: Dialect) -> Executable:
 
 
 def _release(dialect: Dialect) -> Executable:
-    mine = _mine(dialect.batch(device_id=Text, hold_s=Double, attempts=Integer, doubt_in_s=Double))
-    doubt_since = case(
-        (mine.c.doubt_in_s.is_(None), ROW.doubt_since),
-        (ROW.doubt_since > NOW + mine.c.doubt_in_s, ROW.doubt_since),
-        else_=NOW + mine.c.doubt_in_s,
+    mine = _mine(dialect.batch(device_id=Text, hold_s=Double, attempts=Integer, uncertain_in_s=Double))
+    uncertain_since = case(
+        (mine.c.uncertain_in_s.is_(None), ROW.uncertain_since),
+        (ROW.uncertain_since > NOW + mine.c.uncertain_in_s, ROW.uncertain_since),
+        else_=NOW + mine.c.uncertain_in_s,
     )
-    due_in_s = case((mine.c.doubt_in_s > mine.c.hold_s, mine.c.doubt_in_s), else_=mine.c.hold_s)
+    due_in_s = case((mine.c.uncertain_in_s > mine.c.hold_s, mine.c.uncertain_in_s), else_=mine.c.hold_s)
     return (
         update(outbox)
         .where(ROW.account == mine.c.account, ROW.device_id == mine.c.device_id, ROW.owner == WORKER)
@@ -216,7 +216,7 @@ def _release(dialect: Dialect) -> Executable:
             owner=null(),
             unseen_by=null(),
             attempts=mine.c.attempts,
-            doubt_since=doubt_since,
+            uncertain_since=uncertain_since,
             due_at=NOW + due_in_s,
         )
     )

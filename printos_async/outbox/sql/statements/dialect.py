@@ -68,7 +68,7 @@ class Dialect:
             (case((is_sound_to_claim(), ROW.crc)) if self.is_sqlite else ROW.crc).label("crc"),
             ROW.attempts,
             (NOW - ROW.put_at).label("waited_s"),
-            (NOW - ROW.doubt_since).label("doubt_age_s"),
+            (NOW - ROW.uncertain_since).label("uncertain_age_s"),
         )
 
     def soundness(self, condition: ColumnElement[bool]) -> ColumnElement[Any]:

@@ -85,5 +85,5 @@ def _needed_to_claim() -> tuple[ColumnElement[bool], ...]:
         is_time(row.due_at),
         # IS NULL is false of a NULL in the RETURNING of SQLite 3.40.
         is_identity(func.coalesce(row.owner, ZERO)),
-        is_time(func.coalesce(row.doubt_since, ZERO)),
+        is_time(func.coalesce(row.uncertain_since, ZERO)),
     )

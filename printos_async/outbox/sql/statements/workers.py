@@ -88,7 +88,7 @@ def _take_over() -> Executable:
         .values(
             owner=null(),
             unseen_by=null(),
-            doubt_since=dead.c.lease_until,
+            uncertain_since=dead.c.lease_until,
             due_at=later(ROW.due_at, dead.c.lease_until),
         )
     )
