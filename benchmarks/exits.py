@@ -60,7 +60,7 @@ async def _run_all(commands: list[list[str]], *, at_once: int) -> list[str]:
 def main() -> int:
     """Run the processes; return 1 if any ended abnormally."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.exits", description=__doc__)
-    parser.add_argument("--rival", default="wire")
+    parser.add_argument("--rival", default="transport")
     parser.add_argument("--runs", type=int, default=200)
     parser.add_argument("--statuses", type=int, default=50, help="pushed by each process")
     parser.add_argument("--at-once", type=int, default=os.cpu_count() or 1)

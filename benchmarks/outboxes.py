@@ -92,7 +92,7 @@ async def _settled(pusher: StatusPusher) -> None:
 
 
 async def _push(url: str, outbox: Outbox, statuses: int) -> float:
-    """Put and send in this process; give statuses per second."""
+    """Put and send in this process; return statuses per second."""
     async with _client(url) as client, client.status_pusher(outbox=outbox) as pusher:
         for number in range(_IN_FLIGHT):  # opens connections
             await pusher.put(f"first-{number}", _status(number))
@@ -110,7 +110,7 @@ async def _push(url: str, outbox: Outbox, statuses: int) -> float:
 
 
 async def _spool(url: str, database: str, statuses: int) -> float:
-    """Put here and send in four other processes; give statuses per second."""
+    """Put here and send in four other processes; return statuses per second."""
     command = [sys.executable, "-m", "benchmarks.outboxes", "--worker", url, database]
     with ExitStack() as stack:
         workers = [

@@ -134,8 +134,8 @@ async def bare_aiohttp(url: str, in_flight: int) -> AsyncIterator[Push]:
 
 
 @asynccontextmanager
-async def bare_wire(url: str, in_flight: int) -> AsyncIterator[Push]:
-    """The facade's default wire in a worker pool: bytes in, bytes out, nothing else of the facade."""
+async def bare_transport(url: str, in_flight: int) -> AsyncIterator[Push]:
+    """The facade's default transport in a worker pool: bytes in, bytes out, nothing else of the facade."""
     from printos_async._transport import (  # noqa: PLC0415 - the other rivals do without
         Http1Transport,
         Origin,
@@ -146,20 +146,20 @@ async def bare_wire(url: str, in_flight: int) -> AsyncIterator[Push]:
     address = urlsplit(url)
     origin = Origin(address.scheme, address.hostname or "", address.port or 0)
     headers = (("content-type", "application/json"),)
-    wire = Http1Transport(make_ssl_context=ssl.create_default_context)
+    transport = Http1Transport(make_ssl_context=ssl.create_default_context)
     try:
 
         async def put(number: int) -> int:
             body = json.dumps(_body(number)).encode()
             request = RawRequest(origin, "PUT", f"/devices/dev-{number}/status", headers, body)
-            answer = await wire.send(
+            answer = await transport.send(
                 request, deadline=loop.time() + _TIMEOUT_S, max_body_bytes=_MAX_BODY_BYTES
             )
             return answer.status
 
         yield _worker_pool(put, in_flight)
     finally:
-        await wire.aclose()
+        await transport.aclose()
 
 
 @asynccontextmanager
@@ -198,7 +198,7 @@ RIVALS: dict[str, Rival] = {
     "generated": generated,
     "httpx": bare_httpx,
     "aiohttp": bare_aiohttp,
-    "wire": bare_wire,
+    "transport": bare_transport,
     "push_statuses": push_statuses,
 }
 

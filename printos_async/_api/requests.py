@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import platform
-from functools import cache
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -40,6 +39,8 @@ _HEADERS: tuple[tuple[str, str], ...] = (
     ("accept", "application/json"),
     ("accept-encoding", "gzip, deflate"),
 )
+# Shared, because many calls wait at once, and the garbage collector looks at each tuple.
+_JSON_HEADERS = (*_HEADERS, ("content-type", "application/json"))
 _KNOWN_KWARGS = frozenset({"method", "url", "headers", "json", "params"})
 # What is encoded has been checked, and a cycle is nested too deeply to pass the checks.
 _to_json = json.JSONEncoder(allow_nan=False, check_circular=False, separators=(",", ":")).encode
@@ -125,7 +126,7 @@ class Operations:
             InvalidDeviceIdError: The identifier would change the path.
         """
         path = self._base_path + device_path(ROUTES["updateDeviceStatus"], check_device_id(device_id))
-        return Call("updateDeviceStatus", "PUT", path, "", _with_json(_HEADERS), body, device_id)
+        return Call("updateDeviceStatus", "PUT", path, "", _JSON_HEADERS, body, device_id)
 
 
 def build_call(
@@ -144,7 +145,7 @@ def build_call(
     body, headers = b"", _HEADERS
     if "json" in kwargs:
         body = _to_json(kwargs["json"]).encode("ascii")
-        headers = _with_json(headers)
+        headers = _JSON_HEADERS
     for name, value in kwargs.get("headers", {}).items():
         if name != "Content-Type":
             headers = (*headers, (name.lower(), str(value)))
@@ -152,12 +153,6 @@ def build_call(
     return Call(
         operation, kwargs["method"].upper(), base_path + kwargs["url"], query, headers, body, device_id
     )
-
-
-@cache
-def _with_json(headers: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
-    # Shared, because many calls wait at once, and the garbage collector looks at each tuple.
-    return (*headers, ("content-type", "application/json"))
 
 
 def make_endpoint(call: Call, origin: Origin) -> Endpoint:

@@ -35,17 +35,17 @@ class Engine:
         scheduler: The devices.
     """
 
-    def __init__(self, core: Executor, answers: Answers, policy: DeliveryPolicy, settle: Settle) -> None:
-        self._core = core
+    def __init__(self, executor: Executor, answers: Answers, policy: DeliveryPolicy, settle: Settle) -> None:
+        self._executor = executor
         self._policy = policy
         self._settle = settle
         self._loop = asyncio.get_running_loop()
         self.occupancy = Occupancy()
-        self._senders = Senders(core, answers, policy, self.occupancy, settle=settle, on_crash=self.fail)
+        self._senders = Senders(executor, answers, policy, self.occupancy, settle=settle, on_crash=self.fail)
         self.scheduler = self._senders.scheduler
         self._devices = self.scheduler.devices
         self._seq = count(1)
-        core.circuit_watchers.add(self.scheduler)
+        executor.circuit_watchers.add(self.scheduler)
 
     @property
     def in_flight(self) -> int:
@@ -169,5 +169,5 @@ class Engine:
 
         Cancelling only stops the waiting.
         """
-        self._core.circuit_watchers.discard(self.scheduler)
+        self._executor.circuit_watchers.discard(self.scheduler)
         await self._senders.aclose()

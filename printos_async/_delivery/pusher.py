@@ -79,14 +79,14 @@ class StatusPusher:
 
     def __init__(
         self,
-        core: Executor,
+        executor: Executor,
         operations: Operations,
         backend: DeliveryBackend,
         reporter: Reporter,
         *,
         drain_timeout_s: float | None,
     ) -> None:
-        self._core = core
+        self._executor = executor
         self._encode = operations.update_device_status
         self._backend = backend
         self._engine = backend.engine
@@ -228,10 +228,10 @@ class StatusPusher:
             pending=self._reporter.pending,
             active_devices=self._occupancy.devices,
             in_flight=self._engine.in_flight,
-            limit=self._core.limiter.limit,
+            limit=self._executor.limiter.limit,
             requests=self._engine.requests,
-            circuit=self._core.health.circuit,
-            held_accounts=self._core.accounts.held,
+            circuit=self._executor.health.circuit,
+            held_accounts=self._executor.accounts.held,
         )
 
     async def _accept(

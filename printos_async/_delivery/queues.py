@@ -96,7 +96,7 @@ class ReadyQueue:
         """Add a device; False if no sender was waiting for one."""
         device.queued = True
         self.devices.append(device)
-        return self._unpark()
+        return bool(self._parked) and self._unpark()
 
     async def park(self) -> None:
         """Wait until there may be a device to take."""

@@ -61,14 +61,14 @@ class Scheduler:
 
     def __init__(
         self,
-        core: Executor,
+        executor: Executor,
         policy: DeliveryPolicy,
         occupancy: Occupancy,
         *,
         settle: Settle,
         add_sender: Callable[[], None],
     ) -> None:
-        self._core = core
+        self._executor = executor
         self._policy = policy
         self._occupancy = occupancy
         self._settle = settle
@@ -77,7 +77,7 @@ class Scheduler:
         self.is_patient = policy.patient
         self.devices: dict[str, DeviceState] = {}
         self.ready = ReadyQueue()
-        self.held = HeldDevices(core.accounts, self.schedule)
+        self.held = HeldDevices(executor.accounts, self.schedule)
         self._delayed: TimeHeap[DeviceState] = TimeHeap(self._release_due)
         self._tokenless: OrderedDict[DeviceState, None] = (
             OrderedDict()
@@ -107,7 +107,7 @@ class Scheduler:
             device.place = self._delayed.push(due_s, device)
         elif not active:
             self._forget(device)
-        elif self.is_patient and self._core.accounts.held and self.held.park(device):
+        elif self.is_patient and self._executor.accounts.held and self.held.park(device):
             pass
         elif not self.ready.append(device):
             self._add_sender()
@@ -116,17 +116,17 @@ class Scheduler:
         """Return the next ready device if the host admits a request; None if the caller has to wait in ``ready``."""
         ready = self.ready
         while ready.devices and (self._open_until_s is None or self.is_open()):
-            if self.is_patient and self._core.accounts.held and self.held.park(ready.devices[0]):
+            if self.is_patient and self._executor.accounts.held and self.held.park(ready.devices[0]):
                 ready.devices.popleft().queued = False
                 continue
             now_s = self._loop.time()
-            again_s = self._core.health.admit(now_s=now_s, patient=self.is_patient)
+            again_s = self._executor.health.admit(now_s=now_s, patient=self.is_patient)
             if again_s <= now_s:
                 device = ready.devices.popleft()
                 if ready.devices:
                     self._add_sender()  # the limit may have grown
                 return device
-            if self.is_patient or again_s - now_s <= self._core.max_delay_s:
+            if self.is_patient or again_s - now_s <= self._executor.max_delay_s:
                 ready.wake_at(again_s)
                 break
             self._turn_away(ready.devices.popleft(), again_s - now_s)
@@ -177,7 +177,7 @@ class Scheduler:
 
         A device that failed while others succeeded stays in its backoff, and waits for its token.
         """
-        now_s, succeeded_s = self._loop.time(), self._core.health.succeeded_s
+        now_s, succeeded_s = self._loop.time(), self._executor.health.succeeded_s
         for device in tuple(self.devices.values()) if self.is_patient else ():
             if device.failed_s > succeeded_s and device.in_flight is None:
                 device.retrying, device.failed_s = False, -math.inf
@@ -260,11 +260,11 @@ class Scheduler:
     def _release_tokenless(self) -> None:
         """Schedule retries for which the budget has a token, in the order of arrival."""
         now_s = self._loop.time()
-        while self._tokenless and self._core.budget.take(now_s=now_s):
+        while self._tokenless and self._executor.budget.take(now_s=now_s):
             device, _ = self._tokenless.popitem(last=False)
             device.retrying, device.has_token = False, True
             self.schedule(device)
-        if not self.is_patient and self._core.health.seems_down:
+        if not self.is_patient and self._executor.health.seems_down:
             while self._tokenless:  # an outage would otherwise last the longer, the larger the fleet
                 self._give_up(self._tokenless.popitem(last=False)[0])
         if self._token_timer is not None:

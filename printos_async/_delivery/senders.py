@@ -38,7 +38,7 @@ class Senders:
 
     def __init__(
         self,
-        core: Executor,
+        executor: Executor,
         answers: Answers,
         policy: DeliveryPolicy,
         occupancy: Occupancy,
@@ -46,7 +46,8 @@ class Senders:
         settle: Settle,
         on_crash: Callable[[BaseException], None],
     ) -> None:
-        self._core = core
+        self._executor = executor
+        self._limiter = executor.limiter
         self._answers = answers
         self._policy = policy
         self._occupancy = occupancy
@@ -56,7 +57,7 @@ class Senders:
         # The context of the engine's creator: a task outlives the caller whose ``put`` started it.
         self._context = contextvars.copy_context()
         self._tasks: set[asyncio.Task[None]] = set()
-        self.scheduler = Scheduler(core, policy, occupancy, settle=settle, add_sender=self._add)
+        self.scheduler = Scheduler(executor, policy, occupancy, settle=settle, add_sender=self._add)
         self.in_flight = 0
         self.requests = 0
 
@@ -70,7 +71,7 @@ class Senders:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def _add(self) -> None:
-        if len(self._tasks) < self._core.limiter.limit + self._core.limiter.overdue:
+        if len(self._tasks) < self._limiter.limit + self._limiter.overdue:
             task = self._loop.create_task(self._work(), context=self._context.copy())
             self._tasks.add(task)
             task.add_done_callback(self._ended)
@@ -82,7 +83,7 @@ class Senders:
             self._on_crash(error)
 
     async def _work(self) -> None:
-        limiter, health, scheduler = self._core.limiter, self._core.health, self.scheduler
+        limiter, health, scheduler = self._limiter, self._executor.health, self.scheduler
         while True:
             device = scheduler.take()
             if device is None:
@@ -103,7 +104,7 @@ class Senders:
                 if (
                     pending is not None
                     and not self._is_settled_unsent(device, pending)
-                    and not (self._core.accounts.held and self._must_wait(device))
+                    and not (self._executor.accounts.held and self._must_wait(device))
                 ):
                     device.waiting, device.in_flight = None, pending
                     self.in_flight += 1
@@ -135,9 +136,9 @@ class Senders:
         pending.attempts += 1
         self.requests += 1
         started_s = self._loop.time()
-        is_probe = self._policy.patient and self._core.health.circuit == "open"
+        is_probe = self._policy.patient and self._executor.health.circuit == "open"
         try:
-            await self._core.attempt(
+            await self._executor.attempt(
                 pending.call,
                 self._answers.acknowledgement,
                 attempt=pending.attempts,
@@ -149,13 +150,13 @@ class Senders:
         except PrintOSError as error:  # the client was closed, or its configuration forbids the request
             self._give_up(device, pending, error)
         else:
-            self._core.budget.refund(retried=device.has_token)
+            self._executor.budget.refund(retried=device.has_token)
             again = pending is device.sent
             device.acknowledged(pending, self._policy, started_s=started_s)
             if not again:
                 self._settle(pending, SENT)
-            elif self._core.hooks:
-                self._core.hooks.emit(StatusReasserted(device.device_id, pending.seq))
+            elif self._executor.hooks:
+                self._executor.hooks.emit(StatusReasserted(device.device_id, pending.seq))
             if pending.is_lost:
                 device.must_reassert = pending.is_lost = False
             if device.must_reassert:  # sending it again has a count of its own
@@ -173,14 +174,14 @@ class Senders:
             if pending is not device.sent and self.scheduler.watcher is not None:
                 self.scheduler.watcher.leave_to_others(pending)
             return
-        keeps = self._policy.patient and self._core.accounts.keeps(pending.call, error)
+        keeps = self._policy.patient and self._executor.accounts.keeps(pending.call, error)
         delay_s = (
             self._refused_delay_s(device, pending) if keeps else self._retry_delay_s(pending, error, now_s)
         )
         late = pending is not device.sent and self.scheduler.is_late(
             pending, now_s
         )  # what was sent was in time
-        if delay_s is None or (self._core.budget.capacity < 1 and not keeps) or late:
+        if delay_s is None or (self._executor.budget.capacity < 1 and not keeps) or late:
             if self._policy.min_interval_s:
                 device.not_before_s = max(device.not_before_s, started_s + self._policy.min_interval_s)
             self._give_up(device, pending, error)
@@ -194,7 +195,7 @@ class Senders:
             not keeps
             and device.waiting is None
             and not is_local(error)
-            and not (self._policy.patient and self._core.health.circuit == "open")
+            and not (self._policy.patient and self._executor.health.circuit == "open")
         )
         if pending is device.sent:
             return
@@ -212,7 +213,7 @@ class Senders:
     def _refused_delay_s(self, device: DeviceState, pending: PendingStatus) -> float:
         """Return how long a device waits whose credentials were refused: usually its account is held, which is enough."""
         pending.exempt_attempts += 1
-        if self._core.accounts.is_held(device.device_id):
+        if self._executor.accounts.is_held(device.device_id):
             return 0.0
         device.refusals += 1
         return min(FIRST_PROBE_S * 2.0 ** min(device.refusals - 1, 6), MAX_PROBE_S)
@@ -220,14 +221,14 @@ class Senders:
     def _give_up(self, device: DeviceState, pending: PendingStatus, error: PrintOSError) -> None:
         if pending is device.sent:
             device.must_reassert = False
-            self._core.hooks.emit(ReassertionFailed(device.device_id, pending.seq, type(error).__name__))
+            self._executor.hooks.emit(ReassertionFailed(device.device_id, pending.seq, type(error).__name__))
         else:
             self._settle(pending, Outcome("failed", error))
 
     def _retry_delay_s(self, pending: PendingStatus, error: APIError, now_s: float) -> float | None:
         if not self._policy.patient:
-            return self._core.retry_delay_s(pending.call, error, attempt=pending.attempts)
-        health = self._core.health
+            return self._executor.retry_delay_s(pending.call, error, attempt=pending.attempts)
+        health = self._executor.health
         is_open = health.circuit == "open"
         is_first, previous_s = pending.failed_s is None, pending.failed_s or 0.0
         pending.failed_s = now_s
@@ -236,7 +237,7 @@ class Senders:
         is_exempt = host_fails or is_from_intermediary(error) or is_local(error)
         pending.exempt_attempts += is_exempt
         counted = pending.attempts - pending.exempt_attempts
-        if counted >= self._core.max_attempts and not is_exempt and not is_first:
+        if counted >= self._executor.max_attempts and not is_exempt and not is_first:
             return None
-        delay_s = self._core.retry_delay_s(pending.call, error, attempt=pending.attempts, patient=True)
+        delay_s = self._executor.retry_delay_s(pending.call, error, attempt=pending.attempts, patient=True)
         return 0.0 if delay_s is not None and is_open else delay_s

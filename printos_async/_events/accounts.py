@@ -24,7 +24,7 @@ class AccountHeld:
 
 @frozen
 class AccountResumed:
-    """PrintOS accepts an account's credentials again.
+    """PrintOS accepts an account's credentials again, or its devices have got other credentials.
 
     Attributes:
         account: As in ``AccountHeld``.

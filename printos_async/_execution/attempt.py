@@ -5,20 +5,16 @@ from __future__ import annotations
 import asyncio
 import math
 import os
-from contextlib import nullcontext
+import time
+from functools import partial
 from typing import TYPE_CHECKING
 
-import httpx
-
-from printos_async._api.body import DecodeError, content
-from printos_async._api.errors import secrets_of, status_error, transport_error
-from printos_async._auth import REPLAY_EXTENSION, Account, Accounts, Headers, SecretUnavailableError
-from printos_async._config import origin_of
+from printos_async._api.errors import status_error, transport_error
+from printos_async._auth import Account, Accounts, Headers, SecretUnavailableError
 from printos_async._errors import APIError, ClientClosedError, MissingCredentialsError, TransportError
 from printos_async._events import ClockSkewDetected
 from printos_async._http import parse_date
 from printos_async._transport import (
-    EXCERPT_BYTES,
     ExchangeError,
     Origin,
     RawRequest,
@@ -26,21 +22,34 @@ from printos_async._transport import (
     Transport,
 )
 
+from .auth_flow import AuthFlow, body_limit, request_secrets
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from printos_async._api.requests import Call
     from printos_async._events import Hooks
 
-# Logins at a time: a fleet whose tokens were all revoked must not storm the login.
-_MAX_LOGINS = 16
 # Answers whose ``Date`` may say that a signature was refused for its time.
 _REFUSED_SIGNATURE = frozenset({401, 403})
-_HOP_HEADERS = frozenset({"host", "content-length", "transfer-encoding", "connection"})
+# Forks between the first process and this one. Asking for the process's number takes a system call for each attempt.
+_forks = [0]
+
+
+def _count_fork() -> None:
+    _forks[0] += 1
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
+    os.register_at_fork(after_in_child=_count_fork)
 
 
 class AttemptRunner:
-    """Sends calls over a transport that is made for the first one, in that event loop and process."""
+    """Sends calls over a transport that is made for the first one, in that event loop and process.
+
+    Attributes:
+        now_s: The clock of that event loop. Asking for the running loop each time would cost more than the clock.
+    """
 
     def __init__(
         self,
@@ -54,17 +63,19 @@ class AttemptRunner:
         allow_insecure_http: bool,
     ) -> None:
         self.origin = origin
+        self.now_s: Callable[[], float] = time.monotonic  # until open()
         self.accounts = accounts
         self._hooks = hooks
-        self._logins = asyncio.Semaphore(_MAX_LOGINS)
+        self._auth_flow = AuthFlow(
+            origin, max_body_bytes=max_body_bytes, allow_insecure_http=allow_insecure_http
+        )
         self._make_transport = make_transport
         self._timeout_s = timeout_s
         self._max_body_bytes = max_body_bytes
-        self._max_acknowledgement_bytes = min(max_body_bytes, EXCERPT_BYTES)
-        self._allow_insecure_http = allow_insecure_http
+        self._max_acknowledgement_bytes = body_limit("PUT", max_body_bytes)
         self._transport: Transport | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._pid = 0
+        self._forks = 0
         self._closed = False
 
     async def run(self, call: Call, *, until_s: float = math.inf) -> RawResponse:
@@ -85,19 +96,10 @@ class AttemptRunner:
         account = self.accounts.known(call.device_id)
         if account is None or account.must_ask:
             account = await self._find(call, until_s)
-        if account.problem:
-            raise _no_credentials(call, account.problem)
-        try:
-            return await self._run(transport, call, account, until_s)
-        except SecretUnavailableError as error:
-            problem = str(error)
-        raise _no_credentials(call, problem)  # outside the handler, so that nothing is chained to it
-
-    async def _run(self, transport: Transport, call: Call, account: Account, until_s: float) -> RawResponse:
         request = self._ready_request(call, account)
         if request is None:
             return await self._flow(transport, call, account, until_s, replay=False)
-        started_s = asyncio.get_running_loop().time()
+        started_s = self.now_s()
         failure: APIError
         try:
             response = await transport.send(
@@ -108,13 +110,15 @@ class AttemptRunner:
                 else self._max_body_bytes,
             )
         except ExchangeError as error:
-            failure = transport_error(call, error, _secrets(call, request, account))
+            failure = transport_error(call, error, request_secrets(call, request, account))
         else:
+            if 200 <= response.status <= 299:
+                return response
             if response.status in _REFUSED_SIGNATURE and self._may_pass(
                 account, request, response, started_s
             ):
                 return await self._flow(transport, call, account, until_s, replay=True)
-            return _successful(call, request, response, account)
+            raise status_error(call, response, request_secrets(call, request, account))
         raise failure  # outside the handler, so that the transport's own words are not chained to it
 
     async def _find(self, call: Call, until_s: float) -> Account:
@@ -136,21 +140,31 @@ class AttemptRunner:
         date_s = None if response.header("age") else parse_date(response.header("date"))
         if date_s is not None:
             # The server wrote it between sending and receiving, and cut it to whole seconds.
-            under_way_s = asyncio.get_running_loop().time() - started_s
+            under_way_s = self.now_s() - started_s
             skew = ready.learn_clock(date_s + 0.5 + under_way_s / 2)
             if skew is not None:
                 self._hooks.emit(ClockSkewDetected(account.label, skew.ahead_s, skew.is_corrected))
                 if skew.is_corrected:
                     return True
-        return response.status == 401 and ready.refused(request.headers)
+        try:
+            return response.status == 401 and ready.refused(request.headers)
+        except SecretUnavailableError:
+            return False
 
     def _ready_request(self, call: Call, account: Account) -> RawRequest | None:
         """Return the request with its credentials, or None where the flow has to run first."""
         # Not in run(): some tracebacks show the values of locals, and it is from there that errors are raised.
+        if account.problem:
+            raise _no_credentials(call, account.problem)
         headers: Headers | None = () if account.auth is None else None
-        ready = account.ready
+        ready, problem = account.ready, ""
         if ready is not None:
-            headers = ready.headers(call.method, call.path)
+            try:
+                headers = ready.headers(call.method, call.path)
+            except SecretUnavailableError as error:
+                problem = str(error)
+        if problem:  # outside the handler, so that nothing is chained to it
+            raise _no_credentials(call, problem)
         if headers is None:
             return None
         target = f"{call.path}?{call.query}" if call.query else call.path
@@ -159,119 +173,42 @@ class AttemptRunner:
     def open(self) -> Transport:
         """Return the transport; the first call binds the client to the running event loop and process."""
         loop = asyncio.get_running_loop()
-        if self._loop is loop and self._transport is not None and self._pid == os.getpid():
+        if self._loop is loop and self._transport is not None and self._forks == _forks[0]:
             return self._transport
         if self._closed:
             raise ClientClosedError("the client was closed; make a new one")
         if self._transport is not None:
-            kind = "process" if self._pid != os.getpid() else "event loop"
+            kind = "process" if self._forks != _forks[0] else "event loop"
             raise ClientClosedError(f"the client belongs to another {kind}; make one client in each {kind}")
-        self._transport, self._loop, self._pid = self._make_transport(), loop, os.getpid()
+        self._transport, self._loop, self._forks = self._make_transport(), loop, _forks[0]
+        self.now_s = loop.time
         return self._transport
 
     async def aclose(self) -> None:
         """Close the transport; does nothing the second time, or in another event loop or process."""
         transport, self._transport, self._closed = self._transport, None, True
-        if transport is not None and self._loop is asyncio.get_running_loop() and self._pid == os.getpid():
+        if transport is not None and self._loop is asyncio.get_running_loop() and self._forks == _forks[0]:
             await transport.aclose()
 
     def _deadline_s(self, until_s: float) -> float:
-        deadline_s = asyncio.get_running_loop().time() + self._timeout_s
-        return min(deadline_s, until_s)
+        return min(self.now_s() + self._timeout_s, until_s)
 
     async def _flow(
         self, transport: Transport, call: Call, account: Account, until_s: float, *, replay: bool
     ) -> RawResponse:
         """Run the flow of an ``httpx.Auth``, which may send requests of its own before and after the call."""
-        assert account.auth is not None  # noqa: S101  # without one, _run() has returned
-        query = f"?{call.query}" if call.query else ""
-        own = httpx.Request(
-            call.method,
-            f"{self.origin}{call.path}{query}",
-            headers=dict(call.headers),
-            content=call.body,
-            extensions={REPLAY_EXTENSION: replay},
-        )
-        flow = account.auth.async_auth_flow(own)
+        problem = ""
         try:
-            outgoing = await anext(flow)
-            while True:
-                request = self._from_httpx(outgoing)
-                is_own = outgoing is own
-                async with nullcontext() if is_own else self._logins:
-                    response = await self._send_in_flow(
-                        transport, call, account, request, until_s, is_own=is_own
-                    )
-                try:
-                    outgoing = await flow.asend(self._to_httpx(outgoing, response))
-                except StopAsyncIteration:
-                    return _successful(call, request, response, account)
-        finally:
-            await flow.aclose()
-
-    async def _send_in_flow(
-        self,
-        transport: Transport,
-        call: Call,
-        account: Account,
-        request: RawRequest,
-        until_s: float,
-        *,
-        is_own: bool,
-    ) -> RawResponse:
-        try:
-            return await transport.send(
-                request,
-                deadline=self._deadline_s(until_s),
-                max_body_bytes=self._max_acknowledgement_bytes
-                if request.method == "PUT"
-                else self._max_body_bytes,
+            request, response = await self._auth_flow.run(
+                transport, call, account, partial(self._deadline_s, until_s), replay=replay
             )
-        except ExchangeError as error:
-            failure = transport_error(call, error, _secrets(call, request, account))
-        if not is_own:
-            # Login and the like: what failed is not the call, which was not sent or was refused with a 401.
-            failure = type(failure)(
-                f"authentication failed: {failure.args[0]}",
-                method=call.method,
-                path=call.path,
-                may_have_arrived=False,
-            )
-        raise failure
-
-    def _from_httpx(self, request: httpx.Request) -> RawRequest:
-        origin = origin_of(request.url, allow_insecure_http=self._allow_insecure_http)
-        headers = tuple(
-            (k.lower(), v) for k, v in request.headers.multi_items() if k.lower() not in _HOP_HEADERS
-        )
-        target = request.url.raw_path.decode("ascii")
-        return RawRequest(origin, request.method, target, headers, request.content)
-
-    def _to_httpx(self, request: httpx.Request, response: RawResponse) -> httpx.Response:
-        # httpx would decompress without a limit.
-        try:
-            max_bytes = self._max_body_bytes if 200 <= response.status <= 299 else EXCERPT_BYTES
-            body = content(response, max_bytes=max_bytes)
-        except DecodeError:
-            body = b""
-        # As bytes: httpx takes a header that is text for ASCII only.
-        headers = [
-            (k.encode("latin-1"), v.encode("latin-1"))
-            for k, v in response.headers
-            if k not in {"content-encoding", *_HOP_HEADERS}
-        ]
-        return httpx.Response(response.status, headers=headers, content=body, request=request)
-
-
-def _successful(call: Call, request: RawRequest, response: RawResponse, account: Account) -> RawResponse:
-    if 200 <= response.status <= 299:
-        return response
-    raise status_error(call, response, _secrets(call, request, account))
-
-
-def _secrets(call: Call, request: RawRequest, account: Account) -> set[str]:
-    ready = account.ready
-    return secrets_of(call, request, ready.secrets() if ready is not None else ())
+        except SecretUnavailableError as error:
+            problem = str(error)
+        if problem:  # outside the handler, so that nothing is chained to it
+            raise _no_credentials(call, problem)
+        if 200 <= response.status <= 299:
+            return response
+        raise status_error(call, response, request_secrets(call, request, account))
 
 
 def _no_credentials(call: Call, problem: str) -> MissingCredentialsError:

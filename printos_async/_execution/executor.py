@@ -167,13 +167,15 @@ class Executor:
         Raises:
             APIError: Of the class that fits.
         """
-        number = self.limiter.begin()
+        limiter = self.limiter
+        number = limiter.begin()  # 0 where the limit is fixed: then the limiter has nothing to learn
         started_s = self.clock()
         try:
             try:
                 response = await self._attempts.run(call, until_s=until_s)
             finally:
-                self.limiter.end(number)
+                if number:
+                    limiter.end(number)
                 if self.accounts.held:
                     self.accounts.attempt_ended(call)
             undecodable: ResponseDecodeError | None = None
@@ -184,29 +186,33 @@ class Executor:
             if undecodable is not None:  # outside the handler, so that what was read is not chained to it
                 raise undecodable
         except APIError as error:
-            now_s = self.clock()
-            self.accounts.failed(call, error)
-            if not is_refusal(call, error):  # that is neither a sign of a working host nor of a failing one
-                self._note_failure(call, error)
-            # A failure may come early or late for any reason: its time says nothing about the server's load.
-            if not is_probe:
-                self.limiter.record(
-                    started_s=started_s, now_s=now_s, latency_s=None, overloaded=is_overload(error)
-                )
-            if self.hooks and not isinstance(error, MissingCredentialsError):  # nothing was sent
-                self._emit_attempt(call, attempt, now_s - started_s, error)
+            self._failed(call, error, attempt=attempt, started_s=started_s, is_probe=is_probe)
             raise
-        self._note_answer()
+        if self.health.succeeded(now_s=self._attempts.now_s()):
+            self._admit_more()
         if self.accounts.troubled:
             self.accounts.succeeded(call)
         now_s = self.clock()
         latency_s = now_s - started_s
-        # The time of a list is that of its length.
-        load_s = None if call.method == "GET" else latency_s
-        self.limiter.record(started_s=started_s, now_s=now_s, latency_s=load_s, overloaded=False)
+        if number:
+            load_s = None if call.method == "GET" else latency_s  # the time of a list is that of its length
+            limiter.record(started_s=started_s, now_s=now_s, latency_s=load_s, overloaded=False)
         if self.hooks:
             self._emit_attempt(call, attempt, latency_s, response.status)
         return result
+
+    def _failed(self, call: Call, error: APIError, *, attempt: int, started_s: float, is_probe: bool) -> None:
+        now_s = self.clock()
+        self.accounts.failed(call, error)
+        if not is_refusal(call, error):  # that is neither a sign of a working host nor of a failing one
+            self._note_failure(call, error)
+        # A failure may come early or late for any reason: its time says nothing about the server's load.
+        if not is_probe:
+            self.limiter.record(
+                started_s=started_s, now_s=now_s, latency_s=None, overloaded=is_overload(error)
+            )
+        if self.hooks and not isinstance(error, MissingCredentialsError):  # nothing was sent
+            self._emit_attempt(call, attempt, now_s - started_s, error)
 
     def retry_delay_s(
         self, call: Call, error: APIError, *, attempt: int, repeat: bool = False, patient: bool = False
@@ -250,12 +256,15 @@ class Executor:
         )
 
     def _note_answer(self) -> None:
-        if self.health.succeeded(now_s=asyncio.get_running_loop().time()):
-            if not any(watcher.has_waiting() for watcher in self.circuit_watchers):
-                self.health.close()  # nothing to probe with: no more evidence will come
-            self._announce_circuit()
-            for watcher in tuple(self.circuit_watchers):
-                watcher.more_admitted()
+        if self.health.succeeded(now_s=self._attempts.now_s()):
+            self._admit_more()
+
+    def _admit_more(self) -> None:
+        if not any(watcher.has_waiting() for watcher in self.circuit_watchers):
+            self.health.close()  # nothing to probe with: no more evidence will come
+        self._announce_circuit()
+        for watcher in tuple(self.circuit_watchers):
+            watcher.more_admitted()
 
     def _note_failure(self, call: Call, error: APIError) -> None:
         retry_after_s = None

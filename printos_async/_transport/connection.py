@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import select
 import time
+from functools import partial
 from typing import TYPE_CHECKING, cast
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
@@ -44,7 +45,7 @@ class Connection(asyncio.BufferedProtocol):
         self._on_idle = on_idle
         self._on_lost = on_lost
         self._transport: asyncio.Transport | None = None
-        self._has_news: Callable[[], bool] | None = None
+        self._has_news: Callable[[], object] | None = None
         self._parser: HttpResponseParser | None = HttpResponseParser(self)
         self._waiter: asyncio.Future[RawResponse] | None = None
         self._is_doubtful = False
@@ -281,10 +282,10 @@ class Connection(asyncio.BufferedProtocol):
             self._timer = None
 
 
-def _make_probe(descriptor: int) -> Callable[[], bool]:
-    """Return a function that says, in a third of a microsecond, whether a socket has something to read."""
+def _make_probe(descriptor: int) -> Callable[[], object]:
+    """Return a function whose result is true, in a third of a microsecond, if a socket has something to read."""
     if hasattr(select, "poll"):
         poller = select.poll()
         poller.register(descriptor, select.POLLIN)
-        return lambda: bool(poller.poll(0))
-    return lambda: bool(select.select((descriptor,), (), (), 0)[0])  # Windows
+        return partial(poller.poll, 0)
+    return lambda: select.select((descriptor,), (), (), 0)[0]  # Windows

@@ -39,7 +39,7 @@ class SharedBackend:
 
     Args:
         outbox: The outbox.
-        core: Makes the requests.
+        executor: Makes the requests.
         operations: Makes requests of stored statuses.
         answers: Decodes the responses.
         policy: The delivery policy.
@@ -52,7 +52,7 @@ class SharedBackend:
     def __init__(
         self,
         outbox: Outbox,
-        core: Executor,
+        executor: Executor,
         operations: Operations,
         answers: Answers,
         policy: DeliveryPolicy,
@@ -63,14 +63,14 @@ class SharedBackend:
         max_devices: int,
     ) -> None:
         self._outbox = outbox
-        self._hooks = core.hooks
+        self._hooks = executor.hooks
         self._reporter = reporter
         self._tenant = tenant
         self._timeout_s = timeout_s
         self._loop = asyncio.get_running_loop()
         self._opening = asyncio.Lock()
         self.is_open = False
-        self.engine = engine = Engine(core, answers, policy, self._settle)
+        self.engine = engine = Engine(executor, answers, policy, self._settle)
         self._ownership = Ownership()
         self._dispatcher = Dispatcher(engine, self._ownership, operations, policy, reporter)
         self._lease = Lease(outbox, on_kept=self._lease_kept, on_lost=self._lease_lost)
