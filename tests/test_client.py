@@ -345,7 +345,7 @@ async def test_a_client_needs_no_context_manager(sandbox: Sandbox) -> None:
 async def test_the_attempt_ends_by_its_own_timeout(sandbox: Sandbox) -> None:
     sandbox.inject("hang_before")
     retry = RetryPolicy(max_attempts=1)
-    async with PrintOSClient(sandbox.url, auth=HmacAuth(KEY, SECRET), timeout_s=0.05, retry=retry) as client:
+    async with PrintOSClient(sandbox.url, auth=HmacAuth(KEY, SECRET), timeout_s=0.5, retry=retry) as client:
         with pytest.raises(RequestTimeoutError) as caught:
             await client.update_device_status("dev-1", status())
         assert isinstance(caught.value, TimeoutError)

@@ -44,6 +44,8 @@ _OPENING = re.compile(r'[ \t\n\r]*\{[ \t\n\r]*"devices"[ \t\n\r]*:[ \t\n\r]*\[[ 
 _COMMA = re.compile(r"[ \t\n\r]*,[ \t\n\r]*")
 _CLOSING = re.compile(r"[ \t\n\r]*\]")
 _MAX_DATE_CHARS = 64
+# From Python 3.14 on, fromisoformat reads it; a date is to mean the same on every version.
+_AT_24_HOURS = re.compile(r"[T ]24")
 _DEFAULT_A = datetime(2000, 1, 1)  # noqa: DTZ001  # a date-time without an offset stays without one
 _DEFAULT_B = datetime(2001, 2, 2)  # noqa: DTZ001
 
@@ -210,7 +212,8 @@ def _iso_date(value: object) -> str | None:
     except ValueError:
         pass
     else:
-        return value
+        if not _AT_24_HOURS.search(value):
+            return value
     try:
         # dateutil fills what a text leaves out from a default and takes 01/02/2024 for January: a date that
         # changes with the default or with the order of day and month cannot be read for certain.

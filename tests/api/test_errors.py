@@ -444,7 +444,7 @@ async def test_answer_that_drips_ends_at_the_timeout(bench: MakeBench, operation
         await peer.send(b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n")
         await peer.dribble(b" " * 1000)
 
-    made = await bench(handle, timeout_s=0.2)
+    made = await bench(handle, timeout_s=0.5)
     async with asyncio.timeout(5):
         with pytest.raises(RequestTimeoutError) as caught:
             await call(made.client, operation)

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import socket
 import warnings
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import httpx
@@ -17,6 +18,7 @@ from printos_async._transport import (
     HttpxTransport,
     Origin,
     RawRequest,
+    RawResponse,
     Transport,
 )
 
@@ -70,11 +72,14 @@ async def test_cancelled_send_frees_its_caller_and_the_connection(serve: Serve, 
 async def test_cancelled_exchange_ends_at_its_deadline(serve: Serve, carrier: Carrier) -> None:
     async def handle(peer: Peer) -> None:
         await peer.read_request()
+        await peer.send(OK)
+        await peer.read_request()
         await peer.gone()
 
     server = await serve(handle)
-    send = asyncio.create_task(carrier.send(server, timeout_s=0.15))
-    await server.requests_read(1)
+    await carrier.send(server)  # a slow handshake would leave nothing of the deadline
+    send = asyncio.create_task(carrier.send(server, timeout_s=0.5))
+    await server.requests_read(2)
     send.cancel()
     with pytest.raises(asyncio.CancelledError):
         await send
@@ -260,35 +265,43 @@ async def refuses_requests(carrier: Carrier, server: ScriptedServer) -> None:
     assert len(server.requests) == before
 
 
-async def test_many_requests_of_many_kinds_leave_nothing_behind(serve: Serve, carrier: Carrier) -> None:
-    async def handle(peer: Peer) -> None:
-        while request := await peer.read_request():
-            kind = int(request.target[1:]) % 5
-            if kind == 0:
-                peer.reset()
-            elif kind == 3:
-                await peer.gone()
-            await peer.send((OK, OK[:-1], b"garbage\r\n\r\n", OK, OK)[kind])
-            if kind < 4:
-                return
+async def answer_by_number(peer: Peer) -> None:
+    while request := await peer.read_request():
+        kind = int(request.target[1:]) % 5
+        if kind == 0:
+            peer.reset()
+        elif kind == 3:
+            await peer.gone()
+        await peer.send((OK, OK[:-1], b"garbage\r\n\r\n", OK, OK)[kind])
+        if kind < 4:
+            return
 
-    server = await serve(handle)
-    # Only those without an answer wait for their time: the others arrive on a slow machine too.
-    sends = [
-        asyncio.create_task(carrier.send(server, target=f"/{n}", timeout_s=0.3 if n % 5 == 3 else SOON_S))
-        for n in range(60)
-    ]
-    await server.requests_read(30)
-    for send in sends[::7]:
-        send.cancel()
-    ends = await asyncio.gather(*sends, return_exceptions=True)
+
+async def test_many_requests_of_many_kinds_leave_nothing_behind(serve: Serve, carrier: Carrier) -> None:
+    def send(n: int, timeout_s: float = SOON_S) -> asyncio.Task[RawResponse]:
+        return asyncio.create_task(carrier.send(server, target=f"/{n}", timeout_s=timeout_s))
+
+    server = await serve(answer_by_number)
+    # Only those without an answer wait for their time: the others arrive on a slow machine too. They come first and on
+    # connections that exist, for httpcore 1.0.9 leaves the transport of a handshake open that their deadline cuts short.
+    unanswered = range(3, 60, 5)
+    await asyncio.gather(*(send(4) for _ in unanswered))
+    sends = {n: send(n, 0.3) for n in unanswered}
+    with suppress(TimeoutError):
+        async with asyncio.timeout(0.3):
+            await server.requests_read(2 * len(unanswered))
+    sends |= {n: send(n) for n in range(60) if n not in unanswered}
+    await server.requests_read(len(unanswered) + 30)
+    for n in range(0, 60, 7):
+        sends[n].cancel()
+    ends = await asyncio.gather(*sends.values(), return_exceptions=True)
     for end in ends:
         if isinstance(end, BaseException):
             assert isinstance(end, (ExchangeError, asyncio.CancelledError)), end
         else:
             assert end.body == b"ok"
     assert (await carrier.send(server, target="/4")).body == b"ok"
-    assert len(server.requests) <= 61
+    assert len(server.requests) <= len(unanswered) + 61
     await carrier.wire.aclose()
     if carrier.kind == "http1":
         async with asyncio.timeout(SOON_S):

@@ -123,8 +123,8 @@ async def test_answer_ends_at_the_deadline_however_it_drips(
     serve: Serve, carrier: Carrier, head: bytes, drip: bytes
 ) -> None:
     async def handle(peer: Peer) -> None:
-        while await peer.read_request():
-            if peer.number:
+        while request := await peer.read_request():
+            if request.target != "/drip":
                 await peer.send(OK)
                 continue
             await peer.send(head)
@@ -132,9 +132,10 @@ async def test_answer_ends_at_the_deadline_however_it_drips(
             await peer.gone()
 
     server = await serve(handle)
+    await carrier.send(server)  # the short deadline is for the answer, not for connecting
     async with asyncio.timeout(SOON_S):
         with pytest.raises(ExchangeError) as caught:
-            await carrier.send(server, timeout_s=0.15)
+            await carrier.send(server, target="/drip", timeout_s=0.15)
         assert (caught.value.may_have_arrived, caught.value.timed_out) == (True, True)
         assert (await carrier.send(server)).body == b"ok"
         assert server.connections == 2
@@ -152,9 +153,10 @@ async def test_deadline_of_one_request_is_not_that_of_the_next(serve: Serve, car
             await peer.send(OK)
 
     server = await serve(handle)
-    assert (await carrier.send(server, timeout_s=0.1)).body == b"ok"
+    await carrier.send(server)  # connecting takes its time
+    assert (await carrier.send(server, timeout_s=0.3)).body == b"ok"
     slow = asyncio.create_task(carrier.send(server, target="/slow"))
-    await asyncio.sleep(0.2)  # past the first request's deadline, on the same connection
+    await asyncio.sleep(0.4)  # past the deadline of the request before, on the same connection
     answer.set()
     assert (await slow).body == b"ok"
     assert server.connections == 1
@@ -177,11 +179,14 @@ async def test_shorter_deadline_than_the_last_one_holds(serve: Serve, carrier: C
 
 async def test_peer_that_does_not_read_is_left_at_the_deadline(serve: Serve, carrier: Carrier) -> None:
     async def handle(peer: Peer) -> None:
+        await peer.read_request()
+        await peer.send(OK)
         await peer.read_head_only()
         await left.wait()
 
     left = asyncio.Event()
     server = await serve(handle)
+    await carrier.send(server)  # the short deadline is for the body, not for connecting
     async with asyncio.timeout(SOON_S):
         with pytest.raises(ExchangeError) as caught:
             await carrier.send(server, body=b"x" * (1 << 24), timeout_s=0.2)

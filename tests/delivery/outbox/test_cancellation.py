@@ -73,11 +73,12 @@ async def test_a_cancellation_at_any_await_leaves_nothing_behind_and_loses_nothi
         await sandbox.wait_for(lambda: sandbox.in_flight == 0)
         tasks, threads = len(asyncio.all_tasks()), threading.active_count()
         descriptors = open_descriptors() - sandbox.open_connections * 2
-        step = 0
-        async with asyncio.timeout(10.0):
-            while await interrupted(place, operation, step, opened=opened) or step == 0:
-                step += 1
-                assert step < MAX_STEPS
+        step, reached = 0, True
+        while reached:
+            async with asyncio.timeout(10.0):
+                reached = await interrupted(place, operation, step, opened=opened) or step == 0
+            step += 1
+            assert step <= MAX_STEPS
         # Whatever was left to others is sent by the next one.
         async with asyncio.timeout(20.0), place.pusher():
             while (await place.stats()).waiting:  # noqa: ASYNC110

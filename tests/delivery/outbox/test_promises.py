@@ -91,10 +91,12 @@ async def test_a_status_past_its_deadline_fails_and_the_next_one_is_sent(
     sandbox: Sandbox, workplace: Workplace
 ) -> None:
     async with workplace.pusher(deadline_s=0.3, min_interval_s=1.5) as pusher:
-        await pusher.push("dev-1", status(1))
+        while (await pusher.push("dev-1", status(1))).outcome != "sent":
+            pass  # on a busy machine it may be too late itself
+        failed_before = pusher.stats().failed
         assert (await pusher.push("dev-1", status(2))).outcome == "failed"
         stats = await pusher.drain()
-    assert (stats.sent, stats.failed, stats.pending) == (1, 1, 0)
+    assert (stats.sent, stats.failed - failed_before, stats.pending) == (1, 1, 0)
     found = await workplace.stats()
     assert (found.failed, found.waiting) == (1, 0)
     async with workplace.pusher() as other:
@@ -152,7 +154,7 @@ async def test_an_uncertain_write_of_a_worker_that_died_is_inherited(
 ) -> None:
     from printos_async.outbox import Draft  # noqa: PLC0415
 
-    async with workplace.opened(lease_s=0.2) as dead:
+    async with workplace.opened(lease_s=1.0) as dead:
         owner = await dead.join()
         body = b'{"status":"DS_ON","metrics":{"pagesTotal":1}}'
         [kept] = await dead.put([Draft("dev-1", body)], owner=owner)
