@@ -17,7 +17,7 @@ nox.options.default_venv_backend = "virtualenv"
 nox.options.reuse_existing_virtualenvs = True
 nox.options.error_on_missing_interpreters = False  # `pythons` skips them; nothing else asks for one
 # The tests come last, so that what failed in them is what one reads first.
-nox.options.sessions = ["lint", "types", "codegen", "docs", "package", "conformance", "tests"]
+nox.options.sessions = ["lint", "types", "codegen", "drill", "docs", "package", "conformance", "tests"]
 
 ROOT = Path(__file__).parent
 PYTHONS = ["3.11", "3.12", "3.13", "3.14"]
@@ -52,6 +52,13 @@ def codegen(session: nox.Session) -> None:
     python = _dev_environment(session) / BIN / "python"
     script = str(ROOT / "codegen.sh")
     session.run(script, *(session.posargs or ["--check"]), env={"PYTHON": str(python)}, external=True)
+
+
+@nox.session(venv_backend="none")
+def drill(session: nox.Session) -> None:
+    """Regenerate from three next versions in copies of the repository; names after ``--`` choose among them."""
+    python = str(_dev_environment(session) / BIN / "python")
+    session.run(python, "-m", "tests.drill.drill", *session.posargs, external=True)
 
 
 @nox.session

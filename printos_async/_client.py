@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
+from ._api.fields import fields_of
 from ._config import PRODUCTION_URL, auth_from_env
 from ._delivery.bulk import Statuses, push_all
 from ._delivery.outbox.selection import require_outbox
 from ._delivery.settings import DEFAULT_AMBIGUITY_S, PusherSettings
 from ._delivery.spooler import Spooler
 from ._execution.channel import Channel
+from ._execution.listing import list_all
 from ._execution.provisioning import ensure_all, provision_all
 from ._models import (
     UNSET,
@@ -140,18 +142,24 @@ class PrintOSClient:
         """Return the provisioned devices.
 
         A field that cannot be read (a date, a null, a value of a wrong type) is ``UNSET``. Its raw value is in the
-        device's ``additional_properties`` and goes to the hooks as ``FieldUnreadable``.
+        device's ``additional_properties`` and goes to the hooks as ``FieldUnreadable``. A device without a field that
+        the specification requires is no device. Where the specification has pages, all are read.
 
         Raises:
-            APIError: The call failed after its retries, or its answer is no list of at most 250,000 devices.
+            APIError: The call failed after its retries, or its answer is no list of at most 250,000 devices, or one of
+                more than 10,000 pages or of pages without an end.
 
         Source: operation ``listDevices``.
         """
-        channel = self._channel
-        return await channel.executor.run(channel.operations.list_devices(), channel.answers.device_list)
+        return await list_all(self._channel)
 
     async def provision_device(
-        self, *, model: str | Unset = UNSET, serial_number: str | Unset = UNSET, location: str | Unset = UNSET
+        self,
+        *,
+        model: str | Unset = UNSET,
+        serial_number: str | Unset = UNSET,
+        location: str | Unset = UNSET,
+        **others: Any,
     ) -> PrintDevice:
         """Register a device.
 
@@ -163,15 +171,17 @@ class PrintOSClient:
             model: The device's model, such as ``Indigo 12000``. What is ``UNSET`` is not sent; None is refused.
             serial_number: Its serial number.
             location: Where it stands; any text.
+            **others: Fields that ``DeviceProvisionRequest`` has beyond these, after a regeneration.
 
         Raises:
-            InvalidProvisionRequestError: A value cannot be sent. Nothing was.
+            InvalidProvisionRequestError: A value cannot be sent, or a required one is missing. Nothing was sent.
             APIError: The call failed, or its answer is no device.
 
         Source: operation ``provisionDevice``.
         """
-        request = DeviceProvisionRequest(model=model, serial_number=serial_number, location=location)
-        call = self._channel.operations.provision_device(request)
+        given = {"model": model, "serial_number": serial_number, "location": location, **others}
+        unset = dict.fromkeys((field.attribute for field in fields_of(DeviceProvisionRequest)), UNSET)
+        call = self._channel.operations.provision_device(DeviceProvisionRequest(**{**unset, **given}))
         return await self._channel.executor.run(call, self._channel.answers.provisioned)
 
     async def provision_devices(self, requests: Iterable[DeviceProvisionRequest]) -> list[ProvisionResult]:

@@ -6,14 +6,15 @@ specification lets no field be null, and a null in an answer leaves its field un
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from attrs import define, field, frozen
+from attrs import define, field, fields, frozen
 from printos_device_api.models import (
     DeviceProvisionRequest,
     DeviceStatusUpdate,
     DeviceStatusUpdateMetrics,
     PrintDevice,
+    PrintDeviceList,
 )
 from printos_device_api.types import UNSET, Unset
 
@@ -26,6 +27,7 @@ __all__ = [
     "DeviceStatusUpdate",
     "DeviceStatusUpdateMetrics",
     "PrintDevice",
+    "PrintDeviceList",
     "ProvisionResult",
     "PushReport",
     "PushResult",
@@ -38,6 +40,22 @@ __all__ = [
 DeviceId: TypeAlias = str | Unset
 
 MAX_FAILURES_KEPT = 10_000
+
+
+class StoredStatus(DeviceStatusUpdate):
+    """A status from an outbox that this version's ``DeviceStatusUpdate`` cannot be made of.
+
+    All its properties are additional ones, for a required field may be missing. ``to_dict`` returns what was stored.
+    """
+
+    def __init__(self, properties: dict[str, Any]) -> None:
+        for name in (attribute.name for attribute in fields(DeviceStatusUpdate) if attribute.init):
+            setattr(self, name, UNSET)
+        self.additional_properties = properties
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the properties as they were stored."""
+        return dict(self.additional_properties)
 
 
 @frozen

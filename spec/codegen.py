@@ -1,6 +1,6 @@
 """Makes ``generated/printos_device_api`` from the specification; ``codegen.sh`` at the top runs this.
 
-Exit codes: 0 done, or specification and client agree; 1 they do not (``--check``); 2 an error, told in one line.
+Exit codes: 0 done, or nothing differs; 1 something does (``--check``, ``--findings``); 2 an error, told in one line.
 """
 
 from __future__ import annotations
@@ -35,6 +35,8 @@ def main(arguments: Sequence[str]) -> int:
         assert_tools()
         if options.check:
             return _check()
+        if options.findings:
+            return _findings(options.specification or _SPECIFICATION)
         if options.specification is None:
             return _generate(_SPECIFICATION, _GENERATED)
         return _generate(options.specification, _prepared_output(options.output))
@@ -53,15 +55,16 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
         prog="codegen.sh",
         allow_abbrev=False,
         description="Make generated/printos_device_api from spec/hp-printos-device-api-openapi.yml and report what "
-        "changed in the public signatures.",
-        epilog="Exit codes: 0 done or in agreement, 1 specification and client disagree (--check), 2 an error.",
+        "changed.",
+        epilog="Exit codes: 0 done or no difference, 1 specification and client disagree (--check) or there are "
+        "findings (--findings), 2 an error.",
     )
     parser.add_argument(
         "specification",
         nargs="?",
         type=Path,
         metavar="SPEC_FILE",
-        help="try another specification; needs --output",
+        help="try another specification; needs --output or --findings",
     )
     parser.add_argument(
         "--output", type=Path, metavar="DIR", help="make DIR/printos_device_api; generated/ stays as it is"
@@ -71,11 +74,20 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
         action="store_true",
         help="change nothing; name the files that the specification would change",
     )
+    parser.add_argument(
+        "--findings",
+        action="store_true",
+        help="change nothing; say where the specification differs from what printos_async relies on",
+    )
     options = parser.parse_args(arguments)
-    if options.check and (options.specification or options.output):
+    if options.check and (options.specification or options.output or options.findings):
         parser.error("--check compares the committed client and takes nothing else")
+    if options.findings:
+        if options.output:
+            parser.error("--findings makes nothing and takes no --output")
+        return options
     if (options.specification is None) != (options.output is None):
-        parser.error("SPEC_FILE and --output DIR go together")
+        parser.error("SPEC_FILE goes with --output DIR or --findings, and --output with SPEC_FILE")
     return options
 
 
@@ -89,25 +101,43 @@ def _read(source: Path) -> Specification:
 
 def _generate(source: Path, folder: Path) -> int:
     specification = _read(source)
-    from spec.codegen_package import build, differences  # noqa: PLC0415
-    from spec.codegen_signatures import report, signatures  # noqa: PLC0415
+    from spec.codegen_facts import facts  # noqa: PLC0415
+    from spec.codegen_package import build, differences, recorded_specification  # noqa: PLC0415
+    from spec.codegen_report import python_report, specification_report  # noqa: PLC0415
     from spec.codegen_swap import PACKAGE, locked, recover, replace, staging_folder  # noqa: PLC0415
+    from spec.contract_findings import contract_findings  # noqa: PLC0415
 
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / PACKAGE
+    new = facts(specification.document)
     with locked(folder) as lock:
         recover(folder)
-        before = signatures(_GENERATED / PACKAGE)
+        before = recorded_specification(_GENERATED / PACKAGE)
         with staging_folder(folder) as staging:
             made = build(specification, staging, keep_open=(lock,))
-            after = signatures(made)
+            told = [
+                specification_report(None if before is None else facts(before), new),
+                python_report(_GENERATED, staging),
+            ]
             if differences(made, target):
                 replace(staging, target)
                 print(f"{_shown(target)}: made from {source.name}")
             else:
                 print(f"{_shown(target)}: as before")
-    print(report(before, after))
+    print(*told, sep="\n")
+    number = len(contract_findings(new))
+    print(f"contract: {number or 'no'} finding{'' if number == 1 else 's'}; see ./codegen.sh --findings")
     return 0
+
+
+def _findings(source: Path) -> int:
+    specification = _read(source)
+    from spec.codegen_facts import facts  # noqa: PLC0415
+    from spec.contract_findings import contract_findings, render  # noqa: PLC0415
+
+    findings = contract_findings(facts(specification.document))
+    print(render(findings))
+    return 1 if findings else 0
 
 
 def _check() -> int:

@@ -15,13 +15,13 @@ from ruamel.yaml.constructor import SafeConstructor
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, SequenceNode
 
+from spec.codegen_facts import METHODS
 from spec.codegen_tools import CodegenError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-_METHODS = ("get", "put", "post", "delete", "options", "head", "patch", "trace")
 _VALIDATORS = {"3.0": OpenAPIV30SpecValidator, "3.1": OpenAPIV31SpecValidator}
 # What aliases may add to a document. Whoever walks it, here and in the generator, walks what they stand for.
 _MAX_ALIASED_NODES = 100_000
@@ -44,11 +44,13 @@ class Specification:
     Attributes:
         name: The file's name, without its folder: no machine's path belongs into a lock file.
         content: The bytes as read once; everything later uses these, whatever happens to the file meanwhile.
+        document: What they say; its keys are text, as in JSON.
         operations: In the document's order.
     """
 
     name: str
     content: bytes
+    document: dict[str, Any]
     operations: tuple[Operation, ...]
 
     @property
@@ -81,7 +83,7 @@ def read_specification(path: Path) -> Specification:
         raise CodegenError(f"{path}: nested too deeply") from error
     except CodegenError as error:
         raise CodegenError(f"{path}: {error}") from error
-    return Specification(name=path.name, content=content, operations=operations)
+    return Specification(name=path.name, content=content, document=document, operations=operations)
 
 
 class _Constructor(SafeConstructor):
@@ -194,7 +196,7 @@ def _operation_nodes(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[
     """Give path, method and node of each operation, of a document that need not be valid."""
     paths = document.get("paths")
     for path, item in paths.items() if isinstance(paths, dict) else ():
-        for method in _METHODS:
+        for method in METHODS:
             node = item.get(method) if isinstance(item, dict) else None
             if isinstance(node, dict):
                 yield path, method, node

@@ -8,12 +8,12 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from openapi_python_client.config import ConfigFile
 from ruamel.yaml import YAML
 
-from spec.codegen_signatures import endpoints
+from spec.codegen_endpoints import endpoints
 from spec.codegen_swap import PACKAGE
 from spec.codegen_tools import GENERATOR_VERSION, RUFF_VERSION, CodegenError, tool_environment
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from spec.codegen_input import Specification
 
 LOCK_FILE = "codegen.lock"
+SPECIFICATION_FILE = "specification.json"
 _CONFIG = Path(__file__).with_name("openapi-python-client.yml")
 _GENERATOR_TIMEOUT_S = 300
 # Imports every module of the package in the folder given, from there and from nowhere else.
@@ -59,9 +60,21 @@ def build(specification: Specification, folder: Path, *, keep_open: tuple[int, .
         "ruff": RUFF_VERSION,
     }
     (package / LOCK_FILE).write_text(json.dumps(lock, indent=2) + "\n", encoding="utf-8")
+    # What the next report compares with, and readable where the package is installed.
+    content = json.dumps(specification.document, indent=2, ensure_ascii=False, default=str)
+    (package / SPECIFICATION_FILE).write_text(content + "\n", encoding="utf-8")
     _assert_importable(folder)
     _assert_whole(specification, package)
     return package
+
+
+def recorded_specification(package: Path) -> dict[str, Any] | None:
+    """Return the specification that a package was made from, None if the package does not say."""
+    try:
+        document = json.loads((package / SPECIFICATION_FILE).read_bytes())
+    except (OSError, ValueError):
+        return None
+    return document if isinstance(document, dict) else None
 
 
 def differences(wanted: Path, found: Path) -> list[tuple[str, str]]:
@@ -160,10 +173,7 @@ def _assert_whole(specification: Specification, package: Path) -> None:
         _key(operation.method, operation.path, operation.operation_id)
         for operation in specification.operations
     )
-    found = Counter(
-        _key(endpoint.method, endpoint.path, endpoint.module.rpartition(".")[2])
-        for endpoint in endpoints(package)
-    )
+    found = Counter(_key(endpoint.method, endpoint.path, endpoint.module) for endpoint in endpoints(package))
     for operation in specification.operations:
         key = _key(operation.method, operation.path, operation.operation_id)
         if found[key] != wanted[key]:

@@ -9,12 +9,14 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-# The same two stand in pyproject.toml's extra `codegen`; a test compares them.
+# The same three stand in pyproject.toml's extra `codegen`; a test compares them.
 GENERATOR_VERSION = "0.29.1"
+GRIFFE_VERSION = "2.4.1"
 RUFF_VERSION = "0.17.5"
 _NEEDED = {
     "openapi-python-client": GENERATOR_VERSION,
     "ruff": RUFF_VERSION,
+    "griffelib": GRIFFE_VERSION,
     "openapi-spec-validator": None,
 }
 

@@ -18,6 +18,7 @@ from printos_device_api.api.devices import list_devices, provision_device, updat
 from printos_async._errors import ConfigurationError
 from printos_async._events import Endpoint
 
+from .pages import DEVICE_PAGES
 from .validation import check_device_id, check_provision_request, check_status
 
 if TYPE_CHECKING:
@@ -84,13 +85,12 @@ class Operations:
     def __init__(self, base_path: str) -> None:
         self._base_path = base_path
 
-    def list_devices(self) -> Call:
-        """``GET /devices``."""
-        return build_call(
-            "listDevices",
-            list_devices._get_kwargs(),  # noqa: SLF001  # the only place where the generated code describes a request
-            base_path=self._base_path,
-        )
+    def list_devices(self, page_token: str | None = None) -> Call:
+        """``GET /devices``; a token asks for the page that it was given for."""
+        page = {} if page_token is None or DEVICE_PAGES is None else {DEVICE_PAGES.parameter: page_token}
+        # The only place where the generated code describes a request.
+        kwargs = list_devices._get_kwargs(**page)  # noqa: SLF001
+        return build_call("listDevices", kwargs, base_path=self._base_path)
 
     def provision_device(self, request: DeviceProvisionRequest) -> Call:
         """``POST /devices``.

@@ -2,7 +2,7 @@
 
 The generated models raise untyped errors on what they cannot read and take any type they are given, so a
 field is looked at before it counts: a date that ``fromisoformat`` refuses goes to dateutil; what cannot be read
-stays unset, its raw value kept in ``additional_properties``, and is reported.
+stays unset, its raw value kept in ``additional_properties``, and is reported. A required field must be readable.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from attrs import frozen
 from dateutil import parser as dateutil_parser
-from printos_device_api.types import UNSET
 
 from printos_async._events import FieldUnreadable
 from printos_async._http import is_intermediary_page
@@ -23,7 +23,9 @@ from printos_async._models import PrintDevice
 from printos_async._transport import EXCERPT_BYTES
 
 from .body import DecodeError, IntermediaryPageError, beginning, content, parse_json, refuse_constant
-from .validation import field_types, json_name
+from .fields import described, fields_of
+from .json_validation import raw_problem
+from .pages import DEVICE_PAGES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -60,9 +62,9 @@ class Answers:
         self._max_body_bytes = max_body_bytes
         self._hooks = hooks
 
-    async def device_list(self, response: RawResponse) -> list[PrintDevice]:
+    async def device_page(self, response: RawResponse) -> DevicePage:
         """Return the devices of a ``listDevices`` answer; other tasks run in between."""
-        return await decode_device_list(self._content(response), partial(self._unreadable, "listDevices"))
+        return await decode_device_page(self._content(response), partial(self._unreadable, "listDevices"))
 
     async def provisioned(self, response: RawResponse) -> PrintDevice:
         """Return the device of a ``provisionDevice`` answer."""
@@ -90,33 +92,46 @@ class Answers:
             self._hooks.emit(FieldUnreadable(operation, device_id, field, raw))
 
 
-async def decode_device_list(body: bytes, unreadable: Unreadable) -> list[PrintDevice]:
+@frozen
+class DevicePage:
+    """Devices of one ``listDevices`` answer.
+
+    Attributes:
+        devices: The devices.
+        next_token: What asks for the next page; None if this is the last one, or lists have no pages.
+    """
+
+    devices: list[PrintDevice]
+    next_token: str | None = None
+
+
+async def decode_device_page(body: bytes, unreadable: Unreadable) -> DevicePage:
     """Return the devices of a ``PrintDeviceList``; other tasks run between its slices.
 
     Raises:
-        DecodeError: It is no object with a list ``devices`` of objects, or holds too many of them.
+        DecodeError: It is no object with a list ``devices`` of objects, holds too many of them, or its token of the
+            next page is no text.
     """
     await asyncio.sleep(0)
     _check_size(body)
     await asyncio.sleep(0)
-    raw_devices = await _scan_devices(body)
-    if raw_devices is None:
-        raw_devices = _parse_devices(body)
+    raw_devices, others = await _scan_devices(body) or _parse_devices(body)
     if len(raw_devices) > MAX_DEVICES:
         raise DecodeError(f"the list has more than {MAX_DEVICES:,} devices")
     devices = []
     for index, raw in enumerate(raw_devices):
         if index % SLICE_DEVICES == 0:
             await asyncio.sleep(0)
-        devices.append(_decode_device(raw, f"devices[{index}]", unreadable))
+        devices.append(_decode_device(raw, index, unreadable))
         raw_devices[index] = None  # not the memory of both
-    return devices
+    return DevicePage(devices, None if DEVICE_PAGES is None else DEVICE_PAGES.next_token(others))
 
 
-async def _scan_devices(body: bytes) -> list[Any] | None:
-    """Parse the elements of ``devices`` one by one; None where the body does not begin with them, or is no JSON.
+async def _scan_devices(body: bytes) -> tuple[list[Any], dict[str, Any]] | None:
+    """Parse the elements of ``devices`` one by one, and the other properties.
 
-    ``json.loads`` would hold up the event loop, in a thread too: it does not let go of the interpreter's lock.
+    None where the body does not begin with them, or is no JSON. ``json.loads`` would hold up the event loop, in a
+    thread too: it does not let go of the interpreter's lock.
     """
     try:
         text = body.decode()
@@ -137,10 +152,10 @@ async def _scan_devices(body: bytes) -> list[Any] | None:
         rest = None if closing is None else parse_json(b'{"": 0' + text[closing.end() :].encode())
     except (ValueError, RecursionError):  # also an empty list, which has no first element
         return None
-    return None if rest is None or "devices" in rest else devices
+    return None if rest is None or "devices" in rest else (devices, rest)
 
 
-def _parse_devices(body: bytes) -> list[Any]:
+def _parse_devices(body: bytes) -> tuple[list[Any], dict[str, Any]]:
     answer = parse_json(body)
     if not isinstance(answer, dict):
         raise DecodeError(f"a device list must be an object, not {_kind(answer)}")
@@ -150,7 +165,7 @@ def _parse_devices(body: bytes) -> list[Any]:
     if "devices" not in answer and answer:
         # {} is an empty list by the specification; an object of other things is another answer.
         raise DecodeError("the answer has properties, but devices is not among them")
-    return devices
+    return devices, answer
 
 
 def _check_size(body: bytes) -> None:
@@ -167,40 +182,42 @@ def decode_provisioned(body: bytes, unreadable: Unreadable) -> PrintDevice:
     """
     _check_size(body)
     answer = parse_json(body)
-    device = _decode_device(answer, "the device", unreadable)
-    if "id" in answer and (device.id is UNSET or device.id == ""):
+    device = _decode_device(answer, None, unreadable)
+    if "id" in answer and not (isinstance(answer["id"], str) and answer["id"]):
         raise DecodeError("the device's id is not a text; list_devices() tells what was provisioned")
-    if not any(name in answer for name in map(json_name, _device_fields())):
+    if not any(field.name in answer for field in fields_of(PrintDevice)):
         raise DecodeError("the answer has none of a device's properties")
     return device
 
 
-def _device_fields() -> list[str]:
-    return [name for name, _ in field_types(PrintDevice)]
-
-
-def _decode_device(raw: Any, where: str, unreadable: Unreadable) -> PrintDevice:
+def _decode_device(raw: Any, index: int | None, unreadable: Unreadable) -> PrintDevice:
     if not isinstance(raw, dict):
-        raise DecodeError(f"{where} must be an object, not {_kind(raw)}")
+        raise DecodeError(f"{_place(index)} must be an object, not {_kind(raw)}")
     readable, refused = dict(raw), {}
-    for name, allowed in field_types(PrintDevice):
-        key = json_name(name)
-        if key not in raw:
-            continue
-        value = raw[key]
-        if datetime in allowed:
-            text = _iso_date(value)
-            if text is not None:
-                readable[key] = text
+    for field in fields_of(PrintDevice):
+        name = field.name
+        if name in raw:
+            value = raw[name]
+            if type(value) in field.plain_kinds:
                 continue
-        elif type(value) in allowed:
-            continue
-        refused[key] = readable.pop(key)
+            if datetime in field.allowed.kinds and (text := _iso_date(value)) is not None:
+                readable[name] = text
+                continue
+            if raw_problem(value, field.allowed, name) is None:
+                continue
+            refused[name] = readable.pop(name)
+        if field.is_required:
+            kind = f"not {described(field.allowed)}" if name in raw else "missing"
+            raise DecodeError(f"{name} of {_place(index)} is {kind}")
     device = PrintDevice.from_dict(readable)
     device.additional_properties.update(refused)
-    for key, value in refused.items():
-        unreadable(device.id if isinstance(device.id, str) else None, key, value)
+    for name, value in refused.items():
+        unreadable(readable.get("id"), name, value)
     return device
+
+
+def _place(index: int | None) -> str:
+    return "the device" if index is None else f"devices[{index}]"
 
 
 def _iso_date(value: object) -> str | None:

@@ -7,14 +7,12 @@ from __future__ import annotations
 
 import math
 import re
-import types
-import typing
 import unicodedata
+from datetime import date, datetime, timedelta
 from functools import cache
-from typing import Any, Union
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
-import attrs
-from printos_device_api import models as generated_models
 from printos_device_api.types import Unset
 
 from printos_async._errors import (
@@ -25,11 +23,15 @@ from printos_async._errors import (
 )
 from printos_async._models import DeviceProvisionRequest, DeviceStatusUpdate
 
+from .fields import described, extra_of, fields_of, is_model, shown
+from .json_validation import raw_problem
+
+if TYPE_CHECKING:
+    from .fields import Field, ValueType
+
 MAX_DEVICE_ID_CHARS = 256
 _MAX_INTEGER = 2**63 - 1
 _PLAIN_DEVICE_ID = re.compile(r"[A-Za-z0-9_-]{1,256}")
-_SCALARS = frozenset({str, int, float, bool})
-_UNDERSCORE = re.compile(r"_(.)")
 
 
 def check_device_id(device_id: object) -> str:
@@ -75,32 +77,6 @@ def check_provision_request(request: DeviceProvisionRequest) -> None:
     _check("provision request", request, DeviceProvisionRequest, InvalidProvisionRequestError)
 
 
-@cache
-def json_name(attribute: str) -> str:
-    """Return the specification's name of a generated model's attribute: ``pagesTotal`` for ``pages_total``."""
-    return _UNDERSCORE.sub(lambda match: match[1].upper(), attribute)
-
-
-@cache
-def field_types(model: type) -> tuple[tuple[str, frozenset[type]], ...]:
-    """Return each field of a generated model with the classes that its annotation allows."""
-    # The generated modules import their siblings for type checkers only.
-    hints = typing.get_type_hints(model, localns=vars(generated_models))
-    fields: tuple[attrs.Attribute[Any], ...] = attrs.fields(model)
-    return tuple((field.name, _classes(hints[field.name])) for field in fields if field.init)
-
-
-def _classes(hint: Any) -> frozenset[type]:
-    if typing.get_origin(hint) in {Union, types.UnionType}:
-        return frozenset().union(*(_classes(part) for part in typing.get_args(hint)))
-    return frozenset({typing.get_origin(hint) or hint})
-
-
-@cache
-def _is_model(kind: type) -> bool:
-    return attrs.has(kind)
-
-
 def _check(what: str, value: Any, model: type, error: type[PrintOSError]) -> None:
     if not isinstance(value, model):
         raise error(f"a {what} must be a {model.__name__}, not {type(value).__name__}")
@@ -112,35 +88,88 @@ def _check(what: str, value: Any, model: type, error: type[PrintOSError]) -> Non
         raise error(f"{what}: {problem}")
 
 
+@cache
+def _checks(model: type) -> tuple[tuple[tuple[str, frozenset[type], Field], ...], bool]:
+    """Return each field with the classes whose plain values need no closer look; and whether there may be others."""
+    checks = tuple(
+        (field.attribute, field.plain_kinds if field.is_required else field.plain_kinds | {Unset}, field)
+        for field in fields_of(model)
+    )
+    return checks, extra_of(model) is not None
+
+
 def _model_problem(value: Any, model: type, prefix: str) -> str | None:
-    for name, allowed in field_types(model):
+    checks, has_extra = _checks(model)
+    for name, quick, field in checks:
         part = getattr(value, name)
         kind: type = type(part)
-        if kind is Unset or (kind in allowed and _is_plain(part, kind)):
+        if kind in quick and (kind is Unset or _is_plain(part, kind)):
             continue
-        path = prefix + json_name(name)
-        if kind in allowed or (kind is int and float in allowed):
-            nested = kind not in _SCALARS and _is_model(kind)
+        path = prefix + field.name
+        if kind is field.allowed.model:
+            problem = _model_problem(part, kind, f"{path}.")
+        elif kind is Unset:
+            problem = f"{path} is missing" if field.is_required else None
         else:
-            # A subclass, such as an enumeration of strings, will do; but a bool is no number.
-            nested = False
-            if kind is bool or not isinstance(part, tuple(allowed)):
-                return f"{path} must be {_words(allowed)}, not {_shown(part)}"
-        problem = _model_problem(part, kind, f"{path}.") if nested else _value_problem(part, path)
+            problem = _typed_problem(part, field.allowed, path)
         if problem is not None:
             return problem
+    if not has_extra:
+        return None
     extra = value.additional_properties
     return None if type(extra) is dict and not extra else _extra_problem(extra, model, prefix)
+
+
+def _typed_problem(value: Any, allowed: ValueType, path: str) -> str | None:
+    """Return why a value is not what the specification says, or cannot be sent, with its place; None if it can."""
+    kind: type = type(value)
+    if kind in allowed.kinds and is_model(kind):
+        return _model_problem(value, kind, f"{path}.")
+    if object not in allowed.kinds:
+        if not _fits(value, kind, allowed):
+            return f"{path} must be {described(allowed, model_names=True)}, not {shown(value)}"
+        if isinstance(value, date | UUID):
+            return _date_time_problem(value, path) if isinstance(value, datetime) else None
+        if isinstance(value, list) and allowed.items is not None:
+            items = allowed.items
+            problems = (_typed_problem(item, items, f"{path}[{index}]") for index, item in enumerate(value))
+            return next(filter(None, problems), None)
+    return _value_problem(value, path)
+
+
+def _fits(value: Any, kind: type, allowed: ValueType) -> bool:
+    kinds = allowed.kinds
+    if kind is bool:  # a bool is no number
+        return bool in kinds
+    if isinstance(value, str | int) and any(isinstance(value, type(word)) for word in allowed.words):
+        return value in allowed.words
+    if isinstance(value, datetime):  # a date-time is no date, whatever Python says
+        return datetime in kinds
+    # A subclass, such as an enumeration of strings, will do.
+    return isinstance(value, tuple(kinds)) or (kind is int and float in kinds)
+
+
+def _date_time_problem(value: datetime, path: str) -> str | None:
+    offset = value.utcoffset()
+    if offset is None:
+        return f"{path} must have a time zone: {value.isoformat()} has none"
+    return f"{path} must have an offset of whole minutes" if offset % timedelta(minutes=1) else None
 
 
 def _extra_problem(extra: Any, model: type, prefix: str) -> str | None:
     if not isinstance(extra, dict):
         return f"{prefix}additional_properties must be a dict, not {type(extra).__name__}"
     # Beside the attribute it would be lost without a word, and in its place it would pass by the attribute's type.
-    for name in (json_name(name) for name, _ in field_types(model)):
-        if name in extra:
-            return f"{prefix}{name} must be set as the attribute, not as an additional property"
-    return _value_problem(extra, prefix[:-1] or "additional properties")
+    for field in fields_of(model):
+        if field.name in extra:
+            return f"{prefix}{field.name} must be set as the attribute, not as an additional property"
+    if problem := _value_problem(extra, prefix[:-1] or "additional properties"):
+        return problem
+    allowed = extra_of(model)
+    if allowed is None or object in allowed.kinds:
+        return None
+    problems = (raw_problem(value, allowed, prefix + name) for name, value in extra.items())
+    return next(filter(None, problems), None)
 
 
 def _is_plain(value: Any, kind: type) -> bool:
@@ -189,13 +218,3 @@ def _container_problem(value: Any, path: str) -> str | None:
 
 def _is_unicode(text: str) -> bool:
     return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)
-
-
-def _words(allowed: frozenset[type]) -> str:
-    names = {str: "a text", int: "a whole number", float: "a number", bool: "true or false"}
-    return " or ".join(sorted(names.get(kind, kind.__name__) for kind in allowed if kind is not Unset))
-
-
-def _shown(value: Any) -> str:
-    text = f"{value!a}" if isinstance(value, (str, int, float)) and not isinstance(value, bool) else ""
-    return f"{type(value).__name__} {text[:60]}".rstrip()

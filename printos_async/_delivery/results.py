@@ -13,7 +13,7 @@ from printos_async._events import (
     StatusSuperseded,
     StatusWithdrawn,
 )
-from printos_async._models import DeviceStatusUpdate, PushResult
+from printos_async._models import DeviceStatusUpdate, PushResult, StoredStatus
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -104,9 +104,7 @@ def _decode_status(body: bytes) -> DeviceStatusUpdate | None:
     try:
         return DeviceStatusUpdate.from_dict(properties)
     except Exception:  # noqa: BLE001  # the generated code does not document what it raises
-        status = DeviceStatusUpdate()
-        status.additional_properties = properties
-        return status
+        return StoredStatus(properties)
 
 
 def emit_outcome(hooks: Hooks, pending: PendingStatus, outcome: Outcome, *, now_s: float) -> None:

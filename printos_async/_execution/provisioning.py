@@ -13,6 +13,7 @@ from printos_async._errors import APIError, InvalidProvisionRequestError, Respon
 from printos_async._models import DeviceProvisionRequest, PrintDevice, ProvisionResult
 
 from .attempt import may_repeat
+from .listing import list_all
 from .retry import is_transient
 
 if TYPE_CHECKING:
@@ -177,5 +178,5 @@ class _Lookup:
 
 async def _read_list(channel: Channel) -> dict[Identity, PrintDevice]:
     """Return the registered devices that have a model and a serial number."""
-    devices = await channel.executor.run(channel.operations.list_devices(), channel.answers.device_list)
+    devices = await list_all(channel)
     return {identity: device for device in devices if (identity := identity_of(device)) is not None}

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
+
+from printos_async._api.generated_operations import generated_operations
+from printos_async._models import PrintDeviceList
 
 from . import _answers, _schema
 from ._auth import TOKEN_HEADER
 from ._exchange import MAX_BODY_BYTES
 
 if TYPE_CHECKING:
+    from printos_async._api.generated_operations import GeneratedOperation
+
     from ._answers import Answer
     from ._auth import Gatekeeper
     from ._faults import Operation
@@ -19,6 +25,21 @@ if TYPE_CHECKING:
 ROUTE_DEVICES = "/devices"
 ROUTE_STATUS = "/devices/{deviceId}/status"
 ROUTE_UNKNOWN = "(unknown)"
+SERVED: dict[Operation, tuple[str, str]] = {
+    "listDevices": ("GET", ROUTE_DEVICES),
+    "provisionDevice": ("POST", ROUTE_DEVICES),
+    "updateDeviceStatus": ("PUT", ROUTE_STATUS),
+}
+
+
+def unserved_operations() -> list[GeneratedOperation]:
+    """Return the operations of the specification that the sandbox does not serve."""
+    served = {(method, _without_names(route)) for method, route in SERVED.values()}
+    return [
+        operation
+        for operation in generated_operations()
+        if (operation.method, _without_names(operation.route)) not in served
+    ]
 
 
 class Operations:
@@ -28,12 +49,10 @@ class Operations:
         self._state = state
         self._gatekeeper = gatekeeper
         self._login_path = login_path
-        self._by_route: dict[str, dict[str, Operation]] = {
-            ROUTE_DEVICES: {"GET": "listDevices", "POST": "provisionDevice"},
-            ROUTE_STATUS: {"PUT": "updateDeviceStatus"},
-            ROUTE_UNKNOWN: {},
-            login_path: {"POST": "login"},
-        }
+        self._by_route: dict[str, dict[str, Operation]] = {ROUTE_UNKNOWN: {}, login_path: {"POST": "login"}}
+        for operation, (method, route) in SERVED.items():
+            self._by_route.setdefault(route, {})[method] = operation
+        self._unserved = [(operation, operation.path_pattern) for operation in unserved_operations()]
         self.logins_count = 0
 
     def find(self, method: str, path: str) -> tuple[str, Operation | None, str | None]:
@@ -47,10 +66,23 @@ class Operations:
             case _:
                 route, device_id = (self._login_path if path == self._login_path else ROUTE_UNKNOWN), None
         operation = self._by_route[route].get(method)
+        if operation is None and (unserved := self._find_unserved(method, path)) is not None:
+            route = unserved.route
         return route, operation, device_id if operation == "updateDeviceStatus" else None
+
+    def _find_unserved(self, method: str, path: str) -> GeneratedOperation | None:
+        for operation, pattern in self._unserved:
+            if operation.method == method and pattern.fullmatch(path):
+                return operation
+        return None
 
     def refuse(self, request: RecordedRequest, route: str) -> Answer:
         """Answer a request that no operation serves."""
+        if (unserved := self._find_unserved(request.method, request.path)) is not None:
+            reason = (
+                f"the sandbox does not serve {unserved.operation_id} ({unserved.method} {unserved.route})"
+            )
+            return _answers.error(501, reason, request_id=request.sequence)
         allowed = self._by_route[route]
         if not allowed:
             return _answers.error(404, "no such path", request_id=request.sequence)
@@ -89,13 +121,11 @@ class Operations:
         return None if reason is None else _answers.error(401, reason, request_id=request.sequence)
 
     def _list(self) -> Answer:
-        return _answers.json_answer(200, {"devices": [d.to_json() for d in self._state.devices.values()]})
+        devices = [device.to_json() for device in self._state.devices.values()]
+        return _answers.json_answer(200, {**_schema.placeholders(PrintDeviceList), "devices": devices})
 
     def _provision(self, body: bytes) -> Answer:
-        wanted = _schema.provision_request(body)
-        device = self._state.provision(
-            wanted.get("model"), wanted.get("serialNumber"), wanted.get("location")
-        )
+        device = self._state.provision(_schema.provision_request(body))
         return _answers.json_answer(201, device.to_json())
 
     def _update(
@@ -118,6 +148,10 @@ class Operations:
             return _answers.error(401, "wrong login or password", request_id=request.sequence)
         cookie = (b"set-cookie", f"{TOKEN_HEADER}={token}; Path=/; HttpOnly".encode())
         return _answers.json_answer(200, {"authToken": token}, headers=(cookie,))
+
+
+def _without_names(route: str) -> str:
+    return re.sub(r"\{[^}]*\}", "{}", route)
 
 
 def _refuse_content(request: RecordedRequest, body: bytes) -> Answer | None:

@@ -7,12 +7,25 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from attrs import define, field, frozen
 
+from printos_async._api.fields import fields_of
+from printos_async._api.json_validation import raw_problem
+from printos_async._models import PrintDevice
+
+from ._schema import placeholders
+
 if TYPE_CHECKING:
     from datetime import datetime
 
     from ._faults import FaultKind, Operation
 
 T = TypeVar("T")
+
+# Fields that a next specification adds to a device; a POST may have named them.
+_FURTHER_FIELDS = tuple(
+    further
+    for further in fields_of(PrintDevice)
+    if further.name not in {"id", "model", "serialNumber", "status", "registeredAt"}
+)
 
 
 @define
@@ -27,6 +40,7 @@ class SandboxDevice:
         registered_at: When it was provisioned, in UTC.
         status: The body of the newest PUT that was applied, or None.
         updates: How many PUTs were applied.
+        properties: The body of the POST that provisioned it.
     """
 
     id: str
@@ -36,9 +50,10 @@ class SandboxDevice:
     registered_at: datetime
     status: dict[str, Any] | None = None
     updates: int = 0
+    properties: dict[str, Any] = field(factory=dict, repr=False)
 
-    def to_json(self) -> dict[str, str]:
-        """Return the specification's ``PrintDevice``; what is unknown is left out."""
+    def to_json(self) -> dict[str, Any]:
+        """Return the specification's ``PrintDevice``; what is unknown is left out, or made up where it is required."""
         values = {
             "id": self.id,
             "model": self.model,
@@ -46,7 +61,12 @@ class SandboxDevice:
             "status": (self.status or {}).get("status"),
             "registeredAt": self.registered_at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         }
-        return {name: value for name, value in values.items() if value is not None}
+        known = {name: value for name, value in values.items() if value is not None}
+        for further in _FURTHER_FIELDS:
+            value = self.properties.get(further.name)
+            if value is not None and raw_problem(value, further.allowed, further.name) is None:
+                known[further.name] = value
+        return {**placeholders(PrintDevice), **known}
 
 
 @frozen

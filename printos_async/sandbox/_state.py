@@ -32,25 +32,31 @@ class State:
         self._late: dict[asyncio.TimerHandle, Callable[[], None]] = {}
         self._waiters: list[tuple[Callable[[], object], asyncio.Future[None]]] = []
 
-    def provision(self, model: str | None, serial_number: str | None, location: str | None) -> SandboxDevice:
+    def provision(self, properties: dict[str, Any]) -> SandboxDevice:
         """Make a device; one of the same model and serial number is replaced and its id disappears."""
-        identity = (model or "", serial_number or "")
+        identity = (properties.get("model", ""), properties.get("serialNumber", ""))
         self._generations[identity] += 1
         # Derived, not counted: which device gets which id must not depend on the order of concurrent requests.
         material = "\0".join((*identity, str(self._generations[identity])))
         digest = blake2b(material.encode("utf-8", "surrogatepass"), digest_size=10).hexdigest()
-        return self.add(f"dev-{digest}", model=model, serial_number=serial_number, location=location)
+        return self.add(f"dev-{digest}", properties)
 
-    def add(
-        self, device_id: str, *, model: str | None, serial_number: str | None, location: str | None
-    ) -> SandboxDevice:
+    def add(self, device_id: str, properties: dict[str, Any]) -> SandboxDevice:
         """Register a device under an id; see ``provision`` for what it replaces."""
+        model, serial_number = properties.get("model"), properties.get("serialNumber")
         if model is not None and serial_number is not None:
             replaced = self._ids.get((model, serial_number))
             if replaced is not None:
                 self.devices.pop(replaced, None)
             self._ids[model, serial_number] = device_id
-        device = SandboxDevice(device_id, model, serial_number, location, datetime.now(UTC))
+        device = SandboxDevice(
+            device_id,
+            model,
+            serial_number,
+            properties.get("location"),
+            datetime.now(UTC),
+            properties=properties,
+        )
         self.devices[device_id] = device
         self.changed()
         return device

@@ -14,13 +14,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from printos_async import PrintDevice
+from printos_async import UNSET, PrintDevice
 from printos_async._api.body import DecodeError, content
 from printos_async._api.responses import (
     MAX_DEVICES,
     SLICE_DEVICES,
     Answers,
-    decode_device_list,
+    DevicePage,
+    decode_device_page,
     decode_provisioned,
 )
 from printos_async._events import Hooks
@@ -42,13 +43,13 @@ DEVICES = st.dictionaries(KEYS, JSON, max_size=6)
 
 def decode_list(body: bytes, unreadable: Callable[[str | None, str, object], None]) -> list[PrintDevice]:
     """Run the coroutine without an event loop: all it does is to let others have their turn."""
-    coroutine = decode_device_list(body, unreadable)
+    coroutine = decode_device_page(body, unreadable)
     while True:
         try:
             coroutine.send(None)
         except StopIteration as end:
-            devices: list[PrintDevice] = end.value
-            return devices
+            page: DevicePage = end.value
+            return page.devices
 
 
 def ignore(device_id: str | None, field: str, raw: object) -> None:
@@ -67,7 +68,7 @@ def test_any_json_becomes_models_or_an_error(value: Any) -> None:
         for device in result if isinstance(result, list) else [result]:
             for name in ("id", "model", "serial_number", "status"):
                 part = getattr(device, name)
-                assert part is PrintDevice().id or isinstance(part, str)
+                assert part is UNSET or isinstance(part, str)
             device.to_dict()
 
 
@@ -172,12 +173,12 @@ async def test_a_hundred_thousand_devices_leave_the_loop_to_others() -> None:
     body = gzip.compress(json.dumps({"devices": devices}).encode(), 1)
     response = RawResponse(200, [("content-encoding", "gzip")], body)
     answers = Answers(max_body_bytes=64 << 20, hooks=Hooks([]))
-    listing = asyncio.create_task(answers.device_list(response))
+    listing = asyncio.create_task(answers.device_page(response))
     turns = 0
     while not listing.done():
         await asyncio.sleep(0)
         turns += 1
-    assert len(await listing) == 100_000
+    assert len((await listing).devices) == 100_000
     # One for each slice, so that no block grows with the list.
     assert turns >= 100_000 // SLICE_DEVICES
 

@@ -67,14 +67,16 @@ async def test_bad_lines_are_named_and_kept_and_do_not_stop_the_others(cli: Cli,
 
 async def test_bad_lines_of_a_csv_can_be_mended_and_pushed_again(cli: Cli, sandbox: Sandbox) -> None:
     rejected = cli.folder / "rejected.csv"
-    file = cli.file("s.csv", "\ufeffdeviceId,pagesTotal\r\ndev-1,x\r\ndev-2,2\r\ndev-3,y\r\n")
+    file = cli.file(
+        "s.csv", "\ufeffdeviceId,status,pagesTotal\r\ndev-1,DS_ON,x\r\ndev-2,DS_ON,2\r\ndev-3,DS_ON,y\r\n"
+    )
     assert (await cli.run("push", file, "--bad-lines", rejected)).code == 1
-    assert rejected.read_bytes() == b"deviceId,pagesTotal\r\ndev-1,x\r\ndev-3,y\r\n"
+    assert rejected.read_bytes() == b"deviceId,status,pagesTotal\r\ndev-1,DS_ON,x\r\ndev-3,DS_ON,y\r\n"
     # Another file with columns in another order, and its bad lines behind those of the first.
-    file = cli.file("t.csv", "pagesTotal,deviceId\nz,dev-2\n")
+    file = cli.file("t.csv", "pagesTotal,deviceId,status\nz,dev-2,DS_ON\n")
     assert (await cli.run("push", file, "--bad-lines", rejected)).code == 1
 
-    mended = cli.file("mended.csv", re.sub("[xyz]", "7", rejected.read_text()))
+    mended = cli.file("mended.csv", re.sub(r"\b[xyz]\b", "7", rejected.read_text()))
     ended = await cli.run("push", mended, "--json")
     assert (ended.code, ended.json["sent"], ended.err) == (0, 3, "")
     assert [pages_total(sandbox, f"dev-{number}") for number in (1, 2, 3)] == [7, 7, 7]
@@ -82,8 +84,10 @@ async def test_bad_lines_of_a_csv_can_be_mended_and_pushed_again(cli: Cli, sandb
 
 async def test_each_header_of_a_csv_goes_before_its_bad_lines_once(cli: Cli) -> None:
     rejected = cli.folder / "rejected.csv"
-    bad = "deviceId,pagesTotal\ndev-1,x\ndev-2,y\npagesTotal,deviceId\nz,dev-3\n"
-    file = cli.file("s.csv", bad + "deviceId,status\nstatus,deviceId\ndeviceId,pagesTotal\ndev-1,1\n")
+    bad = "deviceId,status,pagesTotal\ndev-1,DS_ON,x\ndev-2,DS_ON,y\npagesTotal,deviceId\nz,dev-3\n"
+    file = cli.file(
+        "s.csv", bad + "deviceId,status\nstatus,deviceId\ndeviceId,status,pagesTotal\ndev-1,DS_ON,1\n"
+    )
     ended = await cli.run("push", file, "--dry-run", "--json", "--bad-lines", rejected)
     assert (ended.code, ended.json["statuses"], ended.json["badLines"]) == (1, 1, 3)
     assert rejected.read_text() == bad
@@ -91,7 +95,7 @@ async def test_each_header_of_a_csv_goes_before_its_bad_lines_once(cli: Cli) -> 
 
 async def test_a_csv_without_bad_lines_leaves_no_header_behind(cli: Cli, sandbox: Sandbox) -> None:
     rejected = cli.folder / "rejected.csv"
-    file = cli.file("s.csv", "deviceId,pagesTotal\ndev-1,1\n")
+    file = cli.file("s.csv", "deviceId,status,pagesTotal\ndev-1,DS_ON,1\n")
     assert (await cli.run("push", file, "--bad-lines", rejected)).code == 0
     assert rejected.read_bytes() == b""
 

@@ -50,10 +50,10 @@ def test_csv_columns_come_from_the_models() -> None:
 
 
 def test_csv_columns_may_be_fewer_and_in_any_order_and_empty_cells_are_left_out() -> None:
-    pushes = read([b"status, inkLevel ,deviceId", b"DS_ON,,a", b",1e-1,b", b"", b"  "], "csv")
+    pushes = read([b"status, inkLevel ,deviceId", b"DS_ON,,a", b"DS_OFF,1e-1,b", b"", b"  "], "csv")
     assert [(push.device_id, body(push)) for push in pushes] == [
         ("a", {"status": "DS_ON"}),
-        ("b", {"metrics": {"inkLevel": 0.1}}),
+        ("b", {"status": "DS_OFF", "metrics": {"inkLevel": 0.1}}),
     ]
 
 
@@ -62,18 +62,36 @@ def test_csv_columns_may_be_fewer_and_in_any_order_and_empty_cells_are_left_out(
     [
         (b'{"deviceId": "a"', "is not valid JSON"),
         (b"[" * 200_000, "is nested too deeply"),
-        (b'{"deviceId": "a", "metrics": {"pagesTotal": ' + b"9" * 5_000 + b"}}", "64 bits"),
-        (b'{"deviceId": "a", "metrics": {"pagesTotal": 9223372036854775808}}', "metrics.pagesTotal"),
-        (b'{"deviceId": "a", "metrics": {"inkLevel": NaN}}', "holds NaN"),
-        (b'{"deviceId": "a", "metrics": {"inkLevel": -Infinity}}', "holds -Infinity"),
-        (b'{"deviceId": "a", "metrics": {"inkLevel": 1e999}}', "metrics.inkLevel must be a finite number"),
-        (b'{"deviceId": "a", "metrics": {"inkLevel": true}}', "metrics.inkLevel must be"),
-        (b'{"deviceId": "a", "metrics": {"pagesTotal": 1.5}}', "metrics.pagesTotal must be a whole number"),
-        (b'{"deviceId": "a", "metrics": [["pagesTotal", 1]]}', "metrics must be an object, not list"),
-        (b'{"deviceId": "a", "metrics": null}', "metrics must be an object, not NoneType"),
-        (b'{"deviceId": "a", "metrics": {"pages_total": 1}}', "unknown field 'metrics.pages_total'"),
-        (b'{"deviceId": "a", "state": "DS_ON"}', "unknown field 'state'; known are status, metrics"),
-        (b'{"deviceId": "a", "status": 1}', "status must be a text"),
+        (
+            b'{"deviceId": "a", "status": "DS_ON", "metrics": {"pagesTotal": ' + b"9" * 5_000 + b"}}",
+            "64 bits",
+        ),
+        (
+            b'{"deviceId": "a", "status": "DS_ON", "metrics": {"pagesTotal": 9223372036854775808}}',
+            "metrics.pagesTotal",
+        ),
+        (b'{"deviceId": "a", "status": "DS_ON", "metrics": {"inkLevel": NaN}}', "holds NaN"),
+        (b'{"deviceId": "a", "status": "DS_ON", "metrics": {"inkLevel": -Infinity}}', "holds -Infinity"),
+        (
+            b'{"deviceId": "a", "status": "DS_ON", "metrics": {"inkLevel": 1e999}}',
+            "metrics.inkLevel must be a finite number",
+        ),
+        (b'{"deviceId": "a", "status": "DS_ON", "metrics": {"inkLevel": true}}', "metrics.inkLevel must be"),
+        (
+            b'{"deviceId": "a", "status": "DS_ON", "metrics": {"pagesTotal": 1.5}}',
+            "metrics.pagesTotal must be a whole number",
+        ),
+        (
+            b'{"deviceId": "a", "status": "DS_ON", "metrics": [["pagesTotal", 1]]}',
+            "metrics must be an object, not list",
+        ),
+        (b'{"deviceId": "a", "status": "DS_ON", "metrics": null}', "metrics must be an object, not NoneType"),
+        (
+            b'{"deviceId": "a", "status": "DS_ON", "metrics": {"pages_total": 1}}',
+            "unknown field 'metrics.pages_total'",
+        ),
+        (b'{"deviceId": "a", "state": "DS_ON"}', "unknown field 'state'; known are status, "),
+        (b'{"deviceId": "a", "status": 1}', "status must be "),
         (b'{"deviceId": "a", "status": "\\ud800"}', "surrogate"),
         (b'{"deviceId": "a"}', "has no field besides deviceId"),
         (b'{"status": "DS_ON"}', "deviceId is missing"),

@@ -16,11 +16,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 ROOT = Path(__file__).resolve().parents[2]
+IGNORED = shutil.ignore_patterns("__pycache__", ".printos_device_api.*")
 
 
 @frozen
 class Repository:
-    """A working copy with the committed specification and client."""
+    """A working copy with a specification and the client that was made from it."""
 
     root: Path
 
@@ -73,13 +74,37 @@ class Repository:
 
 
 @pytest.fixture
-def repository(tmp_path: Path) -> Repository:
-    root = tmp_path / "a repository"
+def committed(tmp_path: Path) -> Repository:
+    """Return a copy of this repository's own specification and client."""
+    return _copy(ROOT, tmp_path / "the committed repository")
+
+
+@pytest.fixture(scope="session")
+def _frozen(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("frozen") / "repository"
     root.mkdir()
-    ignore = shutil.ignore_patterns("__pycache__", ".printos_device_api.*")
     shutil.copy2(ROOT / "codegen.sh", root)
+    shutil.copytree(ROOT / "spec", root / "spec", ignore=IGNORED)
+    repository = Repository(root)
+    # The tests edit its text, and none of them may depend on what HP's document says today.
+    repository.specification.write_bytes((Path(__file__).parent / "frozen.yml").read_bytes())
+    repository.generated.mkdir()
+    done = repository.run()
+    assert done.returncode == 0, done.stderr
+    return root
+
+
+@pytest.fixture
+def repository(tmp_path: Path, _frozen: Path) -> Repository:
+    """Return a copy with the frozen specification of these tests and its client."""
+    return _copy(_frozen, tmp_path / "a repository")
+
+
+def _copy(source: Path, root: Path) -> Repository:
+    root.mkdir()
+    shutil.copy2(source / "codegen.sh", root)
     for name in ("spec", "generated"):
-        shutil.copytree(ROOT / name, root / name, ignore=ignore)
+        shutil.copytree(source / name, root / name, ignore=IGNORED)
     return Repository(root)
 
 

@@ -19,7 +19,11 @@ async def sandbox() -> AsyncIterator[Sandbox]:
         yield sandbox
 
 
+def connected(sandbox: Sandbox) -> httpx.AsyncClient:
+    return httpx.AsyncClient(base_url=sandbox.url)
+
+
 @pytest.fixture
 async def client(sandbox: Sandbox) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=sandbox.url) as client:
+    async with connected(sandbox) as client:
         yield client

@@ -17,6 +17,7 @@ VECTORS = [
     ("GET", "/devices", "7e046b764ff3182786874834668fcf68ca6fc770c0fcbafd81166ca06747e35a"),
     ("POST", "/devices", "fa8c47709aa627ae431c889a37f6df8dd7708c8e818a943b11b14b9ead79fbba"),
 ]
+STATUS = {"status": "DS_ON"}
 LOGIN_PATH = "/api/aaa/v1/devices/login"
 TOKEN = "Indigo-SmS-Auth-Token"
 
@@ -46,7 +47,7 @@ def signed_sandbox(*, clock_is_off_by: timedelta = timedelta(0)) -> Sandbox:
 @pytest.mark.parametrize(("method", "path", "signature"), VECTORS)
 async def test_known_signatures_are_welcome(method: str, path: str, signature: str) -> None:
     async with over_asgi(signed_sandbox()) as client:
-        response = await client.request(method, path, json={}, headers=headers(signature))
+        response = await client.request(method, path, json=STATUS, headers=headers(signature))
 
     assert response.is_success
 
@@ -63,8 +64,8 @@ async def test_path_is_signed_as_it_is_sent() -> None:
     sandbox.add_device("a b")
     async with sandbox, httpx.AsyncClient(base_url=sandbox.url) as client:
         sent = "/devices/a%20b/status"
-        right = await client.put(sent, json={}, headers=headers(sign("PUT", sent)))
-        wrong = await client.put(sent, json={}, headers=headers(sign("PUT", "/devices/a b/status")))
+        right = await client.put(sent, json=STATUS, headers=headers(sign("PUT", sent)))
+        wrong = await client.put(sent, json=STATUS, headers=headers(sign("PUT", "/devices/a b/status")))
 
     assert (right.status_code, wrong.status_code) == (200, 401)
 

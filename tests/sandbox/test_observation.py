@@ -127,10 +127,11 @@ async def test_record_keeps_the_newest_entries_within_bounds() -> None:
     async with Sandbox(record_limit=5) as sandbox, httpx.AsyncClient(base_url=sandbox.url) as client:
         sandbox.add_device("dev-1")
         for number in range(33):
-            await client.put(STATUS_PATH, json={"status": str(number)})
+            await client.put(STATUS_PATH, json={"status": "DS_ON", "metrics": {"pagesTotal": number}})
             assert min(number + 1, 5) <= len(sandbox.applied) <= 10
 
-    assert [applied.status["status"] for applied in sandbox.applied[-5:]] == ["28", "29", "30", "31", "32"]
+    newest = [applied.status["metrics"]["pagesTotal"] for applied in sandbox.applied[-5:]]
+    assert newest == [28, 29, 30, 31, 32]
     assert [request.sequence for request in sandbox.requests[-2:]] == [32, 33]
     assert (sandbox.applied_count, sandbox.request_count) == (33, 33)
 

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from printos_async.sandbox import Sandbox
 
 STATUS_PATH = "/devices/dev-1/status"
+BODY = b'{"status":"DS_ON"}'
 
 
 async def test_status_update_answers_200_without_a_body_and_is_kept(
@@ -144,9 +145,9 @@ async def test_status_that_the_specification_does_not_allow_is_answered_400(
     [
         {},
         {"status": "a word of one's own"},
-        {"metrics": {}},
-        {"metrics": {"pagesTotal": 12.0}},
-        {"metrics": {"inkLevel": 3}},
+        {"status": "DS_ON", "metrics": {}},
+        {"status": "DS_ON", "metrics": {"pagesTotal": 12.0}},
+        {"status": "DS_ON", "metrics": {"inkLevel": 3}},
         {"status": "DS_ON", "extra": None},
     ],
 )
@@ -169,11 +170,11 @@ async def test_provision_request_of_the_wrong_type_is_answered_400(
 
 
 async def test_other_content_types_are_answered_415(sandbox: Sandbox, client: httpx.AsyncClient) -> None:
-    response = await client.put(STATUS_PATH, content=b"{}", headers={"content-type": "text/plain"})
+    response = await client.put(STATUS_PATH, content=BODY, headers={"content-type": "text/plain"})
 
     assert (response.status_code, sandbox.applied_count) == (415, 0)
     charset = {"content-type": "application/json; charset=utf-8"}
-    assert (await client.put(STATUS_PATH, content=b"{}", headers=charset)).status_code == 200
+    assert (await client.put(STATUS_PATH, content=BODY, headers=charset)).status_code == 200
 
 
 async def test_body_above_a_mebibyte_is_answered_413(sandbox: Sandbox, client: httpx.AsyncClient) -> None:

@@ -7,7 +7,7 @@ import secrets
 import time
 from array import array
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from printos_async._auth import HmacAuth
 from printos_async._client import PrintOSClient
@@ -33,7 +33,13 @@ if TYPE_CHECKING:
     from printos_async.sandbox import AppliedStatus, Faults
 
 _KEY = "demo"
-_STATUS_WORDS = ("DS_ON", "DS_RIPPING", "DS_PRINTING", "DS_STANDBY")
+# Literals, so that they are words for the type checker where the specification lists the words.
+_STATUS_WORDS: tuple[Literal["DS_ON", "DS_RIPPING", "DS_PRINTING", "DS_STANDBY"], ...] = (
+    "DS_ON",
+    "DS_RIPPING",
+    "DS_PRINTING",
+    "DS_STANDBY",
+)
 # Short delays, for the faults are short; as many attempts as make 1 in 10 failing harmless.
 _RETRY = RetryPolicy(max_attempts=12, base_delay_s=0.02, max_delay_s=2.0)
 _MAX_PROBLEMS_NAMED = 5

@@ -8,30 +8,27 @@ from __future__ import annotations
 import csv
 import json
 import re
-from functools import lru_cache
+from datetime import date, datetime
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
+from uuid import UUID
 
-import attrs
 from attrs import frozen
 
-from printos_async._api.validation import (
-    check_device_id,
-    check_provision_request,
-    check_status,
-    field_types,
-    json_name,
-)
+from printos_async._api.fields import fields_of
+from printos_async._api.json_validation import raw_object_problem
+from printos_async._api.validation import check_device_id, check_provision_request, check_status
 from printos_async._errors import PrintOSError
 from printos_async._models import DeviceProvisionRequest, DeviceStatusUpdate, StatusPush
 from printos_async.cli.terminal.output import CommandError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 Format = Literal["jsonl", "csv"]
 T = TypeVar("T", DeviceStatusUpdate, DeviceProvisionRequest)
 
 DEVICE_ID = "deviceId"
+_TEXTS = frozenset({str, datetime, date, UUID})  # what is a text in JSON
 _encode = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
 _WHOLE_NUMBER = re.compile(r"[+-]?[0-9]{1,30}")
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
@@ -100,7 +97,7 @@ class JsonLines:
 
 @frozen
 class Column:
-    """Where a cell goes in the record, and as what."""
+    """Where a cell goes in the record, and as what JSON value: ``str``, ``int``, ``float`` or ``bool``."""
 
     path: tuple[str, ...]
     kind: type
@@ -158,21 +155,27 @@ class CsvLines:
 
 
 def columns_of(model: type) -> dict[str, Column]:
-    """Return the CSV columns of a generated model: its fields with a single value."""
+    """Return the CSV columns of a generated model: its fields with a single value.
+
+    A column has its field's name, also where the field is in a nested object. Only if another column has the name
+    already, it has the whole path: ``location.site``.
+    """
     columns = {DEVICE_ID: Column((DEVICE_ID,), str)} if model is DeviceStatusUpdate else {}
-    _add_columns(columns, model, ())
+    for column in _columns(model, ()):
+        name = column.path[-1]
+        columns[".".join(column.path) if name in columns else name] = column
     return columns
 
 
-def _add_columns(columns: dict[str, Column], model: type, path: tuple[str, ...]) -> None:
-    for attribute, allowed in field_types(model):
-        name = json_name(attribute)
-        nested = next(filter(attrs.has, allowed), None)
-        scalar = next((kind for kind in (str, float, int) if kind in allowed), None)
-        if nested is not None:
-            _add_columns(columns, nested, (*path, name))
-        elif scalar is not None:
-            columns[name] = Column((*path, name), scalar)
+def _columns(model: type, path: tuple[str, ...]) -> Iterator[Column]:
+    for field in fields_of(model):
+        place, kinds = (*path, field.name), field.allowed.kinds
+        if field.allowed.model is not None:
+            yield from _columns(field.allowed.model, place)
+        elif kinds & _TEXTS:
+            yield Column(place, str)
+        elif kind := next((kind for kind in (float, int, bool) if kind in kinds), None):
+            yield Column(place, kind)
 
 
 def status_of(record: dict[str, Any]) -> StatusPush:
@@ -189,7 +192,7 @@ def status_of(record: dict[str, Any]) -> StatusPush:
         raise BadLineError(f"has no field besides {DEVICE_ID}")
     try:
         check_device_id(device_id)
-        status = _build(DeviceStatusUpdate, fields)
+        status = _build("status update", DeviceStatusUpdate, fields)
         check_status(status)
     except PrintOSError as error:
         raise BadLineError(str(error)) from error
@@ -205,7 +208,7 @@ def provision_request_of(record: dict[str, Any]) -> DeviceProvisionRequest:
     if not record:
         raise BadLineError("has no field of its device")
     try:
-        request = _build(DeviceProvisionRequest, record)
+        request = _build("provision request", DeviceProvisionRequest, record)
         check_provision_request(request)
     except PrintOSError as error:
         raise BadLineError(str(error)) from error
@@ -218,28 +221,26 @@ def line_of(push: StatusPush) -> bytes:
     return _encode(record).encode("ascii") + b"\n"
 
 
-def _build(model: type[T], record: dict[str, Any]) -> T:
-    _check_names(model, record, "")
+def _build(what: str, model: type[T], record: dict[str, Any]) -> T:
+    try:
+        _check_names(model, record, "")
+        problem = raw_object_problem(record, model, "")
+    except RecursionError:
+        problem = "is nested too deeply"
+    if problem is not None:
+        raise BadLineError(f"{what}: {problem}")
     return model.from_dict(record)
 
 
 def _check_names(model: type, record: dict[str, Any], prefix: str) -> None:
     # An unknown name would be sent as it is, and a misspelt field be missing without any error.
-    names = _names(model)
+    names = {field.name: field.allowed.model for field in fields_of(model)}
     for name, value in record.items():
-        if name not in names:
+        if names and name not in names:  # a model without fields takes any name
             raise BadLineError(f"has an unknown field {prefix + name!a}; known are {', '.join(names)}")
-        nested = names[name]
-        if nested is not None:
-            if not isinstance(value, dict):
-                raise BadLineError(f"{prefix}{name} must be an object, not {type(value).__name__}")
+        nested = names.get(name)
+        if nested is not None and isinstance(value, dict):
             _check_names(nested, value, f"{prefix}{name}.")
-
-
-@lru_cache
-def _names(model: type) -> dict[str, type | None]:
-    """Return the specification's names of a model's fields, each with the model nested in it, if any."""
-    return {json_name(name): next(filter(attrs.has, allowed), None) for name, allowed in field_types(model)}
 
 
 def _text(line: bytes, *, is_cut: bool) -> str:
@@ -260,10 +261,14 @@ def _cells(text: str) -> list[str]:
     return [cell.strip() for cell in cells]
 
 
-def _value(column: Column, cell: str) -> str | int | float:
+def _value(column: Column, cell: str) -> str | int | float | bool:
     if column.kind is str:
         return cell
     name = ".".join(column.path)
+    if column.kind is bool:
+        if cell not in {"true", "false"}:
+            raise BadLineError(f"{name} must be true or false, not {cell[:60]!a}")
+        return cell == "true"
     if column.kind is int:
         if not _WHOLE_NUMBER.fullmatch(cell):
             raise BadLineError(f"{name} must be a whole number, not {cell[:60]!a}")

@@ -1,0 +1,348 @@
+"""A next specification's fields are read from its models: checked, sent, read, and given columns, without a change."""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import UTC, date, datetime, timedelta, timezone
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+import httpx
+import pytest
+from printos_device_api.api.devices import list_devices
+from printos_device_api.types import UNSET, Unset
+
+from printos_async import (
+    DeviceProvisionRequest,
+    DeviceStatusUpdate,
+    InvalidProvisionRequestError,
+    InvalidStatusError,
+    PrintOSClient,
+    ResponseDecodeError,
+)
+from printos_async._api import requests, responses
+from printos_async._api.fields import fields_of
+from printos_async._api.json_validation import raw_object_problem
+from printos_async._api.pages import Pages, pages_of
+from printos_async._api.validation import _check
+from printos_async._execution import listing
+from printos_async._models import PrintDeviceList, StoredStatus
+from printos_async.cli.input.records import columns_of
+
+from .next_models import NextAlert, NextDevice, NextDeviceList, NextLabels, NextSite, NextStatus
+
+NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
+DAY = date(2026, 11, 21)
+
+
+class Word(StrEnum):
+    ON = "DS_ON"
+
+
+def labels(**values: Any) -> NextLabels:
+    made = NextLabels()
+    made.additional_properties = values
+    return made
+
+
+def check(status: NextStatus) -> None:
+    _check("status update", status, NextStatus, InvalidStatusError)
+
+
+def test_fields_have_the_names_and_the_order_of_the_specification() -> None:
+    fields = fields_of(NextStatus)
+    assert [(field.attribute, field.name) for field in fields] == list(NextStatus.NAMES.items())
+    assert [field.name for field in fields if field.is_required] == ["status"]
+
+
+GOOD: list[dict[str, Any]] = [
+    {"timestamp": NOON},
+    {"timestamp": NOON.astimezone(timezone(timedelta(hours=-3, minutes=-30)))},
+    {"status": Word.ON},
+    {"day": DAY},
+    {"online": False},
+    {"ink_level": 1},
+    {"rank": 2},
+    {"note": None},
+    {"note": "n"},
+    {"checked_at": None},
+    {"checked_at": NOON},
+    {"jdf_url": "u", "firmware_version": "1"},
+    {"job_id": UUID(int=1)},
+    {"trays": []},
+    {"trays": ["a", "b"]},
+    {"days": [[DAY], []]},
+    {"alerts": [NextAlert(1), NextAlert(2, NOON)]},
+    {"site": NextSite("s", "open", DAY)},
+    {"labels": labels(a="b")},
+    {"either": 1},
+    {"either": "1"},
+    {"anything": {"a": [None, 1.5]}},
+]
+
+
+@pytest.mark.parametrize("values", GOOD)
+def test_a_value_of_each_type_can_be_sent_and_is_read_as_json(values: dict[str, Any]) -> None:
+    status = NextStatus(**{"status": "DS_ON", **values})
+    check(status)
+    body = json.loads(json.dumps(status.to_dict()))
+    assert raw_object_problem(body, NextStatus, "") is None
+    assert raw_object_problem({**body, "unknown": 1}, NextStatus, "") is None
+
+
+@pytest.mark.parametrize(
+    ("values", "problem"),
+    [
+        ({"status": UNSET}, "status is missing"),
+        ({"status": "DS_DANCING"}, "status must be one of DS_OFF, DS_ON, not str 'DS_DANCING'"),
+        ({"status": None}, "status must be one of DS_OFF, DS_ON, not NoneType"),
+        (
+            {"timestamp": NOON.replace(tzinfo=None)},
+            "timestamp must have a time zone: 2026-11-21T12:00:00 has none",
+        ),
+        (
+            {"timestamp": NOON.astimezone(timezone(timedelta(seconds=1)))},
+            "timestamp must have an offset of whole minutes",
+        ),
+        ({"timestamp": DAY}, "timestamp must be a date-time with an offset (RFC 3339), not date"),
+        (
+            {"timestamp": "2026-11-21T12:00:00Z"},
+            "timestamp must be a date-time with an offset (RFC 3339), not str",
+        ),
+        ({"checked_at": NOON.replace(tzinfo=None)}, "checkedAt must have a time zone"),
+        ({"day": NOON}, "day must be a date (YYYY-MM-DD), not datetime"),
+        ({"online": 1}, "online must be true or false, not int 1"),
+        ({"rank": 3}, "rank must be one of 1, 2, not int 3"),
+        ({"rank": True}, "rank must be one of 1, 2, not bool"),
+        ({"note": 1}, "note must be a text or null, not int 1"),
+        ({"job_id": "1"}, "jobId must be a UUID, not str '1'"),
+        ({"trays": "a"}, "trays must be a list, not str 'a'"),
+        ({"trays": ["a", 1]}, "trays[1] must be a text, not int 1"),
+        ({"days": [[DAY], [DAY, NOON]]}, "days[1][1] must be a date"),
+        ({"alerts": [NextAlert(1), NextAlert("x")]}, "alerts[1].code must be a whole number, not str 'x'"),  # type: ignore[arg-type]
+        ({"alerts": [{"code": 1}]}, "alerts[0] must be NextAlert, not dict"),
+        ({"site": NextSite(name=5)}, "site.name must be a text, not int 5"),  # type: ignore[arg-type]
+        ({"labels": labels(a=1)}, "labels.a must be a text, not int 1"),
+        ({"either": 1.5}, "either must be a text or a whole number, not float 1.5"),
+        ({"either": True}, "either must be a text or a whole number, not bool"),
+        ({"anything": NOON}, "anything must be a JSON value, not datetime"),
+        ({"ink_level": float("nan")}, "inkLevel must be a finite number"),
+    ],
+)
+def test_a_value_that_the_specification_does_not_allow_is_refused_with_the_field(
+    values: dict[str, Any], problem: str
+) -> None:
+    with pytest.raises(InvalidStatusError, match=re.escape(problem)):
+        check(NextStatus(**{"status": "DS_ON", **values}))
+
+
+def test_an_additional_property_under_a_name_that_no_rule_makes_is_refused() -> None:
+    status = NextStatus("DS_ON")
+    status.additional_properties["jdfURL"] = 5
+    with pytest.raises(InvalidStatusError, match="jdfURL must be set as the attribute"):
+        check(status)
+
+
+@pytest.mark.parametrize(
+    ("raw", "problem"),
+    [
+        ({"status": None}, "status must be one of DS_OFF, DS_ON, not NoneType"),
+        ({"status": ["DS_ON"]}, "status must be one of DS_OFF, DS_ON, not list"),
+        ({"timestamp": "noon"}, "timestamp must be a date-time with an offset (RFC 3339), not str 'noon'"),
+        ({"timestamp": "2026-11-21"}, "timestamp must be a date-time"),
+        ({"timestamp": "2026-11-21T12:00:00"}, "timestamp must be a date-time"),
+        ({"timestamp": "2026-02-30T12:00:00Z"}, "timestamp must be a date-time"),
+        ({"timestamp": "2026-W47-6T12:00:00Z"}, "timestamp must be a date-time"),
+        ({"timestamp": 0}, "timestamp must be a date-time"),
+        ({"day": "20261121"}, "day must be a date (YYYY-MM-DD), not str '20261121'"),
+        ({"online": "true"}, "online must be true or false, not str 'true'"),
+        ({"inkLevel": True}, "inkLevel must be a number, not bool"),
+        ({"rank": True}, "rank must be one of 1, 2, not bool"),
+        ({"rank": 1.0}, "rank must be one of 1, 2, not float 1.0"),
+        ({"jobId": "x"}, "jobId must be a UUID"),
+        ({"jdfURL": None}, "jdfURL must be a text, not NoneType"),
+        ({"trays": [1]}, "trays[0] must be a text, not int 1"),
+        ({"trays": {}}, "trays must be a list, not dict"),
+        ({"alerts": [{}]}, "alerts[0].code is missing"),
+        ({"alerts": [{"code": 1, "x": 1}]}, "alerts[0].x is unknown"),
+        ({"alerts": [{"code": 1, "raisedAt": "x"}]}, "alerts[0].raisedAt must be a date-time"),
+        ({"site": 5}, "site must be an object, not int 5"),
+        ({"labels": {"a": 1}}, "labels.a must be a text, not int 1"),
+        ({"either": None}, "either must be a text or a whole number, not NoneType"),
+    ],
+)
+def test_a_json_value_that_the_specification_does_not_allow_is_refused_with_the_field(
+    raw: dict[str, Any], problem: str
+) -> None:
+    found = raw_object_problem({"status": "DS_ON", **raw}, NextStatus, "")
+    assert found is not None
+    assert problem in found
+
+
+def test_a_required_property_that_is_missing_is_refused() -> None:
+    assert raw_object_problem({"day": "2026-11-21"}, NextStatus, "") == "status is missing"
+
+
+def test_every_field_with_a_single_value_has_a_column_and_no_name_hides_another() -> None:
+    columns = {name: (".".join(column.path), column.kind) for name, column in columns_of(NextStatus).items()}
+    assert columns == {
+        **{name: (name, str) for name in ("status", "timestamp", "day", "note", "checkedAt", "jdfURL")},
+        **{name: (name, str) for name in ("firmware_version", "jobId", "either")},
+        "online": ("online", bool),
+        "inkLevel": ("inkLevel", float),
+        "rank": ("rank", int),
+        "name": ("site.name", str),
+        "site.status": ("site.status", str),
+        "opened_on": ("site.opened_on", str),
+    }
+
+
+def test_a_stored_status_that_the_model_cannot_be_made_of_stays_as_it_was_stored() -> None:
+    stored = StoredStatus({"status": 5, "x": 1})
+    assert stored.to_dict() == {"status": 5, "x": 1}
+    assert isinstance(stored, DeviceStatusUpdate)
+    assert isinstance(stored.status, Unset)
+    with pytest.raises(InvalidStatusError, match="status update: status "):
+        requests.Operations("").update_device_status("dev-1", stored)
+
+
+# Answers
+
+
+@pytest.fixture
+def _next_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(responses, "PrintDevice", NextDevice)
+
+
+@pytest.mark.usefixtures("_next_device")
+async def test_what_an_optional_field_cannot_hold_stays_unset_and_is_reported() -> None:
+    events: list[object] = []
+    raw = {"id": "a", "kind": "NEW", "lastSeen": "2026-11-21T12:00:00Z", "site": {"opened_on": "x"}}
+    page = await responses.decode_device_page(
+        json.dumps({"devices": [raw]}).encode(), lambda *event: events.append(event)
+    )
+    device: Any = page.devices[0]
+    assert (device.kind, device.last_seen, device.site) == (UNSET, "2026-11-21T12:00:00Z", UNSET)
+    assert device.additional_properties == {"kind": "NEW", "site": {"opened_on": "x"}}
+    assert events == [("a", "kind", "NEW"), ("a", "site", {"opened_on": "x"})]
+
+
+@pytest.mark.usefixtures("_next_device")
+@pytest.mark.parametrize(
+    ("devices", "problem"),
+    [
+        ([{"id": "a"}, {"kind": "DS_ON"}], r"id of devices\[1\] is missing"),
+        ([{"id": None}], r"id of devices\[0\] is not a text"),
+    ],
+)
+async def test_a_device_without_a_required_field_is_a_decode_error(
+    devices: list[dict[str, Any]], problem: str
+) -> None:
+    answers = [httpx.Response(200, json={"devices": devices})]
+    with pytest.raises(ResponseDecodeError, match=problem):
+        await list_with(answers, [])
+
+
+# Pages
+
+
+def next_get_kwargs(*, page_token: str | Unset = UNSET, page_size: int | Unset = UNSET) -> dict[str, Any]:
+    params = {"pageToken": page_token, "pageSize": page_size}
+    params = {name: value for name, value in params.items() if value is not UNSET}
+    return {"method": "get", "url": "/devices", "params": params}
+
+
+@pytest.fixture
+def _pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    pages = pages_of(next_get_kwargs, NextDeviceList)
+    assert pages == Pages("page_token", "nextPageToken")
+    monkeypatch.setattr(list_devices, "_get_kwargs", next_get_kwargs)
+    monkeypatch.setattr(requests, "DEVICE_PAGES", pages)
+    monkeypatch.setattr(responses, "DEVICE_PAGES", pages)
+
+
+async def list_with(answers: list[httpx.Response], asked: list[str]) -> list[Any]:
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(str(request.url.query, "ascii"))
+        return answers[len(asked) - 1]
+
+    transport = httpx.MockTransport(answer)
+    async with PrintOSClient("https://printos.test", auth=None, transport=transport) as client:
+        return await client.list_devices()
+
+
+def page(*ids: str, **more: Any) -> httpx.Response:
+    return httpx.Response(200, json={**more, "devices": [{"id": id_} for id_ in ids]})
+
+
+@pytest.mark.usefixtures("_pages")
+async def test_a_list_is_read_page_by_page() -> None:
+    asked: list[str] = []
+    pages = [page("a", nextPageToken="t 1"), page(nextPageToken="t2"), page("b", "c", nextPageToken="")]
+    devices = await list_with(pages, asked)
+    assert [device.id for device in devices] == ["a", "b", "c"]
+    assert asked == ["", "pageToken=t+1", "pageToken=t2"]
+
+
+@pytest.mark.usefixtures("_pages")
+async def test_provisioning_finds_a_device_of_a_later_page() -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        assert request.method == "GET"
+        if request.url.query:
+            return httpx.Response(200, json={"devices": [{"id": "z", "model": "m", "serialNumber": "s"}]})
+        return page("a", nextPageToken="t")
+
+    transport = httpx.MockTransport(answer)
+    async with PrintOSClient("https://printos.test", auth=None, transport=transport) as client:
+        [result] = await client.ensure_devices([DeviceProvisionRequest(model="m", serial_number="s")])
+    assert result.outcome == "found"
+    assert result.device is not None
+    assert result.device.id == "z"
+
+
+@pytest.mark.usefixtures("_pages")
+@pytest.mark.parametrize(
+    ("pages", "problem"),
+    [
+        (
+            [page("a", nextPageToken="t"), page("b", nextPageToken="u"), page("c", nextPageToken="t")],
+            "read before",
+        ),
+        ([page("a", nextPageToken=5)], "nextPageToken must be a text, not int"),
+        (
+            [page("a", nextPageToken="1"), page("b", nextPageToken="2"), page("c", nextPageToken="3")],
+            "more than 3 pages",
+        ),
+        ([page(*"abc", nextPageToken="1"), page(*"def")], "more than 5 devices"),
+    ],
+    ids=["loop", "no text", "pages", "devices"],
+)
+async def test_a_list_without_an_end_is_a_decode_error(
+    monkeypatch: pytest.MonkeyPatch, pages: list[httpx.Response], problem: str
+) -> None:
+    monkeypatch.setattr(listing, "MAX_PAGES", 3)
+    monkeypatch.setattr(listing, "MAX_DEVICES", 5)
+    with pytest.raises(ResponseDecodeError, match=problem):
+        await list_with(pages, [])
+
+
+def test_a_list_without_both_token_and_parameter_has_no_pages() -> None:
+    assert pages_of(next_get_kwargs, PrintDeviceList) is None
+    assert pages_of(lambda *, page_size=UNSET: {"page_size": page_size}, NextDeviceList) is None
+    assert pages_of(lambda *, cursor=UNSET: {"cursor": cursor}, NextDeviceList) == Pages(
+        "cursor", "nextPageToken"
+    )
+
+
+# Requests
+
+
+async def test_a_field_that_the_model_does_not_have_is_a_programming_error_and_a_wrong_one_is_typed() -> None:
+    transport = httpx.MockTransport(lambda _: page("a"))
+    async with PrintOSClient("https://printos.test", auth=None, transport=transport) as client:
+        with pytest.raises(TypeError, match="colour"):
+            await client.provision_device(model="m", colour="red")
+        with pytest.raises(InvalidProvisionRequestError, match="model must be a text"):
+            await client.provision_device(model=5)  # type: ignore[arg-type]
