@@ -5,6 +5,7 @@ Sends the status of whole device fleets concurrently; see ``PrintOSClient``.
 
 from ._auth import DeviceCredentials, HmacAuth, SessionTokenAuth
 from ._client import PrintOSClient
+from ._delivery.health import PusherHealth
 from ._delivery.pusher import PusherStats, StatusPusher
 from ._delivery.spooler import Spooler
 from ._errors import (
@@ -112,6 +113,7 @@ __all__ = [
     "PushResult",
     "PusherClosedError",
     "PusherFullError",
+    "PusherHealth",
     "PusherStats",
     "RateLimitError",
     "ReassertionFailed",

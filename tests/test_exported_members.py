@@ -57,6 +57,7 @@ PUBLIC = [
     "PushResult",
     "PusherClosedError",
     "PusherFullError",
+    "PusherHealth",
     "PusherStats",
     "RateLimitError",
     "ReassertionFailed",
