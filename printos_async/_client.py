@@ -53,6 +53,8 @@ class PrintOSClient:
         timeout_s: Seconds for each attempt, from connecting to the last byte; waiting for a permit does not count.
         retry: Which failures are tried again, and when.
         limit: How many requests are in flight at once. Further ones wait for a permit.
+        max_rate_per_s: Requests in each second at most, 0.1 or more, for a host that counts them; logins besides. None
+            for as many as the limit allows.
         transport: Carries the requests instead of the default transport, for HTTP/2, mocks and proxies:
             ``httpx.AsyncHTTPTransport(proxy=...)``. Yours to close; with its own TLS, so ``verify`` is refused.
         verify: False turns the check of the server's certificate off; a context replaces the default one.
@@ -72,6 +74,7 @@ class PrintOSClient:
         timeout_s: float = 10.0,
         retry: RetryPolicy | None = None,
         limit: ConcurrencyLimit | None = None,
+        max_rate_per_s: float | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
         verify: bool | ssl.SSLContext = True,
         hooks: Iterable[Hook] = (),
@@ -84,6 +87,7 @@ class PrintOSClient:
             timeout_s=timeout_s,
             retry=retry,
             limit=limit,
+            max_rate_per_s=max_rate_per_s,
             transport=transport,
             verify=verify,
             hooks=hooks,

@@ -48,6 +48,7 @@ class Channel:
         timeout_s: float,
         retry: RetryPolicy | None,
         limit: ConcurrencyLimit | None,
+        max_rate_per_s: float | None,
         transport: httpx.AsyncBaseTransport | None,
         verify: bool | ssl.SSLContext,
         hooks: Iterable[Hook],
@@ -57,6 +58,8 @@ class Channel:
         origin, base_path = parse_base_url(base_url, allow_insecure_http=allow_insecure_http)
         require_number("timeout_s", timeout_s, 0.001)
         require_number("max_body_bytes", max_body_bytes, 0, whole=True)
+        if max_rate_per_s is not None:
+            require_number("max_rate_per_s", max_rate_per_s, 0.1)
         require_type("auth", auth, httpx.Auth | None, "HmacAuth(key, secret) or another httpx.Auth")
         require_type("retry", retry, RetryPolicy | None, "RetryPolicy")
         require_type("limit", limit, ConcurrencyLimit | None, "ConcurrencyLimit")
@@ -76,7 +79,11 @@ class Channel:
             allow_insecure_http=allow_insecure_http,
         )
         self.executor = Executor(
-            self.attempts, retry=retry or RetryPolicy(), limit=limit or ConcurrencyLimit(), hooks=all_hooks
+            self.attempts,
+            retry=retry or RetryPolicy(),
+            limit=limit or ConcurrencyLimit(),
+            max_rate_per_s=max_rate_per_s,
+            hooks=all_hooks,
         )
 
     @property

@@ -55,6 +55,7 @@ class Executor:
         retry: Which failures are tried again, and when.
         limit: Bounds on the requests in flight.
         hooks: Receive the events.
+        max_rate_per_s: Requests in each second at most; None for any number.
         clock: Returns the seconds from which latencies are taken.
     """
 
@@ -65,6 +66,7 @@ class Executor:
         retry: RetryPolicy,
         limit: ConcurrencyLimit,
         hooks: Hooks,
+        max_rate_per_s: float | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.clock = clock
@@ -72,7 +74,7 @@ class Executor:
         self.limiter = Limiter(limit, on_change=self._limit_changed, on_free=self._permit_freed)
         self.hooks = hooks
         self.budget = RetryBudget(retry)
-        self.health = HostHealth()
+        self.health = HostHealth(max_rate_per_s=max_rate_per_s)
         self.max_delay_s = retry.max_delay_s
         self.max_attempts = retry.max_attempts
         self.circuit_watchers: set[CircuitWatcher] = set()
@@ -137,12 +139,16 @@ class Executor:
         """
         while True:
             now_s = asyncio.get_running_loop().time()
-            pause_s = self.health.admit(now_s=now_s, patient=False) - now_s
+            pause_s = self.health.pause_until_s - now_s
             if pause_s > self.max_delay_s:
                 raise pause_error(call, pause_s)
             if pause_s > 0:
                 await asyncio.sleep(pause_s)
+                continue
             closings = self.health.closings
+            turn_s = self.health.reserve(now_s=now_s)
+            if turn_s > now_s:
+                await asyncio.sleep(turn_s - now_s)
             async with self.limiter:
                 if self.health.closings == closings:
                     return await self.attempt(call, decode, attempt=attempt)
