@@ -48,10 +48,13 @@ class PrintOSClient:
 
     Args:
         base_url: Where PrintOS is. Its path, if any, is put in front of every operation's and signed with it.
-        auth: ``HmacAuth``, ``SessionTokenAuth``, any other ``httpx.Auth``, or None to send no credentials.
+        auth: ``HmacAuth``, ``SessionTokenAuth``, any other ``httpx.Auth``, ``DeviceCredentials`` where each device
+            has credentials of its own, or None to send none.
         timeout_s: Seconds for each attempt, from connecting to the last byte; waiting for a permit does not count.
         retry: Which failures are tried again, and when.
         limit: How many requests are in flight at once. Further ones wait for a permit.
+        max_rate_per_s: Requests in each second at most, 0.1 or more, for a host that counts them; logins besides. None
+            for as many as the limit allows.
         transport: Carries the requests instead of the default transport, for HTTP/2, mocks and proxies:
             ``httpx.AsyncHTTPTransport(proxy=...)``. Yours to close; with its own TLS, so ``verify`` is refused.
         verify: False turns the check of the server's certificate off; a context replaces the default one.
@@ -71,6 +74,7 @@ class PrintOSClient:
         timeout_s: float = 10.0,
         retry: RetryPolicy | None = None,
         limit: ConcurrencyLimit | None = None,
+        max_rate_per_s: float | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
         verify: bool | ssl.SSLContext = True,
         hooks: Iterable[Hook] = (),
@@ -83,6 +87,7 @@ class PrintOSClient:
             timeout_s=timeout_s,
             retry=retry,
             limit=limit,
+            max_rate_per_s=max_rate_per_s,
             transport=transport,
             verify=verify,
             hooks=hooks,
@@ -124,6 +129,18 @@ class PrintOSClient:
     async def aclose(self) -> None:
         """Close the connections; calls in flight end with a ``TransportError``. The second time does nothing."""
         await self._channel.attempts.aclose()
+
+    def refresh_credentials(self) -> None:
+        """Ask for the credentials again, after they were changed.
+
+        Functions that return a secret are called again, ``DeviceCredentials`` is asked again when a device is next
+        sent to, and accounts that PrintOS has refused are probed at once. Without this the same happens at the next
+        refusal or probe, a minute later at most.
+
+        Raises:
+            ConfigurationError: A function that returns a secret failed. The secret before is used on.
+        """
+        self._channel.executor.accounts.refresh()
 
     async def list_devices(self) -> list[PrintDevice]:
         """Return the provisioned devices.

@@ -8,6 +8,7 @@ import httpx
 
 from printos_async._api.requests import Operations
 from printos_async._api.responses import Answers
+from printos_async._auth import DeviceAccounts, DeviceCredentials, SingleAccount
 from printos_async._checks import require_number, require_type
 from printos_async._config import account_of, parse_base_url, transport_factory
 from printos_async._events import Hooks
@@ -47,6 +48,7 @@ class Channel:
         timeout_s: float,
         retry: RetryPolicy | None,
         limit: ConcurrencyLimit | None,
+        max_rate_per_s: float | None,
         transport: httpx.AsyncBaseTransport | None,
         verify: bool | ssl.SSLContext,
         hooks: Iterable[Hook],
@@ -56,6 +58,8 @@ class Channel:
         origin, base_path = parse_base_url(base_url, allow_insecure_http=allow_insecure_http)
         require_number("timeout_s", timeout_s, 0.001)
         require_number("max_body_bytes", max_body_bytes, 0, whole=True)
+        if max_rate_per_s is not None:
+            require_number("max_rate_per_s", max_rate_per_s, 0.1)
         require_type("auth", auth, httpx.Auth | None, "HmacAuth(key, secret) or another httpx.Auth")
         require_type("retry", retry, RetryPolicy | None, "RetryPolicy")
         require_type("limit", limit, ConcurrencyLimit | None, "ConcurrencyLimit")
@@ -67,14 +71,19 @@ class Channel:
         self.answers = Answers(max_body_bytes=max_body_bytes, hooks=all_hooks)
         self.attempts = AttemptRunner(
             origin=origin,
-            auth=auth,
+            accounts=DeviceAccounts(auth) if isinstance(auth, DeviceCredentials) else SingleAccount(auth),
+            hooks=all_hooks,
             make_transport=transport_factory(transport, verify),
             timeout_s=timeout_s,
             max_body_bytes=max_body_bytes,
             allow_insecure_http=allow_insecure_http,
         )
         self.executor = Executor(
-            self.attempts, retry=retry or RetryPolicy(), limit=limit or ConcurrencyLimit(), hooks=all_hooks
+            self.attempts,
+            retry=retry or RetryPolicy(),
+            limit=limit or ConcurrencyLimit(),
+            max_rate_per_s=max_rate_per_s,
+            hooks=all_hooks,
         )
 
     @property

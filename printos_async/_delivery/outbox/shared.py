@@ -32,6 +32,8 @@ _log = logging.getLogger("printos_async.outbox")
 
 # Longest time that closing takes. If the database hangs, the end of the lease frees the devices.
 _LEAVING_S = 0.4
+# An outbox is asked each half second; one that is silent for longer than this is away.
+_SILENT_S = 5.0
 
 
 class SharedBackend:
@@ -101,6 +103,15 @@ class SharedBackend:
     def withdraw(self, pending: PendingStatus) -> bool:  # noqa: ARG002  # as in the protocol
         """Return False: another worker may have the status by now."""
         return False
+
+    def problem(self, now_s: float) -> str | None:
+        """As ``DeliveryBackend.problem``."""
+        silent_s = now_s - self._worker.answered_s
+        if self._worker.error is not None:
+            return f"the outbox cannot be read or written: {self._worker.error}"
+        if silent_s > _SILENT_S:
+            return f"the outbox has not answered for {silent_s:.0f} s"
+        return None
 
     async def drained(self, until_s: float) -> None:
         """As ``DeliveryBackend.drained``; waits until the outcomes are written to the outbox, too."""
