@@ -161,7 +161,7 @@ class DeviceAccounts:
         if auth is not None:
             self._by_auth[id(auth)] = account
         elif not account.problem:
-            account.problem = "the lookup has no credentials for this device, and there is no default"
+            account.problem = "there are no credentials for this device, and no default"
         return account
 
     def _keep(self, device_id: str, account: Account) -> None:
