@@ -6,17 +6,20 @@ import asyncio
 import json
 import os
 import pty
+import re
 import signal
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from printos_async import AccountHeld, AccountResumed
+from printos_async.cli.terminal.accounts import AccountLines
 from printos_async.sandbox import Sandbox
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-    from pathlib import Path
 
     from .conftest import Cli, Running
 
@@ -238,6 +241,66 @@ async def test_a_file_that_cannot_be_used_leaves_the_credentials_and_is_said_onc
         f"printos: cannot use {file}: line 4 is not valid JSON at character 55; what was read before is used on\n"
     ]
     assert has_no_secret(ended.out, ended.err, *complaints.lines)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc")
+async def test_no_secret_is_in_the_process_list_or_in_a_file_that_is_written(cli: Cli, site: Sandbox) -> None:
+    file = private(cli, "credentials", credentials("dev-2", "dev-4"))
+    outbox = ("--outbox", f"sqlite+aiosqlite:///{cli.folder / 'spool.db'}")
+    statuses = cli.file("s.jsonl", b"".join(line(f"dev-{number}") for number in range(1, 6)) + b"bad\n")
+    written = ("--failures", cli.folder / "failures", "--bad-lines", cli.folder / "bad")
+    options = ("--credentials", file)
+    bulk = await cli.run("push", statuses, *written, *options)
+    spooled = await cli.run("push", statuses, *outbox, *options)
+    assert (bulk.code, spooled.code) == (1, 1)  # a bad line
+    process = await cli.start("worker", *outbox, *options, "--drain-timeout", "0.1", PYTHONASYNCIODEBUG="1")
+    complaints = Complaints(process)
+    await complaints.wait_for("held: ")
+    proc = Path("/proc", str(process.process.pid))
+    shown = [(proc / name).read_bytes() for name in ("cmdline", "environ")]
+    process.send_signal(signal.SIGTERM)
+    ended = await process.wait()
+    assert has_no_secret(
+        bulk.out, bulk.err, spooled.out, spooled.err, ended.out, ended.err, *complaints.lines
+    )
+    files = [path for path in cli.folder.iterdir() if path != file]
+    assert {"failures", "bad", "spool.db"} <= {path.name for path in files}
+    assert not any(b"canary" in content for content in [*shown, *(path.read_bytes() for path in files)])
+
+
+@pytest.mark.parametrize("count", [1, 3, 1_000])
+async def test_accounts_that_are_held_together_are_summed_up(
+    capsys: pytest.CaptureFixture[str], count: int
+) -> None:
+    with AccountLines() as lines:
+        for number in range(count):
+            lines.on_event(AccountHeld(f"device dev-{number}", "AuthenticationError", 401))
+        lines.on_event(AccountHeld("device dev-x", "MissingCredentialsError", None))
+        for number in range(count):
+            lines.on_event(AccountResumed(f"device dev-{number}"))
+    held, resumed = capsys.readouterr().err.splitlines()
+    assert held == (
+        f"printos: held: device dev-0 (401 AuthenticationError), and {count:,} more; "
+        "their statuses wait until PrintOS accepts the credentials"
+    )
+    assert resumed == "printos: resumed: device dev-0" + (f", and {count - 1:,} more" if count > 1 else "")
+
+
+async def test_lines_of_accounts_are_at_most_a_few_a_second(capsys: pytest.CaptureFixture[str]) -> None:
+    until_s = asyncio.get_running_loop().time() + 0.7
+    held = 0
+    with AccountLines() as lines:
+        while asyncio.get_running_loop().time() < until_s:
+            lines.on_event(AccountHeld(f"device dev-{held}", "AuthenticationError", 401))
+            held += 1
+            await asyncio.sleep(0)
+    said = capsys.readouterr().err.splitlines()
+    assert 2 <= len(said) <= 4
+    named = [
+        int(found[1].replace(",", "")) + 1 if (found := re.search(r"and ([\d,]+) more", text)) else 1
+        for text in said
+    ]
+    assert sum(named) == held
 
 
 async def test_a_terminal_that_goes_away_ends_the_command(cli: Cli, site: Sandbox) -> None:
