@@ -65,13 +65,13 @@ def replace(file: Path, content: str) -> None:
     fresh.replace(file)
 
 
-def rewrite(file: Path, content: str) -> None:
-    file.write_text(content)
-
-
 def pages(sandbox: Sandbox) -> list[int | None]:
     statuses = [sandbox.devices[f"dev-{number}"].status for number in (1, 2, 3, 4)]
     return [None if status is None else status["metrics"]["pagesTotal"] for status in statuses]
+
+
+def refusals(sandbox: Sandbox) -> int:
+    return sandbox.request_counts["PUT", "/devices/{deviceId}/status", 401]
 
 
 def has_no_secret(*texts: str) -> bool:
@@ -120,10 +120,7 @@ async def test_a_bulk_push_signs_each_status_with_its_devices_credentials(cli: C
     assert has_no_secret(ended.out, ended.err)
 
 
-@pytest.mark.parametrize("mend", [replace, rewrite])
-async def test_a_mended_credentials_file_is_read_at_the_next_probe(
-    cli: Cli, site: Sandbox, mend: object
-) -> None:
+async def test_a_mended_credentials_file_is_read_at_the_next_probe(cli: Cli, site: Sandbox) -> None:
     file = private(cli, "credentials", credentials("dev-2", "dev-4"))
     process = await cli.start("push", "--follow", "-", "--json", "--credentials", file)
     complaints = Complaints(process)
@@ -132,8 +129,7 @@ async def test_a_mended_credentials_file_is_read_at_the_next_probe(
     assert "(401 AuthenticationError), and 1 more; their statuses wait" in said
     await site.wait_for(lambda: pages(site) == [1, None, 1, None])
     await process.write(line("dev-2", 2) + line("dev-4", 2))
-    assert callable(mend)
-    mend(file, credentials())
+    replace(file, credentials())
     await site.wait_for(lambda: pages(site) == [1, 2, 1, 2])
     ended = await process.wait(b"")
     assert (ended.code, ended.json["failed"], ended.json["heldAccounts"]) == (0, 0, 0)
@@ -143,22 +139,21 @@ async def test_a_mended_credentials_file_is_read_at_the_next_probe(
     assert has_no_secret(ended.out, ended.err, *complaints.lines)
 
 
-@pytest.mark.parametrize("mend", [replace, rewrite])
-async def test_sighup_reads_the_credentials_at_once(cli: Cli, site: Sandbox, mend: object) -> None:
+async def test_sighup_reads_the_credentials_at_once(cli: Cli, site: Sandbox) -> None:
     file = private(cli, "credentials", credentials("dev-2"))
     process = await cli.start("push", "--follow", "-", "--json", "--credentials", file)
     complaints = Complaints(process)
     await process.write(line("dev-2", 1))
     said = await complaints.wait_for("held: ")
     assert "held: device dev-2 (401 AuthenticationError); its statuses wait" in said
-    assert callable(mend)
-    mend(file, credentials())
+    before = refusals(site)
+    file.write_text(credentials())  # in place
     process.send_signal(signal.SIGHUP)
     await complaints.wait_for("SIGHUP: the credentials are read again")
     await site.wait_for(lambda: pages(site)[1] == 1)
     ended = await process.wait(b"")
     assert (ended.code, ended.json["sent"], ended.json["failed"]) == (0, 1, 0)
-    assert site.request_counts["PUT", "/devices/{deviceId}/status", 401] <= 2
+    assert refusals(site) <= before + 1  # a probe may have been on its way
     assert has_no_secret(ended.out, ended.err, *complaints.lines)
 
 
@@ -208,6 +203,24 @@ async def test_what_waits_for_a_held_account_is_said_at_the_end(
     assert (
         "1 account is held: PrintOS refuses the credentials; mend them, and what waits for them" in ended.err
     )
+
+
+async def test_the_end_of_a_pipe_waits_for_held_accounts_as_long_as_it_may(cli: Cli, site: Sandbox) -> None:
+    failures = cli.folder / "failures"
+    options = ("--credentials", private(cli, "credentials", credentials("dev-2")), "--failures", failures)
+    process = await cli.start("push", "--follow", "-", "--json", "--drain-timeout", "0.1", *options)
+    complaints = Complaints(process)
+    await process.write(line("dev-1") + line("dev-2"))
+    await complaints.wait_for("held: device dev-2")
+    await site.wait_for(lambda: pages(site)[0] == 1)
+    ended = await process.wait(b"")
+    assert (ended.code, ended.json["sent"], ended.json["failed"], ended.json["unsent"]) == (1, 1, 0, 1)
+    assert ended.json["heldAccounts"] == 1
+    assert (
+        "1 account is held: PrintOS refuses the credentials; mend them, and push again what was not"
+        in ended.err
+    )
+    assert json.loads(failures.read_text())["deviceId"] == "dev-2"
 
 
 async def test_a_file_that_cannot_be_used_leaves_the_credentials_and_is_said_once(
@@ -295,7 +308,7 @@ async def test_lines_of_accounts_are_at_most_a_few_a_second(capsys: pytest.Captu
             held += 1
             await asyncio.sleep(0)
     said = capsys.readouterr().err.splitlines()
-    assert 2 <= len(said) <= 4
+    assert 1 <= len(said) <= 4
     named = [
         int(found[1].replace(",", "")) + 1 if (found := re.search(r"and ([\d,]+) more", text)) else 1
         for text in said

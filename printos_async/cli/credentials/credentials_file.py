@@ -88,11 +88,14 @@ class CredentialsFile:
     async def _read_again(self) -> None:
         try:
             # In a thread, for it takes a second for 100,000 devices.
-            await asyncio.to_thread(self._file.read_again)
-            current = set(self._file.content.values())
+            current = await asyncio.to_thread(self._read_in_thread)
             self._auths = {made: auth for made, auth in self._auths.items() if made in current}
         finally:
             self._reading = None
+
+    def _read_in_thread(self) -> set[Credentials]:
+        self._file.read_again()
+        return set(self._file.content.values())
 
     def _check(self, status: os.stat_result) -> None:
         if is_readable_by_others(status):
