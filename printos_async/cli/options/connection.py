@@ -50,6 +50,12 @@ class Connection:
         ),
     ] = None
     password_file: Annotated[Path | None, _option(help="File that holds the login's password.")] = None
+    account: Annotated[
+        str | None,
+        _option(
+            help="Name to which an outbox binds what it keeps; by default PRINTOS_ACCOUNT, else URL and credentials."
+        ),
+    ] = None
     insecure_http: Annotated[
         bool,
         _option(
@@ -73,6 +79,7 @@ class Connection:
         return PrintOSClient(
             base_url,
             auth=auth,
+            account=self.account or os.environ.get("PRINTOS_ACCOUNT") or None,
             hooks=hooks,
             allow_insecure_http=self.insecure_http,
             **self._request_settings(),
