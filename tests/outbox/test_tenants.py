@@ -12,10 +12,11 @@ from printos_async import ConfigurationError, OutboxError
 from printos_async.outbox import Finish, Release, TenantStats
 from printos_async.outbox.tenants import find_tenant
 
-from .stores import LEASE_S, MemoryStore, draft
+from .stores import LEASE_S, MemoryStore, draft, sql_store
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
 
     from printos_async.outbox import Claim, DeadLetter
 
@@ -292,6 +293,16 @@ async def test_nothing_is_said_where_nothing_waits_or_another_host_has_a_worker(
     await store.pass_time(LEASE_S + 1.0)
     await store.open(NEW, label="key k999…", host="stage.example")
     assert caplog.records[0].getMessage().startswith("1 device waits under another account of another host")
+
+
+async def test_labels_of_wrong_types_in_a_file_do_no_harm(tmp_path: Path) -> None:
+    async with sql_store(f"sqlite+aiosqlite:///{tmp_path / 'spool.db'}") as database:
+        await put_under(database, OLD, "a")
+        await database.execute("UPDATE printos_tenant SET label = x'ff00', host = 7")
+        new = await database.open(NEW)
+        [_, old] = await new.tenants()
+        assert (old.account, old.label, old.host) == (OLD, "\ufffd\x00", "7")
+        assert await new.adopt(OLD) == 1
 
 
 async def test_all_stores_merge_alike(database: SqlStore) -> None:
