@@ -50,6 +50,9 @@ class PrintOSClient:
         base_url: Where PrintOS is. Its path, if any, is put in front of every operation's and signed with it.
         auth: ``HmacAuth``, ``SessionTokenAuth``, any other ``httpx.Auth``, ``DeviceCredentials`` where each device
             has credentials of its own, or None to send none.
+        account: Name, such as ``site-7``, to which outboxes bind what they keep, so that another key, login or host
+            finds it. Without a name they bind it to base URL and credentials. Programs that share an outbox pass the
+            same one.
         timeout_s: Seconds for each attempt, from connecting to the last byte; waiting for a permit does not count.
         retry: Which failures are tried again, and when.
         limit: How many requests are in flight at once. Further ones wait for a permit.
@@ -71,6 +74,7 @@ class PrintOSClient:
         base_url: str = PRODUCTION_URL,
         *,
         auth: httpx.Auth | None,
+        account: str | None = None,
         timeout_s: float = 10.0,
         retry: RetryPolicy | None = None,
         limit: ConcurrencyLimit | None = None,
@@ -84,6 +88,7 @@ class PrintOSClient:
         self._channel = Channel(
             base_url,
             auth=auth,
+            account=account,
             timeout_s=timeout_s,
             retry=retry,
             limit=limit,
@@ -107,14 +112,18 @@ class PrintOSClient:
         """Return a client that environment variables describe.
 
         ``PRINTOS_BASE_URL`` says where PrintOS is, the production system by default. ``PRINTOS_KEY`` with
-        ``PRINTOS_SECRET``, or ``PRINTOS_LOGIN`` with ``PRINTOS_PASSWORD``, are the credentials.
+        ``PRINTOS_SECRET``, or ``PRINTOS_LOGIN`` with ``PRINTOS_PASSWORD``, are the credentials. ``PRINTOS_ACCOUNT`` is
+        ``account``.
 
         Raises:
             ConfigurationError: No pair of credentials is set, both are, or half of one.
         """
         base_url = os.environ.get("PRINTOS_BASE_URL") or PRODUCTION_URL
         auth = auth_from_env(os.environ)
-        return cls(base_url, auth=auth, timeout_s=timeout_s, retry=retry, limit=limit, hooks=hooks)
+        account = os.environ.get("PRINTOS_ACCOUNT") or None
+        return cls(
+            base_url, auth=auth, account=account, timeout_s=timeout_s, retry=retry, limit=limit, hooks=hooks
+        )
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._channel.base_url!r})"
@@ -312,16 +321,19 @@ class PrintOSClient:
         """Return a spooler, an asynchronous context manager that accepts statuses into an outbox for workers to send.
 
         Raises:
-            ConfigurationError: The authentication has no ``account``, or ``outbox`` is not an outbox.
+            ConfigurationError: No account is named and the authentication has no ``account``, or ``outbox`` is not an
+                outbox.
         """
         require_outbox(outbox)
-        return Spooler(outbox, self._channel.operations, tenant=self.account)
+        return Spooler(outbox, self._channel.operations, tenant=self._channel.tenant)
 
     @property
     def account(self) -> str:
-        """Fingerprint of base URL and credentials, to which an outbox binds what it keeps; 32 hexadecimal digits.
+        """Fingerprint to which an outbox binds what it keeps; 32 hexadecimal digits.
+
+        It is that of the argument ``account``, or else of base URL and credentials.
 
         Raises:
-            ConfigurationError: The authentication has no ``account``.
+            ConfigurationError: No account is named, and the authentication has no ``account``.
         """
-        return self._channel.tenant
+        return self._channel.tenant.account

@@ -13,6 +13,7 @@ from printos_async._events import LeaseLost
 from .dispatch import Dispatcher, is_final, release_of
 from .intake import Intake
 from .lease import Lease
+from .opening import open_outbox
 from .ownership import Ownership
 from .worker import Worker
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from printos_async._api.requests import Call, Operations
     from printos_async._api.responses import Answers
+    from printos_async._config import Tenant
     from printos_async._delivery.device_state import DeliveryPolicy, Outcome, PendingStatus
     from printos_async._delivery.results import Reporter
     from printos_async._execution.executor import Executor
@@ -60,7 +62,7 @@ class SharedBackend:
         policy: DeliveryPolicy,
         *,
         reporter: Reporter,
-        tenant: str,
+        tenant: Tenant,
         timeout_s: float,
         max_devices: int,
     ) -> None:
@@ -85,7 +87,7 @@ class SharedBackend:
         async with self._opening:
             if self.is_open:
                 return
-            await self._outbox.open(self._tenant)
+            await open_outbox(self._outbox, self._tenant)
             try:
                 self.engine.scheduler.watcher = self._dispatcher
                 self._outbox.on_replaced = self._file_replaced

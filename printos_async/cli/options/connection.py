@@ -58,6 +58,12 @@ class Connection:
             help="File with the credentials of each device, JSON lines or CSV; by default PRINTOS_CREDENTIALS."
         ),
     ] = None
+    account: Annotated[
+        str | None,
+        _option(
+            help="Name to which an outbox binds what it keeps; by default PRINTOS_ACCOUNT, else URL and credentials."
+        ),
+    ] = None
     insecure_http: Annotated[
         bool,
         _option(
@@ -85,6 +91,7 @@ class Connection:
         return PrintOSClient(
             base_url,
             auth=auth,
+            account=self.account or os.environ.get("PRINTOS_ACCOUNT") or None,
             hooks=hooks,
             allow_insecure_http=self.insecure_http,
             **self._request_settings(),
