@@ -59,9 +59,7 @@ class RetryPolicy:
         """
         if not may_repeat or (attempt >= self.max_attempts and not patient):
             return None
-        if not is_transient(error) and not (
-            patient and (is_from_intermediary(error) or is_proxy_refusal(error))
-        ):
+        if not is_transient(error) and not (patient and is_from_intermediary(error)):
             return None
         # The exponent is bounded: 2.0 ** 1024 overflows.
         delay_s = draw * min(self.max_delay_s, self.base_delay_s * 2.0 ** min(attempt - 1, 60))

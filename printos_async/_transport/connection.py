@@ -119,8 +119,7 @@ class Connection(asyncio.BufferedProtocol):
         self._end(ExchangeError("the client was closed", may_have_arrived=True))
         if self._transport is not None:
             self._transport.abort()
-        else:
-            self._release_parser()  # and take no transport any more
+        self._release_parser()  # so that no transport is taken later
 
     # asyncio.BufferedProtocol
 

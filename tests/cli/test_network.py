@@ -118,8 +118,10 @@ async def test_devices_push_and_worker_work(cli: Cli, sandbox: Sandbox, site: Si
     assert (await cli.run("push", newer, "--spool", "--outbox", outbox, *site.options)).code == 0
     worker = await cli.start("worker", "--outbox", outbox, "--json", *site.options)
     await sandbox.wait_for(lambda: newest(sandbox, "dev-3") == "DS_OFF", timeout_s=20)
+    worker.send_signal(signal.SIGHUP)
     worker.send_signal(signal.SIGTERM)
     ended = await worker.wait()
+    assert "the files for TLS were read again" in ended.err
     assert (ended.code, ended.json["sent"]) == (0, 3)
     assert site.proxy.tunnels == site.front.accepted >= 3
 

@@ -11,8 +11,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from printos_async import (
+    AccountHeld,
     APIError,
+    CircuitChanged,
     DeviceStatusUpdate,
+    Event,
     HmacAuth,
     PrintOSClient,
     ProxyError,
@@ -159,17 +162,26 @@ async def test_wrong_password_is_tried_once_by_calls(
 async def test_pusher_keeps_what_waits_while_the_proxy_refuses(stack: AsyncExitStack, tls: Tls) -> None:
     server = await serve(stack, tls)
     proxy = await stack.enter_async_context(ConnectProxy(script=forbid))
-    client = await client_of(stack, server, proxy.url, tls)
+    held = asyncio.Event()
+    events: list[Event] = []
+
+    def watch(event: Event) -> None:
+        events.append(event)
+        if isinstance(event, AccountHeld):
+            held.set()
+
+    client = await client_of(stack, server, proxy.url, tls, hooks=[watch])
     async with client.status_pusher() as pusher:
         for number in range(5):
             await pusher.put(f"dev-{number}", ON)
-        while len(proxy.heads) < 20:  # far more than the attempts of a call
-            proxy.read.clear()
-            await proxy.read.wait()
+        await held.wait()
         proxy.script = None
+        client.refresh_credentials()  # probes now
         await pusher.drain(10)
         stats = pusher.stats()
     assert (stats.sent, stats.failed) == (5, 0)
+    assert not any(isinstance(event, CircuitChanged) for event in events)
+    assert len(server.requests) == 5
 
 
 async def test_registration_is_sent_once_when_the_proxy_fails_first(stack: AsyncExitStack, tls: Tls) -> None:
