@@ -5,10 +5,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from printos_async.sandbox import Faults
+
 if TYPE_CHECKING:
     import httpx
 
-    from printos_async.sandbox import Faults, Sandbox
+    from printos_async.sandbox import Sandbox
 
 STATUS_PATH = "/devices/dev-1/status"
 BODY = b'{"status":"DS_ON"}'
