@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import secrets
 from collections import Counter
 from typing import TYPE_CHECKING, Literal
@@ -10,7 +11,7 @@ from attrs import define, field, frozen
 
 from printos_async._errors import ConfigurationError
 
-from ._signature import Signature, SignatureProblem, same
+from ._signature import SignatureProblem, signature_problem, signing_key
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -148,7 +149,7 @@ class Gatekeeper:
         """Return a new token, or None for wrong credentials; without configured logins any will do."""
         self.logins_by_login[login] += 1
         credential = _Credential("", None) if self._logins is None else self._logins.get(login)
-        if credential is None or (self._logins is not None and not same(credential.secret, password)):
+        if credential is None or (self._logins is not None and not _same(credential.secret, password)):
             self.refusals["wrong_login"] += 1
             return None
         token = secrets.token_urlsafe(24)
@@ -177,18 +178,18 @@ class Gatekeeper:
         if self._logins is not None and _TOKEN_FIELD in headers:
             token = self._find_token(headers, request.device_id)
             return self._refuse_token(token, request.device_id)
-        signature = Signature.from_headers(headers)
-        if self._keys is not None and signature is not None:
-            return self._refuse_signature(signature, self._keys.get(signature.key), request)
+        key = signing_key(headers)
+        if self._keys is not None and key is not None:
+            return self._refuse_signature(self._keys.get(key), request, headers)
         return Refusal("no_credentials", "no credentials")
 
     def _refuse_signature(
-        self, signature: Signature, credential: _Credential | None, request: RecordedRequest
+        self, credential: _Credential | None, request: RecordedRequest, headers: dict[bytes, bytes]
     ) -> Refusal | None:
         if credential is None:
             return Refusal("unknown_key", "the HMAC key is unknown")
-        problem = signature.problem(
-            credential.secret, method=request.method, path=request.path, now_s=self._clock.now_s()
+        problem = signature_problem(
+            headers, credential.secret, method=request.method, path=request.path, now_s=self._clock.now_s()
         )
         if problem is not None:
             return Refusal(*problem)
@@ -232,3 +233,7 @@ def _credentials(
             )
         credentials[given] = _Credential(secret, device_id)
     return credentials
+
+
+def _same(expected: str, given: str) -> bool:
+    return hmac.compare_digest(expected.encode(), given.encode("utf-8", "surrogatepass"))
