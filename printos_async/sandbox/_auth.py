@@ -11,7 +11,7 @@ from attrs import define, field, frozen
 
 from printos_async._errors import ConfigurationError
 
-from ._signature import SignatureProblem, signature_problem, signing_key
+from ._signature import signature_problem, signing_key
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,18 +24,19 @@ _TOKEN_FIELD = TOKEN_HEADER.lower().encode()
 # Tokens that are remembered, expired ones included; the oldest go first.
 _MAX_TOKENS = 1_000_000
 
-RefusalCause = (
-    Literal[
-        "no_credentials",
-        "unknown_token",
-        "expired_token",
-        "foreign_token",
-        "unknown_key",
-        "foreign_key",
-        "wrong_login",
-    ]
-    | SignatureProblem
-)
+RefusalCause = Literal[
+    "no_credentials",
+    "unknown_token",
+    "expired_token",
+    "foreign_token",
+    "unknown_key",
+    "foreign_key",
+    "wrong_algorithm",
+    "wrong_date",
+    "clock_skew",
+    "wrong_signature",
+    "wrong_login",
+]
 """Why credentials were refused; a foreign token or key belongs to another device than the request's."""
 
 
