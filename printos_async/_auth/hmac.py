@@ -62,7 +62,7 @@ class HmacAuth(ReadyAuth):
     """
 
     def __init__(self, key: str, secret: SecretSource, *, clock: Callable[[], float] = time.time) -> None:
-        problem = _key_problem(key) or source_problem("secret", secret)
+        problem = key_problem(key) or source_problem("secret", secret)
         if problem:
             del secret  # some tracebacks show the values of locals
             raise ConfigurationError(problem)
@@ -189,7 +189,8 @@ def sign(keyed_hmac: hmac.HMAC, method: str, path: str, timestamp: str) -> str:
     return signature.hexdigest()
 
 
-def _key_problem(value: object) -> str:
+def key_problem(value: object) -> str:
+    """Return what is wrong with a key, or an empty text; nothing of it is quoted."""
     if not isinstance(value, str) or not value or not all("!" <= c <= "~" for c in value) or ":" in value:
         return "key must be visible ASCII characters without a colon"
     return ""

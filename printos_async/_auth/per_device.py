@@ -97,7 +97,8 @@ class DeviceAccounts:
     """The accounts of ``DeviceCredentials``, by device, as far as they were looked up.
 
     Attributes:
-        on_replaced: Called with an account of several devices when one of them has got other credentials.
+        on_replaced: Called with an account that is held, or has several devices, when one of its devices has got other
+            credentials.
     """
 
     def __init__(self, credentials: DeviceCredentials) -> None:
@@ -131,8 +132,8 @@ class DeviceAccounts:
         account.must_ask = False
         if account is not before:
             self._keep(device_id, account)
-            if before is not None and before.device_id is None and before is not self._default:
-                self._forget(before)
+            if before is not None:
+                self._leave(before)
         return account
 
     def refresh(self) -> None:
@@ -161,7 +162,7 @@ class DeviceAccounts:
         if auth is not None:
             self._by_auth[id(auth)] = account
         elif not account.problem:
-            account.problem = "the lookup has no credentials for this device, and there is no default"
+            account.problem = "there are no credentials for this device, and no default"
         return account
 
     def _keep(self, device_id: str, account: Account) -> None:
@@ -169,7 +170,11 @@ class DeviceAccounts:
         if len(self._known) > MAX_ACCOUNTS:
             del self._known[next(iter(self._known))]
 
-    def _forget(self, account: Account) -> None:
-        """Look the devices of an account up again: one of them has got other credentials."""
-        self._known = {device_id: each for device_id, each in self._known.items() if each is not account}
-        self.on_replaced(account)
+    def _leave(self, account: Account) -> None:
+        """Note that a device of an account has got other credentials; the account's other devices may have, too."""
+        is_shared = account.device_id is None
+        if is_shared and (account is not self._default or account.is_held):
+            self._known = {device_id: each for device_id, each in self._known.items() if each is not account}
+            self.on_replaced(account)
+        elif account.is_held:
+            self.on_replaced(account)

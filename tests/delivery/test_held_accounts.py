@@ -267,3 +267,50 @@ def test_credentials_that_one_lookup_mends_are_asked_for_all_their_devices() -> 
             assert (stats.sent, stats.held_accounts) == (100, 0)
 
     run(program())
+
+
+def test_devices_that_leave_a_refused_default_are_all_looked_up_again() -> None:
+    async def program() -> None:
+        own: dict[str, HmacAuth] = {}
+        default = HmacAuth("old", "s")
+        host = Host(reply=lambda seen: OK if seen.device_id in own else refused(401))
+        client = client_over(host, auth=DeviceCredentials(own, default=default))
+        async with client, client.status_pusher() as pusher:
+            for device in range(100):
+                await pusher.put(f"dev-{device}", status(1))
+            await asyncio.sleep(2.5)
+            assert pusher.stats().held_accounts == 1
+            own.update({f"dev-{device}": HmacAuth(f"k{device}", "s") for device in range(100)})
+            await asyncio.sleep(5.0)
+            stats = pusher.stats()
+            assert (stats.sent, stats.failed, stats.held_accounts) == (100, 0, 0)
+
+    run(program())
+
+
+@pytest.mark.parametrize("is_default", [True, False])
+def test_a_held_account_that_no_device_has_any_more_is_held_no_longer(is_default: bool) -> None:  # noqa: FBT001
+    async def program() -> None:
+        site = HmacAuth("site", "s")
+        keys = {"dev-1": HmacAuth("old", "s"), "dev-2": site}
+        host = Host(reply=lambda seen: OK if keys.get(seen.device_id, site) is site else refused(401))
+        events: list[Event] = []
+        credentials = DeviceCredentials(keys, default=site if is_default else None)
+        client = client_over(host, auth=credentials, hooks=[events.append])
+        async with client, client.status_pusher() as pusher:
+            await pusher.put("dev-1", status(1))
+            await pusher.put("dev-2", status(1))
+            await asyncio.sleep(0.5)
+            assert pusher.stats().held_accounts == 1
+            keys["dev-1"] = site
+            if is_default:
+                del keys["dev-1"]
+            await asyncio.sleep(1.0)
+            stats = pusher.stats()
+            assert (stats.sent, stats.held_accounts) == (2, 0)
+        assert [type(event) for event in events if isinstance(event, AccountHeld | AccountResumed)] == [
+            AccountHeld,
+            AccountResumed,
+        ]
+
+    run(program())
