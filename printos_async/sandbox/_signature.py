@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import re
 from datetime import datetime
@@ -37,7 +36,7 @@ def signature_problem(
     if abs(signed_at_s - now_s) > MAX_SKEW_S:
         return "clock_skew", "x-hp-hmac-date is more than 15 minutes away from the server's clock"
     # Nothing stands between path and date; neither host nor query nor body is signed.
-    expected = hmac.new(secret.encode(), f"{method} {path}{date}".encode(), hashlib.sha256).hexdigest()
+    expected = hmac.digest(secret.encode(), f"{method} {path}{date}".encode(), "sha256").hex()
     if not hmac.compare_digest(expected.encode(), headers[_AUTHENTICATION].rpartition(b":")[2]):
         return "wrong_signature", "the HMAC signature does not match"
     return None
