@@ -145,12 +145,12 @@ def test_one_device_whose_login_fails_does_not_open_the_circuit() -> None:
         host.on_login = lambda login: Answer(500) if login in {"dev-0", "dev-1", "dev-2"} else None
         auth = DeviceCredentials(logins_of(devices))
         async with host.client(auth) as client, client.status_pusher() as pusher:
-            for _ in range(120):
+            for _ in range(30):
                 for device in devices:
                     await pusher.put(device, ON)
                 await asyncio.sleep(1.0)
                 assert pusher.stats().circuit == "closed"
-            assert all(host.applied[device] == 120 for device in devices[3:])
+            assert all(host.applied[device] == 30 for device in devices[3:])
             assert pusher.stats().failed == 0
 
     run(program())
