@@ -229,7 +229,7 @@ def _refusal(call: Call, account: Account, request: RawRequest, response: RawRes
     hint = ""
     is_signed = any(name == DATE_HEADER for name, _ in request.headers)
     if response.status in REFUSED_SIGNATURE and is_signed and _server_time_s(response) is None:
-        hint = "no Date tells whether this machine's clock is right, check it"
+        hint = "check the credentials, and this machine's clock: no Date tells whether it is right"
     return status_error(call, response, request_secrets(call, request, account), hint=hint)
 
 
