@@ -69,7 +69,9 @@ def status_error(call: Call, response: RawResponse, secrets: Iterable[str], *, h
         body, cut = b"", response.overflow
     status = response.status
     message = _envelope_message(body, secrets)
-    parts = [_phrase(status), hint, message or ("" if hint else _HINTS.get(status, ""))]
+    if not message and status == HTTPStatus.UNAUTHORIZED:
+        hint = ""  # the text for a 401 names the clock as well
+    parts = [_phrase(status), hint, message or _HINTS.get(status, "")]
     if 300 <= status <= 399:
         parts.append("redirects are not followed: give the address that the server names as base_url")
     request_id = next(filter(None, map(response.header, _REQUEST_ID_HEADERS)), None)

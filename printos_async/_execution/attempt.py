@@ -229,7 +229,7 @@ def _refusal(call: Call, account: Account, request: RawRequest, response: RawRes
     hint = ""
     is_signed = any(name == DATE_HEADER for name, _ in request.headers)
     if response.status in REFUSED_SIGNATURE and is_signed and _server_time_s(response) is None:
-        hint = "check the credentials, and this machine's clock: no Date tells whether it is right"
+        hint = "check the clock"  # nothing tells whether it is right
     return status_error(call, response, request_secrets(call, request, account), hint=hint)
 
 
