@@ -18,6 +18,8 @@ Lookup: TypeAlias = Mapping[str, httpx.Auth] | Callable[[str], _Found] | Callabl
 
 # Accounts that a client keeps at most, as many as devices in one list; the oldest go first.
 MAX_ACCOUNTS = 250_000
+# So many of the oldest are looked at for each new one; held accounts are kept beyond the bound.
+_MAX_FORGOTTEN_AT_ONCE = 10
 
 
 class DeviceCredentials(httpx.Auth):
@@ -97,7 +99,8 @@ class DeviceAccounts:
     """The accounts of ``DeviceCredentials``, by device, as far as they were looked up.
 
     Attributes:
-        on_replaced: Called with an account of several devices when one of them has got other credentials.
+        on_replaced: Called with an account that is not used any more, because a device has got other credentials or
+            there are too many.
     """
 
     def __init__(self, credentials: DeviceCredentials) -> None:
@@ -129,10 +132,10 @@ class DeviceAccounts:
             return meanwhile  # another request asked at the same time: one object logs in
         account = self._account(device_id, found, before)
         account.must_ask = False
-        if account is not before:
+        if account is not meanwhile:
             self._keep(device_id, account)
-            if before is not None and before.device_id is None and before is not self._default:
-                self._forget(before)
+        if before not in {None, account, self._default}:
+            self._forget(before)
         return account
 
     def refresh(self) -> None:
@@ -148,7 +151,9 @@ class DeviceAccounts:
         if before is not None and auth is not None and before.auth is auth:
             return before
         shared = None if auth is None else self._by_auth.get(id(auth))
-        if shared is not None:
+        if (
+            shared is not None and shared.auth is auth
+        ):  # else it has got others, and the number was used again
             if shared is not self._default:
                 shared.device_id = None
             return shared
@@ -166,10 +171,16 @@ class DeviceAccounts:
 
     def _keep(self, device_id: str, account: Account) -> None:
         self._known[device_id] = account
-        if len(self._known) > MAX_ACCOUNTS:
-            del self._known[next(iter(self._known))]
+        for _ in range(min(len(self._known) - MAX_ACCOUNTS, _MAX_FORGOTTEN_AT_ONCE)):
+            oldest = next(iter(self._known))
+            account = self._known.pop(oldest)
+            if account.is_held:  # forgotten, it would be refused again at once
+                self._known[oldest] = account
+            elif account.device_id is not None:
+                self.on_replaced(account)
 
     def _forget(self, account: Account) -> None:
         """Look the devices of an account up again: one of them has got other credentials."""
-        self._known = {device_id: each for device_id, each in self._known.items() if each is not account}
+        if account.device_id is None:
+            self._known = {device_id: each for device_id, each in self._known.items() if each is not account}
         self.on_replaced(account)

@@ -98,6 +98,8 @@ class Senders:
                     scheduler.ready.devices.appendleft(device)
                     continue
             try:
+                if self._executor.accounts.held and self._policy.patient:
+                    await self._executor.find_account(device.device_id, until_s=scheduler.ends_s)
                 device.queued = False
                 # Read only now: a newer status may have come while the device waited for a permit.
                 pending = device.next_status
@@ -112,6 +114,8 @@ class Senders:
                         await self._send(device, pending)
                     finally:
                         self.in_flight -= 1
+                        if scheduler.held.probes:
+                            scheduler.held.end_probe(device)
                     device.in_flight = None  # a cancelled sender leaves it: the status has no outcome
                 scheduler.schedule(device)
             finally:

@@ -51,6 +51,10 @@ class AccountHealth:
         account = self._accounts.known(device_id)
         return account is not None and account.is_held
 
+    def is_known(self, device_id: str) -> bool:
+        """Return whether a device's account has been looked up."""
+        return self._accounts.known(device_id) is not None
+
     def of(self, device_id: str) -> Account | None:
         """Return the account of a device, if it is held."""
         account = self._accounts.known(device_id)
@@ -94,13 +98,6 @@ class AccountHealth:
             account.refusals = None
             self.troubled.discard(account)
 
-    def attempt_ended(self, call: Call) -> None:
-        """Note the end of an attempt, whatever its outcome. To be called only while accounts are held."""
-        account = self._accounts.known(call.device_id)
-        if account is not None and account.refusals is not None:
-            now_s = asyncio.get_running_loop().time()
-            account.refusals.probe_ended(call.device_id, now_s=now_s)
-
     def refresh(self) -> None:
         """Ask for all credentials again, and probe held accounts now.
 
@@ -119,8 +116,8 @@ class AccountHealth:
 
     def _release(self, account: Account) -> None:
         self.troubled.discard(account)
-        if account.is_held:
-            account.refusals = None
+        was_held, account.refusals = account.is_held, None
+        if was_held:
             self._resumed(account)
 
     def _resumed(self, account: Account) -> None:
