@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import OrderedDict
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from .queues import TimeHeap
@@ -90,6 +91,19 @@ class HeldDevices:
             self._arm(account, self._next_probe_s(account))
         else:
             self._loop.call_soon(self.release, account)
+
+    def beyond(self, devices: int, *, min_hold_s: float) -> list[tuple[DeviceState, float]]:
+        """Return devices beyond a number, each with the seconds until the next probe of its account.
+
+        None of an account that is the client's only one: all the devices of an outbox would come back the same way.
+        """
+        too_many = sum(map(len, self._waiting.values())) - devices if self._accounts.are_several else 0
+        found: list[tuple[DeviceState, float]] = []
+        for account, waiting in self._waiting.items() if too_many > 0 else ():
+            hold_s = self._next_probe_s(account) - self._loop.time()
+            if hold_s >= min_hold_s:
+                found += [(device, hold_s) for device in islice(waiting, too_many - len(found))]
+        return found
 
     def probes_due(self) -> None:
         """Look again for when the next probes are due: it may be earlier than it was."""

@@ -35,6 +35,7 @@ class AccountHealth:
     Attributes:
         troubled: The accounts with refusals since their last success, held or not.
         held: Number of accounts that are held.
+        are_several: Devices have credentials of their own.
     """
 
     def __init__(self, accounts: Accounts, hooks: Hooks, watchers: Iterable[CircuitWatcher]) -> None:
@@ -43,6 +44,7 @@ class AccountHealth:
         self._watchers = watchers
         self.troubled: set[Account] = set()
         self.held = 0
+        self.are_several = isinstance(accounts, DeviceAccounts)
         if isinstance(accounts, DeviceAccounts):
             accounts.on_replaced = self._release
 
