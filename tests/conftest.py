@@ -6,7 +6,7 @@ And for those of the outbox a PostgreSQL server, started when the first test ask
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -24,7 +24,7 @@ LONGEST_BYTES_IN_IDENTIFIER = 60
 QUICK_RETRY = RetryPolicy(base_delay_s=0.001, max_delay_s=2.0)
 
 
-def status(pages: int = 0, word: str = "DS_PRINTING") -> DeviceStatusUpdate:
+def status(pages: int = 0, word: Any = "DS_PRINTING") -> DeviceStatusUpdate:
     return DeviceStatusUpdate(status=word, metrics=DeviceStatusUpdateMetrics(pages_total=pages))
 
 
