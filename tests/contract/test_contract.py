@@ -72,6 +72,19 @@ MUTATIONS: dict[str, tuple[Callable[[dict[str, Any]], object], str, str, str]] =
     "a token of the next page": (
         lambda s: props(s, "PrintDeviceList").update(nextPageToken={"type": "string"}),
         "listDevices: pagination", "PrintDeviceList.nextPageToken", "_api/pages.py"),
+    "a token within an object": (
+        lambda s: props(s, "PrintDeviceList").update(
+            page={"type": "object", "properties": {"next": {"type": "string"}}}),
+        "listDevices: pagination", "PrintDeviceList.page.next: string", "_api/pages.py"),
+    "links within the answer": (
+        lambda s: props(s, "PrintDeviceList").update(_links={"$ref": "#/components/schemas/Links"}),
+        "listDevices: pagination", "PrintDeviceList._links: Links", "_execution/listing.py"),
+    "a link by a name with punctuation": (
+        lambda s: props(s, "PrintDeviceList").update({"@odata.nextLink": {"type": "string"}}),
+        "listDevices: pagination", "@odata.nextLink", "_execution/listing.py"),
+    "a required page": (
+        lambda s: op(s, "listDevices").update(parameters=[{**PAGE, "name": "page", "required": True}]),
+        "listDevices: pagination", "parameter page (query) required: yes", "_api/pages.py"),
     "a link to the next page": (
         lambda s: op(s, "listDevices")["responses"]["200"].update(headers={"Link": {"schema": {"type": "string"}}}),
         "listDevices: pagination", "answer 200 header Link", "_api/pages.py"),
