@@ -28,6 +28,13 @@ def status(pages: int = 0, word: Any = "DS_PRINTING") -> DeviceStatusUpdate:
     return DeviceStatusUpdate(status=word, metrics=DeviceStatusUpdateMetrics(pages_total=pages))
 
 
+def status_with(text: str) -> DeviceStatusUpdate:
+    """A status with a text of the test's own, which no list of words refuses."""
+    made = status()
+    made["remark"] = text
+    return made
+
+
 def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str) -> str | None:
     """Return the argument's name for bytes that nobody reads; compressed ones differ between versions of zlib."""
     if isinstance(val, bytes) and (not val.isascii() or len(val) > LONGEST_BYTES_IN_IDENTIFIER):
