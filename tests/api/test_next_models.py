@@ -29,7 +29,7 @@ from printos_async._api.json_validation import raw_object_problem
 from printos_async._api.pages import Pages, pages_of
 from printos_async._api.validation import _check
 from printos_async._execution import listing
-from printos_async._models import PrintDeviceList, StoredStatus
+from printos_async._models import StoredStatus
 from printos_async.cli.input.records import columns_of
 
 from .next_models import NextAlert, NextDevice, NextDeviceList, NextLabels, NextSite, NextStatus
@@ -334,7 +334,7 @@ async def test_a_list_without_an_end_is_a_decode_error(
 
 
 def test_a_list_without_both_token_and_parameter_has_no_pages() -> None:
-    assert pages_of(next_get_kwargs, PrintDeviceList) is None
+    assert pages_of(next_get_kwargs, NextDevice) is None
     assert pages_of(lambda *, page_size=UNSET: {"page_size": page_size}, NextDeviceList) is None
     assert pages_of(lambda *, cursor=UNSET: {"cursor": cursor}, NextDeviceList) == Pages(
         "cursor", "nextPageToken"
