@@ -234,7 +234,7 @@ def test_what_needs_no_line_of_the_facade_is_no_finding(specification: dict[str,
     changed = copy.deepcopy(specification)
     ADDITIONS[name](changed)
     assert changed != specification or name == "an order"
-    assert contract_findings(facts(changed)) == []
+    assert contract_findings(facts(changed)) == contract_findings(facts(specification))
 
 
 def test_the_same_by_reference_is_no_finding(specification: dict[str, Any]) -> None:
@@ -244,7 +244,7 @@ def test_the_same_by_reference_is_no_finding(specification: dict[str, Any]) -> N
     operation["parameters"] = [{"$ref": "#/components/parameters/DeviceId"}]
     changed["components"]["responses"] = {"Updated": operation["responses"]["200"]}
     operation["responses"]["200"] = {"$ref": "#/components/responses/Updated"}
-    assert contract_findings(facts(changed)) == []
+    assert contract_findings(facts(changed)) == contract_findings(facts(specification))
 
 
 USES = sorted({use for reliance in RELIANCES for use in reliance.uses} | {*NEW_OPERATION, *SANDBOX}, key=str)
