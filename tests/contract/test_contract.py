@@ -242,7 +242,7 @@ def test_the_same_by_reference_is_no_finding(specification: dict[str, Any]) -> N
     operation = op(changed, "updateDeviceStatus")
     changed["components"]["parameters"] = {"DeviceId": operation["parameters"][0]}
     operation["parameters"] = [{"$ref": "#/components/parameters/DeviceId"}]
-    changed["components"]["responses"] = {"Updated": operation["responses"]["200"]}
+    changed["components"].setdefault("responses", {})["Updated"] = operation["responses"]["200"]
     operation["responses"]["200"] = {"$ref": "#/components/responses/Updated"}
     assert contract_findings(facts(changed)) == contract_findings(facts(specification))
 
