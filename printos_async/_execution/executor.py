@@ -6,6 +6,7 @@ import asyncio
 import math
 import random
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 from printos_async._api.body import DecodeError
@@ -129,6 +130,13 @@ class Executor:
             if recover is None:
                 await asyncio.sleep(delay_s)
 
+    async def find_account(self, device_id: str, *, until_s: float = math.inf) -> None:
+        """Look a device's credentials up unless they are known, so that it is known whether they are held."""
+        if self.accounts.is_known(device_id):
+            return
+        with suppress(TimeoutError):  # then the attempt fails so
+            await self._attempts.find(device_id, until_s)
+
     async def _attempt_in_turn(
         self, call: Call, decode: Callable[[RawResponse], Awaitable[T]], *, attempt: int
     ) -> T:
@@ -182,8 +190,6 @@ class Executor:
             finally:
                 if number:
                     limiter.end(number)
-                if self.accounts.held:
-                    self.accounts.attempt_ended(call)
             undecodable: ResponseDecodeError | None = None
             try:
                 result = await decode(response)
@@ -201,7 +207,8 @@ class Executor:
         now_s = self.clock()
         latency_s = now_s - started_s
         if number:
-            load_s = None if call.method == "GET" else latency_s  # the time of a list is that of its length
+            # The time of a list is that of its length, and logins wait for each other.
+            load_s = None if call.method == "GET" or response.had_login else latency_s
             limiter.record(started_s=started_s, now_s=now_s, latency_s=load_s, overloaded=False)
         if self.hooks:
             self._emit_attempt(call, attempt, latency_s, response.status)
@@ -210,10 +217,14 @@ class Executor:
     def _failed(self, call: Call, error: APIError, *, attempt: int, started_s: float, is_probe: bool) -> None:
         now_s = self.clock()
         self.accounts.failed(call, error)
-        if not is_refusal(call, error):  # that is neither a sign of a working host nor of a failing one
-            self._note_failure(call, error)
+        is_login_of_one = self.accounts.is_login_of_one(call, error)
+        # A login that is told to wait, by a 429 or 503, waits by itself: other accounts need not.
+        has_own_pause = is_login_of_one and isinstance(error, StatusError) and bool(error.retry_after_s)
+        # A refusal is neither a sign of a working host nor of a failing one.
+        if not is_refusal(call, error) and not has_own_pause:
+            self._note_failure(error, is_login=error.path != call.path and not is_login_of_one)
         # A failure may come early or late for any reason: its time says nothing about the server's load.
-        if not is_probe:
+        if not (is_probe or is_login_of_one):
             self.limiter.record(
                 started_s=started_s, now_s=now_s, latency_s=None, overloaded=is_overload(error)
             )
@@ -272,7 +283,7 @@ class Executor:
         for watcher in tuple(self.circuit_watchers):
             watcher.more_admitted()
 
-    def _note_failure(self, call: Call, error: APIError) -> None:
+    def _note_failure(self, error: APIError, *, is_login: bool) -> None:
         retry_after_s = None
         match error:
             case StatusError() if 500 <= error.status <= 599 or error.status in {408, 429}:
@@ -298,7 +309,7 @@ class Executor:
             now_s=now_s,
             retry_after_s=retry_after_s,
             is_refusal=isinstance(error, RateLimitError),
-            is_login=error.path != call.path,
+            is_login=is_login,
         )
         if health.overlong_s is not None and not was_overlong:
             # Logged even without a hook.
