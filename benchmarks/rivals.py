@@ -13,7 +13,7 @@ import importlib
 import json
 import ssl
 from contextlib import asynccontextmanager
-from functools import partial
+from functools import cache, partial
 from itertools import count, islice
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
@@ -146,7 +146,7 @@ async def bare_transport(url: str, in_flight: int) -> AsyncIterator[Push]:
     address = urlsplit(url)
     origin = Origin(address.scheme, address.hostname or "", address.port or 0)
     headers = (("content-type", "application/json"),)
-    transport = Http1Transport(make_ssl_context=ssl.create_default_context)
+    transport = Http1Transport(make_ssl_context=cache(ssl.create_default_context))
     try:
 
         async def put(number: int) -> int:
@@ -164,7 +164,7 @@ async def bare_transport(url: str, in_flight: int) -> AsyncIterator[Push]:
 
 @asynccontextmanager
 async def push_statuses(
-    url: str, in_flight: int, *, transport: httpx.AsyncBaseTransport | None = None
+    url: str, in_flight: int, *, transport: httpx.AsyncBaseTransport | None = None, proxy: str | None = None
 ) -> AsyncIterator[Push]:
     """`PrintOSClient.push_statuses` with all that it does: signing, ordering, retry, events, report."""
     from printos_async import ConcurrencyLimit, HmacAuth, PrintOSClient  # noqa: PLC0415 - likewise
@@ -172,7 +172,12 @@ async def push_statuses(
     numbers = count()
     limit = ConcurrencyLimit(minimum=in_flight, maximum=in_flight, initial=in_flight)
     async with PrintOSClient(
-        url, auth=HmacAuth("key", "secret"), limit=limit, timeout_s=_TIMEOUT_S, transport=transport
+        url,
+        auth=HmacAuth("key", "secret"),
+        limit=limit,
+        timeout_s=_TIMEOUT_S,
+        transport=transport,
+        proxy=proxy,
     ) as client:
 
         async def push(statuses: int) -> int:

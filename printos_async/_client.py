@@ -25,13 +25,14 @@ from ._models import (
     PushResult,
     Unset,
 )
+from ._proxy_url import ProxyUrl, proxy_from_env
 
 if TYPE_CHECKING:
-    import ssl
     from collections.abc import Callable, Iterable
 
     import httpx
 
+    from ._config import Verify
     from ._delivery.pusher import StatusPusher
     from ._events import Hook
     from ._execution.concurrency import ConcurrencyLimit
@@ -44,7 +45,7 @@ class PrintOSClient:
 
     One client serves any number of tasks of one event loop. Use it as an asynchronous context manager, or call
     ``aclose``. After that, and in another event loop or process, its methods raise ``ClientClosedError``. Redirects
-    are not followed, cookies are not kept, and environment variables for proxies are not read.
+    are not followed, cookies are not kept, and only ``from_env`` reads environment variables for proxies.
 
     Args:
         base_url: Where PrintOS is. Its path, if any, is put in front of every operation's and signed with it.
@@ -58,9 +59,12 @@ class PrintOSClient:
         limit: How many requests are in flight at once. Further ones wait for a permit.
         max_rate_per_s: Requests in each second at most, 0.1 or more, for a host that counts them; logins besides. None
             for as many as the limit allows.
-        transport: Carries the requests instead of the default transport, for HTTP/2, mocks and proxies:
-            ``httpx.AsyncHTTPTransport(proxy=...)``. Yours to close; with its own TLS, so ``verify`` is refused.
-        verify: False turns the check of the server's certificate off; a context replaces the default one.
+        transport: Carries the requests instead of the default transport, for HTTP/2 and mocks. Yours to close; with
+            its own TLS and proxy, so ``verify`` and ``proxy`` are refused.
+        verify: False turns the check of the server's certificate off; a context replaces the default one. A function
+            that returns a context is called for each new connection.
+        proxy: URL of an HTTP proxy, ``http://user:password@host:port``; ``https://`` where the proxy itself speaks TLS.
+            The password is percent-encoded.
         hooks: Functions that receive the events.
         max_body_bytes: Largest body that is read, also after decompression; 64 KiB at most for errors and statuses.
         allow_insecure_http: Allow plain HTTP to another machine; to loopback it is always allowed.
@@ -80,11 +84,14 @@ class PrintOSClient:
         limit: ConcurrencyLimit | None = None,
         max_rate_per_s: float | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
-        verify: bool | ssl.SSLContext = True,
+        verify: Verify = True,
+        proxy: str | None = None,
         hooks: Iterable[Hook] = (),
         max_body_bytes: int = 64 * 1024 * 1024,
         allow_insecure_http: bool = False,
     ) -> None:
+        proxy_url = ProxyUrl(proxy)
+        del proxy  # some tracebacks show the values of locals
         self._channel = Channel(
             base_url,
             auth=auth,
@@ -95,6 +102,7 @@ class PrintOSClient:
             max_rate_per_s=max_rate_per_s,
             transport=transport,
             verify=verify,
+            proxy=proxy_url,
             hooks=hooks,
             max_body_bytes=max_body_bytes,
             allow_insecure_http=allow_insecure_http,
@@ -113,20 +121,29 @@ class PrintOSClient:
 
         ``PRINTOS_BASE_URL`` says where PrintOS is, the production system by default. ``PRINTOS_KEY`` with
         ``PRINTOS_SECRET``, or ``PRINTOS_LOGIN`` with ``PRINTOS_PASSWORD``, are the credentials. ``PRINTOS_ACCOUNT`` is
-        ``account``.
+        ``account``. ``PRINTOS_PROXY`` is the URL of a proxy; without it ``HTTPS_PROXY`` is, or for a base URL of plain
+        HTTP ``http_proxy``, except for hosts in ``NO_PROXY`` and for this machine.
 
         Raises:
-            ConfigurationError: No pair of credentials is set, both are, or half of one.
+            ConfigurationError: No pair of credentials is set, both are, or half of one; or a URL is not valid.
         """
         base_url = os.environ.get("PRINTOS_BASE_URL") or PRODUCTION_URL
         auth = auth_from_env(os.environ)
         account = os.environ.get("PRINTOS_ACCOUNT") or None
         return cls(
-            base_url, auth=auth, account=account, timeout_s=timeout_s, retry=retry, limit=limit, hooks=hooks
+            base_url,
+            auth=auth,
+            account=account,
+            timeout_s=timeout_s,
+            retry=retry,
+            limit=limit,
+            proxy=proxy_from_env(base_url),
+            hooks=hooks,
         )
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self._channel.base_url!r})"
+        channel = getattr(self, "_channel", None)  # None while a traceback shows a setting that is refused
+        return f"{type(self).__name__}({'' if channel is None else repr(channel.base_url)})"
 
     async def __aenter__(self) -> Self:
         self._channel.attempts.open()

@@ -1,11 +1,11 @@
-"""Settings of the client: base URL, environment, transport and TLS, and the tenant of an outbox."""
+"""Settings of the client: base URL, credentials, transport and TLS, and the tenant of an outbox."""
 
 from __future__ import annotations
 
 import hashlib
-import ipaddress
 import ssl
-from typing import TYPE_CHECKING
+from functools import cache, partial
+from typing import TYPE_CHECKING, TypeAlias
 
 import httpx
 from attrs import frozen
@@ -13,12 +13,16 @@ from attrs import frozen
 from ._auth import Account, HmacAuth, SessionTokenAuth
 from ._checks import require_type
 from ._errors import ConfigurationError
+from ._http import is_loopback
 from ._transport import Http1Transport, HttpxTransport, Origin
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from ._proxy_url import ProxyUrl
     from ._transport import Transport
+
+    Verify: TypeAlias = bool | ssl.SSLContext | Callable[[], ssl.SSLContext]
 
 PRODUCTION_URL = "https://printos.api.hp.com"
 _DEFAULT_PORTS = {"http": 80, "https": 443}
@@ -80,7 +84,7 @@ def origin_of(url: httpx.URL, *, allow_insecure_http: bool) -> Origin:
     if url.scheme not in _DEFAULT_PORTS:
         raise ConfigurationError(f"requests go over https or http, not {url.scheme!r}")
     host = url.raw_host.decode("ascii")
-    if url.scheme == "http" and not allow_insecure_http and not _is_loopback(host):
+    if url.scheme == "http" and not allow_insecure_http and not is_loopback(host):
         raise ConfigurationError(
             f"http://{host} would send credentials and statuses in clear text; use https, "
             "or pass allow_insecure_http=True where the network itself is trusted"
@@ -156,20 +160,42 @@ def _fingerprint(text: str) -> str:
 
 def transport_factory(
     transport: httpx.AsyncBaseTransport | None,
-    verify: bool | ssl.SSLContext,  # noqa: FBT001  # httpx's word and type
+    verify: Verify,
+    proxy: ProxyUrl,
 ) -> Callable[[], Transport]:
     """Return a function that makes the client's transport: the user's, or HTTP/1.1 with certificates checked.
 
     Raises:
-        ConfigurationError: A value is of another type, or both are given.
+        ConfigurationError: A value is of another type, or ``transport`` is given with one of the others.
     """
     require_type("transport", transport, httpx.AsyncBaseTransport | None, "httpx.AsyncBaseTransport")
-    require_type("verify", verify, bool | ssl.SSLContext, "bool or ssl.SSLContext")
+    if not callable(verify):
+        require_type("verify", verify, bool | ssl.SSLContext, "bool, ssl.SSLContext or a function")
+    via = proxy.parse()
     if transport is None:
-        return lambda: Http1Transport(make_ssl_context=lambda: _make_ssl_context(verify))
+        make_ssl_context = partial(_ask, verify) if callable(verify) else _make_once(verify)
+        return lambda: Http1Transport(make_ssl_context=make_ssl_context, proxy=via)
     if verify is not True:
         raise ConfigurationError("verify does not reach into a transport; make the transport with it")
+    if via is not None:
+        raise ConfigurationError("proxy does not reach into a transport; make the transport with it")
     return lambda: HttpxTransport(transport)
+
+
+def _make_once(verify: bool | ssl.SSLContext) -> Callable[[], ssl.SSLContext]:  # noqa: FBT001
+    # Loading the certificates takes a while: once, and only if needed.
+    return cache(partial(_make_ssl_context, verify))
+
+
+def _ask(function: Callable[[], ssl.SSLContext]) -> ssl.SSLContext:
+    try:
+        context = function()
+    except OSError as error:  # ssl.SSLError too
+        reason = error.strerror or type(error).__name__
+    else:
+        require_type("what verify returns", context, ssl.SSLContext, "ssl.SSLContext")
+        return context
+    raise ConfigurationError(f"verify returns no context for TLS: {reason}")
 
 
 def _make_ssl_context(verify: bool | ssl.SSLContext) -> ssl.SSLContext:  # noqa: FBT001
@@ -187,10 +213,3 @@ def _make_ssl_context(verify: bool | ssl.SSLContext) -> ssl.SSLContext:  # noqa:
     raise ConfigurationError(
         f"the certificates to check servers against cannot be loaded ({reason}); look at SSL_CERT_FILE and SSL_CERT_DIR"
     )
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host.lower().rstrip(".") == "localhost"

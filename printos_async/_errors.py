@@ -8,7 +8,8 @@
     ├─ InvalidDeviceIdError, InvalidStatusError, InvalidProvisionRequestError (ValueError)
     ├─ APIError                .method .path .attempts
     │  ├─ TransportError       .may_have_arrived
-    │  │  └─ RequestTimeoutError (TimeoutError)
+    │  │  ├─ RequestTimeoutError (TimeoutError)
+    │  │  └─ ProxyError        .status
     │  ├─ StatusError          .status .body .request_id .retry_after_s
     │  │  ├─ BadRequestError 400/422      ├─ AuthenticationError 401
     │  │  ├─ PermissionDeniedError 403    ├─ NotFoundError 404
@@ -113,6 +114,21 @@ class TransportError(APIError):
 
 class RequestTimeoutError(TransportError, TimeoutError):
     """The attempt's total time ran out before the answer was complete."""
+
+
+class ProxyError(TransportError):
+    """The proxy cannot be reached, or refuses to connect; nothing reached the server.
+
+    Attributes:
+        status: The status code with which the proxy refuses, such as 407 for its credentials; None where it sent
+            no answer.
+    """
+
+    def __init__(
+        self, message: str, *, method: str, path: str, attempts: int = 1, status: int | None = None
+    ) -> None:
+        super().__init__(message, method=method, path=path, attempts=attempts, may_have_arrived=False)
+        self.status = status
 
 
 class StatusError(APIError):

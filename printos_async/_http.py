@@ -5,6 +5,7 @@ Source: RFC 9110.
 
 from __future__ import annotations
 
+import ipaddress
 import math
 from datetime import UTC
 from email.utils import parsedate_to_datetime
@@ -59,3 +60,11 @@ def server_time_s(date: str | None, *, age: str | None, under_way_s: float) -> f
     date_s = None if age else parse_date(date)
     # It is cut to whole seconds: half a second is missing on average.
     return None if date_s is None else date_s + 0.5 + under_way_s / 2
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether a host is this machine, by its address or as ``localhost``."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower().rstrip(".") == "localhost"

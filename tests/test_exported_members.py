@@ -53,6 +53,7 @@ PUBLIC = [
     "PrintOSClient",
     "PrintOSError",
     "ProvisionResult",
+    "ProxyError",
     "PushReport",
     "PushResult",
     "PusherClosedError",

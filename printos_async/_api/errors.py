@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from printos_async._auth import ALGORITHM_HEADER, DATE_HEADER
 from printos_async._errors import (
+    ProxyError,
     RateLimitError,
     RequestTimeoutError,
     ResponseDecodeError,
@@ -17,7 +18,7 @@ from printos_async._errors import (
 )
 from printos_async._http import parse_retry_after
 from printos_async._redaction import excerpt, one_line
-from printos_async._transport import EXCERPT_BYTES
+from printos_async._transport import EXCERPT_BYTES, ProxyExchangeError
 
 from .body import DecodeError, IntermediaryPageError, beginning, parse_json
 
@@ -50,9 +51,12 @@ def secrets_of(call: Call, request: RawRequest, known: Iterable[str]) -> set[str
 
 def transport_error(call: Call, error: ExchangeError, secrets: Iterable[str]) -> TransportError:
     """Return the error for an exchange without a complete answer."""
+    message = one_line(error.reason, secrets, limit=_MAX_MESSAGE_CHARS)
+    if isinstance(error, ProxyExchangeError):
+        return ProxyError(message, method=call.method, path=call.path, status=error.status)
     error_class = RequestTimeoutError if error.timed_out else TransportError
     return error_class(
-        one_line(error.reason, secrets, limit=_MAX_MESSAGE_CHARS),
+        message,
         method=call.method,
         path=call.path,
         may_have_arrived=error.may_have_arrived,

@@ -10,7 +10,7 @@ from printos_async._auth.account import Refusals
 from printos_async._errors import MissingCredentialsError, ResponseDecodeError, StatusError
 from printos_async._events import AccountHeld, AccountResumed
 
-from .retry import is_transient
+from .retry import is_proxy_refusal, is_transient
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -134,7 +134,7 @@ class AccountHealth:
 
 
 def is_refusal(call: Call, error: APIError) -> bool:
-    """Return whether credentials were refused, or are missing: the failure says nothing about the status.
+    """Return whether credentials were refused, the proxy's too, or are missing: the failure says nothing about the status.
 
     Source: RFC 9110, sections 15.4, 15.5.2 and 15.5.8.
     """
@@ -143,7 +143,7 @@ def is_refusal(call: Call, error: APIError) -> bool:
         return error.status in _REFUSALS or (error.path != call.path and not is_transient(error))
     if isinstance(error, ResponseDecodeError):
         return error.path != call.path and not error.from_intermediary
-    return isinstance(error, MissingCredentialsError)
+    return isinstance(error, MissingCredentialsError) or is_proxy_refusal(error)
 
 
 def _may_be_refusal(call: Call, error: APIError) -> bool:

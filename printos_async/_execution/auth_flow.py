@@ -131,12 +131,8 @@ class AuthFlow:
             failure = transport_error(call, error, request_secrets(call, request, account))
         if not is_own:
             # Login and the like: what failed is not the call, which was not sent or was refused with a 401.
-            failure = type(failure)(
-                f"authentication failed: {failure.args[0]}",
-                method=call.method,
-                path=call.path,
-                may_have_arrived=False,
-            )
+            failure.args = (f"authentication failed: {failure.args[0]}",)
+            failure.may_have_arrived = False
         raise failure
 
     def _from_httpx(self, request: httpx.Request) -> RawRequest:

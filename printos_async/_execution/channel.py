@@ -19,11 +19,11 @@ from .executor import Executor
 from .retry import RetryPolicy
 
 if TYPE_CHECKING:
-    import ssl
     from collections.abc import Iterable
 
-    from printos_async._config import Tenant
+    from printos_async._config import Tenant, Verify
     from printos_async._events import Hook
+    from printos_async._proxy_url import ProxyUrl
 
 
 class Channel:
@@ -52,7 +52,8 @@ class Channel:
         limit: ConcurrencyLimit | None,
         max_rate_per_s: float | None,
         transport: httpx.AsyncBaseTransport | None,
-        verify: bool | ssl.SSLContext,
+        verify: Verify,
+        proxy: ProxyUrl,
         hooks: Iterable[Hook],
         max_body_bytes: int,
         allow_insecure_http: bool,
@@ -77,7 +78,7 @@ class Channel:
             origin=origin,
             accounts=DeviceAccounts(auth) if isinstance(auth, DeviceCredentials) else SingleAccount(auth),
             hooks=all_hooks,
-            make_transport=transport_factory(transport, verify),
+            make_transport=transport_factory(transport, verify, proxy),
             timeout_s=timeout_s,
             max_body_bytes=max_body_bytes,
             allow_insecure_http=allow_insecure_http,

@@ -32,7 +32,7 @@ from .account_health import AccountHealth, is_refusal
 from .attempt import may_repeat
 from .circuit_breaker import MAX_HOLD_S, HostHealth
 from .concurrency import ConcurrencyLimit, Limiter, is_overload
-from .retry import RetryBudget, RetryPolicy, is_local
+from .retry import RetryBudget, RetryPolicy, is_local, is_proxy_refusal
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -289,7 +289,7 @@ class Executor:
             case StatusError() if 500 <= error.status <= 599 or error.status in {408, 429}:
                 if error.status in {429, 503}:
                     retry_after_s = error.retry_after_s
-            case TransportError() if not is_local(error):
+            case TransportError() if not is_local(error) and not is_proxy_refusal(error):
                 pass
             case ResponseDecodeError(from_intermediary=True):
                 pass

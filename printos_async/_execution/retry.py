@@ -5,7 +5,7 @@ from __future__ import annotations
 from attrs import field, frozen
 
 from printos_async._checks import at_least
-from printos_async._errors import APIError, ResponseDecodeError, StatusError, TransportError
+from printos_async._errors import APIError, ProxyError, ResponseDecodeError, StatusError, TransportError
 
 # Answers of a gateway that does not know what the server did with the request.
 _GATEWAY_STATUSES = frozenset({502, 504, 520, 522, 524})
@@ -80,12 +80,17 @@ def is_transient(error: APIError) -> bool:
     """Return whether the same request may succeed later."""
     if isinstance(error, StatusError):
         return error.status in _RETRYABLE_STATUSES or 500 <= error.status <= 599
-    return isinstance(error, TransportError)
+    return isinstance(error, TransportError) and not is_proxy_refusal(error)
 
 
 def is_from_intermediary(error: APIError) -> bool:
     """Return whether an intermediary's page came in place of PrintOS's answer: the request's fate is unknown."""
     return isinstance(error, ResponseDecodeError) and error.from_intermediary
+
+
+def is_proxy_refusal(error: APIError) -> bool:
+    """Return whether the proxy refused its credentials, which says nothing about the status or the host."""
+    return isinstance(error, ProxyError) and error.status == 407
 
 
 def is_local(error: APIError) -> bool:

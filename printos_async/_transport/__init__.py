@@ -3,9 +3,10 @@
 A transport does not sign, retry, follow redirects or decode, and keeps no cookie.
 """
 
-from .base import EXCERPT_BYTES, ExchangeError, Origin, RawRequest, RawResponse, Transport
+from .base import EXCERPT_BYTES, ExchangeError, Origin, ProxyExchangeError, RawRequest, RawResponse, Transport
 from .http1 import Http1Transport
 from .httpx import HttpxTransport
+from .proxy import Proxy
 
 __all__ = [
     "EXCERPT_BYTES",
@@ -13,6 +14,8 @@ __all__ = [
     "Http1Transport",
     "HttpxTransport",
     "Origin",
+    "Proxy",
+    "ProxyExchangeError",
     "RawRequest",
     "RawResponse",
     "Transport",

@@ -94,6 +94,18 @@ class ExchangeError(Exception):
         self.local = local
 
 
+class ProxyExchangeError(ExchangeError):
+    """The proxy cannot be reached, or refuses; not one byte of the request reached the server.
+
+    Attributes:
+        status: The status code with which it refuses, such as 407; None where it sent no answer.
+    """
+
+    def __init__(self, reason: str, *, status: int | None = None) -> None:
+        super().__init__(reason, may_have_arrived=False)
+        self.status = status
+
+
 class Transport(Protocol):
     """Carries requests; belongs to one event loop."""
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import select
+import ssl
 import time
 from functools import partial
 from typing import TYPE_CHECKING, cast
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, cast
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 from .base import BODILESS, EXCERPT_BYTES, ExchangeError, RawResponse
+from .tls import tls_problem
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -117,6 +119,7 @@ class Connection(asyncio.BufferedProtocol):
         self._end(ExchangeError("the client was closed", may_have_arrived=True))
         if self._transport is not None:
             self._transport.abort()
+        self._release_parser()  # so that no transport is taken later
 
     # asyncio.BufferedProtocol
 
@@ -124,6 +127,9 @@ class Connection(asyncio.BufferedProtocol):
         """Take the transport."""
         # uvloop's transports do not derive from asyncio.Transport.
         self._transport = cast("asyncio.Transport", transport)
+        if self._parser is None:
+            # The server spoke before it was asked, between the handshake in a tunnel and now.
+            self._transport.abort()
         self._has_news = _make_probe(transport.get_extra_info("socket").fileno())
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002  # asyncio's signature
@@ -167,6 +173,9 @@ class Connection(asyncio.BufferedProtocol):
                 self._succeed(keep_alive=False)
             elif self._received_bytes:
                 self._fail("the connection ended in the middle of the answer")
+            elif isinstance(exc, ssl.SSLError):
+                # With TLS 1.3 a server refuses a client certificate only after the client has begun to write.
+                self._fail(f"the connection ended before an answer came: {tls_problem(exc, 'the server')}")
             else:
                 self._fail("the connection ended before an answer came")
         self._release_parser()

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 from collections import defaultdict, deque
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .base import ExchangeError, Origin, RawRequest, RawResponse
 from .connection import Connection
+from .dial import Dial
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Awaitable, Callable
+
+    from .proxy import Proxy
 
 # Servers and load balancers close idle connections, commonly after 60 s; a write that races with the close is
 # ambiguous, so it is better to let go first.
@@ -22,8 +24,6 @@ MAX_IDLE_S = 30.0
 MAX_IDLE_UNSAFE_S = 1.0
 CLOSE_GRACE_S = 1.0
 READ_BUFFER_BYTES = 65_536
-# Of making a connection: no file descriptor in this process or on this machine, no port, no buffer.
-_LOCAL_ERRORS = frozenset({errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL, errno.ENOBUFS})
 _REPLAYABLE = frozenset({"GET", "HEAD", "PUT", "DELETE", "OPTIONS"})
 
 
@@ -31,7 +31,8 @@ class Http1Transport:
     """Keeps as many connections as requests were ever in flight at once; the caller bounds that number.
 
     Args:
-        make_ssl_context: Called once, for the first ``https`` request.
+        make_ssl_context: Called for each new connection with TLS, so that new certificates need no new client.
+        proxy: Connects through it: by tunnels for ``https``, else by requests in absolute form.
         max_idle_s: Seconds after which an idle connection is not used again.
         max_idle_unsafe_s: The same for a request that must not be sent twice.
     """
@@ -40,15 +41,14 @@ class Http1Transport:
         self,
         *,
         make_ssl_context: Callable[[], ssl.SSLContext],
+        proxy: Proxy | None = None,
         max_idle_s: float = MAX_IDLE_S,
         max_idle_unsafe_s: float = MAX_IDLE_UNSAFE_S,
     ) -> None:
         self._make_ssl_context = make_ssl_context
+        self._proxy = proxy
         self._max_idle_s = max_idle_s
         self._max_idle_unsafe_s = max_idle_unsafe_s
-        self._ssl_context: ssl.SSLContext | None = (
-            None  # loading the certificates takes a while: only if needed
-        )
         self._loop: asyncio.AbstractEventLoop | None = None
         self._idle: defaultdict[Origin, deque[Connection]] = defaultdict(deque)
         self._buffer = memoryview(bytearray(READ_BUFFER_BYTES))
@@ -59,6 +59,8 @@ class Http1Transport:
 
     def send(self, request: RawRequest, *, deadline: float, max_body_bytes: int) -> Awaitable[RawResponse]:
         """Send one request; see ``Transport.send``."""
+        if self._proxy is not None and request.origin.scheme == "http":
+            return self._forward(self._proxy, request, deadline, max_body_bytes)
         # No coroutine: on a connection that is there already, waiting for the answer is all that is left to do.
         head = _head(request)
         connection = self._take_idle(request)
@@ -116,6 +118,18 @@ class Http1Transport:
             _head(request) + request.body, deadline=deadline, max_body_bytes=max_body_bytes
         )
 
+    async def _forward(
+        self, proxy: Proxy, request: RawRequest, deadline: float, max_body_bytes: int
+    ) -> RawResponse:
+        """Send a request in absolute form: the proxy reads it, and forwards it or refuses it."""
+        connection = self._take_idle(request) or await self._connect(request.origin, deadline)
+        response = await connection.exchange(
+            _head(request, proxy) + request.body, deadline=deadline, max_body_bytes=max_body_bytes
+        )
+        if response.status == 407:
+            raise proxy.refusal(response.status, response.headers, request.origin)
+        return response
+
     async def _connect(self, origin: Origin, deadline: float) -> Connection:
         # Kept: asking for the running loop costs as much as its clock, which is read for each request.
         self._loop = loop = asyncio.get_running_loop()
@@ -129,29 +143,23 @@ class Http1Transport:
             if idle[0].idle_since < connection.idle_since - self._max_idle_s:
                 idle.popleft().close()
 
-        options = self._options(origin, loop)
+        is_secure = "https" in (origin.scheme, self._proxy and self._proxy.origin.scheme)
+        dial = Dial(loop, origin, self._proxy, self._make_ssl_context() if is_secure else None)
         failure: ExchangeError
         try:
             async with asyncio.timeout_at(deadline) as attempt:
                 self._connecting.add(attempt)
                 try:
-                    _, connection = await loop.create_connection(
-                        lambda: Connection(loop, self._buffer, on_idle, self._forget),
-                        origin.host,
-                        origin.port,
-                        **options,
-                    )
+                    connection = await dial.run(lambda: Connection(loop, self._buffer, on_idle, self._forget))
                 finally:
                     self._connecting.discard(attempt)
                     self._notify()
         except TimeoutError:
             failure = ExchangeError(
-                "no connection in time", may_have_arrived=False, timed_out=not self._closed
+                f"no {dial.stage} in time", may_have_arrived=False, timed_out=not self._closed
             )
-        except (OSError, ValueError, OverflowError) as error:  # ValueError: a host that is no name
-            # The system's own words: host, port, errno, certificate. No part of the request.
-            local = isinstance(error, OSError) and error.errno in _LOCAL_ERRORS
-            failure = ExchangeError(f"no connection: {error}", may_have_arrived=False, local=local)
+        except ExchangeError as error:
+            failure = error
         else:
             if connection.usable and not self._closed:
                 self._open.add(connection)
@@ -161,21 +169,6 @@ class Http1Transport:
                 "the connection was closed as soon as it was made", may_have_arrived=False
             )
         raise ExchangeError("the client was closed", may_have_arrived=False) if self._closed else failure
-
-    def _options(self, origin: Origin, loop: asyncio.AbstractEventLoop) -> dict[str, Any]:
-        options: dict[str, Any] = {}
-        if origin.scheme == "https":
-            if self._ssl_context is None:
-                self._ssl_context = self._make_ssl_context()
-            options.update(
-                ssl=self._ssl_context, server_hostname=origin.host, ssl_shutdown_timeout=CLOSE_GRACE_S
-            )
-        is_address = ":" in origin.host or origin.host[-1:].isdigit()
-        # RFC 8305; uvloop has no such option. An address has no alternatives to race against, and asyncio's race
-        # loses the socket of a winner that is cancelled in the same moment.
-        if isinstance(loop, asyncio.BaseEventLoop) and not is_address:
-            options.update(happy_eyeballs_delay=0.25)
-        return options
 
     def _forget(self, connection: Connection) -> None:
         self._open.discard(connection)
@@ -191,9 +184,13 @@ def _host_line(origin: Origin) -> str:
     return "host: " + str(origin).partition("://")[2]
 
 
-def _head(request: RawRequest) -> bytes:
+def _head(request: RawRequest, proxy: Proxy | None = None) -> bytes:
+    """Return a request's head; in absolute form (RFC 9112, section 3.2.2) if a proxy is to read it."""
     origin, headers, body = request.origin, request.headers, request.body
     lines = [f"{request.method} {request.target} HTTP/1.1", _host_line(origin), *map(": ".join, headers)]
+    if proxy is not None:
+        lines[0] = f"{request.method} {origin}{request.target} HTTP/1.1"
+        lines += proxy.header_lines
     if body or request.method not in {"GET", "HEAD", "DELETE", "OPTIONS"}:
         lines.append(f"content-length: {len(body)}")
     lines += ("", "")

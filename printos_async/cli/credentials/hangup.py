@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from printos_async.cli.options.tls_files import read_tls_files_again
 from printos_async.cli.terminal.output import complain
 
 from .reread_file import QUIET_S
@@ -20,6 +21,7 @@ def refresher(client: PrintOSClient) -> Callable[[], None]:
 
     def refresh() -> None:
         complain("SIGHUP: the credentials are read again")
+        read_tls_files_again()
         # What was written just before the signal is whole by then.
         asyncio.get_running_loop().call_later(QUIET_S, client.refresh_credentials)
 

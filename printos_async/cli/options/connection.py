@@ -23,6 +23,8 @@ from printos_async.cli.credentials.credentials_file import CredentialsFile
 from printos_async.cli.credentials.secret_file import SecretFile
 from printos_async.cli.terminal.output import CommandError
 
+from .network import Network
+
 _PANEL = "Connection"
 _WHERE = "--base-url or PRINTOS_BASE_URL"
 _CREDENTIALS = ("PRINTOS_KEY", "PRINTOS_SECRET", "PRINTOS_LOGIN", "PRINTOS_PASSWORD")
@@ -31,7 +33,7 @@ _option = partial(typer.Option, rich_help_panel=_PANEL)
 
 
 @frozen(kw_only=True)
-class Connection:
+class Connection(Network):
     """The options of every command that needs to know the server and the credentials."""
 
     base_url: Annotated[
@@ -95,6 +97,7 @@ class Connection:
             hooks=hooks,
             allow_insecure_http=self.insecure_http,
             **self._request_settings(),
+            **self.network_settings(base_url),
         )
 
     def _request_settings(self) -> dict[str, Any]:

@@ -1,0 +1,93 @@
+"""Network options: the proxy, and the files for TLS."""
+
+import os
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from attrs import field, frozen
+
+from printos_async._errors import ConfigurationError
+from printos_async._proxy_url import ProxyUrl, proxy_from_env
+from printos_async.cli.terminal.output import CommandError
+
+from .tls_files import TlsFiles
+
+_option = partial(typer.Option, rich_help_panel="Network")
+
+
+@frozen(kw_only=True)
+class Network:
+    """The options of every command that connects to a server."""
+
+    proxy: Annotated[
+        str | None,
+        _option(
+            metavar="URL",
+            help="URL of an HTTP proxy, such as http://proxy:3128; by default PRINTOS_PROXY, the place for a URL with a password, else HTTPS_PROXY except for hosts in NO_PROXY.",
+        ),
+    ] = field(default=None, repr=False)
+    ca_file: Annotated[
+        Path | None,
+        _option(
+            help="PEM file of the authorities to trust instead of the usual ones; by default PRINTOS_CA_FILE."
+        ),
+    ] = None
+    client_cert: Annotated[
+        Path | None,
+        _option(
+            help="PEM file of the certificate, with its chain, to show to servers that ask for one; by default PRINTOS_CLIENT_CERT."
+        ),
+    ] = None
+    client_key: Annotated[
+        Path | None,
+        _option(
+            help="PEM file of the certificate's key, if it is not in the same file; by default PRINTOS_CLIENT_KEY."
+        ),
+    ] = None
+    system_certificates: Annotated[
+        bool,
+        _option(
+            "--system-certificates",
+            help="Trust the operating system's authorities, and those of --ca-file, if it is given.",
+        ),
+    ] = False
+
+    def network_settings(self, base_url: str) -> dict[str, Any]:
+        """Return the client's arguments for this base URL: ``proxy`` and ``verify``. Do not keep them in a local.
+
+        Raises:
+            CommandError: The proxy's URL is not valid, or a file cannot be used.
+        """
+        return {"proxy": self._proxy(base_url), **self._verify()}
+
+    def _proxy(self, base_url: str) -> str | None:
+        url = self.proxy or proxy_from_env(base_url)
+        try:
+            ProxyUrl(url).parse()
+        except ConfigurationError as error:
+            where = "--proxy" if self.proxy else "PRINTOS_PROXY, or HTTPS_PROXY"
+            raise CommandError(f"the proxy's URL ({where}) cannot be used: {error}") from None
+        return url
+
+    def _verify(self) -> dict[str, Any]:
+        ca_file = self.ca_file or _path_in_env("PRINTOS_CA_FILE")
+        certificate = self.client_cert or _path_in_env("PRINTOS_CLIENT_CERT")
+        key = self.client_key or _path_in_env("PRINTOS_CLIENT_KEY")
+        if key is not None and certificate is None:
+            raise CommandError(
+                "a client key needs its certificate: add --client-cert or set PRINTOS_CLIENT_CERT"
+            )
+        if ca_file is None and certificate is None and not self.system_certificates:
+            return {}
+        return {
+            "verify": TlsFiles(
+                ca_file, certificate, key, has_system_certificates=self.system_certificates
+            ).context
+        }
+
+
+def _path_in_env(name: str) -> Path | None:
+    value = os.environ.get(name)
+    return Path(value) if value else None
