@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     import httpx
+    import httpx2
 
     from ._delivery.pusher import StatusPusher
     from ._events import Hook
@@ -48,12 +49,14 @@ class PrintOSClient:
 
     Args:
         base_url: Where PrintOS is. Its path, if any, is put in front of every operation's and signed with it.
-        auth: ``HmacAuth``, ``SessionTokenAuth``, any other ``httpx.Auth``, or None to send no credentials.
+        auth: ``HmacAuth``, ``SessionTokenAuth``, any other ``Auth`` of httpx or httpx2, or None to send no
+            credentials.
         timeout_s: Seconds for each attempt, from connecting to the last byte; waiting for a permit does not count.
         retry: Which failures are tried again, and when.
         limit: How many requests are in flight at once. Further ones wait for a permit.
         transport: Carries the requests instead of the default transport, for HTTP/2, mocks and proxies:
-            ``httpx.AsyncHTTPTransport(proxy=...)``. Yours to close; with its own TLS, so ``verify`` is refused.
+            ``httpx.AsyncHTTPTransport(proxy=...)``, or one of httpx2. Yours to close; with its own TLS, so ``verify``
+            is refused.
         verify: False turns the check of the server's certificate off; a context replaces the default one.
         hooks: Functions that receive the events.
         max_body_bytes: Largest body that is read, also after decompression; 64 KiB at most for errors and statuses.
@@ -67,11 +70,11 @@ class PrintOSClient:
         self,
         base_url: str = PRODUCTION_URL,
         *,
-        auth: httpx.Auth | None,
+        auth: httpx.Auth | httpx2.Auth | None,
         timeout_s: float = 10.0,
         retry: RetryPolicy | None = None,
         limit: ConcurrencyLimit | None = None,
-        transport: httpx.AsyncBaseTransport | None = None,
+        transport: httpx.AsyncBaseTransport | httpx2.AsyncBaseTransport | None = None,
         verify: bool | ssl.SSLContext = True,
         hooks: Iterable[Hook] = (),
         max_body_bytes: int = 64 * 1024 * 1024,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import httpx
 
+from . import _httpx2
 from ._auth import HmacAuth, SessionTokenAuth
 from ._checks import require_type
 from ._errors import ConfigurationError
@@ -103,7 +104,7 @@ def _auth_from_env(env: Mapping[str, str]) -> HmacAuth | SessionTokenAuth:
     return make(env[names[0]], env[names[1]])
 
 
-def account_of(base_url: str, auth: httpx.Auth | None) -> str:
+def account_of(base_url: str, auth: httpx.Auth | _httpx2.Auth | None) -> str:
     """Return the fingerprint to which an outbox binds what it keeps: 32 hexadecimal digits.
 
     Raises:
@@ -119,7 +120,7 @@ def account_of(base_url: str, auth: httpx.Auth | None) -> str:
 
 
 def transport_factory(
-    transport: httpx.AsyncBaseTransport | None,
+    transport: httpx.AsyncBaseTransport | _httpx2.AsyncBaseTransport | None,
     verify: bool | ssl.SSLContext,  # noqa: FBT001  # httpx's word and type
 ) -> Callable[[], Transport]:
     """Return a function that makes the client's transport: the user's, or HTTP/1.1 with certificates checked.
@@ -127,7 +128,12 @@ def transport_factory(
     Raises:
         ConfigurationError: A value is of another type, or both are given.
     """
-    require_type("transport", transport, httpx.AsyncBaseTransport | None, "httpx.AsyncBaseTransport")
+    require_type(
+        "transport",
+        transport,
+        httpx.AsyncBaseTransport | _httpx2.AsyncBaseTransport | None,
+        "httpx.AsyncBaseTransport or httpx2.AsyncBaseTransport",
+    )
     require_type("verify", verify, bool | ssl.SSLContext, "bool or ssl.SSLContext")
     if transport is None:
         return lambda: Http1Transport(make_ssl_context=lambda: _make_ssl_context(verify))

@@ -1,4 +1,4 @@
-"""Credentials, as ``httpx.Auth``: usable with this client and with any other httpx client."""
+"""Credentials, as ``Auth`` of httpx and httpx2: usable with this client and with any other of theirs."""
 
 from .base import REPLAY_EXTENSION, Headers, ReadyAuth
 from .hmac import ALGORITHM_HEADER, DATE_HEADER, HmacAuth

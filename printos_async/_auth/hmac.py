@@ -12,17 +12,15 @@ import hashlib
 import hmac
 import time
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from printos_async._errors import ConfigurationError
 
-from .base import Headers, ReadyAuth, secret_problem
+from .base import Headers, ReadyAuth, Request, secret_problem
 from .origin_binding import OriginBinding
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Generator
-
-    import httpx
 
 ALGORITHM = "SHA256"
 AUTHENTICATION_HEADER = "x-hp-hmac-authentication"
@@ -33,8 +31,8 @@ ALGORITHM_HEADER = "x-hp-hmac-algorithm"
 class HmacAuth(ReadyAuth):
     """Signs every request with a PrintOS device key and its secret.
 
-    In other httpx clients it signs requests to one origin, that of the first request. A request or a redirect to
-    another one raises ``ConfigurationError``: httpx would take the signature along.
+    In other clients of httpx and httpx2 it signs requests to one origin, that of the first request. A request or a
+    redirect to another one raises ``ConfigurationError``: they would take the signature along.
 
     Args:
         key: The key, visible ASCII characters.
@@ -90,18 +88,18 @@ class HmacAuth(ReadyAuth):
         """Return the secret."""
         return (self._secret,)
 
-    def sync_auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
-        """Sign a request of a synchronous httpx client."""
+    def sync_auth_flow(self, request: Request) -> Generator[Request, Any, None]:
+        """Sign a request of a synchronous client."""
         self._binding.keep(request, synchronous=True)
         yield from self.auth_flow(request)
 
-    async def async_auth_flow(self, request: httpx.Request) -> AsyncGenerator[httpx.Request, httpx.Response]:
-        """Sign a request of an asynchronous httpx client."""
+    async def async_auth_flow(self, request: Request) -> AsyncGenerator[Request, Any]:
+        """Sign a request of an asynchronous client."""
         self._binding.keep(request)
         for signed in self.auth_flow(request):
             yield signed
 
-    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
+    def auth_flow(self, request: Request) -> Generator[Request, Any, None]:
         """Sign a request."""
         path = request.url.raw_path.partition(b"?")[0].decode("ascii")
         request.headers.update(dict(self.headers(request.method, path)))

@@ -6,10 +6,11 @@ import asyncio
 import math
 import os
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import httpx
 
+from printos_async import _httpx2
 from printos_async._api.body import DecodeError, content
 from printos_async._api.errors import secrets_of, status_error, transport_error
 from printos_async._auth import REPLAY_EXTENSION, Headers, ReadyAuth
@@ -25,7 +26,7 @@ from printos_async._transport import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncGenerator, Callable
 
     from printos_async._api.requests import Call
 
@@ -53,7 +54,7 @@ class AttemptRunner:
         self,
         *,
         origin: Origin,
-        auth: httpx.Auth | None,
+        auth: httpx.Auth | _httpx2.Auth | None,
         make_transport: Callable[[], Transport],
         timeout_s: float,
         max_body_bytes: int,
@@ -63,6 +64,8 @@ class AttemptRunner:
         self.now_s: Callable[[], float] = time.monotonic  # until open()
         self._auth = auth
         self._ready = auth if isinstance(auth, ReadyAuth) else None
+        # Whose requests and responses the flow of the auth takes. Any: their types differ, their interface does not.
+        self._flow_library: Any = httpx if isinstance(auth, httpx.Auth) else _httpx2
         self._make_transport = make_transport
         self._timeout_s = timeout_s
         self._max_body_bytes = max_body_bytes
@@ -147,24 +150,24 @@ class AttemptRunner:
         return secrets_of(call, request, self._ready.secrets() if self._ready is not None else ())
 
     async def _flow(self, transport: Transport, call: Call, until_s: float, *, replay: bool) -> RawResponse:
-        """Run the flow of an ``httpx.Auth``, which may send requests of its own before and after the call."""
+        """Run the flow of an ``Auth``, which may send requests of its own before and after the call."""
         assert self._auth is not None  # noqa: S101  # without one, run() has returned
         query = f"?{call.query}" if call.query else ""
-        own = httpx.Request(
+        own = self._flow_library.Request(
             call.method,
             f"{self.origin}{call.path}{query}",
             headers=dict(call.headers),
             content=call.body,
             extensions={REPLAY_EXTENSION: replay},
         )
-        flow = self._auth.async_auth_flow(own)
+        flow: AsyncGenerator[Any, Any] = self._auth.async_auth_flow(own)
         try:
             outgoing = await anext(flow)
             while True:
-                request = self._from_httpx(outgoing)
+                request = self._raw_request(outgoing)
                 response = await self._send_in_flow(transport, call, request, until_s, is_own=outgoing is own)
                 try:
-                    outgoing = await flow.asend(self._to_httpx(outgoing, response))
+                    outgoing = await flow.asend(self._flow_response(outgoing, response))
                 except StopAsyncIteration:
                     break
         finally:
@@ -196,7 +199,7 @@ class AttemptRunner:
             )
         raise failure
 
-    def _from_httpx(self, request: httpx.Request) -> RawRequest:
+    def _raw_request(self, request: httpx.Request) -> RawRequest:
         origin = origin_of(request.url, allow_insecure_http=self._allow_insecure_http)
         headers = tuple(
             (k.lower(), v) for k, v in request.headers.multi_items() if k.lower() not in _HOP_HEADERS
@@ -204,7 +207,7 @@ class AttemptRunner:
         target = request.url.raw_path.decode("ascii")
         return RawRequest(origin, request.method, target, headers, request.content)
 
-    def _to_httpx(self, request: httpx.Request, response: RawResponse) -> httpx.Response:
+    def _flow_response(self, request: httpx.Request, response: RawResponse) -> Any:
         # httpx would decompress without a limit.
         try:
             max_bytes = self._max_body_bytes if 200 <= response.status <= 299 else EXCERPT_BYTES
@@ -217,7 +220,7 @@ class AttemptRunner:
             for k, v in response.headers
             if k not in {"content-encoding", *_HOP_HEADERS}
         ]
-        return httpx.Response(response.status, headers=headers, content=body, request=request)
+        return self._flow_library.Response(response.status, headers=headers, content=body, request=request)
 
 
 def may_repeat(call: Call, error: APIError) -> bool:

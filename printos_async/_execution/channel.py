@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import httpx
 
+from printos_async import _httpx2
 from printos_async._api.requests import Operations
 from printos_async._api.responses import Answers
 from printos_async._checks import require_number, require_type
@@ -43,11 +44,11 @@ class Channel:
         self,
         base_url: str,
         *,
-        auth: httpx.Auth | None,
+        auth: httpx.Auth | _httpx2.Auth | None,
         timeout_s: float,
         retry: RetryPolicy | None,
         limit: ConcurrencyLimit | None,
-        transport: httpx.AsyncBaseTransport | None,
+        transport: httpx.AsyncBaseTransport | _httpx2.AsyncBaseTransport | None,
         verify: bool | ssl.SSLContext,
         hooks: Iterable[Hook],
         max_body_bytes: int,
@@ -56,7 +57,12 @@ class Channel:
         origin, base_path = parse_base_url(base_url, allow_insecure_http=allow_insecure_http)
         require_number("timeout_s", timeout_s, 0.001)
         require_number("max_body_bytes", max_body_bytes, 0, whole=True)
-        require_type("auth", auth, httpx.Auth | None, "HmacAuth(key, secret) or another httpx.Auth")
+        require_type(
+            "auth",
+            auth,
+            httpx.Auth | _httpx2.Auth | None,
+            "HmacAuth(key, secret) or another httpx.Auth or httpx2.Auth",
+        )
         require_type("retry", retry, RetryPolicy | None, "RetryPolicy")
         require_type("limit", limit, ConcurrencyLimit | None, "ConcurrencyLimit")
         self.base_url = f"{origin}{base_path}"
