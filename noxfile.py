@@ -8,6 +8,7 @@ import re
 import shutil
 import sys
 import tarfile
+import zipfile
 from pathlib import Path
 
 import nox
@@ -76,7 +77,7 @@ def docs(session: nox.Session) -> None:
 
 @nox.session
 def package(session: nox.Session) -> None:
-    """Build both distributions, install the wheel in clean environments and try it there."""
+    """Build both distributions, look into them, install the wheel in clean environments and try it there."""
     session.install("build>=1.2")
     folder = Path(session.create_tmp()).resolve()
     shutil.rmtree(folder, ignore_errors=True)
@@ -104,6 +105,10 @@ def package(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none")
 def conformance(session: nox.Session) -> None:
+    with zipfile.ZipFile(wheel) as packed:
+        boms = [name for name in packed.namelist() if ".dist-info/sboms/" in name]
+        if [packed.read(name) for name in boms] != [(ROOT / "docs" / "printos-async.cdx.json").read_bytes()]:
+            session.error(f"{wheel.name} does not hold the bill of materials: {boms}")
     """Run the flow tests against three servers: the sandbox, Prism and respx."""
     environment = _dev_environment(session)
     folder = ROOT / ".nox" / "prism"
