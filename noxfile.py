@@ -18,7 +18,17 @@ nox.options.default_venv_backend = "virtualenv"
 nox.options.reuse_existing_virtualenvs = True
 nox.options.error_on_missing_interpreters = False  # `pythons` skips them; nothing else asks for one
 # The tests come last, so that what failed in them is what one reads first.
-nox.options.sessions = ["lint", "types", "codegen", "drill", "docs", "package", "conformance", "tests"]
+nox.options.sessions = [
+    "lint",
+    "types",
+    "codegen",
+    "drill",
+    "docs",
+    "package",
+    "interface",
+    "conformance",
+    "tests",
+]
 
 ROOT = Path(__file__).parent
 PYTHONS = ["3.11", "3.12", "3.13", "3.14"]
@@ -110,6 +120,12 @@ def conformance(session: nox.Session) -> None:
         if [packed.read(name) for name in boms] != [(ROOT / "docs" / "printos-async.cdx.json").read_bytes()]:
             session.error(f"{wheel.name} does not hold the bill of materials: {boms}")
     """Run the flow tests against three servers: the sandbox, Prism and respx."""
+@nox.session(venv_backend="none")
+def interface(session: nox.Session) -> None:
+    """Compare the public interface with the last release's; what breaks has to stand in the changelog."""
+    _dev(session, "tests.packaging.public_interface")
+
+
     environment = _dev_environment(session)
     folder = ROOT / ".nox" / "prism"
     node = folder / "node"
