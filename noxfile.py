@@ -44,11 +44,14 @@ PRISM = "@stoplight/prism-cli@5.16.0"
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Check style, formatting and which module imports which."""
+    """Check style, formatting, which module imports which, and the workflows of GitHub."""
     session.install(*_requirements("lint"))
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
     session.run("lint-imports", env={"PYTHONPATH": "generated"})
+    workflows = sorted(str(path) for path in (ROOT / ".github" / "workflows").glob("*.yml"))
+    session.run("check-jsonschema", "--builtin-schema", "vendor.github-workflows", *workflows)
+    session.run("zizmor", "--offline", "--no-progress", "--quiet", *workflows)
 
 
 @nox.session(venv_backend="none")
@@ -102,6 +105,10 @@ def package(session: nox.Session) -> None:
     with tarfile.open(sdist) as archive:
         if any(stray.name in name for name in archive.getnames()):
             session.error(f"{sdist.name} holds {stray.name}")
+    with zipfile.ZipFile(wheel) as packed:
+        boms = [name for name in packed.namelist() if ".dist-info/sboms/" in name]
+        if [packed.read(name) for name in boms] != [(ROOT / "docs" / "printos-async.cdx.json").read_bytes()]:
+            session.error(f"{wheel.name} does not hold the bill of materials: {boms}")
     for name, extras in {"core": "", "full": "[cli,sandbox]"}.items():
         environment = folder / name
         python = str(environment / BIN / "python")
@@ -114,18 +121,14 @@ def package(session: nox.Session) -> None:
 
 
 @nox.session(venv_backend="none")
-def conformance(session: nox.Session) -> None:
-    with zipfile.ZipFile(wheel) as packed:
-        boms = [name for name in packed.namelist() if ".dist-info/sboms/" in name]
-        if [packed.read(name) for name in boms] != [(ROOT / "docs" / "printos-async.cdx.json").read_bytes()]:
-            session.error(f"{wheel.name} does not hold the bill of materials: {boms}")
-    """Run the flow tests against three servers: the sandbox, Prism and respx."""
-@nox.session(venv_backend="none")
 def interface(session: nox.Session) -> None:
     """Compare the public interface with the last release's; what breaks has to stand in the changelog."""
     _dev(session, "tests.packaging.public_interface")
 
 
+@nox.session(venv_backend="none")
+def conformance(session: nox.Session) -> None:
+    """Run the flow tests against three servers: the sandbox, Prism and respx."""
     environment = _dev_environment(session)
     folder = ROOT / ".nox" / "prism"
     node = folder / "node"
