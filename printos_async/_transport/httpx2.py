@@ -21,7 +21,9 @@ class Httpx2Adapter(httpx.AsyncBaseTransport):
         """Send a request with its bytes unchanged; errors are httpx's class of the same name."""
         url = httpx2.URL(
             scheme=request.url.scheme,
-            host=request.url.host,
+            host=request.url.raw_host.decode(
+                "ascii"
+            ),  # as it is, whatever either knows of international names
             port=request.url.port,
             raw_path=request.url.raw_path,
         )

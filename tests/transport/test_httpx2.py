@@ -95,6 +95,20 @@ async def test_an_application_is_called_in_process() -> None:
         assert await client.list_devices() == []
 
 
+@pytest.mark.parametrize("host", ["xn--bcher-kva.invalid", "[::1]:8443"])
+async def test_the_host_arrives_as_it_is_written(host: str) -> None:
+    seen: list[httpx2.URL] = []
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        seen.append(request.url)
+        return httpx2.Response(200)
+
+    transport = httpx2.MockTransport(answer)
+    async with PrintOSClient(f"https://{host}", auth=None, transport=transport) as client:
+        await client.update_device_status("dev-1", ON)
+    assert [str(url).partition("/devices")[0] for url in seen] == [f"https://{host}"]
+
+
 async def test_respx_over_httpx_also_mocks_a_client_with_a_transport_of_httpx2() -> None:
     with respx.mock(using="httpx") as router:
         router.get(f"{BASE}/devices").respond(json={"devices": []})
