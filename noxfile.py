@@ -176,10 +176,11 @@ def pythons(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none", default=False)
 def crash(session: nox.Session) -> None:
-    """Run the long forms of the tests that kill processes and the database server, fail writes, and soak."""
+    """Run the long forms of the tests that kill processes, fail writes, soak, and send malformed answers."""
     environment = _dev_environment(session)
     outbox = (f"tests/outbox/test_{name}.py" for name in ("crash", "damage", "disk_full", "model"))
     files = [
+        "tests/api/fuzz",
         "tests/crash",
         *outbox,
         "tests/codegen/test_killed.py",

@@ -3,8 +3,9 @@
 Sends the status of whole device fleets concurrently; see ``PrintOSClient``.
 """
 
-from ._auth import HmacAuth, SessionTokenAuth
+from ._auth import DeviceCredentials, HmacAuth, SessionTokenAuth
 from ._client import PrintOSClient
+from ._delivery.health import PusherHealth
 from ._delivery.pusher import PusherStats, StatusPusher
 from ._delivery.spooler import Spooler
 from ._errors import (
@@ -17,6 +18,7 @@ from ._errors import (
     InvalidDeviceIdError,
     InvalidProvisionRequestError,
     InvalidStatusError,
+    MissingCredentialsError,
     NotFoundError,
     OutboxCorruptError,
     OutboxError,
@@ -32,8 +34,11 @@ from ._errors import (
     TransportError,
 )
 from ._events import (
+    AccountHeld,
+    AccountResumed,
     AttemptFinished,
     CircuitChanged,
+    ClockSkewDetected,
     Endpoint,
     Event,
     FieldUnreadable,
@@ -68,14 +73,18 @@ from .outbox import MemoryOutbox, Outbox, SqlOutbox
 __all__ = [
     "UNSET",
     "APIError",
+    "AccountHeld",
+    "AccountResumed",
     "AttemptFinished",
     "AuthenticationError",
     "BadRequestError",
     "CircuitChanged",
     "ClientClosedError",
+    "ClockSkewDetected",
     "ConcurrencyLimit",
     "ConfigurationError",
     "ConflictError",
+    "DeviceCredentials",
     "DeviceProvisionRequest",
     "DeviceStatusUpdate",
     "DeviceStatusUpdateMetrics",
@@ -90,6 +99,7 @@ __all__ = [
     "LeaseLost",
     "LimitChanged",
     "MemoryOutbox",
+    "MissingCredentialsError",
     "NotFoundError",
     "Outbox",
     "OutboxCorruptError",
@@ -103,6 +113,7 @@ __all__ = [
     "PushResult",
     "PusherClosedError",
     "PusherFullError",
+    "PusherHealth",
     "PusherStats",
     "RateLimitError",
     "ReassertionFailed",

@@ -49,11 +49,16 @@ class PrintOSClient:
 
     Args:
         base_url: Where PrintOS is. Its path, if any, is put in front of every operation's and signed with it.
-        auth: ``HmacAuth``, ``SessionTokenAuth``, any other ``Auth`` of httpx or httpx2, or None to send no
-            credentials.
+        auth: ``HmacAuth``, ``SessionTokenAuth``, any other ``Auth`` of httpx or httpx2, ``DeviceCredentials``
+            where each device has credentials of its own, or None to send none.
+        account: Name, such as ``site-7``, to which outboxes bind what they keep, so that another key, login or host
+            finds it. Without a name they bind it to base URL and credentials. Programs that share an outbox pass the
+            same one.
         timeout_s: Seconds for each attempt, from connecting to the last byte; waiting for a permit does not count.
         retry: Which failures are tried again, and when.
         limit: How many requests are in flight at once. Further ones wait for a permit.
+        max_rate_per_s: Requests in each second at most, 0.1 or more, for a host that counts them; logins besides. None
+            for as many as the limit allows.
         transport: Carries the requests instead of the default transport, for HTTP/2, mocks and proxies:
             ``httpx.AsyncHTTPTransport(proxy=...)``, or one of httpx2. Yours to close; with its own TLS, so ``verify``
             is refused.
@@ -71,9 +76,11 @@ class PrintOSClient:
         base_url: str = PRODUCTION_URL,
         *,
         auth: httpx.Auth | httpx2.Auth | None,
+        account: str | None = None,
         timeout_s: float = 10.0,
         retry: RetryPolicy | None = None,
         limit: ConcurrencyLimit | None = None,
+        max_rate_per_s: float | None = None,
         transport: httpx.AsyncBaseTransport | httpx2.AsyncBaseTransport | None = None,
         verify: bool | ssl.SSLContext = True,
         hooks: Iterable[Hook] = (),
@@ -83,9 +90,11 @@ class PrintOSClient:
         self._channel = Channel(
             base_url,
             auth=auth,
+            account=account,
             timeout_s=timeout_s,
             retry=retry,
             limit=limit,
+            max_rate_per_s=max_rate_per_s,
             transport=transport,
             verify=verify,
             hooks=hooks,
@@ -105,14 +114,18 @@ class PrintOSClient:
         """Return a client that environment variables describe.
 
         ``PRINTOS_BASE_URL`` says where PrintOS is, the production system by default. ``PRINTOS_KEY`` with
-        ``PRINTOS_SECRET``, or ``PRINTOS_LOGIN`` with ``PRINTOS_PASSWORD``, are the credentials.
+        ``PRINTOS_SECRET``, or ``PRINTOS_LOGIN`` with ``PRINTOS_PASSWORD``, are the credentials. ``PRINTOS_ACCOUNT`` is
+        ``account``.
 
         Raises:
             ConfigurationError: No pair of credentials is set, both are, or half of one.
         """
         base_url = os.environ.get("PRINTOS_BASE_URL") or PRODUCTION_URL
         auth = auth_from_env(os.environ)
-        return cls(base_url, auth=auth, timeout_s=timeout_s, retry=retry, limit=limit, hooks=hooks)
+        account = os.environ.get("PRINTOS_ACCOUNT") or None
+        return cls(
+            base_url, auth=auth, account=account, timeout_s=timeout_s, retry=retry, limit=limit, hooks=hooks
+        )
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._channel.base_url!r})"
@@ -127,6 +140,18 @@ class PrintOSClient:
     async def aclose(self) -> None:
         """Close the connections; calls in flight end with a ``TransportError``. The second time does nothing."""
         await self._channel.attempts.aclose()
+
+    def refresh_credentials(self) -> None:
+        """Ask for the credentials again, after they were changed.
+
+        Functions that return a secret are called again, ``DeviceCredentials`` is asked again when a device is next
+        sent to, and accounts that PrintOS has refused are probed at once. Without this the same happens at the next
+        refusal or probe, a minute later at most.
+
+        Raises:
+            ConfigurationError: A function that returns a secret failed. The secret before is used on.
+        """
+        self._channel.executor.accounts.refresh()
 
     async def list_devices(self) -> list[PrintDevice]:
         """Return the provisioned devices.
@@ -298,16 +323,19 @@ class PrintOSClient:
         """Return a spooler, an asynchronous context manager that accepts statuses into an outbox for workers to send.
 
         Raises:
-            ConfigurationError: The authentication has no ``account``, or ``outbox`` is not an outbox.
+            ConfigurationError: No account is named and the authentication has no ``account``, or ``outbox`` is not an
+                outbox.
         """
         require_outbox(outbox)
-        return Spooler(outbox, self._channel.operations, tenant=self.account)
+        return Spooler(outbox, self._channel.operations, tenant=self._channel.tenant)
 
     @property
     def account(self) -> str:
-        """Fingerprint of base URL and credentials, to which an outbox binds what it keeps; 32 hexadecimal digits.
+        """Fingerprint to which an outbox binds what it keeps; 32 hexadecimal digits.
+
+        It is that of the argument ``account``, or else of base URL and credentials.
 
         Raises:
-            ConfigurationError: The authentication has no ``account``.
+            ConfigurationError: No account is named, and the authentication has no ``account``.
         """
-        return self._channel.tenant
+        return self._channel.tenant.account

@@ -8,9 +8,10 @@ import ssl
 from typing import TYPE_CHECKING
 
 import httpx
+from attrs import frozen
 
 from . import _httpx2
-from ._auth import HmacAuth, SessionTokenAuth
+from ._auth import Account, AnyAuth, HmacAuth, SessionTokenAuth
 from ._checks import require_type
 from ._errors import ConfigurationError
 from ._transport import Http1Transport, HttpxTransport, Origin
@@ -22,6 +23,22 @@ if TYPE_CHECKING:
 
 PRODUCTION_URL = "https://printos.api.hp.com"
 _DEFAULT_PORTS = {"http": 80, "https": 443}
+_MAX_ACCOUNT_LENGTH = 200
+
+
+@frozen
+class Tenant:
+    """Whose rows of an outbox these are.
+
+    Attributes:
+        account: The fingerprint to which an outbox binds what it keeps: 32 hexadecimal digits.
+        label: Name for people, without a secret: the account's name, or the host and the first characters of the key.
+        host: PrintOS's host, with its port unless it is the usual one.
+    """
+
+    account: str
+    label: str
+    host: str
 
 
 def parse_base_url(base_url: str, *, allow_insecure_http: bool) -> tuple[Origin, str]:
@@ -104,19 +121,38 @@ def _auth_from_env(env: Mapping[str, str]) -> HmacAuth | SessionTokenAuth:
     return make(env[names[0]], env[names[1]])
 
 
-def account_of(base_url: str, auth: httpx.Auth | _httpx2.Auth | None) -> str:
-    """Return the fingerprint to which an outbox binds what it keeps: 32 hexadecimal digits.
+def check_account(account: str | None) -> None:
+    """Raise ``ConfigurationError`` unless ``account`` is None or can be the name of an account."""
+    require_type("account", account, str | None, "a name")
+    if account is None:
+        return
+    if not account or len(account) > _MAX_ACCOUNT_LENGTH:
+        raise ConfigurationError(f"account must have 1 to {_MAX_ACCOUNT_LENGTH} characters")
+    if not account.isprintable() or account != account.strip():
+        raise ConfigurationError("account must be printable, without spaces at its ends")
+
+
+def tenant_of(base_url: str, auth: AnyAuth | None, account: str | None) -> Tenant:
+    """Return the tenant of an outbox: the named account, else that of this base URL and these credentials.
 
     Raises:
-        ConfigurationError: The authentication has no ``account``.
+        ConfigurationError: No account is named, and the authentication has no ``account``.
     """
+    host = base_url.partition("://")[2].partition("/")[0]
+    if account is not None:
+        return Tenant(_fingerprint(f"account\n{account}"), account, host)
     caller = "nobody" if auth is None else getattr(auth, "account", None)
     if not isinstance(caller, str):
         raise ConfigurationError(
             f"{type(auth).__name__} needs an attribute `account`, a text without secrets that identifies the"
-            " caller: an outbox must not send one's statuses with another's credentials"
+            " caller: an outbox must not send one's statuses with another's credentials; or name the account:"
+            ' PrintOSClient(account="site-7")'
         )
-    return hashlib.sha256(f"{base_url}\n{caller}".encode()).hexdigest()[:32]
+    return Tenant(_fingerprint(f"{base_url}\n{caller}"), f"{host} {Account(auth).label}", host)
+
+
+def _fingerprint(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def transport_factory(

@@ -14,7 +14,8 @@
     │  │  ├─ PermissionDeniedError 403    ├─ NotFoundError 404
     │  │  ├─ ConflictError 409            ├─ RateLimitError 429
     │  │  └─ ServerError 5xx
-    │  └─ ResponseDecodeError  .status
+    │  ├─ ResponseDecodeError  .status
+    │  └─ MissingCredentialsError
     ├─ OutboxError
     │  └─ OutboxCorruptError
     ├─ PusherClosedError
@@ -193,6 +194,13 @@ class ResponseDecodeError(APIError):
         super().__init__(message, method=method, path=path, attempts=attempts)
         self.status = status
         self.from_intermediary = from_intermediary
+
+
+class MissingCredentialsError(APIError):
+    """There are no credentials for a request: the lookup or the secret's function has none, or has failed.
+
+    Nothing was sent, and ``attempts`` counts what was before.
+    """
 
 
 class OutboxError(PrintOSError):

@@ -26,11 +26,19 @@ def parse_retry_after(value: str | None, *, now_s: float) -> float | None:
     if value.isascii() and value.replace(".", "", 1).isdigit() and len(value) <= 32:
         seconds = float(value)
         return seconds if math.isfinite(seconds) else None
+    moment_s = parse_date(value)
+    return None if moment_s is None else max(0.0, moment_s - now_s)
+
+
+def parse_date(value: str | None) -> float | None:
+    """Return an HTTP date in seconds since the epoch; None where it is missing or unreadable."""
+    if value is None:
+        return None
     try:
         moment = parsedate_to_datetime(value)
         if moment.tzinfo is None:
             moment = moment.replace(tzinfo=UTC)
-        return max(0.0, moment.timestamp() - now_s)
+        return moment.timestamp()
     except (ValueError, TypeError, IndexError, OverflowError):
         return None
 

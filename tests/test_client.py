@@ -199,7 +199,9 @@ def test_settings_come_from_the_environment(
         monkeypatch.setenv(name, value)
     client = PrintOSClient.from_env()
     assert repr(client) == "PrintOSClient('https://stage.printos.api.hp.com')"
-    assert isinstance(client._channel.attempts._auth, kind)
+    account = client._channel.attempts.accounts.known(None)
+    assert account is not None
+    assert isinstance(account.auth, kind)
 
 
 @pytest.mark.parametrize(

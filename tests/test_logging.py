@@ -9,9 +9,12 @@ import attrs
 import pytest
 
 from printos_async import (
+    AccountHeld,
+    AccountResumed,
     APIError,
     AttemptFinished,
     CircuitChanged,
+    ClockSkewDetected,
     Endpoint,
     Event,
     FieldUnreadable,
@@ -73,6 +76,17 @@ EVENTS: list[tuple[Event, int, str]] = [
     (LimitChanged(64, 57, "overload"), DEBUG, "57 requests may be in flight, 64 before: overload"),
     (LeaseLost(3), WARNING, "the lease on 3 devices was lost: not renewed in time"),
     (CircuitChanged("open", "printos.test"), WARNING, "the circuit of printos.test is open"),
+    (
+        AccountHeld("key k123…", "AuthenticationError", 401),
+        WARNING,
+        "key k123… is held: PrintOS refuses its credentials (AuthenticationError, status 401); its statuses wait",
+    ),
+    (AccountResumed("key k123…"), INFO, "key k123… has resumed: PrintOS accepts its credentials"),
+    (
+        ClockSkewDetected("key k123…", 3600.0, is_corrected=True),
+        WARNING,
+        "PrintOS's clock is 3600 s ahead of this machine's, for key k123…: signed with it: True",
+    ),
     (CircuitChanged("closed", "printos.test"), INFO, "the circuit of printos.test is closed"),
     (
         RetryAfterCapped(86_400.0, 3_600.0, "printos.test"),

@@ -1,15 +1,24 @@
 """Credentials, as ``Auth`` of httpx and httpx2: usable with this client and with any other of theirs."""
 
-from .base import REPLAY_EXTENSION, Headers, ReadyAuth
+from .account import Account, Accounts, SingleAccount
+from .base import REPLAY_EXTENSION, AnyAuth, Headers, ReadyAuth, SecretUnavailableError
 from .hmac import ALGORITHM_HEADER, DATE_HEADER, HmacAuth
+from .per_device import DeviceAccounts, DeviceCredentials
 from .session_token import SessionTokenAuth
 
 __all__ = [
     "ALGORITHM_HEADER",
     "DATE_HEADER",
     "REPLAY_EXTENSION",
+    "Account",
+    "Accounts",
+    "AnyAuth",
+    "DeviceAccounts",
+    "DeviceCredentials",
     "Headers",
     "HmacAuth",
     "ReadyAuth",
+    "SecretUnavailableError",
     "SessionTokenAuth",
+    "SingleAccount",
 ]

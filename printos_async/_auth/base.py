@@ -1,4 +1,4 @@
-"""Base class of the credentials, and checks of secrets."""
+"""Base class of the credentials, and the secrets that they hold."""
 
 from __future__ import annotations
 
@@ -6,15 +6,20 @@ from abc import abstractmethod
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 import httpx
+from attrs import frozen
 
 from printos_async import _httpx2
+from printos_async._errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
+
+SecretSource: TypeAlias = "str | Callable[[], str]"
 
 # A flow yields requests of the library that it was called with.
 Request = TypeVar("Request", httpx.Request, _httpx2.Request)
 Response: TypeAlias = httpx.Response | _httpx2.Response
+AnyAuth: TypeAlias = httpx.Auth | _httpx2.Auth
 
 Headers = tuple[tuple[str, str], ...]
 
@@ -37,14 +42,116 @@ class ReadyAuth(httpx.Auth, _httpx2.Auth):  # type: ignore[misc]  # whose flows 
     def refused(self, headers: Headers) -> bool:
         """Note that a request with these headers was answered 401; return whether the flow can get others."""
 
+    def learn_clock(self, server_s: float) -> ClockSkew | None:  # noqa: ARG002  # as in subclasses
+        """Compare the clock with that of a server that has refused a request.
+
+        Args:
+            server_s: The server's time when its answer came, in seconds since the epoch.
+
+        Returns:
+            A difference that was not known before; None where the credentials hold no time.
+        """
+        return None
+
+    def refresh(self) -> None:  # not abstract: most credentials have nothing to ask for
+        """Ask for the secret again, if a function returns it."""
+
     @property
     @abstractmethod
     def account(self) -> str:
         """Name of the caller, without a secret: an outbox keeps the statuses of different callers apart."""
 
+    @property
+    @abstractmethod
+    def label(self) -> str:
+        """Name of the caller for people: its kind and its first characters."""
+
     @abstractmethod
     def secrets(self) -> Iterable[str]:
         """Return the texts that must not be repeated in any message."""
+
+
+@frozen
+class ClockSkew:
+    """Difference between this machine's clock and the server's.
+
+    Attributes:
+        ahead_s: Seconds by which the server's clock is ahead.
+        is_corrected: The next requests are signed with the server's time.
+    """
+
+    ahead_s: float
+    is_corrected: bool
+
+
+class SecretUnavailableError(ConfigurationError):
+    """The function that returns a secret has failed, or has returned no secret."""
+
+
+class Secret:
+    """A secret, or the function that returns it.
+
+    The function is called on the event loop when the secret is needed for the first time, and again by ``ask``.
+
+    Args:
+        name: What it is, for errors.
+        source: The secret, checked by ``source_problem``, or a function without arguments that returns it.
+    """
+
+    __slots__ = ("_name", "_previous", "_source", "_value")
+
+    def __init__(self, name: str, source: SecretSource) -> None:
+        self._name = name
+        self._source = source if callable(source) else None
+        self._value = None if callable(source) else source
+        self._previous: str | None = None
+
+    @property
+    def value(self) -> str:
+        """The secret.
+
+        Raises:
+            SecretUnavailableError: The function failed.
+        """
+        if self._value is None:
+            self.ask()
+        return self._value or ""
+
+    def ask(self) -> bool:
+        """Call the function again, if there is one; return whether the secret has changed.
+
+        Raises:
+            SecretUnavailableError: The function failed. The secret stays as it was.
+        """
+        if self._source is None:
+            return False
+        problem, value = _called(self._name, self._source)
+        if problem:
+            del value
+            raise SecretUnavailableError(problem)
+        if value == self._value:
+            return False
+        self._previous, self._value = self._value, value
+        return True
+
+    def known(self) -> tuple[str, ...]:
+        """Return the secret and the one before it, as far as they are known."""
+        return tuple(value for value in (self._value, self._previous) if value)
+
+
+def _called(name: str, source: Callable[[], str]) -> tuple[str, str]:
+    try:
+        value = source()
+    except Exception as error:  # noqa: BLE001  # the caller's function: a vault, a file
+        # By name only: the error's text may hold the secret.
+        return f"the function that returns the {name} failed: {type(error).__name__}", ""
+    problem = secret_problem(name, value)
+    return (f"the function that returns the {name}: {problem}", "") if problem else ("", value)
+
+
+def source_problem(name: str, source: object) -> str:
+    """Return what is wrong with a secret or the function that returns it, or an empty text."""
+    return "" if callable(source) else secret_problem(name, source)
 
 
 def secret_problem(name: str, value: object) -> str:

@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 from printos_async._errors import ConfigurationError
 
-from .base import Headers, ReadyAuth, Request, secret_problem
+from .base import ClockSkew, Headers, ReadyAuth, Request, Secret, source_problem
 from .origin_binding import OriginBinding
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Generator
+
+    from .base import SecretSource
 
 ALGORITHM = "SHA256"
 AUTHENTICATION_HEADER = "x-hp-hmac-authentication"
@@ -28,15 +30,27 @@ DATE_HEADER = "x-hp-hmac-date"
 ALGORITHM_HEADER = "x-hp-hmac-algorithm"
 
 
+# A smaller difference is none: a server's ``Date`` has whole seconds, and PrintOS accepts minutes.
+_MIN_SKEW_S = 60.0
+# A larger one is no clock that is off, but a machine without a clock or a wrong answer.
+_MAX_SKEW_S = 86_400.0
+
+
 class HmacAuth(ReadyAuth):
     """Signs every request with a PrintOS device key and its secret.
+
+    Where PrintOS refuses a signature and its ``Date`` is more than a minute away from this machine's clock, the
+    request is signed once more with PrintOS's time, and so are all that follow; a difference of more than a day is
+    reported only. The event ``ClockSkewDetected`` says so.
 
     In other clients of httpx and httpx2 it signs requests to one origin, that of the first request. A request or a
     redirect to another one raises ``ConfigurationError``: they would take the signature along.
 
     Args:
         key: The key, visible ASCII characters.
-        secret: The secret that belongs to it; any text.
+        secret: The secret that belongs to it, any text; or a function that returns it. The function is called on the
+            event loop when the first request is signed, and again when PrintOS refuses a signature, so that a rotated
+            secret needs no restart. It must not block for long.
         clock: Returns the seconds since the epoch. PrintOS refuses a date that is far from its own.
 
     Raises:
@@ -45,18 +59,18 @@ class HmacAuth(ReadyAuth):
     Source: HP's description of ``x-hp-hmac-authentication`` and its samples.
     """
 
-    def __init__(self, key: str, secret: str, *, clock: Callable[[], float] = time.time) -> None:
-        problem = _key_problem(key) or secret_problem("secret", secret)
+    def __init__(self, key: str, secret: SecretSource, *, clock: Callable[[], float] = time.time) -> None:
+        problem = key_problem(key) or source_problem("secret", secret)
         if problem:
             del secret  # some tracebacks show the values of locals
             raise ConfigurationError(problem)
         self._key = key
-        self._secret = secret
+        self._secret = Secret("secret", secret)
         self._binding = OriginBinding()
-        self._keyed_hmac = keyed(secret.encode())
+        self._keyed_hmac: hmac.HMAC | None = None
         self._clock = clock
-        self._millisecond = -1
-        self._timestamp = ""
+        self._ahead_s = 0.0  # seconds by which the server's clock is ahead of this machine's
+        self._reported_s = 0.0  # the same, as it was last reported
 
     def __repr__(self) -> str:
         key = getattr(self, "_key", "")  # missing in the traceback of one that was refused
@@ -67,26 +81,50 @@ class HmacAuth(ReadyAuth):
         """The key."""
         return f"key {self._key}"
 
+    @property
+    def label(self) -> str:
+        """The key's first characters."""
+        return f"key {self._key[:4]}…"
+
     def headers(self, method: str, path: str) -> Headers:
         """Sign one attempt, now."""
-        now = self._clock()
-        millisecond = int(now * 1000)
-        if millisecond != self._millisecond:  # many attempts share one; formatting costs as much as signing
-            self._millisecond, self._timestamp = millisecond, format_timestamp(now)
-        signature = sign(self._keyed_hmac, method, path, self._timestamp)
+        timestamp = _timestamps.of(self._clock() + self._ahead_s)
+        keyed_hmac = self._keyed_hmac
+        if keyed_hmac is None:
+            keyed_hmac = self._keyed_hmac = keyed(self._secret.value.encode())
+        signature = sign(keyed_hmac, method, path, timestamp)
         return (
             (AUTHENTICATION_HEADER, f"{self._key}:{signature}"),
-            (DATE_HEADER, self._timestamp),
+            (DATE_HEADER, timestamp),
             (ALGORITHM_HEADER, ALGORITHM),
         )
 
     def refused(self, headers: Headers) -> bool:  # noqa: ARG002
-        """Return False: a key does not expire, so there are no other headers."""
-        return False
+        """Ask for the secret again; return whether it is another one. A key does not expire by itself."""
+        changed = self._secret.ask()
+        if changed:
+            self._keyed_hmac = None
+        return changed
+
+    def learn_clock(self, server_s: float) -> ClockSkew | None:
+        """Sign with the server's time from now on, if this machine's clock is more than a minute off."""
+        ahead_s = server_s - self._clock()
+        is_known = abs(ahead_s - self._ahead_s) <= _MIN_SKEW_S
+        if is_known or abs(ahead_s - self._reported_s) <= _MIN_SKEW_S:
+            return None
+        self._reported_s = ahead_s
+        is_corrected = abs(ahead_s) <= _MAX_SKEW_S
+        if is_corrected:
+            self._ahead_s = ahead_s
+        return ClockSkew(ahead_s, is_corrected)
+
+    def refresh(self) -> None:
+        """Ask for the secret again."""
+        self.refused(())
 
     def secrets(self) -> tuple[str, ...]:
-        """Return the secret."""
-        return (self._secret,)
+        """Return the secret, and the one before it."""
+        return self._secret.known()
 
     def sync_auth_flow(self, request: Request) -> Generator[Request, Any, None]:
         """Sign a request of a synchronous client."""
@@ -104,6 +142,25 @@ class HmacAuth(ReadyAuth):
         path = request.url.raw_path.partition(b"?")[0].decode("ascii")
         request.headers.update(dict(self.headers(request.method, path)))
         yield request
+
+
+class _Timestamps:
+    """The last timestamp, formatted: formatting costs as much as signing, and many attempts share a millisecond."""
+
+    def __init__(self) -> None:
+        self._last = (-1, "")  # one value, so that threads see both or neither
+
+    def of(self, time_s: float) -> str:
+        """Return a time as ``format_timestamp`` does."""
+        millisecond = int(time_s * 1000)
+        last = self._last
+        if millisecond != last[0]:
+            last = self._last = (millisecond, format_timestamp(time_s))
+        return last[1]
+
+
+# Shared: with a key for each device, every attempt has another HmacAuth.
+_timestamps = _Timestamps()
 
 
 def format_timestamp(time_s: float) -> str:
@@ -130,7 +187,8 @@ def sign(keyed_hmac: hmac.HMAC, method: str, path: str, timestamp: str) -> str:
     return signature.hexdigest()
 
 
-def _key_problem(value: object) -> str:
+def key_problem(value: object) -> str:
+    """Return what is wrong with a key, or an empty text; nothing of it is quoted."""
     if not isinstance(value, str) or not value or not all("!" <= c <= "~" for c in value) or ":" in value:
         return "key must be visible ASCII characters without a colon"
     return ""

@@ -21,7 +21,7 @@ from printos_async._errors import (
 )
 from printos_async._http import is_intermediary_page, parse_retry_after
 
-from .base import REPLAY_EXTENSION, Headers, ReadyAuth, Request, Response, secret_problem
+from .base import REPLAY_EXTENSION, Headers, ReadyAuth, Secret, secret_problem, source_problem
 from .origin_binding import OriginBinding, SentOnce
 
 if TYPE_CHECKING:
@@ -30,10 +30,14 @@ if TYPE_CHECKING:
 
     from printos_async import _httpx2
 
+    from .base import Request, Response, SecretSource
+
 TOKEN_HEADER = "Indigo-SmS-Auth-Token"  # noqa: S105  # the header's name
 DEFAULT_LOGIN_URL = "/api/aaa/v1/devices/login"
 # A refused login is not tried again for this long, by any caller; nor a login whose token was refused at once.
 REFUSED_LOGIN_HOLD_S = 30.0
+# A server that asks for a longer pause than this, by ``Retry-After``, gets a login all the same.
+MAX_LOGIN_HOLD_S = 3600.0
 _MAX_TOKEN_CHARS = 8192
 
 
@@ -50,7 +54,8 @@ class SessionTokenAuth(ReadyAuth):
 
     Args:
         login: The device login.
-        password: Its password.
+        password: Its password; or a function that returns it, which is called on the event loop for each login, so
+            that a rotated password needs no restart. It must not block for long.
         login_url: Where to log in; absolute, or relative to the base URL's origin.
 
     Raises:
@@ -62,23 +67,23 @@ class SessionTokenAuth(ReadyAuth):
 
     requires_response_body = True
 
-    def __init__(self, login: str, password: str, *, login_url: str = DEFAULT_LOGIN_URL) -> None:
+    def __init__(self, login: str, password: SecretSource, *, login_url: str = DEFAULT_LOGIN_URL) -> None:
         problem = (
             secret_problem("login", login)
-            or secret_problem("password", password)
+            or source_problem("password", password)
             or _login_url_problem(login_url)
         )
         if problem:
             del password, login_url  # some tracebacks show the values of locals
             raise ConfigurationError(problem)
         self._login = login
-        self._password = password
+        self._password = Secret("password", password)
         self._login_url = login_url
         self._token: _Token | None = None
         self._binding = OriginBinding()
         self._logins = 0  # logins tried; lets a waiter see that another request tried while it waited
         self._failure: APIError | None = None  # why the last one failed
-        self._tried_at_s = 0.0
+        self._held_until_s = 0.0
         self._lock: asyncio.Lock | None = None
         self._lock_loop: asyncio.AbstractEventLoop | None = None
 
@@ -91,6 +96,11 @@ class SessionTokenAuth(ReadyAuth):
         """The login."""
         return f"login {self._login}"
 
+    @property
+    def label(self) -> str:
+        """The login's first characters."""
+        return f"login {self._login[:4]}…"
+
     def headers(self, method: str, path: str) -> Headers | None:  # noqa: ARG002
         """Return the token's header, or None while no token is known to work."""
         token = self._token
@@ -102,8 +112,14 @@ class SessionTokenAuth(ReadyAuth):
         return token is None or token.headers[0] not in headers or self._forget(token)
 
     def secrets(self) -> tuple[str, ...]:
-        """Return password and token."""
-        return (self._password,) if self._token is None else (self._password, self._token.headers[0][1])
+        """Return passwords and token."""
+        passwords = self._password.known()
+        return passwords if self._token is None else (*passwords, self._token.headers[0][1])
+
+    def refresh(self) -> None:
+        """Ask for the password again, and let the next request log in if the last login was refused."""
+        self._held_until_s = 0.0
+        self._password.ask()
 
     def sync_auth_flow(self, request: Request) -> NoReturn:  # noqa: ARG002
         """Refuse: the token is shared by the tasks of an event loop."""
@@ -121,14 +137,15 @@ class SessionTokenAuth(ReadyAuth):
                 tried_before = self._logins
                 async with self._single_flight():
                     if self._token is None:
-                        if self._failure is not None and (
-                            self._logins != tried_before or self._refused_recently()
-                        ):
-                            # Another request failed to log in while this one waited, or a moment ago. A fleet that
-                            # asks device by device could lock the account, or wait for one timeout after another.
-                            raise copy.copy(self._failure)
+                        if self._failure is not None and self._logins != tried_before:
+                            # Somebody tried in vain while this one waited. A fleet that asks one after the other
+                            # would wait for a timeout each.
+                            raise self._failure_again()
+                        if not self._password.ask() and self._held_s() > 0:
+                            # Refused a moment ago: one login after the other could lock the account.
+                            raise self._failure_again()
                         self._logins += 1
-                        self._tried_at_s = asyncio.get_running_loop().time()
+                        self._held_until_s = 0.0
                         login = self._login_request(request)
                         self._failure = _unfinished(login)  # until there is an answer
                         response: Response = yield login
@@ -156,9 +173,24 @@ class SessionTokenAuth(ReadyAuth):
             self._token = None
         return True
 
-    def _refused_recently(self) -> bool:
-        refused = isinstance(self._failure, AuthenticationError)
-        return refused and asyncio.get_running_loop().time() - self._tried_at_s < REFUSED_LOGIN_HOLD_S
+    def _held_s(self) -> float:
+        """Return the seconds for which no login is tried, because the last one was refused or told to wait."""
+        return self._held_until_s - asyncio.get_running_loop().time()
+
+    def _failure_again(self) -> APIError:
+        error = copy.copy(self._failure)
+        assert error is not None  # noqa: S101  # a login is held because one has failed
+        if isinstance(error, StatusError) and error.retry_after_s is not None:
+            error.retry_after_s = max(0.0, self._held_s())
+        return error
+
+    def _hold(self, error: StatusError) -> None:
+        now_s = asyncio.get_running_loop().time()
+        pause_s = error.retry_after_s or 0.0
+        if isinstance(error, AuthenticationError):
+            pause_s = max(pause_s, REFUSED_LOGIN_HOLD_S)
+        self._held_until_s = now_s + min(pause_s, MAX_LOGIN_HOLD_S)
+        self._failure = error
 
     def _single_flight(self) -> asyncio.Lock:
         loop = asyncio.get_running_loop()
@@ -170,7 +202,7 @@ class SessionTokenAuth(ReadyAuth):
         login = type(request)(
             "POST",
             request.url.join(self._login_url),
-            json={"login": self._login, "password": self._password},
+            json={"login": self._login, "password": self._password.value},
             headers={"accept": "application/json"},
         )
         login.stream = SentOnce(login.content)
@@ -190,7 +222,7 @@ class SessionTokenAuth(ReadyAuth):
                 status=status,
                 retry_after_s=parse_retry_after(response.headers.get("retry-after"), now_s=time.time()),
             )
-            self._failure = error
+            self._hold(error)
             raise copy.copy(error)
         token = _json_token(response) or _cookie_token(response)
         if token is None:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Generic, Literal, TypeAlias, TypeVar
 
 from attrs import define, frozen
 
 if TYPE_CHECKING:
     import asyncio
+    from collections import OrderedDict
     from collections.abc import Callable
 
     from printos_async._api.requests import Call
     from printos_async._errors import PrintOSError
     from printos_async._models import PushResult
 
+T = TypeVar("T")
 Settle: TypeAlias = "Callable[[PendingStatus, Outcome], None]"
 OutcomeKind: TypeAlias = Literal["sent", "superseded", "failed"]
 
@@ -93,13 +95,13 @@ class PendingStatus:
             self.waiter.set_exception(reason)
 
 
-class Place:
-    """Place of a device in a heap; its device is None once it was removed."""
+class Place(Generic[T]):
+    """Place of a device, or of an account, in a heap; its item is None once it was removed."""
 
-    __slots__ = ("device",)
+    __slots__ = ("item",)
 
-    def __init__(self, device: DeviceState) -> None:
-        self.device: DeviceState | None = device
+    def __init__(self, item: T) -> None:
+        self.item: T | None = item
 
 
 @define(eq=False)
@@ -120,6 +122,8 @@ class DeviceState:
         error: Error of the last attempt, if that failed.
         queued: The device is in the ready queue.
         place: Its place in the heap of delayed devices.
+        held_with: The devices of its held account, among which it waits.
+        refusals: Requests in a row that were refused although others of its account got through.
         deadline: Its place in the heap of deadlines.
         counted: It counts as active in the engine's occupancy.
     """
@@ -137,9 +141,11 @@ class DeviceState:
     failed_s: float = -math.inf
     error: PrintOSError | None = None
     queued: bool = False
-    place: Place | None = None
-    deadline: Place | None = None
+    place: Place[DeviceState] | None = None
+    held_with: OrderedDict[DeviceState, None] | None = None
+    deadline: Place[DeviceState] | None = None
     counted: bool = False
+    refusals: int = 0
     _uncertain_seq: int = _NONE  # the uncertain write's
     _uncertain_until_s: float = 0.0
 
@@ -195,6 +201,7 @@ class DeviceState:
     def acknowledged(self, pending: PendingStatus, policy: DeliveryPolicy, *, started_s: float) -> None:
         """Record that the server has acknowledged a status whose request started at ``started_s``."""
         self.error = None
+        self.refusals = 0
         self.not_before_s = started_s + policy.min_interval_s if policy.min_interval_s else 0.0
         if started_s >= self._uncertain_until_s:
             self._uncertain_seq, self.must_reassert = _NONE, False

@@ -7,9 +7,11 @@ import logging
 import math
 from typing import TYPE_CHECKING, Self
 
-from attrs import frozen
+from attrs import field, frozen
 
 from printos_async._errors import PusherClosedError
+
+from .health import PusherHealth, health_of
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -41,6 +43,8 @@ class PusherStats:
         limit: The client's concurrency limit at the moment.
         requests: This pusher's requests so far, retries and reassertions included.
         circuit: ``"open"`` while the host seems down and gets probes only.
+        held_accounts: The client's accounts that PrintOS refuses at the moment; each gets probes only.
+        since_success_s: Seconds since PrintOS last accepted a request of the client; None if it never did.
     """
 
     accepted: int
@@ -53,6 +57,8 @@ class PusherStats:
     limit: int
     requests: int
     circuit: Circuit
+    held_accounts: int
+    since_success_s: float | None = field(eq=False)  # it is another one a moment later
 
 
 class StatusPusher:
@@ -218,6 +224,7 @@ class StatusPusher:
     def stats(self) -> PusherStats:
         """Return the counts of this moment."""
         counts = self._reporter.counts
+        since_success_s = self._loop.time() - self._executor.health.succeeded_s
         return PusherStats(
             accepted=self._reporter.accepted,
             sent=counts["sent"],
@@ -229,7 +236,16 @@ class StatusPusher:
             limit=self._executor.limiter.limit,
             requests=self._engine.requests,
             circuit=self._executor.health.circuit,
+            held_accounts=self._executor.accounts.held,
+            since_success_s=None if math.isinf(since_success_s) else since_success_s,
         )
+
+    def health(self) -> PusherHealth:
+        """Return whether statuses get through at this moment, and why not; for probes of an orchestrator.
+
+        It does no I/O. An outage shows when requests have failed: without traffic nothing is known.
+        """
+        return health_of(self._executor, self._occupancy, self._backend, now_s=self._loop.time())
 
     async def _accept(
         self, device_id: DeviceId, status: DeviceStatusUpdate, waiter: asyncio.Future[PushResult] | None

@@ -10,7 +10,7 @@ import asyncio
 import heapq
 from collections import deque
 from itertools import count
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from .device_state import Place
 
@@ -20,50 +20,52 @@ if TYPE_CHECKING:
     from .device_state import DeviceState
 
 
+T = TypeVar("T")
+
 # Fewer removed places than this do not justify building a new heap.
 _MIN_GIVEN_UP = 64
 
 
-class TimeHeap:
-    """Devices ordered by time, with one timer for the earliest."""
+class TimeHeap(Generic[T]):
+    """Devices or accounts ordered by time, with one timer for the earliest."""
 
     def __init__(self, on_due: Callable[[], None]) -> None:
         self._loop = asyncio.get_running_loop()
-        self._heap: list[tuple[float, int, Place]] = []
+        self._heap: list[tuple[float, int, Place[T]]] = []
         self._order = count()
         self._given_up = 0
         self._on_due = on_due
         self._timer: asyncio.TimerHandle | None = None
 
-    def push(self, when_s: float, device: DeviceState) -> Place:
-        """Add a device."""
-        place = Place(device)
+    def push(self, when_s: float, item: T) -> Place[T]:
+        """Add an item."""
+        place = Place(item)
         heapq.heappush(self._heap, (when_s, next(self._order), place))
         if self._heap[0][2] is place:
             self._wake_at(when_s)
         return place
 
-    def give_up(self, place: Place) -> None:
-        """Remove a device before its time."""
-        place.device = None
+    def give_up(self, place: Place[T]) -> None:
+        """Remove an item before its time."""
+        place.item = None
         self._given_up += 1
         # Removed places would stay until their time, and there may be one for each status of an hour.
         if self._given_up > _MIN_GIVEN_UP and 2 * self._given_up > len(self._heap):
-            self._heap = [item for item in self._heap if item[2].device is not None]
+            self._heap = [entry for entry in self._heap if entry[2].item is not None]
             heapq.heapify(self._heap)
             self._given_up = 0
 
-    def pop_due(self, now_s: float) -> DeviceState | None:
-        """Remove and return the first device whose time has come; None if there is none."""
+    def pop_due(self, now_s: float) -> T | None:
+        """Remove and return the first item whose time has come; None if there is none."""
         while self._heap and self._heap[0][0] <= now_s:
-            device = heapq.heappop(self._heap)[2].device
-            if device is not None:
-                return device
+            item = heapq.heappop(self._heap)[2].item
+            if item is not None:
+                return item
             self._given_up -= 1
         return None
 
     def rearm(self) -> None:
-        """Set the timer for the first device."""
+        """Set the timer for the first item."""
         if self._heap:
             self._wake_at(self._heap[0][0])
 

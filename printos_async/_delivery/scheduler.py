@@ -12,11 +12,13 @@ from printos_async._clock import steady_s
 from printos_async._errors import RequestTimeoutError
 
 from .device_state import Outcome
+from .held_devices import HeldDevices
 from .queues import ReadyQueue, TimeHeap
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from printos_async._auth import Account
     from printos_async._errors import PrintOSError
     from printos_async._execution.executor import Executor
 
@@ -52,6 +54,8 @@ class Scheduler:
     Attributes:
         devices: The state of each device, by its identifier.
         ready: The devices that may be sent now.
+        held: The devices that wait for their account.
+        is_patient: As in ``DeliveryPolicy``.
         watcher: Callbacks of a shared outbox; None without one.
     """
 
@@ -70,14 +74,16 @@ class Scheduler:
         self._settle = settle
         self._add_sender = add_sender
         self._loop = asyncio.get_running_loop()
+        self.is_patient = policy.patient
         self.devices: dict[str, DeviceState] = {}
         self.ready = ReadyQueue()
-        self._delayed = TimeHeap(self._release_due)
+        self.held = HeldDevices(executor.accounts, self.schedule)
+        self._delayed: TimeHeap[DeviceState] = TimeHeap(self._release_due)
         self._tokenless: OrderedDict[DeviceState, None] = (
             OrderedDict()
         )  # retries that wait for the retry budget
         self._token_timer: asyncio.TimerHandle | None = None
-        self._deadlines = TimeHeap(self._expire)
+        self._deadlines: TimeHeap[DeviceState] = TimeHeap(self._expire)
         self._closed = False
         self.watcher: DeviceWatcher | None = None
         # By steady_s(), not the loop's clock: uvloop's stands still between two iterations, during which a process may
@@ -95,15 +101,14 @@ class Scheduler:
         due_s = device.due_s(self._policy)
         if device.retrying:
             device.retrying = active
-        if self._tokenless:
-            self._tokenless.pop(device, None)
-        if device.place is not None:
-            self._delayed.give_up(device.place)
-            device.place = None
+        if device.place is not None or device.held_with is not None or self._tokenless:
+            self._leave_place(device)
         if device.retrying or (due_s and due_s > self._loop.time()):
             device.place = self._delayed.push(due_s, device)
         elif not active:
             self._forget(device)
+        elif self.is_patient and self._executor.accounts.held and self.held.park(device):
+            pass
         elif not self.ready.append(device):
             self._add_sender()
 
@@ -111,14 +116,17 @@ class Scheduler:
         """Return the next ready device if the host admits a request; None if the caller has to wait in ``ready``."""
         ready = self.ready
         while ready.devices and (self._open_until_s is None or self.is_open()):
+            if self.is_patient and self._executor.accounts.held and self.held.park(ready.devices[0]):
+                ready.devices.popleft().queued = False
+                continue
             now_s = self._loop.time()
-            again_s = self._executor.health.admit(now_s=now_s, patient=self._policy.patient)
+            again_s = self._executor.health.admit(now_s=now_s, patient=self.is_patient)
             if again_s <= now_s:
                 device = ready.devices.popleft()
                 if ready.devices:
                     self._add_sender()  # the limit may have grown
                 return device
-            if self._policy.patient or again_s - now_s <= self._executor.max_delay_s:
+            if self.is_patient or again_s - now_s <= self._executor.max_delay_s:
                 ready.wake_at(again_s)
                 break
             self._turn_away(ready.devices.popleft(), again_s - now_s)
@@ -170,13 +178,24 @@ class Scheduler:
         A device that failed while others succeeded stays in its backoff, and waits for its token.
         """
         now_s, succeeded_s = self._loop.time(), self._executor.health.succeeded_s
-        for device in tuple(self.devices.values()) if self._policy.patient else ():
+        for device in tuple(self.devices.values()) if self.is_patient else ():
             if device.failed_s > succeeded_s and device.in_flight is None:
                 device.retrying, device.failed_s = False, -math.inf
                 if not device.is_held(self._policy, now_s=now_s):
                     device.not_before_s = now_s
                 self.schedule(device)
         self.ready.wake_all()
+
+    def account_held(self) -> None:
+        """Nothing to do: devices of held accounts wait when it is their turn."""
+
+    def account_resumed(self, account: Account) -> None:
+        """Make the devices of an account ready."""
+        self.held.release(account)
+
+    def probes_due(self) -> None:
+        """Probe the held accounts, if it is time."""
+        self.held.probes_due()
 
     def permit_freed(self) -> None:
         """Add a sender if a device is ready."""
@@ -197,9 +216,18 @@ class Scheduler:
     def close(self) -> None:
         """Stop: no device becomes ready any more."""
         self._closed = True
-        for timer in (self.ready, self._delayed, self._deadlines, self._token_timer):
+        for timer in (self.ready, self.held, self._delayed, self._deadlines, self._token_timer):
             if timer is not None:
                 timer.cancel()
+
+    def _leave_place(self, device: DeviceState) -> None:
+        self._tokenless.pop(device, None)
+        if device.place is not None:
+            self._delayed.give_up(device.place)
+            device.place = None
+        if device.held_with is not None:
+            device.held_with.pop(device, None)
+            device.held_with = None
 
     def _count(self, device: DeviceState, *, active: bool) -> None:
         device.counted = active
@@ -236,7 +264,7 @@ class Scheduler:
             device, _ = self._tokenless.popitem(last=False)
             device.retrying, device.has_token = False, True
             self.schedule(device)
-        if not self._policy.patient and self._executor.health.seems_down:
+        if not self.is_patient and self._executor.health.seems_down:
             while self._tokenless:  # an outage would otherwise last the longer, the larger the fleet
                 self._give_up(self._tokenless.popitem(last=False)[0])
         if self._token_timer is not None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import math
 from typing import TYPE_CHECKING
 
+from printos_async._auth.account import FIRST_PROBE_S, MAX_PROBE_S
 from printos_async._errors import APIError, PrintOSError
 from printos_async._events import ReassertionFailed, StatusReasserted
 from printos_async._execution.retry import is_ambiguous, is_from_intermediary, is_local
@@ -99,7 +101,11 @@ class Senders:
                 device.queued = False
                 # Read only now: a newer status may have come while the device waited for a permit.
                 pending = device.next_status
-                if pending is not None and not self._is_settled_unsent(device, pending):
+                if (
+                    pending is not None
+                    and not self._is_settled_unsent(device, pending)
+                    and not (self._executor.accounts.held and self._must_wait(device))
+                ):
                     device.waiting, device.in_flight = None, pending
                     self.in_flight += 1
                     try:
@@ -168,22 +174,26 @@ class Senders:
             if pending is not device.sent and self.scheduler.watcher is not None:
                 self.scheduler.watcher.leave_to_others(pending)
             return
-        delay_s = self._retry_delay_s(pending, error, now_s)
+        keeps = self._policy.patient and self._executor.accounts.keeps(pending.call, error)
+        delay_s = (
+            self._refused_delay_s(device, pending) if keeps else self._retry_delay_s(pending, error, now_s)
+        )
         late = pending is not device.sent and self.scheduler.is_late(
             pending, now_s
         )  # what was sent was in time
-        if delay_s is None or self._executor.budget.capacity < 1 or late:
+        if delay_s is None or (self._executor.budget.capacity < 1 and not keeps) or late:
             if self._policy.min_interval_s:
                 device.not_before_s = max(device.not_before_s, started_s + self._policy.min_interval_s)
             self._give_up(device, pending, error)
             return
         device.error = error
         device.not_before_s = max(device.not_before_s, now_s + delay_s)
-        device.failed_s = now_s
+        device.failed_s = -math.inf if keeps else now_s  # the host works
         # The budget protects the host from additional requests. Probes, newer statuses, and requests that were
         # never sent are none.
         device.retrying = (
-            device.waiting is None
+            not keeps
+            and device.waiting is None
             and not is_local(error)
             and not (self._policy.patient and self._executor.health.circuit == "open")
         )
@@ -196,6 +206,17 @@ class Senders:
             # A retry sends the newest status, never the one that failed.
             device.waiting.has_replaced = True
             self._settle(pending, Outcome("superseded", superseded_by=device.waiting.seq))
+
+    def _must_wait(self, device: DeviceState) -> bool:
+        return self._policy.patient and not self.scheduler.held.start_probe(device)
+
+    def _refused_delay_s(self, device: DeviceState, pending: PendingStatus) -> float:
+        """Return how long a device waits whose credentials were refused: usually its account is held, which is enough."""
+        pending.exempt_attempts += 1
+        if self._executor.accounts.is_held(device.device_id):
+            return 0.0
+        device.refusals += 1
+        return min(FIRST_PROBE_S * 2.0 ** min(device.refusals - 1, 6), MAX_PROBE_S)
 
     def _give_up(self, device: DeviceState, pending: PendingStatus, error: PrintOSError) -> None:
         if pending is device.sent:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 from attrs import field, frozen, validators
 
 from printos_async._checks import at_least, one_of
+from printos_async._config import Tenant
 
 from .device_state import DeliveryPolicy
 from .outbox.selection import make_backend
@@ -62,7 +63,7 @@ class PusherSettings:
             answers=channel.answers,
             policy=policy,
             reporter=reporter,
-            tenant="" if outbox is None else channel.tenant,
+            tenant=Tenant("", "", "") if outbox is None else channel.tenant,
             timeout_s=channel.timeout_s,
             max_pending_devices=self.max_pending_devices,
             on_full=self.on_full,

@@ -10,11 +10,13 @@ from printos_async._errors import PusherClosedError
 from printos_async.outbox.protocol import Draft
 
 from .outbox.group_commit import GroupCommit
+from .outbox.opening import open_outbox
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from printos_async._api.requests import Operations
+    from printos_async._config import Tenant
     from printos_async._models import DeviceId, DeviceStatusUpdate
     from printos_async.outbox import Kept, Outbox
 
@@ -28,7 +30,7 @@ class Spooler:
     Made by ``PrintOSClient.spooler``. It opens and closes the outbox.
     """
 
-    def __init__(self, outbox: Outbox, operations: Operations, *, tenant: str) -> None:
+    def __init__(self, outbox: Outbox, operations: Operations, *, tenant: Tenant) -> None:
         self._outbox = outbox
         self._operations = operations
         self._tenant = tenant
@@ -93,5 +95,5 @@ class Spooler:
     async def _open(self) -> None:
         async with self._opening:
             if not self._is_open:
-                await self._outbox.open(self._tenant)
+                await open_outbox(self._outbox, self._tenant)
                 self._is_open = True

@@ -1,5 +1,6 @@
 """Events of a client, as frozen values, and the hooks that receive them."""
 
+from .accounts import AccountHeld, AccountResumed, ClockSkewDetected
 from .hooks import Event, Hook, Hooks
 from .host import CircuitChanged, LimitChanged, RetryAfterCapped
 from .requests import AttemptFinished, Endpoint, FieldUnreadable, RetryScheduled
@@ -15,8 +16,11 @@ from .statuses import (
 )
 
 __all__ = [
+    "AccountHeld",
+    "AccountResumed",
     "AttemptFinished",
     "CircuitChanged",
+    "ClockSkewDetected",
     "Endpoint",
     "Event",
     "FieldUnreadable",

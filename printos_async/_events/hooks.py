@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
+from .accounts import AccountHeld, AccountResumed, ClockSkewDetected
 from .host import CircuitChanged, LimitChanged, RetryAfterCapped
 from .log import events_log, log_event
 from .requests import AttemptFinished, FieldUnreadable, RetryScheduled
@@ -37,6 +38,9 @@ Event: TypeAlias = (
     | LeaseLost
     | LimitChanged
     | CircuitChanged
+    | AccountHeld
+    | AccountResumed
+    | ClockSkewDetected
     | RetryAfterCapped
     | FieldUnreadable
 )

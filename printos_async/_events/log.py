@@ -44,6 +44,15 @@ _LINES = {
     "LeaseLost": (logging.WARNING, "the lease on %(devices)d devices was lost: not renewed in time"),
     "LimitChanged": (logging.DEBUG, "%(new)d requests may be in flight, %(old)d before: %(reason)s"),
     "CircuitChanged": (logging.WARNING, "the circuit of %(host)s is %(circuit)s"),
+    "AccountHeld": (
+        logging.WARNING,
+        "%(account)s is held: PrintOS refuses its credentials (%(cause)s, status %(status)s); its statuses wait",
+    ),
+    "AccountResumed": (logging.INFO, "%(account)s has resumed: PrintOS accepts its credentials"),
+    "ClockSkewDetected": (
+        logging.WARNING,
+        "PrintOS's clock is %(ahead_s).0f s ahead of this machine's, for %(account)s: signed with it: %(is_corrected)s",
+    ),
     "RetryAfterCapped": (
         logging.WARNING,
         "%(host)s asked for a pause of %(asked_s).0f s: held for %(held_s).0f s, then probed once a minute",

@@ -6,18 +6,15 @@ import asyncio
 import math
 import os
 import time
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING
 
-import httpx
-
-from printos_async import _httpx2
-from printos_async._api.body import DecodeError, content
-from printos_async._api.errors import secrets_of, status_error, transport_error
-from printos_async._auth import REPLAY_EXTENSION, Headers, ReadyAuth
-from printos_async._config import origin_of
-from printos_async._errors import APIError, ClientClosedError, TransportError
+from printos_async._api.errors import status_error, transport_error
+from printos_async._auth import Account, Accounts, Headers, SecretUnavailableError
+from printos_async._errors import APIError, ClientClosedError, MissingCredentialsError, TransportError
+from printos_async._events import ClockSkewDetected
+from printos_async._http import parse_date
 from printos_async._transport import (
-    EXCERPT_BYTES,
     ExchangeError,
     Origin,
     RawRequest,
@@ -25,12 +22,16 @@ from printos_async._transport import (
     Transport,
 )
 
+from .auth_flow import AuthFlow, body_limit, request_secrets
+
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable
+    from collections.abc import Callable
 
     from printos_async._api.requests import Call
+    from printos_async._events import Hooks
 
-_HOP_HEADERS = frozenset({"host", "content-length", "transfer-encoding", "connection"})
+# Answers whose ``Date`` may say that a signature was refused for its time.
+_REFUSED_SIGNATURE = frozenset({401, 403})
 # Forks between the first process and this one. Asking for the process's number takes a system call for each attempt.
 _forks = [0]
 
@@ -54,7 +55,8 @@ class AttemptRunner:
         self,
         *,
         origin: Origin,
-        auth: httpx.Auth | _httpx2.Auth | None,
+        accounts: Accounts,
+        hooks: Hooks,
         make_transport: Callable[[], Transport],
         timeout_s: float,
         max_body_bytes: int,
@@ -62,15 +64,15 @@ class AttemptRunner:
     ) -> None:
         self.origin = origin
         self.now_s: Callable[[], float] = time.monotonic  # until open()
-        self._auth = auth
-        self._ready = auth if isinstance(auth, ReadyAuth) else None
-        # Whose requests and responses the flow of the auth takes. Any: their types differ, their interface does not.
-        self._flow_library: Any = httpx if isinstance(auth, httpx.Auth) else _httpx2
+        self.accounts = accounts
+        self._hooks = hooks
+        self._auth_flow = AuthFlow(
+            origin, max_body_bytes=max_body_bytes, allow_insecure_http=allow_insecure_http
+        )
         self._make_transport = make_transport
         self._timeout_s = timeout_s
         self._max_body_bytes = max_body_bytes
-        self._max_acknowledgement_bytes = min(max_body_bytes, EXCERPT_BYTES)
-        self._allow_insecure_http = allow_insecure_http
+        self._max_acknowledgement_bytes = body_limit("PUT", max_body_bytes)
         self._transport: Transport | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._forks = 0
@@ -88,36 +90,81 @@ class AttemptRunner:
             APIError: Of the class that fits; ``attempts`` is 1.
             ClientClosedError: The client was closed, or lives in another event loop or process.
             ConfigurationError: The login URL is plain HTTP to another machine.
+            MissingCredentialsError: There are no credentials for this request; nothing was sent.
         """
         transport = self.open()
-        request = self._ready_request(call)
+        account = self.accounts.known(call.device_id)
+        if account is None or account.must_ask:
+            account = await self._find(call, until_s)
+        request = self._ready_request(call, account)
         if request is None:
-            return await self._flow(transport, call, until_s, replay=False)
+            return await self._flow(transport, call, account, until_s, replay=False)
+        started_s = self.now_s()
         failure: APIError
         try:
             response = await transport.send(
                 request,
-                deadline=self._deadline_s(until_s),
+                deadline=min(started_s + self._timeout_s, until_s),
                 max_body_bytes=self._max_acknowledgement_bytes
                 if call.method == "PUT"
                 else self._max_body_bytes,
             )
         except ExchangeError as error:
-            failure = transport_error(call, error, self._secrets(call, request))
+            failure = transport_error(call, error, request_secrets(call, request, account))
         else:
             if 200 <= response.status <= 299:
                 return response
-            if response.status == 401 and self._ready is not None and self._ready.refused(request.headers):
-                return await self._flow(transport, call, until_s, replay=True)
-            raise status_error(call, response, self._secrets(call, request))
+            if response.status in _REFUSED_SIGNATURE and self._may_pass(
+                account, request, response, started_s
+            ):
+                return await self._flow(transport, call, account, until_s, replay=True)
+            raise status_error(call, response, request_secrets(call, request, account))
         raise failure  # outside the handler, so that the transport's own words are not chained to it
 
-    def _ready_request(self, call: Call) -> RawRequest | None:
+    async def _find(self, call: Call, until_s: float) -> Account:
+        """Look the credentials up, within the time of an attempt."""
+        try:
+            async with asyncio.timeout_at(self._deadline_s(until_s)):
+                return await self.accounts.find(call.device_id)
+        except TimeoutError:
+            pass
+        raise _no_credentials(call, "the lookup of its credentials took longer than timeout_s")
+
+    def _may_pass(
+        self, account: Account, request: RawRequest, response: RawResponse, started_s: float
+    ) -> bool:
+        """Return whether a refused request may be accepted with other headers."""
+        ready = account.ready
+        if ready is None:
+            return False
+        date_s = None if response.header("age") else parse_date(response.header("date"))
+        if date_s is not None:
+            # The server wrote it between sending and receiving, and cut it to whole seconds.
+            under_way_s = self.now_s() - started_s
+            skew = ready.learn_clock(date_s + 0.5 + under_way_s / 2)
+            if skew is not None:
+                self._hooks.emit(ClockSkewDetected(account.label, skew.ahead_s, skew.is_corrected))
+                if skew.is_corrected:
+                    return True
+        try:
+            return response.status == 401 and ready.refused(request.headers)
+        except SecretUnavailableError:
+            return False
+
+    def _ready_request(self, call: Call, account: Account) -> RawRequest | None:
         """Return the request with its credentials, or None where the flow has to run first."""
         # Not in run(): some tracebacks show the values of locals, and it is from there that errors are raised.
-        headers: Headers | None = () if self._auth is None else None
-        if self._ready is not None:
-            headers = self._ready.headers(call.method, call.path)
+        if account.problem:
+            raise _no_credentials(call, account.problem)
+        headers: Headers | None = () if account.auth is None else None
+        ready, problem = account.ready, ""
+        if ready is not None:
+            try:
+                headers = ready.headers(call.method, call.path)
+            except SecretUnavailableError as error:
+                problem = str(error)
+        if problem:  # outside the handler, so that nothing is chained to it
+            raise _no_credentials(call, problem)
         if headers is None:
             return None
         target = f"{call.path}?{call.query}" if call.query else call.path
@@ -146,81 +193,26 @@ class AttemptRunner:
     def _deadline_s(self, until_s: float) -> float:
         return min(self.now_s() + self._timeout_s, until_s)
 
-    def _secrets(self, call: Call, request: RawRequest) -> set[str]:
-        return secrets_of(call, request, self._ready.secrets() if self._ready is not None else ())
-
-    async def _flow(self, transport: Transport, call: Call, until_s: float, *, replay: bool) -> RawResponse:
+    async def _flow(
+        self, transport: Transport, call: Call, account: Account, until_s: float, *, replay: bool
+    ) -> RawResponse:
         """Run the flow of an ``Auth``, which may send requests of its own before and after the call."""
-        assert self._auth is not None  # noqa: S101  # without one, run() has returned
-        query = f"?{call.query}" if call.query else ""
-        own = self._flow_library.Request(
-            call.method,
-            f"{self.origin}{call.path}{query}",
-            headers=dict(call.headers),
-            content=call.body,
-            extensions={REPLAY_EXTENSION: replay},
-        )
-        flow: AsyncGenerator[Any, Any] = self._auth.async_auth_flow(own)
+        problem = ""
         try:
-            outgoing = await anext(flow)
-            while True:
-                request = self._raw_request(outgoing)
-                response = await self._send_in_flow(transport, call, request, until_s, is_own=outgoing is own)
-                try:
-                    outgoing = await flow.asend(self._flow_response(outgoing, response))
-                except StopAsyncIteration:
-                    break
-        finally:
-            await flow.aclose()
+            request, response = await self._auth_flow.run(
+                transport, call, account, partial(self._deadline_s, until_s), replay=replay
+            )
+        except SecretUnavailableError as error:
+            problem = str(error)
+        if problem:  # outside the handler, so that nothing is chained to it
+            raise _no_credentials(call, problem)
         if 200 <= response.status <= 299:
             return response
-        raise status_error(call, response, self._secrets(call, request))
+        raise status_error(call, response, request_secrets(call, request, account))
 
-    async def _send_in_flow(
-        self, transport: Transport, call: Call, request: RawRequest, until_s: float, *, is_own: bool
-    ) -> RawResponse:
-        try:
-            return await transport.send(
-                request,
-                deadline=self._deadline_s(until_s),
-                max_body_bytes=self._max_acknowledgement_bytes
-                if request.method == "PUT"
-                else self._max_body_bytes,
-            )
-        except ExchangeError as error:
-            failure = transport_error(call, error, self._secrets(call, request))
-        if not is_own:
-            # Login and the like: what failed is not the call, which was not sent or was refused with a 401.
-            failure = type(failure)(
-                f"authentication failed: {failure.args[0]}",
-                method=call.method,
-                path=call.path,
-                may_have_arrived=False,
-            )
-        raise failure
 
-    def _raw_request(self, request: httpx.Request) -> RawRequest:
-        origin = origin_of(request.url, allow_insecure_http=self._allow_insecure_http)
-        headers = tuple(
-            (k.lower(), v) for k, v in request.headers.multi_items() if k.lower() not in _HOP_HEADERS
-        )
-        target = request.url.raw_path.decode("ascii")
-        return RawRequest(origin, request.method, target, headers, request.content)
-
-    def _flow_response(self, request: httpx.Request, response: RawResponse) -> Any:
-        # httpx would decompress without a limit.
-        try:
-            max_bytes = self._max_body_bytes if 200 <= response.status <= 299 else EXCERPT_BYTES
-            body = content(response, max_bytes=max_bytes)
-        except DecodeError:
-            body = b""
-        # As bytes: httpx takes a header that is text for ASCII only.
-        headers = [
-            (k.encode("latin-1"), v.encode("latin-1"))
-            for k, v in response.headers
-            if k not in {"content-encoding", *_HOP_HEADERS}
-        ]
-        return self._flow_library.Response(response.status, headers=headers, content=body, request=request)
+def _no_credentials(call: Call, problem: str) -> MissingCredentialsError:
+    return MissingCredentialsError(problem, method=call.method, path=call.path, attempts=0)
 
 
 def may_repeat(call: Call, error: APIError) -> bool:

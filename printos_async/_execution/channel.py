@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import httpx
-
-from printos_async import _httpx2
 from printos_async._api.requests import Operations
 from printos_async._api.responses import Answers
+from printos_async._auth import AnyAuth, DeviceAccounts, DeviceCredentials, SingleAccount
 from printos_async._checks import require_number, require_type
-from printos_async._config import account_of, parse_base_url, transport_factory
+from printos_async._config import check_account, parse_base_url, tenant_of, transport_factory
 from printos_async._events import Hooks
 
 from .attempt import AttemptRunner
@@ -22,6 +20,10 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Iterable
 
+    import httpx
+
+    from printos_async import _httpx2
+    from printos_async._config import Tenant
     from printos_async._events import Hook
 
 
@@ -44,10 +46,12 @@ class Channel:
         self,
         base_url: str,
         *,
-        auth: httpx.Auth | _httpx2.Auth | None,
+        auth: AnyAuth | None,
+        account: str | None,
         timeout_s: float,
         retry: RetryPolicy | None,
         limit: ConcurrencyLimit | None,
+        max_rate_per_s: float | None,
         transport: httpx.AsyncBaseTransport | _httpx2.AsyncBaseTransport | None,
         verify: bool | ssl.SSLContext,
         hooks: Iterable[Hook],
@@ -57,37 +61,43 @@ class Channel:
         origin, base_path = parse_base_url(base_url, allow_insecure_http=allow_insecure_http)
         require_number("timeout_s", timeout_s, 0.001)
         require_number("max_body_bytes", max_body_bytes, 0, whole=True)
+        if max_rate_per_s is not None:
+            require_number("max_rate_per_s", max_rate_per_s, 0.1)
         require_type(
-            "auth",
-            auth,
-            httpx.Auth | _httpx2.Auth | None,
-            "HmacAuth(key, secret) or another httpx.Auth or httpx2.Auth",
+            "auth", auth, AnyAuth | None, "HmacAuth(key, secret) or another httpx.Auth or httpx2.Auth"
         )
+        check_account(account)
         require_type("retry", retry, RetryPolicy | None, "RetryPolicy")
         require_type("limit", limit, ConcurrencyLimit | None, "ConcurrencyLimit")
         self.base_url = f"{origin}{base_path}"
         self.timeout_s = timeout_s
         self._auth = auth
+        self._account = account
         all_hooks = Hooks(hooks)
         self.operations = Operations(base_path)
         self.answers = Answers(max_body_bytes=max_body_bytes, hooks=all_hooks)
         self.attempts = AttemptRunner(
             origin=origin,
-            auth=auth,
+            accounts=DeviceAccounts(auth) if isinstance(auth, DeviceCredentials) else SingleAccount(auth),
+            hooks=all_hooks,
             make_transport=transport_factory(transport, verify),
             timeout_s=timeout_s,
             max_body_bytes=max_body_bytes,
             allow_insecure_http=allow_insecure_http,
         )
         self.executor = Executor(
-            self.attempts, retry=retry or RetryPolicy(), limit=limit or ConcurrencyLimit(), hooks=all_hooks
+            self.attempts,
+            retry=retry or RetryPolicy(),
+            limit=limit or ConcurrencyLimit(),
+            max_rate_per_s=max_rate_per_s,
+            hooks=all_hooks,
         )
 
     @property
-    def tenant(self) -> str:
-        """Name under which an outbox keeps the statuses of this base URL and these credentials.
+    def tenant(self) -> Tenant:
+        """Whose rows of an outbox are this client's.
 
         Raises:
-            ConfigurationError: The authentication has no ``account``.
+            ConfigurationError: No account is named, and the authentication has no ``account``.
         """
-        return account_of(self.base_url, self._auth)
+        return tenant_of(self.base_url, self._auth, self._account)

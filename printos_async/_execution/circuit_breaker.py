@@ -1,4 +1,4 @@
-"""Health of the host: a hold for Retry-After, and a circuit breaker.
+"""Health of the host: a hold for Retry-After, a circuit breaker, and a cap on the rate.
 
 Pure: no clock of its own, no I/O.
 """
@@ -6,7 +6,10 @@ Pure: no clock of its own, no I/O.
 from __future__ import annotations
 
 import math
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
+
+if TYPE_CHECKING:
+    from printos_async._auth import Account
 
 # Failures in a row, and the seconds over which nothing else came, that open the circuit. A host that fails 85 % of
 # its requests at random passes the first once in 70 million requests; by the number alone 10 in a row would be every
@@ -24,12 +27,21 @@ _FAILURES_THAT_SEEM_DOWN = 10
 # Longer pauses are mistakes, of a clock or a configuration: a pusher probes whether they still hold.
 MAX_HOLD_S = 3600.0
 _LONG_PAUSE_PROBE_INTERVAL_S = 60.0
+# Lateness of a timer that the cap on the rate makes up for.
+_LATENESS_S = 0.02
 
 Circuit = Literal["closed", "open"]
 
 
 class CircuitWatcher(Protocol):
-    """Receives a notice when the circuit breaker or an overdue request changes what may be sent."""
+    """Receives a notice when the circuit breaker, an account or an overdue request changes what may be sent.
+
+    Attributes:
+        is_patient: It waits until refused credentials are accepted again.
+    """
+
+    @property
+    def is_patient(self) -> bool: ...
 
     def circuit_opened(self) -> None:
         """Note that only probes are sent from now on."""
@@ -43,13 +55,28 @@ class CircuitWatcher(Protocol):
         """Note that requests may be admitted that were not before."""
         ...
 
+    def account_held(self) -> None:
+        """Note that only probes are sent for an account from now on."""
+        ...
+
+    def account_resumed(self, account: Account) -> None:
+        """Send what waits for an account."""
+        ...
+
+    def probes_due(self) -> None:
+        """Probe the held accounts."""
+        ...
+
     def permit_freed(self) -> None:
         """Send one more request if one is ready."""
         ...
 
 
 class HostHealth:
-    """Health of the host, from the outcomes of all attempts of one client.
+    """Health of the host, from the outcomes of all attempts of one client, and the cap on their rate.
+
+    Args:
+        max_rate_per_s: Requests admitted in each second at most; None for any number.
 
     Attributes:
         circuit: ``"open"`` while the host seems down: only probes are sent. Half-open counts as open.
@@ -61,7 +88,9 @@ class HostHealth:
     Source: M. Nygard, "Release It!", circuit breaker; RFC 9110, section 10.2.3.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, max_rate_per_s: float | None = None) -> None:
+        self._interval_s = 0.0 if max_rate_per_s is None else 1.0 / max_rate_per_s
+        self._next_start_s = -math.inf
         self.circuit: Circuit = "closed"
         self.closings = 0
         self.succeeded_s = -math.inf
@@ -135,6 +164,20 @@ class HostHealth:
             self._successes = 0
             self._next_probe_s = now_s + _PROBE_INTERVAL_S
 
+    @property
+    def pause_until_s(self) -> float:
+        """End of the pause that the host asked for, however long."""
+        return self._asked_until_s
+
+    def reserve(self, *, now_s: float) -> float:
+        """Return when a request may be sent that is made by itself, of which there are any number at once.
+
+        It keeps to the cap on the rate, and ignores an open circuit.
+        """
+        turn_s = max(now_s, self._next_start_s)
+        self._next_start_s = turn_s + self._interval_s
+        return turn_s
+
     def admit(self, *, now_s: float, patient: bool) -> float:
         """Return when one request may be sent: admitted if that is not after ``now_s``, else the time to ask again.
 
@@ -142,17 +185,20 @@ class HostHealth:
         """
         if self.held_until_s > now_s:
             return self.held_until_s if patient else self._asked_until_s
+        if self._next_start_s > now_s:
+            return self._next_start_s
         if self.overlong_s is not None:
             self._probes_long_pause = True
             self.held_until_s = now_s + _LONG_PAUSE_PROBE_INTERVAL_S
-            return now_s
-        if self.circuit == "closed" or not patient:
-            return now_s
-        if self._free_probes:
-            self._free_probes -= 1
-        elif self._next_probe_s > now_s:
-            return self._next_probe_s
-        self._next_probe_s = now_s + _PROBE_INTERVAL_S
+        elif self.circuit == "open" and patient:
+            if self._free_probes:
+                self._free_probes -= 1
+            elif self._next_probe_s > now_s:
+                return self._next_probe_s
+            self._next_probe_s = now_s + _PROBE_INTERVAL_S
+        if self._interval_s:
+            # A timer that came late is made up for, within bounds: else the rate would stay below the cap.
+            self._next_start_s = max(self._next_start_s, now_s - _LATENESS_S) + self._interval_s
         return now_s
 
     def _hold(self, now_s: float, retry_after_s: float) -> None:

@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 from printos_async._api.body import DecodeError
 from printos_async._api.errors import decode_error, pause_error
 from printos_async._api.requests import make_endpoint
-from printos_async._errors import APIError, RateLimitError, ResponseDecodeError, StatusError, TransportError
+from printos_async._errors import (
+    APIError,
+    MissingCredentialsError,
+    RateLimitError,
+    ResponseDecodeError,
+    StatusError,
+    TransportError,
+)
 from printos_async._events import (
     AttemptFinished,
     CircuitChanged,
@@ -20,6 +27,7 @@ from printos_async._events import (
     RetryScheduled,
 )
 
+from .account_health import AccountHealth, is_refusal
 from .attempt import may_repeat
 from .circuit_breaker import MAX_HOLD_S, HostHealth
 from .concurrency import ConcurrencyLimit, Limiter, is_overload
@@ -47,6 +55,7 @@ class Executor:
         retry: Which failures are tried again, and when.
         limit: Bounds on the requests in flight.
         hooks: Receive the events.
+        max_rate_per_s: Requests in each second at most; None for any number.
         clock: Returns the seconds from which latencies are taken.
     """
 
@@ -57,6 +66,7 @@ class Executor:
         retry: RetryPolicy,
         limit: ConcurrencyLimit,
         hooks: Hooks,
+        max_rate_per_s: float | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.clock = clock
@@ -64,10 +74,11 @@ class Executor:
         self.limiter = Limiter(limit, on_change=self._limit_changed, on_free=self._permit_freed)
         self.hooks = hooks
         self.budget = RetryBudget(retry)
-        self.health = HostHealth()
+        self.health = HostHealth(max_rate_per_s=max_rate_per_s)
         self.max_delay_s = retry.max_delay_s
         self.max_attempts = retry.max_attempts
         self.circuit_watchers: set[CircuitWatcher] = set()
+        self.accounts = AccountHealth(attempts.accounts, hooks, self.circuit_watchers)
         self._retry = retry
         self._endpoints: dict[str, Endpoint] = {}
         self._announced_circuit = self.health.circuit
@@ -128,12 +139,16 @@ class Executor:
         """
         while True:
             now_s = asyncio.get_running_loop().time()
-            pause_s = self.health.admit(now_s=now_s, patient=False) - now_s
+            pause_s = self.health.pause_until_s - now_s
             if pause_s > self.max_delay_s:
                 raise pause_error(call, pause_s)
             if pause_s > 0:
                 await asyncio.sleep(pause_s)
+                continue
             closings = self.health.closings
+            turn_s = self.health.reserve(now_s=now_s)
+            if turn_s > now_s:
+                await asyncio.sleep(turn_s - now_s)
             async with self.limiter:
                 if self.health.closings == closings:
                     return await self.attempt(call, decode, attempt=attempt)
@@ -167,6 +182,8 @@ class Executor:
             finally:
                 if number:
                     limiter.end(number)
+                if self.accounts.held:
+                    self.accounts.attempt_ended(call)
             undecodable: ResponseDecodeError | None = None
             try:
                 result = await decode(response)
@@ -175,18 +192,12 @@ class Executor:
             if undecodable is not None:  # outside the handler, so that what was read is not chained to it
                 raise undecodable
         except APIError as error:
-            now_s = self.clock()
-            self._note_failure(call, error)
-            # A failure may come early or late for any reason: its time says nothing about the server's load.
-            if not is_probe:
-                limiter.record(
-                    started_s=started_s, now_s=now_s, latency_s=None, overloaded=is_overload(error)
-                )
-            if self.hooks:
-                self._emit_attempt(call, attempt, now_s - started_s, error)
+            self._failed(call, error, attempt=attempt, started_s=started_s, is_probe=is_probe)
             raise
         if self.health.succeeded(now_s=self._attempts.now_s()):
             self._admit_more()
+        if self.accounts.troubled:
+            self.accounts.succeeded(call)
         now_s = self.clock()
         latency_s = now_s - started_s
         if number:
@@ -195,6 +206,19 @@ class Executor:
         if self.hooks:
             self._emit_attempt(call, attempt, latency_s, response.status)
         return result
+
+    def _failed(self, call: Call, error: APIError, *, attempt: int, started_s: float, is_probe: bool) -> None:
+        now_s = self.clock()
+        self.accounts.failed(call, error)
+        if not is_refusal(call, error):  # that is neither a sign of a working host nor of a failing one
+            self._note_failure(call, error)
+        # A failure may come early or late for any reason: its time says nothing about the server's load.
+        if not is_probe:
+            self.limiter.record(
+                started_s=started_s, now_s=now_s, latency_s=None, overloaded=is_overload(error)
+            )
+        if self.hooks and not isinstance(error, MissingCredentialsError):  # nothing was sent
+            self._emit_attempt(call, attempt, now_s - started_s, error)
 
     def retry_delay_s(
         self, call: Call, error: APIError, *, attempt: int, repeat: bool = False, patient: bool = False

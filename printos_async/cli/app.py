@@ -50,8 +50,9 @@ def _printos(
     """Report the status of print devices to HP PrintOS.
 
     Set PRINTOS_BASE_URL to the server's URL, and the credentials: PRINTOS_KEY and PRINTOS_SECRET, or
-    PRINTOS_LOGIN and PRINTOS_PASSWORD. Options take precedence over the environment. No option takes a secret:
-    put it into the environment or a file, or enter it at the prompt.
+    PRINTOS_LOGIN and PRINTOS_PASSWORD, or PRINTOS_CREDENTIALS for a file with those of each device. Options take
+    precedence over the environment. No option takes a secret: put it into the environment or a file, or enter it at
+    the prompt.
 
     Exit codes: 0 done, 1 something failed, 2 usage or configuration.
     """

@@ -1,6 +1,6 @@
 """Outboxes: stores of statuses that wait for delivery, in memory, in a SQLite file or in a PostgreSQL database."""
 
-from .administration import DeadLetter, OutboxAdministration, OutboxStats
+from .administration import DeadLetter, LabellingOutbox, OutboxAdministration, OutboxStats, TenantStats
 from .memory import MemoryOutbox
 from .protocol import Claim, Draft, Finish, Kept, Outbox, PrivateOutbox, Progress, Release
 from .sql.outbox import SqlOutbox
@@ -12,6 +12,7 @@ __all__ = [
     "Draft",
     "Finish",
     "Kept",
+    "LabellingOutbox",
     "MemoryOutbox",
     "Outbox",
     "OutboxAdministration",
@@ -21,4 +22,5 @@ __all__ = [
     "Release",
     "SetAside",
     "SqlOutbox",
+    "TenantStats",
 ]

@@ -1,10 +1,12 @@
-"""The protocol of an outbox's administration: counts, dead letters, purging."""
+"""The protocol of an outbox's administration: counts, dead letters, purging, tenants."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
 from attrs import frozen
+
+from .protocol import Outbox
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -54,8 +56,52 @@ class OutboxStats:
     oldest_waiting_s: float | None
 
 
+@frozen(kw_only=True)
+class TenantStats:
+    """A tenant of an outbox, and counts of its rows.
+
+    Attributes:
+        account: Its fingerprint, as ``PrintOSClient.account``.
+        label: Its name for people, without a secret: ``site-7``, or host and first characters of the key. Empty if it
+            is not known: an earlier release has put its rows.
+        host: PrintOS's host for which it was opened last; empty if it is not known.
+        waiting: Devices with a status that is neither delivered nor given up.
+        failed: Devices whose newest status is a dead letter.
+        workers: Workers whose lease runs.
+        is_own: It is the tenant for which the outbox is open.
+    """
+
+    account: str
+    label: str
+    host: str
+    waiting: int
+    failed: int
+    workers: int
+    is_own: bool
+
+
+class LabellingOutbox(Outbox, Protocol):
+    """An outbox that keeps a label for each tenant, for ``OutboxAdministration.tenants``.
+
+    An outbox that has a method ``tenants`` is opened with these arguments. Others need not accept them.
+    """
+
+    async def open(self, account: str, *, label: str = "", host: str = "") -> None:
+        """Open the outbox as ``Outbox.open``, and keep who its tenant is.
+
+        Warns once, in the log, if devices wait under another tenant of this host, or of another host under one that
+        has no worker: a key or the host may have changed.
+
+        Args:
+            account: As in ``Outbox.open``.
+            label: As in ``TenantStats``; empty leaves the one that is kept.
+            host: As in ``TenantStats``; empty leaves the one that is kept.
+        """
+        ...
+
+
 class OutboxAdministration(Protocol):
-    """Operators' side of an open outbox: counts, dead letters, purging. A pusher uses ``Outbox`` alone.
+    """Operators' side of an open outbox: counts, dead letters, purging, tenants. A pusher uses ``Outbox`` alone.
 
     Every method raises ``OutboxError`` if the outbox cannot be read or written.
     """
@@ -84,5 +130,28 @@ class OutboxAdministration(Protocol):
         Args:
             failed: Purge dead letters instead.
             older_than_s: Only those delivered or given up at least so many seconds ago.
+        """
+        ...
+
+    async def tenants(self) -> list[TenantStats]:
+        """Return the tenants of the outbox, in the order of their labels, with those that have no rows any more."""
+        ...
+
+    async def adopt(self, tenant: str) -> int:
+        """Hand the rows of another tenant to this one; return how many waiting and failed statuses there were.
+
+        Of a device that both have, the status that was put last stays; a dead letter stays with the other tenant as
+        long as an older status waits here. Numbers continue above those of this tenant. Holds and uncertain writes
+        count on, the longer ones. It may be repeated, and continued after an error.
+
+        What this tenant has delivered is not kept. So a status that waits under the other one is sent although a
+        newer one of its device was delivered for this tenant: adopt before new statuses are put, or soon.
+
+        Args:
+            tenant: The other one's fingerprint, the beginning of it, or its label.
+
+        Raises:
+            ConfigurationError: No tenant is called so, or several are, or it is the own one.
+            OutboxError: Workers of the other tenant run.
         """
         ...

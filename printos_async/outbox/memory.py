@@ -12,9 +12,11 @@ from attrs import evolve
 from printos_async._checks import require_number
 from printos_async._errors import ConfigurationError, OutboxError
 
-from .administration import DeadLetter, OutboxStats
+from .administration import DeadLetter, OutboxStats, TenantStats
+from .memory_adoption import adopt_rows
 from .memory_rows import TenantRows
 from .protocol import Kept, Progress
+from .tenants import find_tenant, refuse_live_workers, warn_of_waiting
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -41,12 +43,16 @@ class MemoryOutbox:
         self._tenants: dict[str, TenantRows] = {}
         self._tenant: str | None = None
 
-    async def open(self, account: str) -> None:
-        """As ``Outbox.open``."""
+    async def open(self, account: str, *, label: str = "", host: str = "") -> None:
+        """As ``LabellingOutbox.open``."""
         if self._tenant not in {None, account}:
             raise ConfigurationError("this outbox is open for another account: make one for each")
+        if self._tenant is not None:
+            return
         self._tenant = account
-        self._tenants.setdefault(account, TenantRows())
+        own = self._tenants.setdefault(account, TenantRows())
+        own.label, own.host = label or own.label, host or own.host
+        warn_of_waiting([one for one in await self.tenants() if not one.is_own], own.host)
 
     async def aclose(self) -> None:
         """As ``Outbox.aclose``; the statuses stay."""
@@ -188,7 +194,7 @@ class MemoryOutbox:
             waiting=len(waiting),
             claimed=sum(row.owner is not None for row in waiting),
             failed=sum(row.is_dead for row in state.rows.values()),
-            workers=sum(until > now for until in state.leases.values()),
+            workers=state.live_workers(now),
             oldest_waiting_s=None if oldest is None else now - oldest,
         )
 
@@ -230,6 +236,30 @@ class MemoryOutbox:
         for row in gone:
             state.delete(row)
         return len(gone)
+
+    async def tenants(self) -> list[TenantStats]:
+        """As ``OutboxAdministration.tenants``."""
+        self._opened()
+        now = self._clock()
+        found = [
+            TenantStats(
+                account=account,
+                label=each.label,
+                host=each.host,
+                waiting=sum(row.waits for row in each.rows.values()),
+                failed=sum(row.is_dead for row in each.rows.values()),
+                workers=each.live_workers(now),
+                is_own=account == self._tenant,
+            )
+            for account, each in self._tenants.items()
+        ]
+        return sorted(found, key=lambda one: (one.label, one.account))
+
+    async def adopt(self, tenant: str) -> int:
+        """As ``OutboxAdministration.adopt``."""
+        other = find_tenant(await self.tenants(), tenant)
+        refuse_live_workers(other.workers)
+        return adopt_rows(self._opened(), self._tenants[other.account], self._clock())
 
     def _opened(self) -> TenantRows:
         if self._tenant is None:

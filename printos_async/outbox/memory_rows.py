@@ -79,6 +79,8 @@ class TenantRows:
         idle: Heap of idle rows, by ``due_at``.
         unseen: By owner and device: statuses that others have put, and that the owner has not received yet.
         floor: Sequence numbers of deleted rows are not above it.
+        label: As in ``TenantStats``.
+        host: As in ``TenantStats``.
     """
 
     rows: dict[str, Row] = field(factory=dict)
@@ -87,11 +89,17 @@ class TenantRows:
     idle: list[tuple[float, int, Row]] = field(factory=list)
     unseen: dict[int, dict[str, Row]] = field(factory=dict)
     floor: int = 0
+    label: str = ""
+    host: str = ""
     _entries: Iterator[int] = field(factory=count)  # breaks ties in the heaps
 
     def is_live(self, owner: int | None, now: float) -> bool:
         """Return whether the lease of a worker runs."""
         return owner is not None and self.leases.get(owner, 0.0) > now
+
+    def live_workers(self, now: float) -> int:
+        """Return how many workers' leases run."""
+        return sum(until > now for until in self.leases.values())
 
     def is_claimable(self, row: Row) -> bool:
         """Return whether a row has a waiting status and no owner, and is not deleted."""

@@ -161,7 +161,9 @@ class Outbox(Protocol):
         """Open the outbox for one tenant, and create or migrate what is needed. Does nothing if it is open for it.
 
         Args:
-            account: The tenant: a fingerprint of base URL and credentials. Rows of others are never read or written.
+            account: The tenant: ``PrintOSClient.account``. Rows of others are never sent or changed.
+
+        An outbox that lists its tenants is a ``LabellingOutbox``, and gets a label for each, too.
 
         Raises:
             ConfigurationError: The outbox is open for another tenant.

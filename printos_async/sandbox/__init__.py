@@ -5,6 +5,7 @@ Needs the extra ``sandbox``: ``pip install 'printos-async[sandbox]'``.
 
 from __future__ import annotations
 
+from ._auth import RefusalCause
 from ._faults import FaultKind, Faults, MalformedKind, Operation
 from ._records import AppliedStatus, RecordedRequest, SandboxDevice
 
@@ -23,6 +24,7 @@ __all__ = [
     "MalformedKind",
     "Operation",
     "RecordedRequest",
+    "RefusalCause",
     "Sandbox",
     "SandboxDevice",
 ]

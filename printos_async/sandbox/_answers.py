@@ -77,7 +77,8 @@ def malformed(kind: MalformedKind, good: Answer) -> Answer:
     return Answer(good.status, body, JSON)
 
 
-def cut_off(good: Answer) -> bytes:
+def cut_off(good: Answer, date: Headers) -> bytes:
     """Return the bytes of an HTTP/1.1 response that announces more than it brings."""
-    head = b"HTTP/1.1 %d Cut\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
-    return head % (good.status, len(good.body) + 64) + good.body[: len(good.body) // 2]
+    head = b"HTTP/1.1 %d Cut\r\n%bcontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
+    dated = b"".join(b"%b: %b\r\n" % header for header in date)
+    return head % (good.status, dated, len(good.body) + 64) + good.body[: len(good.body) // 2]

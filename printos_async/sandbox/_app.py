@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ._traffic import Traffic
 
 CONNECTION_EXTENSION = "printos.sandbox.connection"
+_BEFORE_THE_WRITE = frozenset({"rate_limited", "server_error", "reset_before", "hang_before"})
 
 
 class Gates:
@@ -97,7 +98,9 @@ class Api:
             await self.gates.pass_through(record.device_id)
         if fate.latency_s:
             await asyncio.sleep(fate.latency_s)
-        if fate.kind is not None and await self._fail_before(exchange, fate):
+        if fate.kind in _BEFORE_THE_WRITE:
+            self._operations.see_credentials(record)
+            await self._fail_before(exchange, fate)
             return
         answer = self._operations.serve(
             record,
@@ -109,8 +112,8 @@ class Api:
             return
         await exchange.respond(answer)
 
-    async def _fail_before(self, exchange: Exchange, fate: Fate) -> bool:
-        """End the request by a fault that leaves nothing written, if that is its fate."""
+    async def _fail_before(self, exchange: Exchange, fate: Fate) -> None:
+        """End the request by a fault that leaves nothing written."""
         faults = self._plan.faults
         number = exchange.record.sequence
         match fate.kind:
@@ -126,9 +129,6 @@ class Api:
                 await exchange.reset()
             case "hang_before":
                 await exchange.hang()
-            case _:
-                return False
-        return True
 
     async def _fail_after(self, exchange: Exchange, fate: Fate, answer: _answers.Answer) -> bool:
         """End the request by a fault that spoils its answer, if that is its fate."""

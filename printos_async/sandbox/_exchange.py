@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Send
 
     from ._answers import Answer
+    from ._clock import ServerClock
     from ._records import RecordedRequest
 
 MAX_BODY_BYTES = 1024 * 1024
@@ -39,9 +40,16 @@ class Exchange:
     """A request and its connection; the connection is None under another server than the sandbox's."""
 
     def __init__(
-        self, record: RecordedRequest, *, connection: Connection | None, receive: Receive, send: Send
+        self,
+        record: RecordedRequest,
+        *,
+        connection: Connection | None,
+        receive: Receive,
+        send: Send,
+        clock: ServerClock,
     ) -> None:
         self.record = record
+        self._clock = clock
         self.connection = connection
         self._receive = receive
         self._send = send
@@ -66,7 +74,7 @@ class Exchange:
         """Answer."""
         if not self.client_has_left():
             self.record.status = answer.status
-        headers = [*answer.headers, (b"content-length", b"%d" % len(answer.body))]
+        headers = [*self._clock.date(), *answer.headers, (b"content-length", b"%d" % len(answer.body))]
         await self._send({"type": "http.response.start", "status": answer.status, "headers": headers})
         await self._send({"type": "http.response.body", "body": answer.body})
 
@@ -89,7 +97,7 @@ class Exchange:
         """
         if self.connection is None:
             raise ConnectionResetError("the sandbox cuts this answer off")
-        self.connection.write_and_close(_answers.cut_off(answer))
+        self.connection.write_and_close(_answers.cut_off(answer, self._clock.date()))
         await self.hang()
 
     async def hang(self) -> None:

@@ -114,11 +114,17 @@ class Operations:
         except _schema.BadBodyError as bad:
             return _answers.error(400, str(bad), request_id=request.sequence)
 
+    def see_credentials(self, request: RecordedRequest) -> None:
+        """Take note of the credentials of a request that a fault has ended before it was served."""
+        self._gatekeeper.see(request)
+
     def _refuse_credentials(self, request: RecordedRequest) -> Answer | None:
         if request.operation == "login":
             return None
-        reason = self._gatekeeper.refuse(request.method, request.path, request.headers)
-        return None if reason is None else _answers.error(401, reason, request_id=request.sequence)
+        refusal = self._gatekeeper.refuse(request)
+        if refusal is None:
+            return None
+        return _answers.error(refusal.status, refusal.message, request_id=request.sequence)
 
     def _list(self) -> Answer:
         devices = [device.to_json() for device in self._state.devices.values()]

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Self
 
 from printos_async._errors import ConfigurationError
 
+from ._auth import Gatekeeper
+from ._clock import ServerClock
 from ._faults import Faults
 from ._server import SandboxServer
 from ._service import Service
@@ -32,10 +34,15 @@ class Sandbox(Service):
 
     Args:
         faults: What goes wrong; nothing by default.
-        hmac_keys: Secret by key. Given, requests need a valid signature (or a token, if ``logins`` are given too).
-        logins: Password by login. Given, requests need a session token (or a signature, see above). Without it
+        hmac_keys: Secret by key. Given, requests need a valid signature (or a token, if there are logins too).
+        device_keys: Key and secret by device: keys that are good for the status of this device only, and for
+            requests that concern no device. May be combined with ``hmac_keys``.
+        logins: Password by login. Given, requests need a session token (or a signature, see above). Without logins
             any credentials get a token, and no token is asked for.
+        device_logins: Login and password by device: their tokens are good for the status of this device only, and
+            for requests that concern no device. May be combined with ``logins``.
         token_lifetime_requests: How many requests a token is good for; None for any number.
+        token_lifetime_s: How many seconds of ``clock`` a token is good for; None for ever.
         login_path: Where ``{"login", "password"}`` is posted for a token.
         host: Address to listen on.
         port: Port to listen on; 0 for a free one.
@@ -45,7 +52,9 @@ class Sandbox(Service):
         record: Whether ``applied`` and ``requests`` are kept; the counts always are.
         record_limit: How many of the newest entries these keep at least; they hold twice as many at most.
         record_headers: Whether ``requests`` keep their headers, credentials included.
-        clock: Seconds since the epoch, against which signatures' dates are checked.
+        clock: Seconds since the epoch, against which signatures' dates are checked and which ``Date`` shows.
+        clock_offset_s: Seconds by which the server's clock is ahead of ``clock``; negative if it is behind.
+        date_header: Whether answers carry a ``Date`` header.
 
     Raises:
         ConfigurationError: A setting contradicts another, or is out of range.
@@ -56,8 +65,11 @@ class Sandbox(Service):
         *,
         faults: Faults | None = None,
         hmac_keys: Mapping[str, str] | None = None,
+        device_keys: Mapping[str, tuple[str, str]] | None = None,
         logins: Mapping[str, str] | None = None,
+        device_logins: Mapping[str, tuple[str, str]] | None = None,
         token_lifetime_requests: int | None = None,
+        token_lifetime_s: float | None = None,
         login_path: str = "/api/aaa/v1/devices/login",
         host: str = "127.0.0.1",
         port: int = 0,
@@ -68,19 +80,29 @@ class Sandbox(Service):
         record_limit: int = 100_000,
         record_headers: bool = False,
         clock: Callable[[], float] = time.time,
+        clock_offset_s: float = 0.0,
+        date_header: bool = True,
     ) -> None:
         if keyfile is not None and certfile is None:
             raise ConfigurationError("keyfile: a key without a certificate")
+        server_clock = ServerClock(clock, offset_s=clock_offset_s, date_header=date_header)
+        gatekeeper = Gatekeeper(
+            server_clock,
+            hmac_keys=hmac_keys,
+            device_keys=device_keys,
+            logins=logins,
+            device_logins=device_logins,
+            token_lifetime_requests=token_lifetime_requests,
+            token_lifetime_s=token_lifetime_s,
+        )
         super().__init__(
             faults=faults or Faults(),
-            hmac_keys=hmac_keys,
-            logins=logins,
-            token_lifetime_requests=token_lifetime_requests,
+            gatekeeper=gatekeeper,
+            clock=server_clock,
             login_path=login_path,
             record=record,
             record_limit=record_limit,
             record_headers=record_headers,
-            clock=clock,
         )
         self._host = host
         self._port = port
@@ -91,12 +113,40 @@ class Sandbox(Service):
         self._bound_port: int | None = None
 
     async def __aenter__(self) -> Self:
+        await self._start(self._port)
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    async def start(self) -> None:
+        """Start the server, as entering does; after ``stop()`` on the same port.
+
+        Raises:
+            RuntimeError: It is running already.
+            OSError: It cannot listen there.
+        """
+        await self._start(self._port if self._bound_port is None else self._bound_port)
+
+    async def stop(self) -> None:
+        """Stop the server, as leaving does; what the sandbox knows and has recorded stays.
+
+        Requests in flight break off, and writes that were to come late never come. Does nothing if it is not running.
+        """
+        server, self._server = self._server, None
+        if server is not None:
+            self._state.drop_late()
+            await server.stop()
+
+    async def _start(self, port: int) -> None:
         if self._server is not None:
             raise RuntimeError("this sandbox is running already")
         server = SandboxServer(
             self.app,
             host=self._host,
-            port=self._port,
+            port=port,
             certfile=self._certfile,
             keyfile=self._keyfile,
             keep_alive_s=self._keep_alive_s,
@@ -104,15 +154,6 @@ class Sandbox(Service):
         )
         self._bound_port = await server.start()
         self._server = server
-        return self
-
-    async def __aexit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        server, self._server = self._server, None
-        if server is not None:
-            self._state.drop_late()
-            await server.stop()
 
     @property
     def port(self) -> int:

@@ -155,6 +155,7 @@ class SandboxServer:
             interface="asgi3",
             log_config=None,
             proxy_headers=False,
+            date_header=False,  # the sandbox's own follows its clock
             timeout_keep_alive=keep_alive_s,
             ssl_certfile=certfile,
             ssl_keyfile=keyfile,

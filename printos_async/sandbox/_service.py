@@ -1,8 +1,7 @@
-"""The sandbox without its socket: the service in memory, what it saw, and what a test does to it."""
+"""The sandbox without its socket: the service in memory, and what a test does to it."""
 
 from __future__ import annotations
 
-from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from starlette.applications import Starlette
@@ -11,45 +10,41 @@ from starlette.routing import Mount
 from printos_async._errors import ConfigurationError
 
 from ._app import Api
-from ._auth import Gatekeeper
+from ._observation import Observation
 from ._operations import Operations
 from ._plan import FaultPlan
 from ._state import State
 from ._traffic import Traffic
 
 if TYPE_CHECKING:
-    from collections import Counter
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable
 
+    from ._auth import Gatekeeper
+    from ._clock import ServerClock
     from ._faults import FaultKind, Faults, Operation
-    from ._records import AppliedStatus, RecordedRequest, SandboxDevice
+    from ._records import SandboxDevice
 
 
-class Service:
+class Service(Observation):
     """PrintOS in memory; ``Sandbox`` says what the arguments are."""
 
     def __init__(
         self,
         *,
         faults: Faults,
-        hmac_keys: Mapping[str, str] | None,
-        logins: Mapping[str, str] | None,
-        token_lifetime_requests: int | None,
+        gatekeeper: Gatekeeper,
+        clock: ServerClock,
         login_path: str,
         record: bool,
         record_limit: int,
         record_headers: bool,
-        clock: Callable[[], float],
     ) -> None:
         if record_limit < 1:
             raise ConfigurationError("record_limit: at least 1; record=False records nothing")
-        if token_lifetime_requests is not None and token_lifetime_requests < 1:
-            raise ConfigurationError("token_lifetime_requests: at least 1")
         self._state = State(record_limit=record_limit if record else 0)
-        self._traffic = Traffic(self._state)
-        self._gatekeeper = Gatekeeper(
-            hmac_keys=hmac_keys, logins=logins, token_lifetime_requests=token_lifetime_requests, clock=clock
-        )
+        self._traffic = Traffic(self._state, clock)
+        self._gatekeeper = gatekeeper
+        self._clock = clock
         self._plan = FaultPlan(faults)
         self._operations = Operations(state=self._state, gatekeeper=self._gatekeeper, login_path=login_path)
         self._api = Api(
@@ -65,70 +60,6 @@ class Service:
         Without the sandbox's own server there is no socket to break: a reset and a truncation raise
         ``ConnectionResetError`` out of the application, and a hang lasts until the caller cancels it.
         """
-
-    # What it knows
-
-    @property
-    def devices(self) -> Mapping[str, SandboxDevice]:
-        """The devices by id, in the order in which they came."""
-        return MappingProxyType(self._state.devices)
-
-    @property
-    def applied(self) -> Sequence[AppliedStatus]:
-        """The writes in the order in which they were applied; the newest ``record_limit`` of them at least."""
-        return self._state.applied
-
-    @property
-    def applied_count(self) -> int:
-        """How many writes were applied, recorded or not."""
-        return self._state.applied_count
-
-    @property
-    def pending_late_writes(self) -> int:
-        """How many accepted writes are still to be applied late."""
-        return self._state.late_count
-
-    # What it saw
-
-    @property
-    def requests(self) -> Sequence[RecordedRequest]:
-        """The requests in the order of arrival; the newest ``record_limit`` of them at least."""
-        return self._state.requests
-
-    @property
-    def request_count(self) -> int:
-        """How many requests arrived, recorded or not."""
-        return self._state.request_count
-
-    @property
-    def request_counts(self) -> Counter[tuple[str, str, int]]:
-        """Finished requests by method, route (``/devices/{deviceId}/status``) and status; 0 for no answer."""
-        return self._state.request_counts
-
-    @property
-    def in_flight(self) -> int:
-        """Requests that are neither answered nor given up by their client."""
-        return self._traffic.in_flight
-
-    @property
-    def in_flight_by_device(self) -> Mapping[str, int]:
-        """Status updates in flight, of the devices that have any."""
-        return self._traffic.in_flight_by_device
-
-    @property
-    def max_concurrency(self) -> int:
-        """The most requests that were in flight at once."""
-        return self._traffic.max_concurrency
-
-    @property
-    def max_in_flight_by_device(self) -> Mapping[str, int]:
-        """The most status updates that were in flight at once, by device."""
-        return MappingProxyType(self._traffic.max_in_flight_by_device)
-
-    @property
-    def logins_count(self) -> int:
-        """How many well-formed login requests were served, refused ones included."""
-        return self._operations.logins_count
 
     # What a test can do
 
@@ -150,6 +81,14 @@ class Service:
             "location": location,
         }
         return self._state.add(device_id, {name: value for name, value in given.items() if value is not None})
+
+    def remove_device(self, device_id: str) -> None:
+        """Forget a device, as if it had been removed at PrintOS: its status is answered 404 from now on.
+
+        Raises:
+            ConfigurationError: There is no such device.
+        """
+        self._state.remove(device_id)
 
     def set_faults(self, faults: Faults) -> None:
         """Let other things go wrong from the next request on; draws start from the beginning."""
@@ -199,9 +138,67 @@ class Service:
         """Apply now, in order of arrival, every write that waits to be applied late."""
         self._state.apply_late_now()
 
-    def expire_tokens(self) -> None:
-        """Refuse every session token handed out so far with 401."""
-        self._gatekeeper.expire_tokens()
+    # Credentials and clock
+
+    def set_key(self, key: str, secret: str, *, device_id: str | None = None) -> None:
+        """Add an HMAC key or change its secret: signatures with another secret are refused from now on.
+
+        Args:
+            key: The key.
+            secret: Its secret.
+            device_id: The only device for whose status it is good; None leaves that as it is, and a new key is
+                good for all devices.
+        """
+        self._gatekeeper.set_key(key, secret, device_id=device_id)
+
+    def remove_key(self, key: str) -> None:
+        """Refuse an HMAC key from now on.
+
+        Raises:
+            ConfigurationError: There is no such key.
+        """
+        self._gatekeeper.remove_key(key)
+
+    def set_login(self, login: str, password: str, *, device_id: str | None = None) -> None:
+        """Add a login or change its password; tokens that were handed out stay good.
+
+        Args:
+            login: The login.
+            password: Its password.
+            device_id: The only device for whose status its tokens are good; None leaves that as it is, and a new
+                login is good for all devices.
+        """
+        self._gatekeeper.set_login(login, password, device_id=device_id)
+
+    def remove_login(self, login: str) -> None:
+        """Refuse a login and its tokens from now on.
+
+        Raises:
+            ConfigurationError: There is no such login.
+        """
+        self._gatekeeper.remove_login(login)
+
+    def expire_tokens(self, *, login: str | None = None, device_id: str | None = None) -> None:
+        """Refuse session tokens handed out so far with 401: all, those of one login, or those of one device."""
+        self._gatekeeper.expire_tokens(login=login, device_id=device_id)
+
+    @property
+    def clock_offset_s(self) -> float:
+        """Seconds by which the server's clock is ahead of ``clock``; may be set while it runs."""
+        return self._clock.offset_s
+
+    @clock_offset_s.setter
+    def clock_offset_s(self, seconds: float) -> None:
+        self._clock.offset_s = seconds
+
+    @property
+    def date_header(self) -> bool:
+        """Whether answers carry a ``Date`` header; may be set while it runs."""
+        return self._clock.date_header
+
+    @date_header.setter
+    def date_header(self, value: bool) -> None:
+        self._clock.date_header = value
 
     def reset(self) -> None:
         """Forget statuses, records, counts, waiting late writes and injected faults; devices and tokens stay."""
@@ -209,3 +206,4 @@ class Service:
         self._traffic.reset()
         self._plan.restart()
         self._operations.logins_count = 0
+        self._gatekeeper.reset()

@@ -9,6 +9,8 @@ from datetime import UTC, datetime
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
+from printos_async._errors import ConfigurationError
+
 from ._records import AppliedStatus, Record, RecordedRequest, SandboxDevice
 
 if TYPE_CHECKING:
@@ -60,6 +62,17 @@ class State:
         self.devices[device_id] = device
         self.changed()
         return device
+
+    def remove(self, device_id: str) -> None:
+        """Forget a device."""
+        device = self.devices.pop(device_id, None)
+        if device is None:
+            raise ConfigurationError(f"no device {device_id!r}")
+        # Else the next device of this model and serial number would replace whatever has the id by then.
+        identity = (device.model or "", device.serial_number or "")
+        if self._ids.get(identity) == device_id:
+            del self._ids[identity]
+        self.changed()
 
     def apply(self, device_id: str, status: dict[str, Any], *, late: bool) -> None:
         """Write a status; the device may have been replaced since a late one was accepted."""

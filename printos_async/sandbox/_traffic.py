@@ -1,4 +1,4 @@
-"""How many requests the server saw at once, in all and per device."""
+"""How many requests the server saw at once: in all, per device, and logins."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from ._exchange import Exchange
 if TYPE_CHECKING:
     from starlette.types import Receive, Send
 
+    from ._clock import ServerClock
     from ._exchange import Connection
     from ._records import RecordedRequest
     from ._state import State
@@ -17,11 +18,14 @@ if TYPE_CHECKING:
 class Traffic:
     """The exchanges in flight, and the most that there ever were."""
 
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: State, clock: ServerClock) -> None:
         self._state = state
+        self._clock = clock
         self._in_flight: set[Exchange] = set()
         self._by_device: dict[str, list[Exchange]] = {}
         self.max_concurrency = 0
+        self.logins_in_flight = 0
+        self.max_logins_in_flight = 0
         self.max_in_flight_by_device: dict[str, int] = {}
 
     @property
@@ -38,13 +42,16 @@ class Traffic:
         self, record: RecordedRequest, *, connection: Connection | None, receive: Receive, send: Send
     ) -> Exchange:
         """Count a request that has just arrived."""
-        exchange = Exchange(record, connection=connection, receive=receive, send=send)
+        exchange = Exchange(record, connection=connection, receive=receive, send=send, clock=self._clock)
         if connection is not None:
             connection.on_lost = lambda: self.depart(exchange)
         self._in_flight.add(exchange)
         self.max_concurrency = max(self.max_concurrency, len(self._in_flight))
         if record.device_id is not None:
             self._arrive_at(record.device_id, exchange)
+        elif record.operation == "login":
+            self.logins_in_flight += 1
+            self.max_logins_in_flight = max(self.max_logins_in_flight, self.logins_in_flight)
         self._state.changed()
         return exchange
 
@@ -76,9 +83,12 @@ class Traffic:
             exchanges.remove(exchange)
             if not exchanges:
                 del self._by_device[device_id]
+        elif exchange.record.operation == "login":
+            self.logins_in_flight -= 1
         self._state.changed()
 
     def reset(self) -> None:
         """Forget the maxima."""
         self.max_concurrency = len(self._in_flight)
+        self.max_logins_in_flight = self.logins_in_flight
         self.max_in_flight_by_device = self.in_flight_by_device

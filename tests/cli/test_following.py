@@ -275,9 +275,15 @@ async def test_a_status_that_is_refused_is_named_at_once_and_kept(cli: Cli, sand
 
 
 async def test_many_refusals_do_not_flood_standard_error(cli: Cli, sandbox: Sandbox) -> None:
-    process = await cli.start("push", "--follow", "-", "--json")
-    ended = await process.wait(b"".join(line(f"nobody-{number}") for number in range(50)))
+    # One at a time, with a success after each: ten refusals in a row would be of the account, and hold it.
+    lines = b""
+    for number in range(50):
+        sandbox.add_device(f"known-{number}")
+        lines += line(f"nobody-{number}") + line(f"known-{number}")
+    process = await cli.start("push", "--follow", "-", "--json", "--max-in-flight", "1")
+    ended = await process.wait(lines)
     assert (ended.code, ended.json["failed"], len(ended.json["failures"])) == (1, 50, 50)
+    assert ended.json["sent"] == 50
     *named, rest, count = ended.err.splitlines()
     assert len(named) == 10
     assert "40 more" in rest

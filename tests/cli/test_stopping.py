@@ -3,8 +3,11 @@ from __future__ import annotations
 import json
 import signal
 import sys
+import time
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 
+import httpx
 import pytest
 
 if TYPE_CHECKING:
@@ -69,6 +72,69 @@ async def test_the_sandbox_runs_until_it_is_told_to_stop(cli: Cli) -> None:
     assert ended.code == 0
     assert "export PRINTOS_KEY='k 1'\n  export PRINTOS_SECRET=\"$MINE\"" in ended.out
     assert "very-secret" not in first + ended.out + ended.err
+
+
+async def test_the_sandbox_requires_the_credentials_of_a_file_each_for_its_device(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def file(name: str, first: str, second: str) -> str:
+        lines = [
+            {"deviceId": "dev-1", "login": first, "password": f"s3cret-{first}"},
+            {"deviceId": "dev-2", "login": second, "password": f"s3cret-{second}"},
+            {"deviceId": "*", "key": "site", "secret": "s3cret-site"},
+        ]
+        path = cli.file(name, "".join(json.dumps(line) + "\n" for line in lines))
+        path.chmod(0o600)
+        return str(path)
+
+    right, swapped = file("right", "login-1", "login-2"), file("swapped", "login-2", "login-1")
+    server = await cli.start("sandbox", "--port", "0", "--credentials", right)
+    url = (await server.read_line()).removeprefix("PrintOS sandbox at ").partition(";")[0]
+    statuses = cli.file(
+        "statuses.jsonl", "".join(f'{{"deviceId":"dev-{n}","status":"DS_ON"}}\n' for n in (1, 2))
+    )
+    pushed = await cli.run("push", statuses, "--base-url", url, "--credentials", right, "--json")
+    listed = await cli.run("devices", "list", "--base-url", url, "--credentials", right, "--json")
+    refused = await cli.run("push", statuses, "--base-url", url, "--credentials", swapped, "--json")
+    server.send_signal(signal.SIGTERM)
+    ended = await server.wait()
+
+    assert (pushed.code, pushed.json["sent"], listed.code) == (0, 2, 0)
+    assert (refused.code, refused.json["sent"], refused.json["failed"]) == (1, 0, 2)
+    assert "403" in refused.err
+    assert (ended.code, f"export PRINTOS_CREDENTIALS={right}" in ended.out) == (0, True)
+    assert "s3cret" not in ended.out + ended.err
+
+
+@pytest.mark.parametrize(
+    "content",
+    [None, "s3cret", "deviceId,key,secret\ndev-1,k,s3cret-1\ndev-2,k,s3cret-2\n"],
+    ids=["missing", "nonsense", "two_secrets"],
+)
+async def test_the_sandbox_refuses_credentials_that_it_cannot_use(cli: Cli, content: str | None) -> None:
+    path = "missing" if content is None else cli.file("credentials", content)
+    ended = await cli.run("sandbox", "--port", "0", "--credentials", path)
+    assert (ended.code, ended.out) == (2, "")
+    assert ended.err.startswith("printos: cannot ")
+    assert "s3cret" not in ended.err
+
+
+async def test_the_sandboxs_clock_may_be_off_and_its_tokens_end(cli: Cli) -> None:
+    options = ("--clock-offset", "3600", "--login", "me", "--token-lifetime", "0.001")
+    server = await cli.start("sandbox", "--port", "0", "--json", *options, PRINTOS_PASSWORD="pass")
+    url = json.loads(await server.read_line())["url"]
+    login = {"login": "me", "password": "pass"}
+    async with httpx.AsyncClient(base_url=url) as client:
+        token = (await client.post("/api/aaa/v1/devices/login", json=login)).json()["authToken"]
+        while (
+            answer := await client.get("/devices", headers={"Indigo-SmS-Auth-Token": token})
+        ).is_success:  # for a millisecond
+            pass
+    server.send_signal(signal.SIGTERM)
+
+    assert (await server.wait()).code == 0
+    assert (answer.status_code, "expired" in answer.text) == (401, True)
+    assert parsedate_to_datetime(answer.headers["date"]).timestamp() - time.time() > 3000
 
 
 @pytest.mark.parametrize(("host", "count"), [("0.0.0.0", 1), ("127.0.0.1", 0), ("localhost", 0)])

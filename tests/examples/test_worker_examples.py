@@ -90,6 +90,23 @@ def test_each_supervisor_starts_several_workers() -> None:
 def test_what_is_secret_comes_from_the_secret() -> None:
     [pod] = deployment()["template"]["spec"]["containers"]
     sources = {variable["name"]: variable["valueFrom"]["secretKeyRef"]["name"] for variable in pod["env"]}
-    assert sources == dict.fromkeys(["PRINTOS_OUTBOX", "PRINTOS_KEY", "PRINTOS_SECRET"], "printos")
+    assert sources == dict.fromkeys(["PRINTOS_OUTBOX", "PRINTOS_KEY"], "printos")
+    [mounted] = [
+        volume["secret"]
+        for volume in deployment()["template"]["spec"]["volumes"]
+        if volume["name"] == "credentials"
+    ]
+    [mount] = [mount for mount in pod["volumeMounts"] if mount["name"] == "credentials"]
+    [item] = mounted["items"]
+    assert f"{mount['mountPath']}/{item['path']}" == pod["args"][pod["args"].index("--secret-file") + 1]
+    assert (mounted["secretName"], mounted["defaultMode"]) == ("printos", 0o440)
+    assert "subPath" not in mount
+    assert deployment()["template"]["spec"]["securityContext"]["fsGroup"] == 10001
     assert compose()["env_file"] == ["worker.env"]
     assert "environment" not in compose()
+
+
+def test_a_rotated_secret_needs_no_restart() -> None:
+    assert service()["ExecReload"] == "kill -HUP $MAINPID"
+    assert "--secret-file" in commands()["systemd"]
+    assert "PRINTOS_SECRET" not in read("printos-worker@.service")

@@ -33,7 +33,7 @@ class AdministeredOutbox(Outbox, OutboxAdministration, Protocol):
 class Store(Protocol):
     """Where statuses are kept; tests move its clock instead of waiting."""
 
-    async def open(self, account: str = ACCOUNT) -> AdministeredOutbox:
+    async def open(self, account: str = ACCOUNT, *, label: str = "", host: str = "") -> AdministeredOutbox:
         """Return an open outbox on this store; a new one each time if the store is shared."""
         ...
 
@@ -45,9 +45,9 @@ class MemoryStore:
         self._offset_s = 0.0
         self._outbox = MemoryOutbox(lease_s=LEASE_S, clock=lambda: time.monotonic() + self._offset_s)
 
-    async def open(self, account: str = ACCOUNT) -> AdministeredOutbox:
+    async def open(self, account: str = ACCOUNT, *, label: str = "", host: str = "") -> AdministeredOutbox:
         await self._outbox.aclose()
-        await self._outbox.open(account)
+        await self._outbox.open(account, label=label, host=host)
         return self._outbox
 
     async def pass_time(self, seconds: float) -> None:
@@ -61,10 +61,10 @@ class SqlStore:
         self.url = url
         self._stack = AsyncExitStack()
 
-    async def open(self, account: str = ACCOUNT) -> SqlOutbox:
+    async def open(self, account: str = ACCOUNT, *, label: str = "", host: str = "") -> SqlOutbox:
         outbox = SqlOutbox(self.url, lease_s=LEASE_S)
         self._stack.push_async_callback(outbox.aclose)
-        await outbox.open(account)
+        await outbox.open(account, label=label, host=host)
         return outbox
 
     async def pass_time(self, seconds: float) -> None:

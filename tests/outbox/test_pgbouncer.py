@@ -69,3 +69,13 @@ async def use_all(url: str, account: str) -> None:
     await outbox.leave(owner)
     assert (await outbox.stats()).workers == 0
     await outbox.aclose()
+    heir = SqlOutbox(url)
+    await heir.open(f"heir of {account}")
+    assert await heir.adopt(account) == 1
+    assert [
+        (tenant.waiting, tenant.is_own) for tenant in await heir.tenants() if account in tenant.account
+    ] == [
+        (0, False),
+        (1, True),
+    ]
+    await heir.aclose()

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from printos_async.sandbox import Faults
+
 if TYPE_CHECKING:
     import httpx
 
@@ -237,3 +239,29 @@ async def test_reset_forgets_what_was_seen_and_keeps_the_devices(
     assert sandbox.devices["dev-1"].status is None
     assert (await client.put(STATUS_PATH, json={"status": "DS_ON"})).status_code == 200
     assert sandbox.applied[0].sequence == 1
+
+
+async def test_status_of_a_removed_device_is_answered_404(
+    sandbox: Sandbox, client: httpx.AsyncClient
+) -> None:
+    sandbox.set_faults(Faults(late_write_by_s=(60, 60), late_write_answers=("504",)))
+    sandbox.inject("late_write", device_id="dev-1")
+    await client.put("/devices/dev-1/status", json={"status": "DS_ON"})
+
+    sandbox.remove_device("dev-1")
+    sandbox.apply_late_writes()
+
+    statuses = [
+        (await client.put(f"/devices/{device_id}/status", json={"status": "DS_ON"})).status_code
+        for device_id in ("dev-1", "dev-2")
+    ]
+    assert (statuses, list(sandbox.devices)) == ([404, 200], ["dev-2"])
+    assert [write.device_id for write in sandbox.applied] == ["dev-2"]
+
+
+async def test_id_of_a_removed_device_is_free_for_another_machine(sandbox: Sandbox) -> None:
+    sandbox.remove_device("dev-1")
+    sandbox.add_device("dev-1", serial_number="another")
+    sandbox.add_device("dev-3", serial_number="dev-1")  # the serial number that dev-1 had
+
+    assert sorted(sandbox.devices) == ["dev-1", "dev-2", "dev-3"]

@@ -109,6 +109,43 @@ async def test_sandbox_can_come_back_with_what_it_knew() -> None:
     assert len(sandbox.devices) == 2
 
 
+async def test_stopped_sandbox_starts_again_on_its_port_with_what_it_knew(
+    sandbox: Sandbox, client: httpx.AsyncClient
+) -> None:
+    url = sandbox.url
+    assert (await client.put(STATUS_PATH, json=ON)).status_code == 200
+    await sandbox.stop()
+    with pytest.raises(httpx.ConnectError):
+        await client.put(STATUS_PATH, json=OFF)
+    await sandbox.start()
+
+    assert sandbox.url == url
+    assert (await client.put(STATUS_PATH, json=OFF)).status_code == 200
+    assert [write.status for write in sandbox.applied] == [ON, OFF]
+
+
+async def test_sandbox_starts_and_stops_without_a_block() -> None:
+    sandbox = Sandbox()
+    await sandbox.stop()
+    await sandbox.start()
+    with pytest.raises(RuntimeError, match="running already"):
+        await sandbox.start()
+    async with httpx.AsyncClient() as client:
+        assert (await client.get(sandbox.url + "/devices")).status_code == 200
+    await sandbox.stop()
+
+
+async def test_tokens_and_changed_keys_survive_a_stop() -> None:
+    async with Sandbox(logins={"shop": "pass"}) as sandbox, httpx.AsyncClient() as client:
+        credentials = {"login": "shop", "password": "pass"}
+        answer = await client.post(sandbox.url + "/api/aaa/v1/devices/login", json=credentials)
+        token = {"Indigo-SmS-Auth-Token": answer.json()["authToken"]}
+        await sandbox.stop()
+        await sandbox.start()
+
+        assert (await client.get(sandbox.url + "/devices", headers=token)).status_code == 200
+
+
 async def test_another_sandbox_can_take_over_the_port() -> None:
     async with Sandbox() as first, httpx.AsyncClient(base_url=first.url) as client:
         await client.get("/devices")

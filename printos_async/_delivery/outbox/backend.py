@@ -53,6 +53,10 @@ class DeliveryBackend(Protocol):
         """Remove a waiting status; False if it stays."""
         ...
 
+    def problem(self, now_s: float) -> str | None:
+        """Return why statuses cannot be stored or claimed at the moment; None if they can, as far as is known."""
+        ...
+
     async def drained(self, until_s: float) -> None:
         """Wait until every status is settled that may be sent before ``until_s``."""
         ...
@@ -102,6 +106,10 @@ class MemoryBackend:
     def withdraw(self, pending: PendingStatus) -> bool:
         """As ``DeliveryBackend.withdraw``."""
         return self.engine.withdraw(pending)
+
+    def problem(self, now_s: float) -> str | None:  # noqa: ARG002  # as in the protocol
+        """As ``DeliveryBackend.problem``: memory has none."""
+        return None
 
     async def drained(self, until_s: float) -> None:
         """As ``DeliveryBackend.drained``."""

@@ -11,9 +11,11 @@ from printos_async.outbox.protocol import Draft, Finish
 
 from .backend import MemoryBackend
 from .dispatch import claimed_status, release_of, uncertain_until_s
+from .opening import open_outbox
 
 if TYPE_CHECKING:
     from printos_async._api.requests import Operations
+    from printos_async._config import Tenant
     from printos_async._delivery.device_state import DeliveryPolicy
     from printos_async._delivery.engine import Engine
     from printos_async._delivery.results import Reporter
@@ -46,7 +48,7 @@ class ExclusiveBackend(MemoryBackend):
         policy: DeliveryPolicy,
         reporter: Reporter,
         *,
-        tenant: str,
+        tenant: Tenant,
         timeout_s: float,
         max_pending_devices: int,
         on_full: Literal["wait", "raise"],
@@ -65,7 +67,7 @@ class ExclusiveBackend(MemoryBackend):
         """As ``DeliveryBackend.open``; takes everything out of the outbox."""
         async with self._opening:
             if not self.is_open:
-                await self._outbox.open(self._tenant)
+                await open_outbox(self._outbox, self._tenant)
                 await self._take_all()
                 self.is_open = True
 

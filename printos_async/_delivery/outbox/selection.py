@@ -14,6 +14,7 @@ from .shared import SharedBackend
 if TYPE_CHECKING:
     from printos_async._api.requests import Operations
     from printos_async._api.responses import Answers
+    from printos_async._config import Tenant
     from printos_async._delivery.device_state import DeliveryPolicy
     from printos_async._delivery.results import Reporter
     from printos_async._execution.executor import Executor
@@ -35,7 +36,7 @@ def make_backend(
     answers: Answers,
     policy: DeliveryPolicy,
     reporter: Reporter,
-    tenant: str,
+    tenant: Tenant,
     timeout_s: float,
     max_pending_devices: int,
     on_full: Literal["wait", "raise"],

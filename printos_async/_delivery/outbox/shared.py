@@ -13,6 +13,7 @@ from printos_async._events import LeaseLost
 from .dispatch import Dispatcher, is_final, release_of
 from .intake import Intake
 from .lease import Lease
+from .opening import open_outbox
 from .ownership import Ownership
 from .worker import Worker
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from printos_async._api.requests import Call, Operations
     from printos_async._api.responses import Answers
+    from printos_async._config import Tenant
     from printos_async._delivery.device_state import DeliveryPolicy, Outcome, PendingStatus
     from printos_async._delivery.results import Reporter
     from printos_async._execution.executor import Executor
@@ -32,6 +34,8 @@ _log = logging.getLogger("printos_async.outbox")
 
 # Longest time that closing takes. If the database hangs, the end of the lease frees the devices.
 _LEAVING_S = 0.4
+# An outbox is asked each half second; one that is silent for longer than this is away.
+_SILENT_S = 5.0
 
 
 class SharedBackend:
@@ -58,7 +62,7 @@ class SharedBackend:
         policy: DeliveryPolicy,
         *,
         reporter: Reporter,
-        tenant: str,
+        tenant: Tenant,
         timeout_s: float,
         max_devices: int,
     ) -> None:
@@ -83,7 +87,7 @@ class SharedBackend:
         async with self._opening:
             if self.is_open:
                 return
-            await self._outbox.open(self._tenant)
+            await open_outbox(self._outbox, self._tenant)
             try:
                 self.engine.scheduler.watcher = self._dispatcher
                 self._outbox.on_replaced = self._file_replaced
@@ -101,6 +105,15 @@ class SharedBackend:
     def withdraw(self, pending: PendingStatus) -> bool:  # noqa: ARG002  # as in the protocol
         """Return False: another worker may have the status by now."""
         return False
+
+    def problem(self, now_s: float) -> str | None:
+        """As ``DeliveryBackend.problem``."""
+        silent_s = now_s - self._worker.answered_s
+        if self._worker.error is not None:
+            return f"the outbox cannot be read or written: {self._worker.error}"
+        if silent_s > _SILENT_S:
+            return f"the outbox has not answered for {silent_s:.0f} s"
+        return None
 
     async def drained(self, until_s: float) -> None:
         """As ``DeliveryBackend.drained``; waits until the outcomes are written to the outbox, too."""

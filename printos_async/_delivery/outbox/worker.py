@@ -34,6 +34,8 @@ class Worker:
 
     Attributes:
         is_draining: Whether nothing is claimed any more but what was put here.
+        error: Why the last look into the outbox failed; None if it did not.
+        answered_s: Time of the last answer of the outbox, by the event loop's clock.
     """
 
     def __init__(
@@ -57,6 +59,8 @@ class Worker:
         self._loop = asyncio.get_running_loop()
         self._tasks: list[asyncio.Task[None]] = []
         self.is_draining = False
+        self.error: OutboxError | None = None
+        self.answered_s = self._loop.time()
 
     def start(self) -> None:
         """Start the background tasks."""
@@ -92,7 +96,11 @@ class Worker:
                     if owner == self._lease.owner:  # else the lease was lost meanwhile
                         self._dispatcher.take_claims(claims, told)
             except OutboxError as error:
+                self.error = error
                 self._report("not claimed", error)
+            else:
+                if owner is not None:
+                    self.error, self.answered_s = None, self._loop.time()
             if len(claims) >= room and not occupancy.has_ended:  # there may be more
                 with suppress(TimeoutError):
                     async with asyncio.timeout(POLL_S):

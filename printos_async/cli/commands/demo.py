@@ -21,7 +21,8 @@ def demo(
         bool,
         typer.Option(
             "--faults",
-            help="Make the server answer 503 and 429, reset connections, cut answers off, write late, and go away.",
+            help="Make the server answer 503 and 429, reset connections, cut answers off, write late, go away, and "
+            "refuse the key for a moment.",
         ),
     ] = False,
     seed: Annotated[int, typer.Option(help="Seed of the random faults; another seed, other faults.")] = 0,

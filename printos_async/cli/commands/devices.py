@@ -36,7 +36,7 @@ def list_devices(
     connection: Requests,
 ) -> None:
     """Show the registered devices: a table on a terminal, else tab-separated lines."""
-    client = connection.make_client()
+    client = connection.make_client(needs_default=True)
 
     async def ask() -> list[PrintDevice]:
         async with client:
@@ -93,7 +93,7 @@ def provision_devices(
         replace = replace or identity_of(requests[0]) is None
     else:
         requests = asyncio.run(_read(file, format_of(file, file_format), replace=replace))
-    client = connection.make_client()
+    client = connection.make_client(needs_default=True)
     results, replaced = asyncio.run(_provision(client, requests, replace=replace))
     _report(results, replaced, as_json=as_json, has_summary=file is not None)
     raise typer.Exit(EXIT_FAILED if any(result.outcome == "failed" for result in results) else EXIT_OK)

@@ -1,4 +1,4 @@
-"""``printos outbox``: statistics, failed statuses, and their administration."""
+"""``printos outbox``: statistics, failed statuses, and the accounts that use the outbox."""
 
 import json
 from typing import Annotated, Any
@@ -19,9 +19,11 @@ from printos_async.cli.terminal.output import (
 )
 from printos_async.outbox import DeadLetter, SqlOutbox
 
+from .accounts import accounts, adopt
+
 app = typer.Typer(
     no_args_is_help=True,
-    help="Inspect an outbox, and requeue or purge its failed statuses; only those of this account.",
+    help="Inspect an outbox, requeue or purge its failed statuses, and adopt those of another account.",
 )
 
 
@@ -148,6 +150,10 @@ def purge(
     require_number("--older-than", older_than_s, 0)
     count = access.run(lambda opened: opened.purge(failed=only_failed, older_than_s=older_than_s))
     _write_count("purged", count, as_json=as_json)
+
+
+app.command()(accounts)
+app.command()(adopt)
 
 
 def _write_count(done: str, count: int, *, as_json: bool) -> None:

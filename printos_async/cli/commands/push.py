@@ -125,7 +125,7 @@ def push(
             report = asyncio.run(job.check())
         else:
             # Made here, outside of the event loop: it may ask for a secret on the terminal.
-            report = asyncio.run(job.push(connection.make_client(hooks=[job.counts.on_event])))
+            report = asyncio.run(job.push(connection.make_client(hooks=job.hooks)))
     report.write(as_json=as_json)
     raise typer.Exit(report.exit_code)
 

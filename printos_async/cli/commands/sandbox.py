@@ -1,15 +1,18 @@
 """``printos sandbox``: a PrintOS server for tests."""
 
 import asyncio
+import json
 import os
 import shlex
 from functools import partial
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from attrs import asdict, frozen
 
+from printos_async.cli.credentials.lines import DEFAULT_DEVICE, Credentials, parse_credentials
 from printos_async.cli.options.connection import is_insecure
 from printos_async.cli.options.groups import with_option_groups
 from printos_async.cli.terminal.output import CommandError, complain, counted, write_json, write_line
@@ -65,6 +68,19 @@ def sandbox(
     password_env: Annotated[
         str, typer.Option(metavar="NAME", help="Environment variable that holds the login's password.")
     ] = "PRINTOS_PASSWORD",  # noqa: S107
+    credentials: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Register the devices of a credentials file, as for printos push, and require their credentials.",
+        ),
+    ] = None,
+    token_lifetime: Annotated[
+        float | None, typer.Option(min=0.001, help="Seconds for which a session token is good.")
+    ] = None,
+    clock_offset: Annotated[
+        float, typer.Option(help="Seconds by which the server's clock is ahead; negative if it is behind.")
+    ] = 0.0,
     as_json: Annotated[
         bool, typer.Option("--json", help="Write the address as one JSON object to standard output.")
     ] = False,
@@ -81,17 +97,50 @@ def sandbox(
         faults=Faults(**faults.arguments()),
         hmac_keys=None if key is None else {key: _secret(secret_env)},
         logins=None if login is None else {login: _secret(password_env)},
+        token_lifetime_s=token_lifetime,
+        clock_offset_s=clock_offset,
         host=host,
         port=port,
         record=False,
     )
+    table = {} if credentials is None else _read(credentials)
+    _accept(server, table)
     if login is not None and key is None:
         exports = {"PRINTOS_LOGIN": shlex.quote(login), "PRINTOS_PASSWORD": f'"${password_env}"'}
     elif key is not None:
         exports = {"PRINTOS_KEY": shlex.quote(key), "PRINTOS_SECRET": f'"${secret_env}"'}
+    elif credentials is not None:
+        exports = {"PRINTOS_CREDENTIALS": shlex.quote(str(credentials.absolute()))}
     else:
         exports = {"PRINTOS_KEY": _ANY, "PRINTOS_SECRET": _ANY}
     asyncio.run(_serve(server, exports, as_json=as_json))
+
+
+def _read(path: Path) -> dict[str, Credentials]:
+    try:
+        table = parse_credentials(path, path.read_bytes())
+    except OSError as error:
+        raise CommandError(f"cannot read {path}: {error.strerror or error}") from error
+    secrets: dict[tuple[bool, str], str] = {}
+    for credentials in table.values():
+        if (
+            secrets.setdefault((credentials.is_key, credentials.name), credentials.secret)
+            != credentials.secret
+        ):
+            raise CommandError(f"cannot use {path}: a key or a login stands there with two different secrets")
+    return table
+
+
+def _accept(server: "Sandbox", table: dict[str, Credentials]) -> None:
+    devices_by_credentials: dict[Credentials, list[str]] = {}
+    for device_id, credentials in table.items():
+        devices_by_credentials.setdefault(credentials, []).append(device_id)
+        if device_id != DEFAULT_DEVICE:
+            server.add_device(device_id)
+    for credentials, device_ids in devices_by_credentials.items():
+        is_of_one = len(device_ids) == 1 and device_ids != [DEFAULT_DEVICE]
+        accept = server.set_key if credentials.is_key else server.set_login
+        accept(credentials.name, credentials.secret, device_id=device_ids[0] if is_of_one else None)
 
 
 def require_sandbox() -> None:
@@ -129,14 +178,22 @@ async def _serve(server: "Sandbox", exports: dict[str, str], *, as_json: bool) -
                 write_line(f"  export PRINTOS_BASE_URL={server.url}")
                 for name, value in exports.items():
                     write_line(f"  export {name}={value}")
-                write_line(
-                    "  printos devices provision --model 'Indigo 12000' --serial-number SN-1 --location 'Hall 3'"
-                )
-                write_line("  printos devices list")
+                for command in _first_commands(server):
+                    write_line(f"  {command}")
             await signals.stopping.wait()
         finally:
             await server.__aexit__(None, None, None)
     complain(f"stopped after {counted(server.request_count, 'request')}")
+
+
+def _first_commands(server: "Sandbox") -> list[str]:
+    if server.devices:
+        status = json.dumps({"deviceId": next(iter(server.devices)), "status": "DS_ON"})
+        return [f"echo {shlex.quote(status)} | printos push -"]
+    return [
+        "printos devices provision --model 'Indigo 12000' --serial-number SN-1 --location 'Hall 3'",
+        "printos devices list",
+    ]
 
 
 def _secret(name: str) -> str:

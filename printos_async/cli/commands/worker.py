@@ -12,11 +12,13 @@ from printos_async._client import PrintOSClient
 from printos_async._delivery.outbox.selection import LEASE_PER_TIMEOUT
 from printos_async._delivery.pusher import PusherStats, StatusPusher
 from printos_async._events import CircuitChanged, Event, RetryScheduled
+from printos_async.cli.credentials.hangup import refresher
 from printos_async.cli.options.connection import ConcurrentRequests
 from printos_async.cli.options.delivery import Delivery
 from printos_async.cli.options.groups import AsJson, with_option_groups
 from printos_async.cli.options.outbox import OutboxUrl, outbox_url
-from printos_async.cli.terminal.log import LibraryWarnings
+from printos_async.cli.terminal.accounts import AccountLines, complain_of_held
+from printos_async.cli.terminal.log import REPORTED_EVENTS, LibraryWarnings
 from printos_async.cli.terminal.output import (
     EXIT_FAILED,
     EXIT_OK,
@@ -124,13 +126,16 @@ class Work:
         self._signals = StopSignals(grace_s=drain_timeout_s + _MARGIN_S)
         self._started_s = time.perf_counter()
         self._retries = 0
+        self._account_lines = AccountLines()
 
     def on_event(self, event: Event) -> None:
-        """Count retries and report outages; a hook of the client."""
+        """Count retries, and report outages and held accounts; a hook of the client."""
         if isinstance(event, RetryScheduled):
             self._retries += 1
         elif isinstance(event, CircuitChanged):
             complain_of_circuit(event)
+        else:
+            self._account_lines.on_event(event)
 
     async def run(self, client: PrintOSClient) -> PusherStats:
         """Deliver until a signal, finish what is under way, close the client, and return its last state.
@@ -142,7 +147,8 @@ class Work:
             OutboxError: The outbox cannot be used.
         """
         signals, line = self._signals, PusherLine()
-        with signals:
+        signals.on_hangup = refresher(client)
+        with signals, self._account_lines:
             async with client:
                 pusher = client.status_pusher(outbox=self._outbox, **self._delivery)
 
@@ -169,6 +175,8 @@ class Work:
         if stats.pending:
             was, waits = ("was", "it waits") if stats.pending == 1 else ("were", "they wait")
             complain(f"{count_statuses(stats.pending)} {was} not finished in time; {waits} in the outbox")
+        if stats.held_accounts:
+            complain_of_held(stats.held_accounts, "what waits for them is sent once PrintOS accepts them")
         exit_code = EXIT_FAILED if stats.pending else EXIT_OK
         if received is not None and self._signals.is_repeated:
             exit_code = exit_code_of_signal(received)
@@ -179,6 +187,7 @@ class Work:
                     "superseded": stats.superseded,
                     "failed": stats.failed,
                     "unfinished": stats.pending,
+                    "heldAccounts": stats.held_accounts,
                     "retries": self._retries,
                     "elapsedS": round(elapsed_s, 6),
                     "stoppedBy": None if received is None else received.name,
@@ -196,7 +205,7 @@ class Work:
     async def deliver(self, pusher: StatusPusher) -> None:
         """Deliver with one pusher until a signal comes or the pusher fails, then drain and close it."""
         async with pusher:
-            with LibraryWarnings(except_for="CircuitChanged"):
+            with LibraryWarnings(except_for=REPORTED_EVENTS):
                 await _wait_for_first(self._signals.stopping.wait(), pusher.wait_ended())
                 await pusher.drain(self._drain_timeout_s)
 

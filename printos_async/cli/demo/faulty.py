@@ -7,7 +7,15 @@ import time
 from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING
 
-from printos_async._events import AttemptFinished, CircuitChanged, StatusFailed, StatusReasserted, StatusSent
+from printos_async._events import (
+    AccountHeld,
+    AccountResumed,
+    AttemptFinished,
+    CircuitChanged,
+    StatusFailed,
+    StatusReasserted,
+    StatusSent,
+)
 from printos_async.cli.terminal.output import complain
 from printos_async.cli.terminal.progress import PusherLine, live_progress
 from printos_async.sandbox import Faults
@@ -24,11 +32,14 @@ if TYPE_CHECKING:
 _LATE_WRITE_BY_S = (0.05, 0.4)
 _AMBIGUITY_S = 0.6  # longer than any write is late
 _DRAIN_TIMEOUT_S = 30.0
-_CIRCUIT_AT_MOST_S = 5.0
+_EVENT_AT_MOST_S = 5.0
+# The late write that is arranged: the next status is usually there in 0.05 s, and else it is tried again.
+_ARRANGED_LATE_BY_S = 0.3
+_MAX_ARRANGED = 5
 
 
 class FaultyDemo(Demo):
-    """A demonstration in which the server answers 503 and 429, resets, cuts off, writes late and goes away.
+    """A demonstration in which the server answers 503 and 429, resets, cuts off, writes late, goes away and refuses the key.
 
     Args:
         devices: Number of devices.
@@ -51,6 +62,8 @@ class FaultyDemo(Demo):
         self._pusher: StatusPusher | None = None
         self._opened = asyncio.Event()
         self._closed = asyncio.Event()
+        self._held = asyncio.Event()
+        self._resumed = asyncio.Event()
 
     def on_event(self, event: Event) -> None:
         """Count what the pusher does; a hook of the client."""
@@ -67,6 +80,12 @@ class FaultyDemo(Demo):
                 self._opened.set()
             case CircuitChanged():
                 self._closed.set()
+            case AccountHeld():
+                self._engine.account_held += 1
+                self._held.set()
+            case AccountResumed():
+                self._engine.account_resumed += 1
+                self._resumed.set()
             case AttemptFinished() if self._pusher is not None:
                 self._engine.see_limit(self._pusher.stats().limit)
 
@@ -87,6 +106,7 @@ class FaultyDemo(Demo):
                         await self._go_away(sandbox, pusher, device_ids, number)
                     else:
                         await self._push_round(pusher, device_ids, number)
+                await self._overwrite(sandbox, pusher, device_ids[-1])
                 stats = await pusher.drain(_DRAIN_TIMEOUT_S)
         report.sent, report.superseded, report.failed = stats.sent, stats.superseded, stats.failed
         report.pushing_s = time.perf_counter() - started_s
@@ -105,26 +125,53 @@ class FaultyDemo(Demo):
     async def _go_away(
         self, sandbox: Sandbox, pusher: StatusPusher, device_ids: list[str], number: int
     ) -> None:
-        """Push one round while every request fails, until the circuit opens; recovered, the server asks for a pause."""
+        """Push one round while every request fails, until the circuit opens.
+
+        When the server is back it refuses the key until that has been noticed; then it asks for a pause.
+        """
         sandbox.set_faults(Faults(server_error=1.0))
         async with asyncio.TaskGroup() as group:
             group.create_task(self._push_round(pusher, device_ids, number))
             await _wait(self._opened)
             sandbox.set_faults(Faults())  # else a probe might fail too, which costs a second each
+            sandbox.remove_key(self.key[0])
+            await _wait(self._held)
+            sandbox.set_key(*self.key)
+            await _wait(self._resumed)
             await _wait(self._closed)
             sandbox.set_faults(self._faults)
             sandbox.inject("rate_limited", operation="updateDeviceStatus")
+
+    async def _overwrite(self, sandbox: Sandbox, pusher: StatusPusher, device_id: str) -> None:
+        """Let an older status of a device land on a newer one; the random late writes need not do so."""
+        late_by_s = (_ARRANGED_LATE_BY_S, _ARRANGED_LATE_BY_S)
+        sandbox.set_faults(Faults(late_write_by_s=late_by_s, late_write_answers=("504",)))
+        await sandbox.wait_for(lambda: not sandbox.pending_late_writes)
+        pages_total = self._rounds * self.REPORTS_PER_ROUND + 1
+        # First a status that gets through: no pause, no open circuit and no retry keeps the next ones waiting.
+        await pusher.push(device_id, self._next_status(device_id, 0, pages_total))
+        for older in range(pages_total + 1, pages_total + 2 * _MAX_ARRANGED, 2):
+            sandbox.inject("late_write", device_id=device_id)
+            await pusher.put(device_id, self._next_status(device_id, 0, older))
+            await sandbox.wait_for(lambda: sandbox.pending_late_writes)
+            await pusher.push(device_id, self._next_status(device_id, 0, older + 1))
+            await sandbox.wait_for(lambda: not sandbox.pending_late_writes)
+            if any(write.late and write.device_id == device_id for write, _ in self._steps_back(sandbox)):
+                return
 
     def _check_order(self, sandbox: Sandbox) -> None:
         # Only a write that the server itself delayed may land on a newer one; check() has seen that none stayed.
         steps = self._steps_back(sandbox)
         self._engine.late_writes = sum(write.late for write in sandbox.applied)
         self._engine.overwritten = sum(write.late for write, _ in steps)
+        self._engine.refused = sandbox.refusals.total()
+        if self._engine.account_held != self._engine.account_resumed:
+            self._report.problems.append("the account did not resume when its key was accepted again")
         self._problem("went back to an older status", [case for write, case in steps if not write.late])
 
 
 async def _wait(event: asyncio.Event) -> None:
     # An event that has not come by then is not waited for; the report counts them.
     with suppress(TimeoutError):
-        async with asyncio.timeout(_CIRCUIT_AT_MOST_S):
+        async with asyncio.timeout(_EVENT_AT_MOST_S):
             await event.wait()

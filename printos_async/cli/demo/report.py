@@ -21,6 +21,9 @@ class EngineReport:
         overwritten: Of these, those that landed on a newer status.
         reasserted: Newest statuses that were sent again because an older one may have overwritten them.
         circuit_opened: How often the circuit opened.
+        refused: Requests that the server refused because of the revoked key.
+        account_held: How often the account was held because of that.
+        account_resumed: How often it resumed.
         limits: The concurrency limit, and what it was seen to change to.
     """
 
@@ -28,6 +31,9 @@ class EngineReport:
     overwritten: int = 0
     reasserted: int = 0
     circuit_opened: int = 0
+    refused: int = 0
+    account_held: int = 0
+    account_resumed: int = 0
     limits: list[int] = Factory(list)
 
     def see_limit(self, limit: int) -> None:
@@ -42,6 +48,9 @@ class EngineReport:
             "overwritten": self.overwritten,
             "reasserted": self.reasserted,
             "circuitOpened": self.circuit_opened,
+            "refused": self.refused,
+            "accountHeld": self.account_held,
+            "accountResumed": self.account_resumed,
             "limit": {
                 "first": self.limits[0],
                 "fewest": min(self.limits),
@@ -61,6 +70,9 @@ class EngineReport:
         times = {0: "never opened", 1: "opened once"}.get(
             self.circuit_opened, f"opened {self.circuit_opened:,} times"
         )
+        held = "the account was never held"
+        if self.account_held:
+            held = "the account was held, its statuses waited, and it resumed with the key"
         return [
             ("too late", f"{self.late_writes:,} writes, {self.overwritten:,} of them over a newer status"),
             (
@@ -71,6 +83,10 @@ class EngineReport:
             (
                 "circuit",
                 f"{times}: open, the server counts as down and is asked once a second",
+            ),
+            (
+                "key",
+                f"revoked for a moment: {counted(self.refused, 'request')} refused; {held}",
             ),
         ]
 

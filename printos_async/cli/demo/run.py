@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from printos_async._models import PushResult
     from printos_async.sandbox import AppliedStatus, Faults
 
-_KEY = "demo"
 # Literals, so that they are words for the type checker where the specification lists the words.
 _STATUS_WORDS: tuple[Literal["DS_ON", "DS_RIPPING", "DS_PRINTING", "DS_STANDBY"], ...] = (
     "DS_ON",
@@ -52,6 +51,9 @@ class Demo:
         devices: Number of devices.
         rounds: Number of rounds, in each of which every device reports ``REPORTS_PER_ROUND`` times.
         faults: Faults of the server.
+
+    Attributes:
+        key: HMAC key and secret.
     """
 
     # Reports of every device in one round: faster than they can be sent, so that some are coalesced.
@@ -61,6 +63,7 @@ class Demo:
         self._devices = devices
         self._rounds = rounds
         self._faults = faults
+        self.key = ("demo", secrets.token_urlsafe(24))
         self._report = DemoReport(seed=faults.seed)
         self._latencies_s = array("d")
         self._newest: dict[str, int] = {}
@@ -68,11 +71,10 @@ class Demo:
 
     async def run(self) -> DemoReport:
         """Run it and return the report."""
-        secret = secrets.token_urlsafe(24)
         async with (
-            Sandbox(faults=self._faults, hmac_keys={_KEY: secret}) as sandbox,
+            Sandbox(faults=self._faults, hmac_keys=dict([self.key])) as sandbox,
             PrintOSClient(
-                sandbox.url, auth=HmacAuth(_KEY, secret), retry=_RETRY, hooks=[self.on_event]
+                sandbox.url, auth=HmacAuth(*self.key), retry=_RETRY, hooks=[self.on_event]
             ) as client,
         ):
             return await self.run_against(sandbox, client)
@@ -142,15 +144,18 @@ class Demo:
             # A count that only grows shows at the server which status is newer.
             pages_total = number * self.REPORTS_PER_ROUND + repeat + 1
             for index, device_id in enumerate(device_ids):
-                self._newest[device_id] = pages_total
-                self._report.statuses += 1
-                word = _STATUS_WORDS[(index + pages_total) % len(_STATUS_WORDS)]
-                metrics = DeviceStatusUpdateMetrics(
-                    pages_total=pages_total, ink_level=round(1 - pages_total % 100 / 100, 2)
-                )
-                yield StatusPush(device_id, DeviceStatusUpdate(status=word, metrics=metrics))
+                yield StatusPush(device_id, self._next_status(device_id, index, pages_total))
             # Requests get under way between two reports, so that some are in flight when the next comes.
             await asyncio.sleep(0)
+
+    def _next_status(self, device_id: str, index: int, pages_total: int) -> DeviceStatusUpdate:
+        self._newest[device_id] = pages_total
+        self._report.statuses += 1
+        word = _STATUS_WORDS[(index + pages_total) % len(_STATUS_WORDS)]
+        metrics = DeviceStatusUpdateMetrics(
+            pages_total=pages_total, ink_level=round(1 - pages_total % 100 / 100, 2)
+        )
+        return DeviceStatusUpdate(status=word, metrics=metrics)
 
     def check(self, sandbox: Sandbox) -> None:
         """Compare the server's record with what was pushed, and add differences to the report."""

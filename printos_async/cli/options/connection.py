@@ -2,28 +2,30 @@
 
 import os
 import re
-import shlex
-import stat
 import sys
 from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
+import httpx
 import typer
 from attrs import frozen
 
+from printos_async._auth import HmacAuth, SessionTokenAuth
 from printos_async._client import PrintOSClient
 from printos_async._config import PRODUCTION_URL, auth_from_env, parse_base_url
 from printos_async._errors import ConfigurationError
 from printos_async._events import Hook
 from printos_async._execution.concurrency import ConcurrencyLimit
 from printos_async._execution.retry import RetryPolicy
-from printos_async.cli.terminal.output import CommandError, complain
+from printos_async.cli.credentials.credentials_file import CredentialsFile
+from printos_async.cli.credentials.secret_file import SecretFile
+from printos_async.cli.terminal.output import CommandError
 
-_MAX_SECRET_BYTES = 64 * 1024
 _PANEL = "Connection"
 _WHERE = "--base-url or PRINTOS_BASE_URL"
+_CREDENTIALS = ("PRINTOS_KEY", "PRINTOS_SECRET", "PRINTOS_LOGIN", "PRINTOS_PASSWORD")
 _USERINFO = re.compile(r"\s*[^/?#]*//[^/?#]*@")
 _option = partial(typer.Option, rich_help_panel=_PANEL)
 
@@ -50,6 +52,18 @@ class Connection:
         ),
     ] = None
     password_file: Annotated[Path | None, _option(help="File that holds the login's password.")] = None
+    credentials: Annotated[
+        Path | None,
+        _option(
+            help="File with the credentials of each device, JSON lines or CSV; by default PRINTOS_CREDENTIALS."
+        ),
+    ] = None
+    account: Annotated[
+        str | None,
+        _option(
+            help="Name to which an outbox binds what it keeps; by default PRINTOS_ACCOUNT, else URL and credentials."
+        ),
+    ] = None
     insecure_http: Annotated[
         bool,
         _option(
@@ -58,21 +72,26 @@ class Connection:
         ),
     ] = False
 
-    def make_client(self, *, hooks: Iterable[Hook] = ()) -> PrintOSClient:
+    def make_client(self, *, hooks: Iterable[Hook] = (), needs_default: bool = False) -> PrintOSClient:
         """Return a client made from these options and the environment; may prompt for the secret.
 
         Call it outside of the event loop, which the prompt would block.
+
+        Args:
+            hooks: The client's hooks.
+            needs_default: The command sends what concerns no single device.
 
         Raises:
             ConfigurationError: A setting is missing, contradictory or out of range.
             CommandError: A file cannot be read, options contradict each other, or the base URL is unsafe.
         """
         base_url = self.base_url or os.environ.get("PRINTOS_BASE_URL") or PRODUCTION_URL
-        auth = auth_from_env(self._credentials(os.environ))
+        auth = self._auth(os.environ, needs_default=needs_default)
         _check_base_url(base_url, allow_insecure_http=self.insecure_http)
         return PrintOSClient(
             base_url,
             auth=auth,
+            account=self.account or os.environ.get("PRINTOS_ACCOUNT") or None,
             hooks=hooks,
             allow_insecure_http=self.insecure_http,
             **self._request_settings(),
@@ -82,25 +101,57 @@ class Connection:
         """Return more arguments of the client, which the groups below add."""
         return {}
 
-    def _credentials(self, env: Mapping[str, str]) -> dict[str, str]:
-        """Return the credentials' environment variables, overridden by the options."""
-        by_key = self.key is not None or self.secret_file is not None
-        by_login = self.login is not None or self.password_file is not None
+    def _auth(self, env: Mapping[str, str], *, needs_default: bool) -> httpx.Auth:
+        path = self.credentials or env.get("PRINTOS_CREDENTIALS")
+        if not path:
+            return self._single_auth(env)
+        options = {name: getattr(self, name) for name in ("key", "secret_file", "login", "password_file")}
+        given = [f"--{name.replace('_', '-')}" for name, value in options.items() if value is not None]
+        given += [name for name in _CREDENTIALS if env.get(name)]
+        if given:
+            ours = "PRINTOS_CREDENTIALS" if self.credentials is None else "--credentials"
+            raise CommandError(f"{ours} and {given[0]} exclude each other; give one of them")
+        file = CredentialsFile(Path(path))
+        if needs_default and not file.has_default:
+            raise CommandError(
+                f"{path} has no line for the device *, whose credentials sign what concerns no single device"
+            )
+        return file.device_credentials()
+
+    def _single_auth(self, env: Mapping[str, str]) -> httpx.Auth:
+        secret = None if self.secret_file is None else SecretFile(self.secret_file)
+        password = None if self.password_file is None else SecretFile(self.password_file)
+        found = self._pair(env, secret=secret, password=password)
+        auth = auth_from_env(found)  # checks that it is one pair
+        # A function in place of the secret is asked again when PrintOS refuses the secret.
+        if secret is not None:
+            return HmacAuth(found["PRINTOS_KEY"], secret)
+        if password is not None:
+            return SessionTokenAuth(found["PRINTOS_LOGIN"], password)
+        return auth
+
+    def _pair(
+        self, env: Mapping[str, str], *, secret: SecretFile | None, password: SecretFile | None
+    ) -> dict[str, str]:
+        """Return the environment variables of a key or a login, overridden by the options."""
+        by_key = self.key is not None or secret is not None
+        by_login = self.login is not None or password is not None
         if by_key and by_login:
             raise CommandError("--key and --login exclude each other; give one of them")
-        names = ["PRINTOS_KEY", "PRINTOS_SECRET", "PRINTOS_LOGIN", "PRINTOS_PASSWORD"]
+        names: tuple[str, ...] = _CREDENTIALS
         if by_key or by_login:  # then the other pair of the environment is ignored
             names = names[:2] if by_key else names[2:]
         found = {name: env[name] for name in names if env.get(name)}
         options = {"PRINTOS_KEY": self.key, "PRINTOS_LOGIN": self.login}
         found |= {name: value for name, value in options.items() if value is not None}
-        for name, path in (("PRINTOS_SECRET", self.secret_file), ("PRINTOS_PASSWORD", self.password_file)):
-            if path is not None:
-                found[name] = read_secret(path)
+        for name, file in (("PRINTOS_SECRET", secret), ("PRINTOS_PASSWORD", password)):
+            if file is not None:
+                found[name] = file()
         if sys.stdin is not None and sys.stdin.isatty():
-            for name, secret in (("PRINTOS_KEY", "PRINTOS_SECRET"), ("PRINTOS_LOGIN", "PRINTOS_PASSWORD")):
-                if name in found and secret not in found:
-                    found[secret] = typer.prompt(f"{secret} for {found[name]}", hide_input=True, err=True)
+            for name, secret_name in (_CREDENTIALS[:2], _CREDENTIALS[2:]):
+                if name in found and secret_name not in found:
+                    prompt = f"{secret_name} for {found[name]}"
+                    found[secret_name] = typer.prompt(prompt, hide_input=True, err=True)
         return found
 
 
@@ -152,38 +203,3 @@ def is_insecure(base_url: str) -> bool:
     except ConfigurationError:
         return True
     return False
-
-
-def read_secret(path: Path) -> str:
-    """Return the secret in a file, without the line end that editors add.
-
-    Warns on standard error if other users may read the file.
-
-    Raises:
-        CommandError: The file cannot be read, or holds no secret.
-    """
-    try:
-        with path.open("rb") as file:
-            _warn_of_other_readers(path, os.fstat(file.fileno()))
-            content = file.read(_MAX_SECRET_BYTES + 1)
-    except OSError as error:
-        raise CommandError(f"cannot read {path}: {error.strerror}") from error
-    try:
-        secret = content.decode("utf-8-sig").rstrip("\r\n")
-    except UnicodeDecodeError:
-        secret = ""
-    if not secret or len(content) > _MAX_SECRET_BYTES:
-        raise CommandError(f"{path} holds no secret; it must be one line of UTF-8 text")
-    return secret
-
-
-def _warn_of_other_readers(path: Path, status: os.stat_result) -> None:
-    if sys.platform == "win32" or not stat.S_ISREG(status.st_mode):
-        return
-    # A file of root may be meant for this process's group.
-    is_own = status.st_uid == os.geteuid()
-    if status.st_mode & (stat.S_IROTH | stat.S_IRGRP if is_own else stat.S_IROTH):
-        complain(
-            f"warning: other users may read the secret in {path} (mode {stat.S_IMODE(status.st_mode):04o}); "
-            f"take the right away with chmod {'go' if is_own else 'o'}-r {shlex.quote(str(path))}"
-        )

@@ -3,12 +3,13 @@
 import asyncio
 import os
 from collections.abc import Awaitable, Callable
-from contextlib import aclosing
 from typing import Annotated, TypeVar
 
 import typer
 from attrs import frozen
 
+from printos_async._client import PrintOSClient
+from printos_async.cli.terminal.log import LibraryWarnings
 from printos_async.cli.terminal.output import CommandError
 from printos_async.outbox import SqlOutbox
 
@@ -47,18 +48,24 @@ class OutboxAccess(Connection):
     outbox: OutboxUrl = None
 
     def run(self, use: Callable[[SqlOutbox], Awaitable[T]]) -> T:
-        """Return what ``use`` returns of the outbox, opened for the base URL and the credentials.
+        """Return what ``use`` returns of the outbox, opened for the account.
 
         Raises:
             ConfigurationError: The URL is of another kind, or what it needs is not installed.
             OutboxError: It cannot be opened.
         """
+        with LibraryWarnings(except_for=""):
+            return self.run_as(self.make_client(), use)
+
+    def run_as(self, client: PrintOSClient, use: Callable[[SqlOutbox], Awaitable[T]]) -> T:
+        """Return what ``use`` returns of the outbox, opened for this client's account. Raises as ``run``.
+
+        Make the client outside of the event loop, because it may prompt for a secret.
+        """
         outbox = SqlOutbox(outbox_url(self.outbox))
-        client = self.make_client()  # outside of the event loop: it may prompt for a secret
 
         async def run() -> T:
-            async with client, aclosing(outbox):
-                await outbox.open(client.account)
+            async with client.spooler(outbox):
                 return await use(outbox)
 
         return asyncio.run(run())

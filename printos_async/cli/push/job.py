@@ -5,8 +5,10 @@ from __future__ import annotations
 import time
 from typing import IO, TYPE_CHECKING
 
+from printos_async.cli.credentials.hangup import refresher
 from printos_async.cli.input.statuses import StatusLines
-from printos_async.cli.terminal.log import LibraryWarnings
+from printos_async.cli.terminal.accounts import AccountLines
+from printos_async.cli.terminal.log import REPORTED_EVENTS, LibraryWarnings
 from printos_async.cli.terminal.output import count_statuses, unreadable
 from printos_async.cli.terminal.progress import live_progress
 from printos_async.cli.terminal.signals import StopSignals
@@ -38,7 +40,8 @@ class PushJob:
         bad_lines_file: Keeps bad lines.
 
     Attributes:
-        counts: The outcomes; ``counts.on_event`` is a hook for the client.
+        counts: The outcomes.
+        hooks: Hooks for the client.
     """
 
     def __init__(
@@ -60,6 +63,10 @@ class PushJob:
         self._lines = self._from_the_start()
         self._started_s = time.perf_counter()
         self.counts = Counts(failures=failures, stop=self._signals.stopping, is_followed=mode.is_followed)
+        self._account_lines = AccountLines()
+        # No account is held by a bulk push, whose statuses fail at once.
+        held = [self._account_lines.on_event] if mode.is_followed else []
+        self.hooks = [self.counts.on_event, *held]
 
     async def check(self) -> PushReport:
         """Read every line and send nothing."""
@@ -69,7 +76,9 @@ class PushJob:
 
     async def push(self, client: PrintOSClient) -> PushReport:
         """Read and send, and close the client."""
-        with self._signals:
+        if self._mode.is_followed:
+            self._signals.on_hangup = refresher(client)
+        with self._signals, self._account_lines:
             async with client:
                 if self._strict:
                     await self._source.spool(stop=self._signals.stopping)
@@ -125,7 +134,7 @@ class PushJob:
             return lines.bytes_read, mode.progress(counts, time.perf_counter() - started_s) + stopping
 
         # A failure is named once: by the warning of the pusher when following, otherwise by the counts.
-        warnings = LibraryWarnings(except_for="CircuitChanged" if mode.is_followed else "StatusFailed")
+        warnings = LibraryWarnings(except_for=REPORTED_EVENTS if mode.is_followed else {"StatusFailed"})
         async with live_progress(
             "Pushing", total=self._source.size_bytes, sample=sample, has_bar=not mode.is_followed
         ):

@@ -39,12 +39,14 @@ class Mode(Protocol):
         grace_s: Seconds from a stop signal to giving up what is not done.
         unconfirmed: Devices whose newest status was acknowledged, but may have been overwritten by an older one
             with a lost answer, and was not sent again in time.
+        held_accounts: Accounts that PrintOS refuses at the end.
     """
 
     is_followed: bool
     is_spooled: bool
     grace_s: float
     unconfirmed: int
+    held_accounts: int
 
     async def run(
         self, client: PrintOSClient, statuses: AsyncGenerator[StatusPush, None], counts: Counts
@@ -62,6 +64,7 @@ class Bulk:
     is_spooled = False
     grace_s = GRACE_S
     unconfirmed = 0
+    held_accounts = 0
 
     async def run(
         self, client: PrintOSClient, statuses: AsyncGenerator[StatusPush, None], counts: Counts
@@ -93,6 +96,7 @@ class Follow:
         self._line = PusherLine()
         self.grace_s = DEFAULT_DRAIN_TIMEOUT_S if drain_timeout_s is None else drain_timeout_s
         self.unconfirmed = 0
+        self.held_accounts = 0
 
     async def run(
         self, client: PrintOSClient, statuses: AsyncGenerator[StatusPush, None], counts: Counts
@@ -108,7 +112,9 @@ class Follow:
                     waiting_for_room = 0
                 await pusher.drain(self._drain_timeout_s)
         finally:
-            self.unconfirmed = pusher.stats().active_devices - (counts.open_devices - waiting_for_room)
+            stats = pusher.stats()
+            self.unconfirmed = stats.active_devices - (counts.open_devices - waiting_for_room)
+            self.held_accounts = stats.held_accounts
 
     def progress(self, counts: Counts, elapsed_s: float) -> str:  # noqa: ARG002  # a rate of its own
         """Return the current state in one line."""
@@ -128,6 +134,7 @@ class Spool:
     is_spooled = True
     grace_s = GRACE_S
     unconfirmed = 0
+    held_accounts = 0
 
     def __init__(self, url: str) -> None:
         self._url = url

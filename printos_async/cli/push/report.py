@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
 
+from printos_async.cli.terminal.accounts import complain_of_held
 from printos_async.cli.terminal.output import (
     EXIT_FAILED,
     EXIT_OK,
@@ -66,6 +67,7 @@ class PushReport:
             "problem": self.counts.problem,
             "elapsedS": round(self.elapsed_s, 6),
             "exitCode": self.exit_code,
+            "heldAccounts": self.mode.held_accounts,
             **self.counts.to_json(),
             **spooled,
             **followed,
@@ -80,6 +82,8 @@ class PushReport:
                 f"{counted(self.mode.unconfirmed, 'device')}: an older status may have landed on the newest; "
                 "there was no time to send it again"
             )
+        if self.mode.held_accounts:
+            complain_of_held(self.mode.held_accounts, "push again what was not sent")
         if counts.problem is not None:
             complain(counts.problem)
         received = self.signals.received

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from .output import complain, counted
 
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+# Events of the host and of accounts, for which commands that run on have lines of their own.
+REPORTED_EVENTS = frozenset({"CircuitChanged", "AccountHeld"})
 _LINES_AT_ONCE = 10
 _SPAN_S = 10.0
 
@@ -18,10 +23,10 @@ class LibraryWarnings(logging.Handler):
     A context manager; while active it replaces Python's handler of last resort.
 
     Args:
-        except_for: Name of an event that the command itself reports.
+        except_for: Names of the events that the command itself reports.
     """
 
-    def __init__(self, *, except_for: str) -> None:
+    def __init__(self, *, except_for: Collection[str]) -> None:
         super().__init__(logging.WARNING)
         self._except_for = except_for
         self._logger = logging.getLogger("printos_async")
@@ -38,7 +43,7 @@ class LibraryWarnings(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one warning, or count it."""
-        if getattr(record, "event", None) == self._except_for:
+        if getattr(record, "event", None) in self._except_for:
             return
         now_s = time.monotonic()
         if now_s - self._since_s > _SPAN_S:

@@ -1,15 +1,19 @@
-"""Stop signals: Ctrl-C and SIGTERM first end reading, then give up what is left."""
+"""Signals: Ctrl-C and SIGTERM first end reading, then give up what is left; SIGHUP reads the credentials again."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
+import stat
+import sys
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Callable, Coroutine
 
 # Less than the time after which container runtimes kill.
 GRACE_S = 8.0
@@ -22,6 +26,8 @@ class StopSignals:
         grace_s: Seconds from the first signal to giving up.
 
     Attributes:
+        on_hangup: Called on SIGHUP, if it is set before the signals are taken; not on Windows, which has none. A SIGHUP
+            because the terminal has gone stops as well.
         stopping: Set by the first signal.
         giving_up: Set by the second one, or ``grace_s`` seconds after the first.
         received: The first signal.
@@ -30,19 +36,25 @@ class StopSignals:
 
     def __init__(self, *, grace_s: float = GRACE_S) -> None:
         self._grace_s = grace_s
+        self.on_hangup: Callable[[], None] | None = None
         self.stopping = asyncio.Event()
         self.giving_up = asyncio.Event()
         self.received: signal.Signals | None = None
         self.is_repeated = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._had_terminal = False
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
+        self._had_terminal = _has_terminal()
+        numbers = [signal.SIGINT, signal.SIGTERM]
+        if self.on_hangup is not None and sys.platform != "win32":
+            numbers.append(signal.SIGHUP)
         # Only the main thread may set handlers; in other threads the program handles signals itself.
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in numbers:
                 # signal.signal, for Windows has no loop.add_signal_handler.
                 self._before[number] = signal.signal(number, self._on_signal)
         return self
@@ -71,6 +83,11 @@ class StopSignals:
                 self._loop.call_soon_threadsafe(self._take, self._loop, signal.Signals(number))
 
     def _take(self, loop: asyncio.AbstractEventLoop, received: signal.Signals) -> None:
+        if sys.platform != "win32" and received == signal.SIGHUP and self.on_hangup is not None:
+            if not self._had_terminal or _has_terminal():
+                self.on_hangup()
+                return
+            _leave_terminal()
         if self.received is None:
             self.received = received
             self.stopping.set()
@@ -78,3 +95,17 @@ class StopSignals:
         else:
             self.is_repeated = True
             self.giving_up.set()
+
+
+def _has_terminal() -> bool:
+    """Return whether somebody may still see or type something."""
+    return any(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stderr))
+
+
+def _leave_terminal() -> None:
+    """Write nothing more to a terminal that has gone, for every write would fail."""
+    with Path(os.devnull).open("w") as nowhere:
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError):
+                if stat.S_ISCHR(os.fstat(stream.fileno()).st_mode):
+                    os.dup2(nowhere.fileno(), stream.fileno())

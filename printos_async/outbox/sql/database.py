@@ -122,12 +122,37 @@ class Database:
 
         async def execute(connection: AsyncConnection) -> Sequence[Row[Any]]:
             if self._file is not None:
-                await _synchronise(connection, outlives_power)
+                await _synchronise(connection, outlives_power=outlives_power)
                 self._file.time.begin_statement()
             result = await connection.execute(statement, dict(parameters))
             return result.all() if result.returns_rows else ()
 
         return await self.with_connection(execute, on_retry, within=within)
+
+    async def transaction(
+        self, use: Callable[[AsyncConnection], Awaitable[Answer]], *, within: Limit = USUAL
+    ) -> Answer:
+        """Return the result of ``use``, whose statements are one transaction; ``within`` as in ``rows``."""
+
+        async def execute(connection: AsyncConnection) -> Answer:
+            if self._file is not None:
+                await _synchronise(connection, outlives_power=True)
+                await connection.exec_driver_sql("BEGIN IMMEDIATE")
+                self._file.time.begin_statement()
+            else:
+                await connection.exec_driver_sql("BEGIN")
+            try:
+                answer = await use(connection)
+                await connection.exec_driver_sql("COMMIT")
+            except BaseException:
+                # SQLite may have rolled back itself, and PostgreSQL if the connection is lost.
+                with contextlib.suppress(SQLAlchemyError):
+                    if not connection.invalidated:
+                        await connection.exec_driver_sql("ROLLBACK")
+                raise
+            return answer
+
+        return await self.with_connection(execute, within=within)
 
     async def with_connection(
         self,
@@ -236,7 +261,7 @@ class Database:
         )
 
 
-async def _synchronise(connection: AsyncConnection, outlives_power: bool) -> None:  # noqa: FBT001
+async def _synchronise(connection: AsyncConnection, *, outlives_power: bool) -> None:
     """Make the connection sync its next commits to the disk, or not."""
     level = "FULL" if outlives_power else "NORMAL"
     known = (await connection.get_raw_connection()).info

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from printos_async._clock import MachineClock
+    from printos_async.outbox.administration import TenantStats
     from printos_async.outbox.protocol import Claim, Draft, Finish, Kept, Release
     from printos_async.outbox.sqlite.spool import SetAside
 
@@ -64,8 +65,8 @@ class SqlOutbox:
     def __repr__(self) -> str:
         return f"SqlOutbox({hide_secrets(self._url)!r}, lease_s={self.lease_s!r})"
 
-    async def open(self, account: str) -> None:
-        """As ``Outbox.open``."""
+    async def open(self, account: str, *, label: str = "", host: str = "") -> None:
+        """As ``LabellingOutbox.open``."""
         from .database import Database  # noqa: PLC0415 - optional
         from .session import Session  # noqa: PLC0415 - optional
 
@@ -80,7 +81,7 @@ class SqlOutbox:
                     on_replaced=self._report_replaced,
                 )
                 session = Session(database, account)
-                await session.open()
+                await session.open(label, host)
                 self._session = session
             elif self._session.tenant != account:
                 raise ConfigurationError("this outbox is open for another account: make one for each")
@@ -188,6 +189,16 @@ class SqlOutbox:
         """As ``OutboxAdministration.purge``."""
         session = self._opened()
         return await session.background.run(session.deletion.purge(failed=failed, older_than_s=older_than_s))
+
+    async def tenants(self) -> list[TenantStats]:
+        """As ``OutboxAdministration.tenants``."""
+        session = self._opened()
+        return await session.background.run(session.tenants.stats())
+
+    async def adopt(self, tenant: str) -> int:
+        """As ``OutboxAdministration.adopt``."""
+        session = self._opened()
+        return await session.background.run(session.tenants.adopt(tenant))
 
     async def _renew(self, session: Session, owner: int) -> bool:
         rows = await session.rows(

@@ -20,6 +20,7 @@ from .statements.delivery import DeliveryStatements
 from .statements.dialect import Dialect
 from .statements.workers import WorkerStatements
 from .tables import is_current, prepare
+from .tenants import Tenants
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -51,6 +52,7 @@ class Session:
         administration: Statements for operators.
         deletion: Deletes rows.
         repair: Repairs the rows of a file.
+        tenants: The tenants of the database.
     """
 
     def __init__(self, database: Database, tenant: str) -> None:
@@ -63,18 +65,20 @@ class Session:
         self.administration = AdministrationStatements(dialect)
         self.deletion = Deletion(database, dialect, tenant)
         self.repair = Repair(database, tenant)
+        self.tenants = Tenants(database, dialect, tenant)
         self.missing_claims: set[int | None] = set()
         # Puts are numbered in the order of their calls, also on several connections.
         self._putting = asyncio.Lock()
         self._server_failures = 0
         self._next_scan_s = 0.0
 
-    async def open(self) -> None:
-        """Create or migrate the tables, and repair a file; close the database if that fails."""
+    async def open(self, label: str, host: str) -> None:
+        """Create or migrate the tables, repair a file, and enter the tenant; close the database if that fails."""
         try:
             await self.background.run(_prepare(self.database))
             if self.database.dialect == "sqlite":
                 await self.background.run(self.repair.run_if_needed())
+            await self.background.run(self.tenants.enter(label, host))
         except BaseException:
             await self.background.settle()
             await self.database.aclose()

@@ -18,7 +18,9 @@ from sqlalchemy import (
     and_,
     insert,
     inspect,
+    literal,
     select,
+    union,
     update,
 )
 from sqlalchemy.exc import SQLAlchemyError
@@ -117,6 +119,15 @@ worker = Table(
     Column("renewed_at", Double),
 )
 
+# Who the tenants are, for people.
+tenant = Table(
+    "printos_tenant",
+    metadata,
+    Column("account", _Key, primary_key=True),
+    Column("label", Text, nullable=False),
+    Column("host", Text, nullable=False),
+)
+
 meta = Table(
     "printos_meta",
     metadata,
@@ -159,8 +170,16 @@ def _to_version_2(connection: Connection) -> None:
     unseen_index.create(connection)
 
 
+def _to_version_3(connection: Connection) -> None:
+    # Adds the tenants. Of those that are there already nobody knows the label before they are opened again.
+    tenant.create(connection)
+    there = union(select(outbox.c.account), select(worker.c.account)).subquery()
+    rows = select(there.c.account, literal("", Text), literal("", Text))
+    connection.execute(insert(tenant).from_select(["account", "label", "host"], rows))
+
+
 # The step at index N migrates from version N + 1 to N + 2.
-MIGRATIONS: tuple[Callable[[Connection], None], ...] = (_to_version_2,)
+MIGRATIONS: tuple[Callable[[Connection], None], ...] = (_to_version_2, _to_version_3)
 
 # Any number, but the same in all versions of this package.
 _LOCK_KEY = 7_205_731_104

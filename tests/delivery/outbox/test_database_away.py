@@ -16,6 +16,8 @@ from .proxy import proxied
 from .seen import adds_up, applied, pages
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from printos_async import PrintOSClient
     from printos_async.sandbox import Sandbox
     from tests.postgres import PostgresServer
@@ -37,6 +39,28 @@ async def test_put_fails_while_the_database_is_away_and_everything_goes_on_when_
         stats = await pusher.drain()
     assert (stats.accepted, stats.sent, stats.pending) == (3, 3, 0)
     assert (pages(sandbox, "dev-1"), pages(sandbox, "dev-2"), pages(sandbox, "dev-3")) == (2, -1, 1)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Return once a condition holds that nothing announces; it must within ten seconds."""
+    for _ in range(200):
+        if condition():
+            return
+        await asyncio.sleep(0.05)
+    raise AssertionError("it does not come true")
+
+
+async def test_the_health_says_that_the_database_is_away_and_when_it_is_back(
+    postgres_workplace: Workplace, postgres_server: PostgresServer
+) -> None:
+    async with postgres_workplace.pusher() as pusher:
+        await pusher.push("dev-1", status(1))
+        assert pusher.health().is_ready
+        await asyncio.to_thread(postgres_server.stop)
+        await until(lambda: "outbox_unavailable" in pusher.health().reasons)
+        assert postgres_server.password not in pusher.health().reasons["outbox_unavailable"]
+        await asyncio.to_thread(postgres_server.start)
+        await until(lambda: pusher.health().is_ready)
 
 
 async def test_a_database_that_is_away_for_longer_than_the_lease_loses_nothing(

@@ -60,8 +60,8 @@ class DeletionStatements:
 
     def __init__(self, dialect: Dialect) -> None:
         self.raise_floor = _raise_floor(is_sqlite=dialect.is_sqlite)
-        self.delete_owned = _delete(dialect, ROW.owner == WORKER)
-        self.delete_free = _delete(dialect, ROW.owner.is_(None) & (ROW.seq == ROW.done_seq))
+        self.delete_owned = delete_rows(dialect, ROW.owner == WORKER)
+        self.delete_free = delete_rows(dialect, ROW.owner.is_(None) & (ROW.seq == ROW.done_seq))
         self.idle = (
             select(ROW.device_id, ROW.seq)
             .where(OURS, idle, ROW.due_at <= NOW, dialect.is_sound)
@@ -110,7 +110,7 @@ def _raise_floor(*, is_sqlite: bool) -> Executable:
     return update(meta).where(meta.c.floor < gate.c.floor).values(floor=gate.c.floor)
 
 
-def _delete(dialect: Dialect, condition: ColumnElement[bool]) -> Executable:
+def delete_rows(dialect: Dialect, condition: ColumnElement[bool]) -> Executable:
     """Return the statement that deletes rows whose numbers are still those of the batch."""
     batch = dialect.batch(device_id=Text, seq=BigInteger)
     gone = (

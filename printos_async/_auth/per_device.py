@@ -1,0 +1,181 @@
+"""Credentials of each device: the public class, and the accounts that a client keeps for it."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable, Mapping
+from typing import NoReturn, TypeAlias
+from weakref import WeakValueDictionary
+
+import httpx
+
+from printos_async._errors import ConfigurationError
+
+from .account import Account
+from .base import AnyAuth
+
+_Found: TypeAlias = AnyAuth | None
+Lookup: TypeAlias = Mapping[str, AnyAuth] | Callable[[str], _Found] | Callable[[str], Awaitable[_Found]]
+
+# Accounts that a client keeps at most, as many as devices in one list; the oldest go first.
+MAX_ACCOUNTS = 250_000
+
+
+class DeviceCredentials(httpx.Auth):
+    """Each device's own credentials.
+
+    PrintOS gives every provisioned device a login and a password of its own, or a site has several keys. A request
+    that concerns a device is signed with that device's credentials and no others.
+
+    What ``lookup`` returns is kept until PrintOS refuses it; then ``lookup`` is asked again. It is also asked again,
+    at the pace of the probes, for a device without credentials, so that credentials can be added and rotated without
+    a restart. One object that is returned for several devices is one account: one login serves them all.
+
+    Only ``PrintOSClient`` can use it: other httpx clients do not know which device a request concerns.
+
+    Args:
+        lookup: A mapping from device identifier to ``Auth``, such as ``HmacAuth`` or ``SessionTokenAuth``; or a
+            function or coroutine function that returns one, or None for a device without. A function is called on the
+            event loop and must not block for long. What it raises is reported by the name of its class, as
+            ``MissingCredentialsError``.
+        default: Signs what concerns no single device, such as ``list_devices``, and devices without credentials of
+            their own. None: those requests fail with ``MissingCredentialsError``.
+
+    Raises:
+        ConfigurationError: ``lookup`` is neither a mapping nor callable, or ``default`` is no ``httpx.Auth``.
+    """
+
+    def __init__(self, lookup: Lookup, *, default: AnyAuth | None = None) -> None:
+        if not isinstance(lookup, Mapping) and not callable(lookup):
+            raise ConfigurationError(f"lookup must be a mapping or a function, not {type(lookup).__name__}")
+        if isinstance(default, DeviceCredentials) or not isinstance(default, AnyAuth | None):
+            raise ConfigurationError(
+                f"default must be HmacAuth, SessionTokenAuth or another httpx.Auth, not {type(default).__name__}"
+            )
+        self._lookup = lookup
+        self.default = default
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(default={getattr(self, 'default', None)!r})"
+
+    @property
+    def account(self) -> str:
+        """The default's name; the devices' credentials are told apart by their devices."""
+        default = "" if self.default is None else f", {getattr(self.default, 'account', '')}"
+        return f"device credentials{default}"
+
+    async def find(self, device_id: str) -> AnyAuth | str | None:
+        """Return the credentials of a device, None without, or as a text why the lookup failed."""
+        try:
+            if isinstance(self._lookup, Mapping):
+                found: object = self._lookup.get(device_id)
+            else:
+                found = self._lookup(device_id)
+                if inspect.isawaitable(found):
+                    found = await found
+        except Exception as error:  # noqa: BLE001  # the caller's function: a vault, a database
+            # By name only: the error's text may hold a secret.
+            return f"the lookup of its credentials failed: {type(error).__name__}"
+        if isinstance(found, DeviceCredentials) or not isinstance(found, AnyAuth | None):
+            return f"the lookup of its credentials returned {type(found).__name__}, not HmacAuth or SessionTokenAuth"
+        return found
+
+    def auth_flow(self, request: httpx.Request) -> NoReturn:  # noqa: ARG002
+        """Refuse: the device of a request is not known here."""
+        self._refuse()
+
+    def sync_auth_flow(self, request: httpx.Request) -> NoReturn:  # noqa: ARG002
+        """Refuse: the device of a request is not known here."""
+        self._refuse()
+
+    def _refuse(self) -> NoReturn:
+        raise ConfigurationError(
+            "DeviceCredentials works in PrintOSClient only; give httpx one device's credentials"
+        )
+
+
+class DeviceAccounts:
+    """The accounts of ``DeviceCredentials``, by device, as far as they were looked up.
+
+    Attributes:
+        on_replaced: Called with an account that is held, or has several devices, when one of its devices has got other
+            credentials.
+    """
+
+    def __init__(self, credentials: DeviceCredentials) -> None:
+        self._credentials = credentials
+        self._default = Account(credentials.default)
+        if credentials.default is None:
+            self._default.problem = (
+                "DeviceCredentials has no default, which signs what concerns no single device"
+            )
+        self._known: dict[str, Account] = {}
+        # One object for several devices is one account. The account keeps the object, and so its id, alive.
+        self._by_auth: WeakValueDictionary[int, Account] = WeakValueDictionary()
+        if credentials.default is not None:
+            self._by_auth[id(credentials.default)] = self._default
+        self.on_replaced: Callable[[Account], None] = lambda _: None
+
+    def known(self, device_id: str | None) -> Account | None:
+        """Return the account of a device, or of what concerns no device; None if it has not been looked up."""
+        return self._default if device_id is None else self._known.get(device_id)
+
+    async def find(self, device_id: str | None) -> Account:
+        """Look the account of a device up, and keep it."""
+        if device_id is None:
+            return self._default
+        before = self._known.get(device_id)
+        found = await self._credentials.find(device_id)
+        meanwhile = self._known.get(device_id)
+        if meanwhile is not None and meanwhile is not before:
+            return meanwhile  # another request asked at the same time: one object logs in
+        account = self._account(device_id, found, before)
+        account.must_ask = False
+        if account is not before:
+            self._keep(device_id, account)
+            if before is not None:
+                self._leave(before)
+        return account
+
+    def refresh(self) -> None:
+        """Ask for every account's credentials again when they are needed next."""
+        for account in {self._default, *self._known.values()}:
+            account.must_ask = True
+            account.refresh()
+
+    def _account(self, device_id: str, found: AnyAuth | str | None, before: Account | None) -> Account:
+        auth = found if isinstance(found, AnyAuth) else None
+        if auth is None and found is None and self._credentials.default is not None:
+            return self._default
+        if before is not None and auth is not None and before.auth is auth:
+            return before
+        shared = None if auth is None else self._by_auth.get(id(auth))
+        if shared is not None:
+            if shared is not self._default:
+                shared.device_id = None
+            return shared
+        if before is None or before.device_id != device_id:
+            account = Account(auth, device_id)
+        else:  # the account stays held until its new credentials are accepted
+            account = before
+            account.auth = auth
+        account.problem = found if isinstance(found, str) else ""
+        if auth is not None:
+            self._by_auth[id(auth)] = account
+        elif not account.problem:
+            account.problem = "there are no credentials for this device, and no default"
+        return account
+
+    def _keep(self, device_id: str, account: Account) -> None:
+        self._known[device_id] = account
+        if len(self._known) > MAX_ACCOUNTS:
+            del self._known[next(iter(self._known))]
+
+    def _leave(self, account: Account) -> None:
+        """Note that a device of an account has got other credentials; the account's other devices may have, too."""
+        is_shared = account.device_id is None
+        if is_shared and (account is not self._default or account.is_held):
+            self._known = {device_id: each for device_id, each in self._known.items() if each is not account}
+            self.on_replaced(account)
+        elif account.is_held:
+            self.on_replaced(account)

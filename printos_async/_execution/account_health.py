@@ -1,0 +1,148 @@
+"""Health of the accounts: which of them are held because PrintOS refuses their credentials."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from printos_async._auth import DeviceAccounts
+from printos_async._auth.account import Refusals
+from printos_async._errors import MissingCredentialsError, ResponseDecodeError, StatusError
+from printos_async._events import AccountHeld, AccountResumed
+
+from .retry import is_transient
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from printos_async._api.requests import Call
+    from printos_async._auth import Account, Accounts
+    from printos_async._errors import APIError
+    from printos_async._events import Hooks
+
+    from .circuit_breaker import CircuitWatcher
+
+# Of the status code alone: 401 Unauthorized, 407 Proxy Authentication Required; a redirect leads to a login page.
+_REFUSALS = frozenset({401, 407, *range(300, 400)})
+
+
+class AccountHealth:
+    """Holds the accounts of one client, for its pushers: a refusal of credentials says nothing about a status.
+
+    Single calls and bulk pushes fail at once and are not held, but what becomes of them counts while there is a
+    pusher.
+
+    Attributes:
+        troubled: The accounts with refusals since their last success, held or not.
+        held: Number of accounts that are held.
+    """
+
+    def __init__(self, accounts: Accounts, hooks: Hooks, watchers: Iterable[CircuitWatcher]) -> None:
+        self._accounts = accounts
+        self._hooks = hooks
+        self._watchers = watchers
+        self.troubled: set[Account] = set()
+        self.held = 0
+        if isinstance(accounts, DeviceAccounts):
+            accounts.on_replaced = self._release
+
+    def is_held(self, device_id: str) -> bool:
+        """Return whether a device's account is held."""
+        account = self._accounts.known(device_id)
+        return account is not None and account.is_held
+
+    def of(self, device_id: str) -> Account | None:
+        """Return the account of a device, if it is held."""
+        account = self._accounts.known(device_id)
+        return account if account is not None and account.is_held else None
+
+    def keeps(self, call: Call, error: APIError) -> bool:
+        """Return whether a failed status waits because its account is refused, rather than be given up."""
+        return is_refusal(call, error) or (
+            _may_be_refusal(call, error) and self.is_held(call.device_id or "")
+        )
+
+    def failed(self, call: Call, error: APIError) -> None:
+        """Note a failed attempt; it may hold its account."""
+        is_certain = is_refusal(call, error)
+        if not is_certain and not _may_be_refusal(call, error):
+            return
+        account = self._accounts.known(call.device_id)
+        if account is None:
+            return
+        account.must_ask = account.must_ask or is_certain
+        if not any(watcher.is_patient for watcher in self._watchers):
+            return
+        self.troubled.add(account)
+        if account.refusals is None:
+            account.refusals = Refusals()
+        now_s = asyncio.get_running_loop().time()
+        if account.refusals.refused(call.device_id, is_certain=is_certain, now_s=now_s):
+            self.held += 1
+            self._hooks.emit(AccountHeld(account.label, type(error).__name__, getattr(error, "status", None)))
+            for watcher in tuple(self._watchers):
+                watcher.account_held()
+
+    def succeeded(self, call: Call) -> None:
+        """Note a success. To be called only while there are ``troubled`` accounts."""
+        account = self._accounts.known(call.device_id)
+        if account is None or account.refusals is None:
+            return
+        if account.refusals.succeeded(call.device_id):
+            self._resumed(account)
+        if account.refusals.are_over:
+            account.refusals = None
+            self.troubled.discard(account)
+
+    def attempt_ended(self, call: Call) -> None:
+        """Note the end of an attempt, whatever its outcome. To be called only while accounts are held."""
+        account = self._accounts.known(call.device_id)
+        if account is not None and account.refusals is not None:
+            now_s = asyncio.get_running_loop().time()
+            account.refusals.probe_ended(call.device_id, now_s=now_s)
+
+    def refresh(self) -> None:
+        """Ask for all credentials again, and probe held accounts now.
+
+        Raises:
+            SecretUnavailableError: A function that returns a secret failed.
+        """
+        try:
+            self._accounts.refresh()
+        finally:
+            now_s = asyncio.get_running_loop().time()
+            for account in self.troubled:
+                if account.refusals is not None:
+                    account.refusals.probe_at(now_s)
+            for watcher in tuple(self._watchers):
+                watcher.probes_due()
+
+    def _release(self, account: Account) -> None:
+        self.troubled.discard(account)
+        if account.is_held:
+            account.refusals = None
+            self._resumed(account)
+
+    def _resumed(self, account: Account) -> None:
+        self.held -= 1
+        self._hooks.emit(AccountResumed(account.label))
+        for watcher in tuple(self._watchers):
+            watcher.account_resumed(account)
+
+
+def is_refusal(call: Call, error: APIError) -> bool:
+    """Return whether credentials were refused, or are missing: the failure says nothing about the status.
+
+    Source: RFC 9110, sections 15.4, 15.5.2 and 15.5.8.
+    """
+    if isinstance(error, StatusError):
+        # Another path: a login, which has failed for a reason of its own.
+        return error.status in _REFUSALS or (error.path != call.path and not is_transient(error))
+    if isinstance(error, ResponseDecodeError):
+        return error.path != call.path and not error.from_intermediary
+    return isinstance(error, MissingCredentialsError)
+
+
+def _may_be_refusal(call: Call, error: APIError) -> bool:
+    """Return whether the device or its account was refused: a 403 or 404."""
+    return isinstance(error, StatusError) and error.status in {403, 404} and call.device_id is not None

@@ -1,0 +1,112 @@
+"""``printos outbox accounts`` and ``printos outbox adopt``: the accounts that use an outbox."""
+
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from printos_async.cli.options.groups import AsJson, with_option_groups
+from printos_async.cli.options.outbox import OutboxAccess
+from printos_async.cli.terminal.log import LibraryWarnings
+from printos_async.cli.terminal.output import (
+    EXIT_FAILED,
+    CommandError,
+    complain,
+    printable,
+    write_json,
+    write_line,
+    write_rows,
+)
+from printos_async.outbox import TenantStats
+from printos_async.outbox.tenants import OTHERS_WAIT, find_tenant
+
+_NO_LABEL = "(unknown)"
+
+
+@with_option_groups
+def accounts(
+    *,
+    as_json: AsJson = False,
+    access: OutboxAccess,
+) -> None:
+    """List the accounts that use the outbox, with what waits and failed for each; * marks this one."""
+    with LibraryWarnings(except_for=OTHERS_WAIT):
+        tenants = access.run_as(access.make_client(), lambda opened: opened.tenants())
+    if as_json:
+        write_json({"accounts": [_to_json(tenant) for tenant in tenants]})
+        return
+    rows = [
+        (
+            "*" if tenant.is_own else "",
+            tenant.account,
+            tenant.label or _NO_LABEL,
+            tenant.host,
+            tenant.waiting,
+            tenant.failed,
+            tenant.workers,
+        )
+        for tenant in tenants
+    ]
+    write_rows(("", "account", "label", "host", "waiting", "failed", "workers"), rows)
+
+
+@with_option_groups
+def adopt(
+    other: Annotated[
+        str,
+        typer.Argument(
+            metavar="ACCOUNT",
+            help="The other account: its fingerprint, the beginning of it, or its label; `printos outbox accounts` shows them.",
+        ),
+    ],
+    *,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    as_json: AsJson = False,
+    access: OutboxAccess,
+) -> None:
+    """Adopt the statuses of another account, after its key, login or host has changed; asks before it does.
+
+    Stop the workers of the other account first. Of a device that both have the newest status stays. What is left
+    over after an error, or came in the meantime, is adopted when the command is run again.
+
+    Exit codes: 0 adopted, 1 workers of the other account run, the answer was no, or the outbox failed, 2 usage or
+    configuration.
+    """
+    client = access.make_client()
+    with LibraryWarnings(except_for=OTHERS_WAIT):
+        if not yes:
+            tenants = access.run_as(client, lambda opened: opened.tenants())
+            _confirm(find_tenant(tenants, other), next(tenant for tenant in tenants if tenant.is_own))
+        count = access.run_as(client, lambda opened: opened.adopt(other))
+    if as_json:
+        write_json({"adopted": count})
+    else:
+        write_line(f"{count:,} adopted")
+
+
+def _confirm(other: TenantStats, own: TenantStats) -> None:
+    """Ask whether to go on; end the command if the answer is no."""
+    if sys.stdin is None or not sys.stdin.isatty():
+        raise CommandError("adopt asks before it does anything, and standard input is no terminal; add --yes")
+    question = (
+        f"Hand {other.waiting:,} waiting and {other.failed:,} failed of {_name(other)} to {_name(own)}?"
+    )
+    if not typer.confirm(question, err=True):
+        complain("nothing was adopted")
+        raise typer.Exit(EXIT_FAILED)
+
+
+def _name(tenant: TenantStats) -> str:
+    return printable(f"{tenant.label or _NO_LABEL} ({tenant.account[:8]})")
+
+
+def _to_json(tenant: TenantStats) -> dict[str, Any]:
+    return {
+        "account": tenant.account,
+        "label": tenant.label,
+        "host": tenant.host,
+        "waiting": tenant.waiting,
+        "failed": tenant.failed,
+        "workers": tenant.workers,
+        "isOwn": tenant.is_own,
+    }

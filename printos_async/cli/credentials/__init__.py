@@ -1,0 +1,1 @@
+"""Secrets and credentials in files, which are read again when PrintOS refuses them."""

@@ -1,0 +1,182 @@
+"""Lines of a credentials file: JSON lines or CSV, to the credentials of each device.
+
+No message quotes anything of a line: where a column is missing or two are swapped, any part may be a secret.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from typing import TYPE_CHECKING, Protocol
+
+from attrs import frozen
+
+from printos_async._api.validation import check_device_id
+from printos_async._auth.base import secret_problem
+from printos_async._auth.hmac import key_problem
+from printos_async._errors import InvalidDeviceIdError
+from printos_async.cli.input.records import BadLineError
+from printos_async.cli.terminal.output import CommandError, counted
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+# In place of a device: the credentials for what concerns no single device, and for devices without a line.
+DEFAULT_DEVICE = "*"
+_DEVICE_ID = "deviceId"
+_LOGIN = ("login", "password")
+_KEY = ("key", "secret")
+_WANTED = f"{_DEVICE_ID} with {' and '.join(_LOGIN)}, or with {' and '.join(_KEY)}"
+_COLUMNS = [{_DEVICE_ID, *_LOGIN}, {_DEVICE_ID, *_KEY}]
+_MAX_LINE_BYTES = 64 * 1024
+_MAX_PROBLEMS_SHOWN = 5
+
+
+@frozen(repr=False, cache_hash=True)
+class Credentials:
+    """A login with its password, or a key with its secret; without a repr, for it is a secret."""
+
+    is_key: bool
+    name: str
+    secret: str
+
+
+class _Parser(Protocol):
+    def parse(self, text: str) -> Mapping[str, object] | None:
+        """Return a line's record; None for a header.
+
+        Raises:
+            BadLineError: The line cannot be read.
+        """
+
+
+def parse_credentials(path: Path, data: bytes) -> dict[str, Credentials]:
+    """Return the credentials by device. Equal credentials are one object: they are one account.
+
+    Raises:
+        CommandError: Lines are bad; names the first of them by number.
+    """
+    table: dict[str, Credentials] = {}
+    first_lines: dict[str, int] = {}
+    canonical: dict[Credentials, Credentials] = {}
+    problems: list[str] = []
+    parser: _Parser | None = None
+    bad_lines = 0
+    for number, line in enumerate(data.removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1):
+        try:
+            text = _text(line)
+            if not text:
+                continue
+            # By content: files that a supervisor mounts have no extension.
+            parser = parser or (_JsonLines() if text.lstrip().startswith("{") else _CsvLines())
+            record = parser.parse(text)
+            if record is None:
+                continue
+            device_id, credentials = _device_and_credentials(record)
+            _check_first(first_lines.setdefault(device_id, number), number)
+            table[device_id] = canonical.setdefault(credentials, credentials)
+        except BadLineError as error:
+            bad_lines += 1
+            if len(problems) < _MAX_PROBLEMS_SHOWN:
+                problems.append(f"line {number} {error}")
+            if isinstance(parser, _CsvLines) and not parser.has_header:
+                break  # what follows cannot be read without it
+    if problems:
+        more = bad_lines - len(problems)
+        named = "; ".join(problems) + (f"; and {counted(more, 'more bad line')}" if more else "")
+        raise CommandError(f"cannot use {path}: {named}")
+    if not table:
+        raise CommandError(f"cannot use {path}: it holds no credentials; a line has {_WANTED}")
+    return table
+
+
+def _check_first(first_line: int, number: int) -> None:
+    if first_line != number:
+        raise BadLineError(f"repeats the {_DEVICE_ID} of line {first_line}")
+
+
+class _JsonLines:
+    """JSON objects, one on each line."""
+
+    def parse(self, text: str) -> Mapping[str, object]:
+        problem = "is not a JSON object"
+        try:
+            record = json.loads(text)
+        except json.JSONDecodeError as error:
+            problem = f"is not valid JSON at character {error.pos + 1}"
+        except (RecursionError, ValueError):
+            problem = "is not valid JSON"
+        else:
+            if isinstance(record, dict):
+                return record
+        raise BadLineError(problem)  # outside the handler: the decoder's error holds the line
+
+
+class _CsvLines:
+    """Comma-separated values under a header line; values are taken as they are, spaces included."""
+
+    def __init__(self) -> None:
+        self._header: list[str] = []
+
+    @property
+    def has_header(self) -> bool:
+        """Whether the header was read."""
+        return bool(self._header)
+
+    def parse(self, text: str) -> Mapping[str, object] | None:
+        cells: list[str] | None
+        try:
+            [cells] = csv.reader([text], strict=True)
+        except csv.Error:
+            cells = None
+        if cells is None:
+            raise BadLineError("is not valid CSV")
+        if not self._header:
+            header = [cell.strip() for cell in cells]
+            if len(set(header)) != len(header) or set(header) not in _COLUMNS:
+                raise BadLineError(f"must name the columns {_WANTED}, or be a JSON object")
+            self._header = header
+            return None
+        if len(cells) != len(self._header):
+            raise BadLineError(f"has {counted(len(cells), 'value')}; the header has {len(self._header)}")
+        return dict(zip(self._header, cells, strict=True))
+
+
+def _text(line: bytes) -> str:
+    if len(line) > _MAX_LINE_BYTES:
+        raise BadLineError(f"is longer than {_MAX_LINE_BYTES} bytes")
+    try:
+        text = line.decode()
+    except UnicodeDecodeError as error:
+        position = error.start + 1
+    else:
+        return text.removesuffix("\r") if text.strip() else ""
+    raise BadLineError(f"is not UTF-8 at byte {position}")
+
+
+def _device_and_credentials(record: Mapping[str, object]) -> tuple[str, Credentials]:
+    if record.keys() not in _COLUMNS:
+        missing = (
+            f"lacks {_DEVICE_ID}" if _DEVICE_ID not in record else f"must have {_WANTED}, and nothing else"
+        )
+        raise BadLineError(missing)
+    is_key = _KEY[0] in record
+    name_field, secret_field = _KEY if is_key else _LOGIN
+    device_id, name, secret = record[_DEVICE_ID], record[name_field], record[secret_field]
+    problem = (
+        _device_problem(device_id)
+        or (key_problem(name) if is_key else secret_problem(name_field, name))
+        or secret_problem(secret_field, secret)
+    )
+    if problem:
+        raise BadLineError(f"cannot be used: {problem}")
+    return str(device_id), Credentials(is_key, str(name), str(secret))
+
+
+def _device_problem(device_id: object) -> str:
+    try:
+        check_device_id(device_id)
+    except InvalidDeviceIdError:
+        return f"{_DEVICE_ID} must be a text of 1 to 256 characters without path separators"
+    return ""

@@ -1,0 +1,143 @@
+"""A file that is read again after it has changed, and the check of its rights."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import stat
+import sys
+import time
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from printos_async.cli.terminal.output import CommandError, complain
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+T = TypeVar("T")
+
+# A file is read again once nothing was written for so long, and not while half of it is there.
+QUIET_S = 0.2
+# A write within a tick of the file system's clock may leave the times as they are, so a file that was read so soon
+# after a change is read once more.
+_TICK_S = 1.0
+
+
+class RereadFile(Generic[T]):
+    """A file whose content may be replaced while the command runs, by renaming or in place.
+
+    A pipe, such as a shell's ``<(...)``, is read once.
+
+    Attributes:
+        content: What was last read without a problem.
+
+    Args:
+        path: The file.
+        parse: Returns the content; raises ``CommandError`` if it cannot be used, with a message without secrets.
+        check: Raises ``CommandError`` if the open file is refused.
+        max_bytes: A longer file is refused.
+
+    Raises:
+        CommandError: It cannot be read or used.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        parse: Callable[[bytes], T],
+        *,
+        check: Callable[[os.stat_result], None],
+        max_bytes: int,
+    ) -> None:
+        self._path = path
+        self._parse = parse
+        self._check = check
+        self._max_bytes = max_bytes
+        self._problem = ""
+        self._status: os.stat_result
+        self._read_s = 0.0
+        self.content = parse(self._read())
+
+    def has_changed(self) -> bool:
+        """Return whether there is something new to read; not while the file is being written."""
+        if not stat.S_ISREG(self._status.st_mode):
+            return False
+        try:
+            status = self._path.stat()
+        except OSError as error:
+            self._complain(f"cannot read {self._path}: {error.strerror}")
+            return False
+        if not stat.S_ISREG(status.st_mode):
+            self._complain(f"cannot read {self._path}: it is not a regular file any more")
+            return False
+        changed_s = _changed_s(status)
+        if _version(status) == _version(self._status):
+            return abs(self._read_s - changed_s) < _TICK_S <= abs(time.time() - changed_s)
+        return abs(time.time() - changed_s) >= QUIET_S  # a time in the future is of another machine's clock
+
+    def read_again(self) -> None:
+        """Read the file; one that cannot be used leaves the content as it was, and is reported once."""
+        try:
+            self.content = self._parse(self._read())
+        except _BeingWrittenError:
+            pass
+        except CommandError as error:
+            self._complain(str(error))
+        else:
+            self._problem = ""
+
+    def _read(self) -> bytes:
+        try:
+            with self._path.open("rb") as file:
+                status = os.fstat(file.fileno())
+                self._read_s, self._status = time.time(), status
+                self._check(status)
+                data = file.read(self._max_bytes + 1)
+                is_torn = stat.S_ISREG(status.st_mode) and _version(status) != _version(
+                    os.fstat(file.fileno())
+                )
+        except OSError as error:
+            raise CommandError(f"cannot read {self._path}: {error.strerror}") from error
+        if is_torn:
+            raise _BeingWrittenError(f"{self._path} was written while it was read; run the command again")
+        if len(data) > self._max_bytes:
+            raise CommandError(f"{self._path} has more than {self._max_bytes:,} bytes")
+        return data
+
+    def _complain(self, problem: str) -> None:
+        if problem != self._problem:
+            self._problem = problem
+            complain(f"{problem}; what was read before is used on")
+
+
+class _BeingWrittenError(CommandError):
+    """The file changed while it was read."""
+
+
+def is_readable_by_others(status: os.stat_result) -> bool:
+    """Return whether other users may read a file; never on Windows, where modes do not say that."""
+    if sys.platform == "win32" or not stat.S_ISREG(status.st_mode):
+        return False
+    return bool(status.st_mode & (stat.S_IROTH | stat.S_IRGRP if _is_own(status) else stat.S_IROTH))
+
+
+def remedy(path: Path, status: os.stat_result) -> str:
+    """Return the mode of a file that other users may read, and the command that takes the right away."""
+    mode = f"{stat.S_IMODE(status.st_mode):04o}"
+    who = "go" if _is_own(status) else "o"
+    return f"(mode {mode}); take the right away with chmod {who}-r {shlex.quote(str(path))}"
+
+
+def _is_own(status: os.stat_result) -> bool:
+    # A file of root may be meant for this process's group.
+    return sys.platform != "win32" and status.st_uid == os.geteuid()
+
+
+def _version(status: os.stat_result) -> tuple[int, ...]:
+    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+
+def _changed_s(status: os.stat_result) -> float:
+    # Some programs set the time of the last write back; the other one cannot be set.
+    return max(status.st_mtime, status.st_ctime)
