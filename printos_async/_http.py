@@ -46,3 +46,16 @@ def parse_date(value: str | None) -> float | None:
 def is_intermediary_page(body: bytes, content_type: str | None = None) -> bool:
     """Return whether the body of a 2xx is HTML or XML: PrintOS sends neither."""
     return body.lstrip()[:1] == b"<" or "html" in (content_type or "").lower()
+
+
+def server_time_s(date: str | None, *, age: str | None, under_way_s: float) -> float | None:
+    """Return a server's time when its answer came, in seconds since the epoch; None if the answer does not tell.
+
+    Args:
+        date: Its ``Date``.
+        age: Its ``Age``: a cache has kept the answer, and its ``Date`` is old.
+        under_way_s: Seconds from sending to receiving. The date was written at some time between.
+    """
+    date_s = None if age else parse_date(date)
+    # It is cut to whole seconds: half a second is missing on average.
+    return None if date_s is None else date_s + 0.5 + under_way_s / 2

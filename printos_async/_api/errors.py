@@ -60,15 +60,18 @@ def transport_error(call: Call, error: ExchangeError, secrets: Iterable[str]) ->
     )
 
 
-def status_error(call: Call, response: RawResponse, secrets: Iterable[str]) -> StatusError:
-    """Return the error for an answer other than 2xx."""
+def status_error(call: Call, response: RawResponse, secrets: Iterable[str], *, hint: str = "") -> StatusError:
+    """Return the error for an answer other than 2xx; ``hint`` says what else may be wrong."""
     secrets = tuple(secrets)
     try:
         body, cut = beginning(response, max_bytes=EXCERPT_BYTES)
     except DecodeError:
         body, cut = b"", response.overflow
     status = response.status
-    parts = [_phrase(status), _envelope_message(body, secrets) or _HINTS.get(status, "")]
+    message = _envelope_message(body, secrets)
+    if not message and status == HTTPStatus.UNAUTHORIZED:
+        hint = ""  # the text for a 401 names the clock as well
+    parts = [_phrase(status), hint, message or _HINTS.get(status, "")]
     if 300 <= status <= 399:
         parts.append("redirects are not followed: give the address that the server names as base_url")
     request_id = next(filter(None, map(response.header, _REQUEST_ID_HEADERS)), None)

@@ -2,13 +2,14 @@
 
 from .account import Account, Accounts, SingleAccount
 from .base import REPLAY_EXTENSION, AnyAuth, Headers, ReadyAuth, SecretUnavailableError
-from .hmac import ALGORITHM_HEADER, DATE_HEADER, HmacAuth
+from .hmac import ALGORITHM_HEADER, DATE_HEADER, REFUSED_SIGNATURE, HmacAuth
 from .per_device import DeviceAccounts, DeviceCredentials
 from .session_token import SessionTokenAuth
 
 __all__ = [
     "ALGORITHM_HEADER",
     "DATE_HEADER",
+    "REFUSED_SIGNATURE",
     "REPLAY_EXTENSION",
     "Account",
     "Accounts",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from abc import abstractmethod
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
@@ -37,6 +38,10 @@ class ReadyAuth(httpx.Auth, _httpx2.Auth):  # type: ignore[misc]  # whose flows 
     @abstractmethod
     def headers(self, method: str, path: str) -> Headers | None:
         """Return the headers for one attempt, or None where the flow has to run first."""
+
+    def is_outdated(self, method: str, path: str, headers: Headers) -> bool:  # noqa: ARG002  # as in subclasses
+        """Return whether a request with these headers would get others by now, another clock or secret."""
+        return False
 
     @abstractmethod
     def refused(self, headers: Headers) -> bool:
@@ -151,6 +156,8 @@ def _called(name: str, source: Callable[[], str]) -> tuple[str, str]:
 
 def source_problem(name: str, source: object) -> str:
     """Return what is wrong with a secret or the function that returns it, or an empty text."""
+    if inspect.iscoroutinefunction(source):
+        return f"{name} must be text or a function, not a coroutine function"
     return "" if callable(source) else secret_problem(name, source)
 
 

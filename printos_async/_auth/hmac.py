@@ -11,25 +11,38 @@ from __future__ import annotations
 import hashlib
 import hmac
 import time
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from printos_async._errors import ConfigurationError
+from printos_async._events import ClockSkewDetected
+from printos_async._events.log import log_event
+from printos_async._http import server_time_s
 
-from .base import ClockSkew, Headers, ReadyAuth, Request, Secret, source_problem
+from .base import (
+    REPLAY_EXTENSION,
+    ClockSkew,
+    Headers,
+    ReadyAuth,
+    Secret,
+    SecretUnavailableError,
+    source_problem,
+)
 from .origin_binding import OriginBinding
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Generator
 
-    from .base import SecretSource
+    from .base import Request, Response, SecretSource
 
 ALGORITHM = "SHA256"
 AUTHENTICATION_HEADER = "x-hp-hmac-authentication"
 DATE_HEADER = "x-hp-hmac-date"
 ALGORITHM_HEADER = "x-hp-hmac-algorithm"
 
-
+# Answers whose ``Date`` may say that a signature was refused for its time.
+REFUSED_SIGNATURE = frozenset({401, 403})
 # A smaller difference is none: a server's ``Date`` has whole seconds, and PrintOS accepts minutes.
 _MIN_SKEW_S = 60.0
 # A larger one is no clock that is off, but a machine without a clock or a wrong answer.
@@ -89,15 +102,22 @@ class HmacAuth(ReadyAuth):
     def headers(self, method: str, path: str) -> Headers:
         """Sign one attempt, now."""
         timestamp = _timestamps.of(self._clock() + self._ahead_s)
-        keyed_hmac = self._keyed_hmac
-        if keyed_hmac is None:
-            keyed_hmac = self._keyed_hmac = keyed(self._secret.value.encode())
-        signature = sign(keyed_hmac, method, path, timestamp)
+        signature = sign(self._keyed_hmac or self._make_keyed_hmac(), method, path, timestamp)
         return (
             (AUTHENTICATION_HEADER, f"{self._key}:{signature}"),
             (DATE_HEADER, timestamp),
             (ALGORITHM_HEADER, ALGORITHM),
         )
+
+    def is_outdated(self, method: str, path: str, headers: Headers) -> bool:
+        """Return whether a request was signed before the clock was learned or the secret was asked for again."""
+        sent = dict(headers)
+        timestamp = sent.get(DATE_HEADER, "")
+        signature = sign(self._keyed_hmac or self._make_keyed_hmac(), method, path, timestamp)
+        if sent.get(AUTHENTICATION_HEADER) != f"{self._key}:{signature}":
+            return True
+        signed_s = datetime.fromisoformat(timestamp).timestamp()
+        return abs(self._clock() + self._ahead_s - signed_s) > _MIN_SKEW_S
 
     def refused(self, headers: Headers) -> bool:  # noqa: ARG002
         """Ask for the secret again; return whether it is another one. A key does not expire by itself."""
@@ -109,8 +129,10 @@ class HmacAuth(ReadyAuth):
     def learn_clock(self, server_s: float) -> ClockSkew | None:
         """Sign with the server's time from now on, if this machine's clock is more than a minute off."""
         ahead_s = server_s - self._clock()
-        is_known = abs(ahead_s - self._ahead_s) <= _MIN_SKEW_S
-        if is_known or abs(ahead_s - self._reported_s) <= _MIN_SKEW_S:
+        if abs(ahead_s - self._ahead_s) <= _MIN_SKEW_S:
+            self._reported_s = self._ahead_s
+            return None
+        if abs(ahead_s - self._reported_s) <= _MIN_SKEW_S:
             return None
         self._reported_s = ahead_s
         is_corrected = abs(ahead_s) <= _MAX_SKEW_S
@@ -134,14 +156,42 @@ class HmacAuth(ReadyAuth):
     async def async_auth_flow(self, request: Request) -> AsyncGenerator[Request, Any]:
         """Sign a request of an asynchronous client."""
         self._binding.keep(request)
-        for signed in self.auth_flow(request):
-            yield signed
+        flow = self.auth_flow(request)
+        signed = next(flow)
+        with suppress(StopIteration):
+            while True:
+                signed = flow.send((yield signed))
 
     def auth_flow(self, request: Request) -> Generator[Request, Any, None]:
-        """Sign a request."""
+        """Sign a request; in other clients than ours once more where the clock or the secret was the reason of a refusal."""
         path = request.url.raw_path.partition(b"?")[0].decode("ascii")
         request.headers.update(dict(self.headers(request.method, path)))
-        yield request
+        started_s = time.monotonic()
+        response = yield request
+        if REPLAY_EXTENSION in request.extensions or response.status_code not in REFUSED_SIGNATURE:
+            return
+        under_way_s = time.monotonic() - started_s
+        if self._may_pass(request, path, response, under_way_s) and _can_be_sent_again(request):
+            request.headers.update(dict(self.headers(request.method, path)))
+            yield request
+
+    def _may_pass(self, request: Request, path: str, response: Response, under_way_s: float) -> bool:
+        date, age = response.headers.get("date"), response.headers.get("age")
+        server_s = server_time_s(date, age=age, under_way_s=under_way_s)
+        skew = None if server_s is None else self.learn_clock(server_s)
+        if skew is not None:
+            log_event(ClockSkewDetected(self.label, skew.ahead_s, skew.is_corrected))
+        headers = tuple(request.headers.items())
+        try:
+            return self.is_outdated(request.method, path, headers) or (
+                response.status_code == 401 and self.refused(headers)
+            )
+        except SecretUnavailableError:
+            return False
+
+    def _make_keyed_hmac(self) -> hmac.HMAC:
+        self._keyed_hmac = keyed(self._secret.value.encode())
+        return self._keyed_hmac
 
 
 class _Timestamps:
@@ -185,6 +235,14 @@ def sign(keyed_hmac: hmac.HMAC, method: str, path: str, timestamp: str) -> str:
     signature = keyed_hmac.copy()
     signature.update(f"{method} {path}{timestamp}".encode())
     return signature.hexdigest()
+
+
+def _can_be_sent_again(request: Request) -> bool:
+    try:
+        request.content  # noqa: B018
+    except RuntimeError:  # a stream, which is used up
+        return False
+    return True
 
 
 def key_problem(value: object) -> str:

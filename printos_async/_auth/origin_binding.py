@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 class OriginBinding:
     """The origin that credentials go to: that of the first request."""
 
+    __slots__ = ("_origin",)
+
     def __init__(self) -> None:
         self._origin: httpx.URL | None = None
 

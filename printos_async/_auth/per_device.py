@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Mapping
+from itertools import islice
 from typing import NoReturn, TypeAlias
 from weakref import WeakValueDictionary
 
@@ -12,7 +14,7 @@ import httpx
 from printos_async._errors import ConfigurationError
 
 from .account import Account
-from .base import AnyAuth
+from .base import AnyAuth, SecretUnavailableError
 
 _Found: TypeAlias = AnyAuth | None
 Lookup: TypeAlias = Mapping[str, AnyAuth] | Callable[[str], _Found] | Callable[[str], Awaitable[_Found]]
@@ -73,9 +75,12 @@ class DeviceCredentials(httpx.Auth):
                 found = self._lookup(device_id)
                 if inspect.isawaitable(found):
                     found = await found
+        except asyncio.CancelledError as error:
+            if (task := asyncio.current_task()) is None or task.cancelling():
+                raise
+            return _failed(error)  # something that the lookup waits for was cancelled, not the request
         except Exception as error:  # noqa: BLE001  # the caller's function: a vault, a database
-            # By name only: the error's text may hold a secret.
-            return f"the lookup of its credentials failed: {type(error).__name__}"
+            return _failed(error)
         if isinstance(found, DeviceCredentials) or not isinstance(found, AnyAuth | None):
             return f"the lookup of its credentials returned {type(found).__name__}, not HmacAuth or SessionTokenAuth"
         return found
@@ -94,12 +99,16 @@ class DeviceCredentials(httpx.Auth):
         )
 
 
+def _failed(error: BaseException) -> str:
+    # By name only: the error's text may hold a secret.
+    return f"the lookup of its credentials failed: {type(error).__name__}"
+
+
 class DeviceAccounts:
     """The accounts of ``DeviceCredentials``, by device, as far as they were looked up.
 
     Attributes:
-        on_replaced: Called with an account that is held, or has several devices, when one of its devices has got other
-            credentials.
+        on_replaced: Called with an account that is not used any more, or whose devices are looked up again.
     """
 
     def __init__(self, credentials: DeviceCredentials) -> None:
@@ -123,34 +132,40 @@ class DeviceAccounts:
     async def find(self, device_id: str | None) -> Account:
         """Look the account of a device up, and keep it."""
         if device_id is None:
+            self._default.must_ask = False
             return self._default
-        before = self._known.get(device_id)
         found = await self._credentials.find(device_id)
-        meanwhile = self._known.get(device_id)
-        if meanwhile is not None and meanwhile is not before:
-            return meanwhile  # another request asked at the same time: one object logs in
+        before = self._known.get(device_id)
+        if before is not None and not before.must_ask:
+            return before  # another request asked at the same time: one object logs in
         account = self._account(device_id, found, before)
         account.must_ask = False
         if account is not before:
             self._keep(device_id, account)
-            if before is not None:
-                self._leave(before)
+            if before is not None and before is not self._default:
+                self._forget(before)
         return account
 
     def refresh(self) -> None:
-        """Ask for every account's credentials again when they are needed next."""
+        """Ask for every account's credentials again when they are needed next, and for their secrets now."""
+        problem = ""
         for account in {self._default, *self._known.values()}:
             account.must_ask = True
-            account.refresh()
+            try:
+                account.refresh()
+            except SecretUnavailableError as error:
+                problem = str(error)  # the others are asked all the same
+        if problem:
+            raise SecretUnavailableError(problem)
 
     def _account(self, device_id: str, found: AnyAuth | str | None, before: Account | None) -> Account:
         auth = found if isinstance(found, AnyAuth) else None
         if auth is None and found is None and self._credentials.default is not None:
             return self._default
-        if before is not None and auth is not None and before.auth is auth:
-            return before
+        if before is not None and before.auth is not None and (auth is before.auth or isinstance(found, str)):
+            return before  # also where the lookup failed: the credentials may be good, and are asked for when refused
         shared = None if auth is None else self._by_auth.get(id(auth))
-        if shared is not None:
+        if shared is not None and shared.auth is auth:
             if shared is not self._default:
                 shared.device_id = None
             return shared
@@ -158,6 +173,7 @@ class DeviceAccounts:
             account = Account(auth, device_id)
         else:  # the account stays held until its new credentials are accepted
             account = before
+            self._by_auth.pop(id(account.auth), None)  # another object may get its id
             account.auth = auth
         account.problem = found if isinstance(found, str) else ""
         if auth is not None:
@@ -168,14 +184,18 @@ class DeviceAccounts:
 
     def _keep(self, device_id: str, account: Account) -> None:
         self._known[device_id] = account
-        if len(self._known) > MAX_ACCOUNTS:
-            del self._known[next(iter(self._known))]
+        if len(self._known) <= MAX_ACCOUNTS:
+            return
+        # Several at once: the first key of a dictionary is the slower to find, the more were deleted before it.
+        for oldest in list(islice(self._known, max(1, MAX_ACCOUNTS // 100))):
+            evicted = self._known.pop(oldest)
+            if evicted.is_held:  # forgotten, it would be refused again at once
+                self._known[oldest] = evicted
+            elif evicted.device_id == oldest:
+                self.on_replaced(evicted)
 
-    def _leave(self, account: Account) -> None:
-        """Note that a device of an account has got other credentials; the account's other devices may have, too."""
-        is_shared = account.device_id is None
-        if is_shared and (account is not self._default or account.is_held):
-            self._known = {device_id: each for device_id, each in self._known.items() if each is not account}
-            self.on_replaced(account)
-        elif account.is_held:
-            self.on_replaced(account)
+    def _forget(self, account: Account) -> None:
+        """Forget an account that a device has left; its other devices are looked up again."""
+        if account.device_id is None:
+            self._known = {known: each for known, each in self._known.items() if each is not account}
+        self.on_replaced(account)

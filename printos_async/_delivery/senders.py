@@ -234,7 +234,9 @@ class Senders:
         pending.failed_s = now_s
         # If no request has succeeded since this status failed before, the host is failing, not the status.
         host_fails = is_open or (not is_first and health.succeeded_s <= previous_s)
-        is_exempt = host_fails or is_from_intermediary(error) or is_local(error)
+        # A login that fails says nothing about the status: other accounts may get through meanwhile.
+        is_login = error.path != pending.call.path
+        is_exempt = host_fails or is_login or is_from_intermediary(error) or is_local(error)
         pending.exempt_attempts += is_exempt
         counted = pending.attempts - pending.exempt_attempts
         if counted >= self._executor.max_attempts and not is_exempt and not is_first:

@@ -43,6 +43,7 @@ class AccountHealth:
         self._watchers = watchers
         self.troubled: set[Account] = set()
         self.held = 0
+        self._is_per_device = isinstance(accounts, DeviceAccounts)
         if isinstance(accounts, DeviceAccounts):
             accounts.on_replaced = self._release
 
@@ -55,6 +56,10 @@ class AccountHealth:
         """Return the account of a device, if it is held."""
         account = self._accounts.known(device_id)
         return account if account is not None and account.is_held else None
+
+    def is_login_of_one(self, call: Call, error: APIError) -> bool:
+        """Return whether the login of one account of many failed, which says little about the host."""
+        return self._is_per_device and error.path != call.path
 
     def keeps(self, call: Call, error: APIError) -> bool:
         """Return whether a failed status waits because its account is refused, rather than be given up."""

@@ -10,10 +10,23 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from printos_async._api.errors import status_error, transport_error
-from printos_async._auth import Account, Accounts, Headers, SecretUnavailableError
-from printos_async._errors import APIError, ClientClosedError, MissingCredentialsError, TransportError
+from printos_async._auth import (
+    DATE_HEADER,
+    REFUSED_SIGNATURE,
+    Account,
+    Accounts,
+    Headers,
+    SecretUnavailableError,
+)
+from printos_async._errors import (
+    APIError,
+    ClientClosedError,
+    MissingCredentialsError,
+    StatusError,
+    TransportError,
+)
 from printos_async._events import ClockSkewDetected
-from printos_async._http import parse_date
+from printos_async._http import server_time_s
 from printos_async._transport import (
     ExchangeError,
     Origin,
@@ -30,8 +43,6 @@ if TYPE_CHECKING:
     from printos_async._api.requests import Call
     from printos_async._events import Hooks
 
-# Answers whose ``Date`` may say that a signature was refused for its time.
-_REFUSED_SIGNATURE = frozenset({401, 403})
 # Forks between the first process and this one. Asking for the process's number takes a system call for each attempt.
 _forks = [0]
 
@@ -114,11 +125,11 @@ class AttemptRunner:
         else:
             if 200 <= response.status <= 299:
                 return response
-            if response.status in _REFUSED_SIGNATURE and self._may_pass(
-                account, request, response, started_s
+            if response.status in REFUSED_SIGNATURE and self._may_pass(
+                call, account, request, response, started_s
             ):
                 return await self._flow(transport, call, account, until_s, replay=True)
-            raise status_error(call, response, request_secrets(call, request, account))
+            raise _refusal(call, account, request, response)
         raise failure  # outside the handler, so that the transport's own words are not chained to it
 
     async def _find(self, call: Call, until_s: float) -> Account:
@@ -128,26 +139,29 @@ class AttemptRunner:
                 return await self.accounts.find(call.device_id)
         except TimeoutError:
             pass
+        account = self.accounts.known(call.device_id)
+        if account is not None and account.auth is not None:
+            account.must_ask = False  # until they are refused
+            return account
         raise _no_credentials(call, "the lookup of its credentials took longer than timeout_s")
 
     def _may_pass(
-        self, account: Account, request: RawRequest, response: RawResponse, started_s: float
+        self, call: Call, account: Account, request: RawRequest, response: RawResponse, started_s: float
     ) -> bool:
         """Return whether a refused request may be accepted with other headers."""
         ready = account.ready
         if ready is None:
             return False
-        date_s = None if response.header("age") else parse_date(response.header("date"))
-        if date_s is not None:
-            # The server wrote it between sending and receiving, and cut it to whole seconds.
-            under_way_s = self.now_s() - started_s
-            skew = ready.learn_clock(date_s + 0.5 + under_way_s / 2)
+        server_s = _server_time_s(response, under_way_s=self.now_s() - started_s)
+        if server_s is not None:
+            skew = ready.learn_clock(server_s)
             if skew is not None:
                 self._hooks.emit(ClockSkewDetected(account.label, skew.ahead_s, skew.is_corrected))
-                if skew.is_corrected:
-                    return True
         try:
-            return response.status == 401 and ready.refused(request.headers)
+            # Of many that were in flight, only the first learns the clock or the secret; all are signed again.
+            return ready.is_outdated(call.method, call.path, request.headers) or (
+                response.status == 401 and ready.refused(request.headers)
+            )
         except SecretUnavailableError:
             return False
 
@@ -208,7 +222,19 @@ class AttemptRunner:
             raise _no_credentials(call, problem)
         if 200 <= response.status <= 299:
             return response
-        raise status_error(call, response, request_secrets(call, request, account))
+        raise _refusal(call, account, request, response)
+
+
+def _refusal(call: Call, account: Account, request: RawRequest, response: RawResponse) -> StatusError:
+    hint = ""
+    is_signed = any(name == DATE_HEADER for name, _ in request.headers)
+    if response.status in REFUSED_SIGNATURE and is_signed and _server_time_s(response) is None:
+        hint = "check the clock"  # nothing tells whether it is right
+    return status_error(call, response, request_secrets(call, request, account), hint=hint)
+
+
+def _server_time_s(response: RawResponse, *, under_way_s: float = 0.0) -> float | None:
+    return server_time_s(response.header("date"), age=response.header("age"), under_way_s=under_way_s)
 
 
 def _no_credentials(call: Call, problem: str) -> MissingCredentialsError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import nullcontext
+from contextlib import asynccontextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -13,10 +13,11 @@ from printos_async._api.body import DecodeError, content
 from printos_async._api.errors import secrets_of, transport_error
 from printos_async._auth import REPLAY_EXTENSION
 from printos_async._config import origin_of
+from printos_async._errors import TransportError
 from printos_async._transport import EXCERPT_BYTES, ExchangeError, RawRequest, RawResponse
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable
 
     from printos_async._api.requests import Call
     from printos_async._auth import Account
@@ -73,12 +74,14 @@ class AuthFlow:
             extensions={REPLAY_EXTENSION: replay},
         )
         flow: AsyncGenerator[Any, Any] = account.auth.async_auth_flow(own)
+        had_login = False
         try:
             outgoing = await anext(flow)
             while True:
                 request = self._raw_request(outgoing)
                 is_own = outgoing is own
-                async with nullcontext() if is_own else self._logins:
+                had_login = had_login or not is_own
+                async with nullcontext() if is_own else self._turn(call, deadline_s()):
                     response = await self._send(
                         transport, call, account, request, deadline_s(), is_own=is_own
                     )
@@ -88,7 +91,31 @@ class AuthFlow:
                     break
         finally:
             await flow.aclose()
+        response.had_login = had_login
         return request, response
+
+    @asynccontextmanager
+    async def _turn(self, call: Call, deadline_s: float) -> AsyncIterator[None]:
+        """Wait for one of the logins that are allowed at a time."""
+        try:
+            async with asyncio.timeout_at(deadline_s):
+                await self._logins.acquire()
+        except TimeoutError:
+            waited_in_vain = True
+        else:
+            waited_in_vain = False
+        if waited_in_vain:  # outside the handler, so that nothing is chained to it
+            raise TransportError(
+                f"authentication failed: {_MAX_LOGINS} logins are under way, and none ended within timeout_s",
+                method=call.method,
+                path=call.path,
+                may_have_arrived=False,
+                local=True,
+            )
+        try:
+            yield
+        finally:
+            self._logins.release()
 
     async def _send(
         self,

@@ -201,7 +201,8 @@ class Executor:
         now_s = self.clock()
         latency_s = now_s - started_s
         if number:
-            load_s = None if call.method == "GET" else latency_s  # the time of a list is that of its length
+            # The time of a list is that of its length, and logins wait for each other.
+            load_s = None if call.method == "GET" or response.had_login else latency_s
             limiter.record(started_s=started_s, now_s=now_s, latency_s=load_s, overloaded=False)
         if self.hooks:
             self._emit_attempt(call, attempt, latency_s, response.status)
@@ -210,10 +211,14 @@ class Executor:
     def _failed(self, call: Call, error: APIError, *, attempt: int, started_s: float, is_probe: bool) -> None:
         now_s = self.clock()
         self.accounts.failed(call, error)
-        if not is_refusal(call, error):  # that is neither a sign of a working host nor of a failing one
-            self._note_failure(call, error)
+        is_login_of_one = self.accounts.is_login_of_one(call, error)
+        # A login that is told to wait, by a 429 or 503, waits by itself: other accounts need not.
+        has_own_pause = is_login_of_one and isinstance(error, StatusError) and bool(error.retry_after_s)
+        # A refusal is neither a sign of a working host nor of a failing one.
+        if not is_refusal(call, error) and not has_own_pause:
+            self._note_failure(error, is_login=error.path != call.path and not is_login_of_one)
         # A failure may come early or late for any reason: its time says nothing about the server's load.
-        if not is_probe:
+        if not (is_probe or is_login_of_one):
             self.limiter.record(
                 started_s=started_s, now_s=now_s, latency_s=None, overloaded=is_overload(error)
             )
@@ -272,7 +277,7 @@ class Executor:
         for watcher in tuple(self.circuit_watchers):
             watcher.more_admitted()
 
-    def _note_failure(self, call: Call, error: APIError) -> None:
+    def _note_failure(self, error: APIError, *, is_login: bool) -> None:
         retry_after_s = None
         match error:
             case StatusError() if 500 <= error.status <= 599 or error.status in {408, 429}:
@@ -298,7 +303,7 @@ class Executor:
             now_s=now_s,
             retry_after_s=retry_after_s,
             is_refusal=isinstance(error, RateLimitError),
-            is_login=error.path != call.path,
+            is_login=is_login,
         )
         if health.overlong_s is not None and not was_overlong:
             # Logged even without a hook.

@@ -57,12 +57,14 @@ class RawResponse:
         headers: Names in lower case, as received, duplicates kept; decoded as Latin-1.
         body: The body, at most ``max_body_bytes`` of it, and at most ``EXCERPT_BYTES`` unless ``status`` is 2xx.
         overflow: The body was longer than that and was cut.
+        had_login: A login or the like was sent first: the time of the attempt is not that of one request.
     """
 
     status: int
     headers: list[tuple[str, str]] = field(repr=False)
     body: bytes = field(repr=False)
     overflow: bool = False
+    had_login: bool = False
 
     def header(self, name: str) -> str | None:
         """Return the first value of a header, or None; ``name`` in lower case."""

@@ -14,6 +14,7 @@ from rich.pretty import pretty_repr
 
 from printos_async import (
     ConfigurationError,
+    DeviceCredentials,
     DeviceStatusUpdate,
     HmacAuth,
     PrintOSClient,
@@ -211,6 +212,52 @@ async def test_traceback_of_a_cancellation_shows_no_credentials(stage: str, sche
     assert [type(error) for error in raised] == [asyncio.CancelledError] * 2
     for error in raised:
         assert_shows_no_credentials(error)
+
+
+def secret_that_fails() -> str:
+    raise RuntimeError(SECRET)
+
+
+async def lookup_that_fails(_: str) -> httpx.Auth:
+    raise RuntimeError(PASSWORD)
+
+
+AUTHS: dict[str, Callable[[], httpx.Auth]] = {
+    "keys": lambda: DeviceCredentials(lambda _: auth_of("HMAC"), default=auth_of("HMAC")),
+    "logins": lambda: DeviceCredentials({"dev-1": auth_of("session")}, default=auth_of("session")),
+    "lookup fails": lambda: DeviceCredentials(lookup_that_fails),
+    "secret": lambda: HmacAuth("device-key", lambda: SECRET, clock=lambda: NOW_S),
+    "secret fails": lambda: HmacAuth("device-key", secret_that_fails),
+    "password": lambda: SessionTokenAuth("login", lambda: PASSWORD),
+    "password fails": lambda: SessionTokenAuth("login", secret_that_fails),
+}
+
+
+@pytest.mark.parametrize("stage", ["refused", "login refused", "reset"])
+@pytest.mark.parametrize("kind", AUTHS)
+async def test_traceback_with_functions_and_device_credentials_shows_no_credentials(
+    kind: str, stage: str
+) -> None:
+    async with (
+        ScriptedServer(STAGES[stage]) as server,
+        PrintOSClient(str(server.origin), auth=AUTHS[kind](), retry=RetryPolicy(max_attempts=1)) as client,
+    ):
+        raised = await failures(client.list_devices)
+        raised += await failures(lambda: client.update_device_status("dev-1", ON))
+        report = await client.push_statuses({"dev-1": ON})
+        raised += [result.error for result in report.failures if result.error is not None]
+        if kind in {"secret fails", "password fails"}:
+            raised += await failures(refresh(client))
+    assert raised
+    for error in raised:
+        assert_shows_no_credentials(error)
+
+
+def refresh(client: PrintOSClient) -> Callable[[], Any]:
+    async def call() -> None:
+        client.refresh_credentials()
+
+    return call
 
 
 @pytest.mark.parametrize("status", [401, 500])
