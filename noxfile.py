@@ -70,7 +70,10 @@ def codegen(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none")
 def drill(session: nox.Session) -> None:
-    """Regenerate from three next versions in copies of the repository; names after ``--`` choose among them."""
+    """Regenerate from three next versions in copies of the repository; names after ``--`` choose.
+
+    ``-- suite`` runs every test with the client of the additive version, and takes as long as ``tests``.
+    """
     python = str(_dev_environment(session) / BIN / "python")
     session.run(python, "-m", "tests.drill.drill", *session.posargs, external=True)
 

@@ -10,7 +10,7 @@ budget. docs/service.md has a service that accepts statuses at once and sends th
 import argparse
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Annotated
+from typing import Annotated, Literal
 
 import uvicorn
 from fastapi import Depends, FastAPI, Request
@@ -28,12 +28,15 @@ from printos_async import (
     StatusPush,
 )
 
+# An alias, because the specification may come to list the words; a plain str is then not one of them.
+Word = Literal["DS_ON", "DS_OFF", "DS_PRINTING", "DS_STANDBY", "DS_ERROR", "DS_RIPPING"]
+
 
 class Reading(BaseModel):
     """State of a press, as the press reports it."""
 
     device_id: str
-    status: str
+    status: Word
     pages_total: int
     ink_level: float
 

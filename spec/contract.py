@@ -21,7 +21,7 @@ NEW_OPERATION = (
 )
 # The modules of the sandbox name the operations that they serve.
 SANDBOX = (Use("sandbox/_operations.py", "Operations"), Use("sandbox/_faults.py", "Operation"))
-_PAGING = r"(?i:page|cursor|next|offset|limit|token|start|skip|more)"
+_PAGING = r"(?i:pag(?:e|ing|ination)|cursor|next|offset|limit|token|start|skip|more|continu|link|meta)"
 _ROUTES = (Use("_api/requests.py", "ROUTES"), Use("sandbox/_operations.py", "Operations"))
 _REPEATS = (
     Use("_api/requests.py", "replayable"),
@@ -70,12 +70,14 @@ RELIANCES: tuple[Reliance, ...] = (
     Reliance(
         "listDevices",
         "pagination",
-        rf"^listDevices parameter .*{_PAGING}|^PrintDeviceList\.\w*{_PAGING}\w*$"
+        rf"^listDevices parameter .*{_PAGING}|^PrintDeviceList\.(?!devices\b)\S*{_PAGING}\S*( required)?$"
         r"|^listDevices answer 2\w\w header (?i:link|.*page.*)$",
         wanted={},
-        relies="a page token among the parameters and the next page's in the answer are followed by name; of any other "
-        "pagination the first page alone is read, and provisioning sends a POST again for a device of a later one",
-        to_do="check that pages_of finds both names, or add them; where pages are not asked for by a token, write how",
+        relies="a page token among the optional parameters and the next page's, a text beside devices, are followed by "
+        "name; a token inside another object (page.next, links.next), a link, an offset or a page number is not: the "
+        "first page alone is read, and provisioning sends a POST again for a device of a later one",
+        to_do="check that pages_of finds both names, or add them; where the token is nested, or pages are not asked for "
+        "by a token, write how; a required parameter has to be passed, or every list is refused",
         uses=(Use("_api/pages.py", "pages_of"), Use("_execution/listing.py", "list_all")),
     ),
     *(

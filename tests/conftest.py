@@ -6,7 +6,7 @@ And for those of the outbox a PostgreSQL server, started when the first test ask
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -24,8 +24,15 @@ LONGEST_BYTES_IN_IDENTIFIER = 60
 QUICK_RETRY = RetryPolicy(base_delay_s=0.001, max_delay_s=2.0)
 
 
-def status(pages: int = 0, word: str = "DS_PRINTING") -> DeviceStatusUpdate:
+def status(pages: int = 0, word: Any = "DS_PRINTING") -> DeviceStatusUpdate:
     return DeviceStatusUpdate(status=word, metrics=DeviceStatusUpdateMetrics(pages_total=pages))
+
+
+def status_with(text: str) -> DeviceStatusUpdate:
+    """A status with a text of the test's own, which no list of words refuses."""
+    made = status()
+    made["remark"] = text
+    return made
 
 
 def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str) -> str | None:

@@ -36,7 +36,7 @@ from printos_async import (
 )
 from printos_async._events import Hooks
 
-from .conftest import KEY, SECRET, status
+from .conftest import KEY, SECRET, status, status_with
 from .watching import exercise_parrot
 
 if TYPE_CHECKING:
@@ -261,10 +261,11 @@ async def test_no_status_is_in_what_the_libraries_of_a_database_log(
     outbox = SqlOutbox(f"sqlite+aiosqlite:///{tmp_path / 'outbox.db'}")
     async with PrintOSClient(sandbox.url, auth=HmacAuth(KEY, SECRET)) as client:
         async with client.spooler(outbox) as spooler:
-            await spooler.put("dev-1", status(word="CANARY-1"))
+            await spooler.put("dev-1", status_with("CANARY-1"))
         async with client.status_pusher(outbox=outbox, skip_unchanged=True) as pusher:
-            await pusher.push("dev-2", status(word="CANARY-2"))
-            await pusher.put("nobody", status(word="CANARY-3"))
+            await pusher.push("dev-2", status_with("CANARY-2"))
+            await pusher.put("nobody", status_with("CANARY-3"))
+    assert "CANARY-1" in str(sandbox.devices["dev-1"].status)
     assert {"aiosqlite", "sqlalchemy.engine.Engine.printos_async"} <= {
         record.name for record in caplog.records
     }

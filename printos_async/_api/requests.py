@@ -86,10 +86,17 @@ class Operations:
         self._base_path = base_path
 
     def list_devices(self, page_token: str | None = None) -> Call:
-        """``GET /devices``; a token asks for the page that it was given for."""
+        """``GET /devices``; a token asks for the page that it was given for.
+
+        Raises:
+            ConfigurationError: The generated client requires an argument that is not passed.
+        """
         page = {} if page_token is None or DEVICE_PAGES is None else {DEVICE_PAGES.parameter: page_token}
         # The only place where the generated code describes a request.
-        kwargs = list_devices._get_kwargs(**page)  # noqa: SLF001
+        try:
+            kwargs = list_devices._get_kwargs(**page)  # noqa: SLF001
+        except TypeError as error:
+            raise _not_built("listDevices", error) from error
         return build_call("listDevices", kwargs, base_path=self._base_path)
 
     def provision_device(self, request: DeviceProvisionRequest) -> Call:
@@ -99,7 +106,10 @@ class Operations:
             InvalidProvisionRequestError: The request cannot be sent as given.
         """
         check_provision_request(request)
-        kwargs = provision_device._get_kwargs(body=request)  # noqa: SLF001
+        try:
+            kwargs = provision_device._get_kwargs(body=request)  # noqa: SLF001
+        except TypeError as error:
+            raise _not_built("provisionDevice", error) from error
         return build_call("provisionDevice", kwargs, base_path=self._base_path)
 
     def update_device_status(self, device_id: DeviceId, status: DeviceStatusUpdate) -> Call:
@@ -111,7 +121,10 @@ class Operations:
         """
         checked_id = check_device_id(device_id)
         check_status(status)
-        kwargs = update_device_status._get_kwargs(checked_id, body=status)  # noqa: SLF001
+        try:
+            kwargs = update_device_status._get_kwargs(checked_id, body=status)  # noqa: SLF001
+        except TypeError as error:
+            raise _not_built("updateDeviceStatus", error) from error
         return build_call(
             "updateDeviceStatus",
             kwargs,
@@ -152,6 +165,13 @@ def build_call(
     query = str(httpx.QueryParams(kwargs["params"])) if kwargs.get("params") else ""
     return Call(
         operation, kwargs["method"].upper(), base_path + kwargs["url"], query, headers, body, device_id
+    )
+
+
+def _not_built(operation: str, error: TypeError) -> ConfigurationError:
+    return ConfigurationError(
+        f"the generated client cannot build {operation} from what printos_async passes ({error}); "
+        "./codegen.sh --findings says what to change"
     )
 
 

@@ -174,9 +174,14 @@ class Refusals:
 
     def probe_at(self, now_s: float) -> None:
         """Allow the next probe at ``now_s``: the credentials may have been mended."""
-        if self.is_held and self.next_probe_s != math.inf:
+        if not self.is_held:
+            return
+        if self.next_probe_s != math.inf:
             self.next_probe_s = now_s
             self._delay_s = FIRST_PROBE_S
+        else:
+            # The probe in flight has the credentials from before: if it is refused, the next one comes soon.
+            self._delay_s = FIRST_PROBE_S / 2
 
     def succeeded(self, device_id: str | None) -> bool:
         """Note a success; True if the account was held until now."""

@@ -108,11 +108,13 @@ class DeviceAccounts:
     """The accounts of ``DeviceCredentials``, by device, as far as they were looked up.
 
     Attributes:
+        max_accounts: Accounts that are kept at most, beside those that are held.
         on_replaced: Called with an account that is not used any more, or whose devices are looked up again.
     """
 
-    def __init__(self, credentials: DeviceCredentials) -> None:
+    def __init__(self, credentials: DeviceCredentials, *, max_accounts: int = MAX_ACCOUNTS) -> None:
         self._credentials = credentials
+        self.max_accounts = max_accounts
         self._default = Account(credentials.default)
         if credentials.default is None:
             self._default.problem = (
@@ -142,7 +144,7 @@ class DeviceAccounts:
         account.must_ask = False
         if account is not before:
             self._keep(device_id, account)
-            if before is not None and before is not self._default:
+            if before is not None and (before is not self._default or before.is_held):
                 self._forget(before)
         return account
 
@@ -184,10 +186,10 @@ class DeviceAccounts:
 
     def _keep(self, device_id: str, account: Account) -> None:
         self._known[device_id] = account
-        if len(self._known) <= MAX_ACCOUNTS:
+        if len(self._known) <= self.max_accounts:
             return
         # Several at once: the first key of a dictionary is the slower to find, the more were deleted before it.
-        for oldest in list(islice(self._known, max(1, MAX_ACCOUNTS // 100))):
+        for oldest in list(islice(self._known, max(1, self.max_accounts // 100))):
             evicted = self._known.pop(oldest)
             if evicted.is_held:  # forgotten, it would be refused again at once
                 self._known[oldest] = evicted

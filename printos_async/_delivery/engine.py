@@ -57,6 +57,16 @@ class Engine:
         """Number of requests so far."""
         return self._senders.requests
 
+    @property
+    def is_held(self) -> bool:
+        """Whether PrintOS refuses credentials, for which statuses wait."""
+        return self._executor.accounts.held > 0
+
+    @property
+    def are_some_held(self) -> bool:
+        """Whether PrintOS refuses credentials of some devices, and accepts those of others perhaps."""
+        return self.is_held and self._executor.accounts.are_several
+
     async def drained(self, until_s: float) -> None:
         """Wait until no work is pending, or none of it may be sent before ``until_s``.
 
@@ -134,6 +144,15 @@ class Engine:
             device.waiting, device.must_reassert = None, False
             self.scheduler.schedule(device)
         return dropped
+
+    def give_back(self, device: DeviceState) -> PendingStatus | None:
+        """Remove and return the waiting status of a device that others may send for from now on; None if it stays."""
+        pending = device.waiting
+        if pending is None or device.in_flight is not None or device.must_reassert:
+            return None
+        device.waiting, device.sent_stands = None, False
+        self.scheduler.schedule(device)
+        return pending
 
     def withdraw(self, pending: PendingStatus) -> bool:
         """Remove a waiting status; False if it is not waiting any more, or has superseded another one."""

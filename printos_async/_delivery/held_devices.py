@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import OrderedDict
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from .queues import TimeHeap
@@ -29,6 +30,9 @@ class HeldDevices:
     Args:
         accounts: Says which accounts are held.
         schedule: Schedules a device that may be sent again.
+
+    Attributes:
+        probes: The devices whose request is a probe, with the account that it probes.
     """
 
     def __init__(self, accounts: AccountHealth, schedule: Callable[[DeviceState], None]) -> None:
@@ -38,6 +42,7 @@ class HeldDevices:
         self._waiting: dict[Account, OrderedDict[DeviceState, None]] = {}
         self._probes: TimeHeap[Account] = TimeHeap(self._release_probes)
         self._armed: dict[Account, Place[Account]] = {}
+        self.probes: dict[DeviceState, Account] = {}
 
     def park(self, device: DeviceState) -> bool:
         """Let a device wait if its account is held and no probe is due; False if it may be sent."""
@@ -58,7 +63,17 @@ class HeldDevices:
         if not account.may_probe(self._loop.time()):
             return False
         account.refusals.start_probe(device.device_id)
+        self.probes[device] = account
         return True
+
+    def end_probe(self, device: DeviceState) -> None:
+        """Allow the next probe if a device was the probe, whatever became of it.
+
+        The device may have got other credentials meanwhile: the probe is that of the account that it had before.
+        """
+        account = self.probes.pop(device, None)
+        if account is not None and account.refusals is not None:
+            account.refusals.probe_ended(device.device_id, now_s=self._loop.time())
 
     def release(self, account: Account) -> None:
         """Schedule the devices of an account that has resumed."""
@@ -70,9 +85,25 @@ class HeldDevices:
                 break
             self._release_first(waiting)
         if not waiting:
-            self._waiting.pop(account, None)
-        elif not account.is_held:
+            del self._waiting[account]
+            self._disarm(account)  # the next hold has a first probe of its own
+        elif account.is_held:
+            self._arm(account, self._next_probe_s(account))
+        else:
             self._loop.call_soon(self.release, account)
+
+    def beyond(self, devices: int, *, min_hold_s: float) -> list[tuple[DeviceState, float]]:
+        """Return devices beyond a number, each with the seconds until the next probe of its account.
+
+        None of an account that is the client's only one: all the devices of an outbox would come back the same way.
+        """
+        too_many = sum(map(len, self._waiting.values())) - devices if self._accounts.are_several else 0
+        found: list[tuple[DeviceState, float]] = []
+        for account, waiting in self._waiting.items() if too_many > 0 else ():
+            hold_s = self._next_probe_s(account) - self._loop.time()
+            if hold_s >= min_hold_s:
+                found += [(device, hold_s) for device in islice(waiting, too_many - len(found))]
+        return found
 
     def probes_due(self) -> None:
         """Look again for when the next probes are due: it may be earlier than it was."""
@@ -108,7 +139,10 @@ class HeldDevices:
         return self._loop.time() + _PROBE_POLL_S if next_s == math.inf else next_s
 
     def _arm(self, account: Account, when_s: float) -> None:
-        armed = self._armed.get(account)
+        self._disarm(account)
+        self._armed[account] = self._probes.push(when_s, account)
+
+    def _disarm(self, account: Account) -> None:
+        armed = self._armed.pop(account, None)
         if armed is not None:
             self._probes.give_up(armed)
-        self._armed[account] = self._probes.push(when_s, account)

@@ -84,6 +84,7 @@ class Senders:
 
     async def _work(self) -> None:
         limiter, health, scheduler = self._limiter, self._executor.health, self.scheduler
+        accounts, probes = self._executor.accounts, scheduler.held.probes
         while True:
             device = scheduler.take()
             if device is None:
@@ -98,13 +99,15 @@ class Senders:
                     scheduler.ready.devices.appendleft(device)
                     continue
             try:
+                if accounts.held and self._policy.patient:
+                    await self._executor.find_account(device.device_id, until_s=scheduler.ends_s)
                 device.queued = False
                 # Read only now: a newer status may have come while the device waited for a permit.
                 pending = device.next_status
                 if (
                     pending is not None
                     and not self._is_settled_unsent(device, pending)
-                    and not (self._executor.accounts.held and self._must_wait(device))
+                    and not (accounts.held and self._must_wait(device))
                 ):
                     device.waiting, device.in_flight = None, pending
                     self.in_flight += 1
@@ -112,6 +115,8 @@ class Senders:
                         await self._send(device, pending)
                     finally:
                         self.in_flight -= 1
+                        if probes:
+                            scheduler.held.end_probe(device)
                     device.in_flight = None  # a cancelled sender leaves it: the status has no outcome
                 scheduler.schedule(device)
             finally:

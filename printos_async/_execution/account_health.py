@@ -35,6 +35,7 @@ class AccountHealth:
     Attributes:
         troubled: The accounts with refusals since their last success, held or not.
         held: Number of accounts that are held.
+        are_several: Devices have credentials of their own.
     """
 
     def __init__(self, accounts: Accounts, hooks: Hooks, watchers: Iterable[CircuitWatcher]) -> None:
@@ -43,7 +44,7 @@ class AccountHealth:
         self._watchers = watchers
         self.troubled: set[Account] = set()
         self.held = 0
-        self._is_per_device = isinstance(accounts, DeviceAccounts)
+        self.are_several = isinstance(accounts, DeviceAccounts)
         if isinstance(accounts, DeviceAccounts):
             accounts.on_replaced = self._release
 
@@ -52,6 +53,10 @@ class AccountHealth:
         account = self._accounts.known(device_id)
         return account is not None and account.is_held
 
+    def is_known(self, device_id: str) -> bool:
+        """Return whether a device's account has been looked up."""
+        return self._accounts.known(device_id) is not None
+
     def of(self, device_id: str) -> Account | None:
         """Return the account of a device, if it is held."""
         account = self._accounts.known(device_id)
@@ -59,7 +64,7 @@ class AccountHealth:
 
     def is_login_of_one(self, call: Call, error: APIError) -> bool:
         """Return whether the login of one account of many failed, which says little about the host."""
-        return self._is_per_device and error.path != call.path
+        return self.are_several and error.path != call.path
 
     def keeps(self, call: Call, error: APIError) -> bool:
         """Return whether a failed status waits because its account is refused, rather than be given up."""
@@ -99,13 +104,6 @@ class AccountHealth:
             account.refusals = None
             self.troubled.discard(account)
 
-    def attempt_ended(self, call: Call) -> None:
-        """Note the end of an attempt, whatever its outcome. To be called only while accounts are held."""
-        account = self._accounts.known(call.device_id)
-        if account is not None and account.refusals is not None:
-            now_s = asyncio.get_running_loop().time()
-            account.refusals.probe_ended(call.device_id, now_s=now_s)
-
     def refresh(self) -> None:
         """Ask for all credentials again, and probe held accounts now.
 
@@ -124,8 +122,8 @@ class AccountHealth:
 
     def _release(self, account: Account) -> None:
         self.troubled.discard(account)
-        if account.is_held:
-            account.refusals = None
+        was_held, account.refusals = account.is_held, None
+        if was_held:
             self._resumed(account)
 
     def _resumed(self, account: Account) -> None:

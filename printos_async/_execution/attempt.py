@@ -6,6 +6,7 @@ import asyncio
 import math
 import os
 import time
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -132,13 +133,18 @@ class AttemptRunner:
             raise _refusal(call, account, request, response)
         raise failure  # outside the handler, so that the transport's own words are not chained to it
 
+    async def find(self, device_id: str | None, until_s: float) -> Account:
+        """Look credentials up, within the time of an attempt.
+
+        Raises:
+            TimeoutError: It took longer.
+        """
+        async with asyncio.timeout_at(self._deadline_s(until_s)):
+            return await self.accounts.find(device_id)
+
     async def _find(self, call: Call, until_s: float) -> Account:
-        """Look the credentials up, within the time of an attempt."""
-        try:
-            async with asyncio.timeout_at(self._deadline_s(until_s)):
-                return await self.accounts.find(call.device_id)
-        except TimeoutError:
-            pass
+        with suppress(TimeoutError):
+            return await self.find(call.device_id, until_s)
         account = self.accounts.known(call.device_id)
         if account is not None and account.auth is not None:
             account.must_ask = False  # until they are refused

@@ -6,6 +6,7 @@ import asyncio
 import math
 import random
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 from printos_async._api.body import DecodeError
@@ -129,6 +130,13 @@ class Executor:
             if recover is None:
                 await asyncio.sleep(delay_s)
 
+    async def find_account(self, device_id: str, *, until_s: float = math.inf) -> None:
+        """Look a device's credentials up unless they are known, so that it is known whether they are held."""
+        if self.accounts.is_known(device_id):
+            return
+        with suppress(TimeoutError):  # then the attempt fails so
+            await self._attempts.find(device_id, until_s)
+
     async def _attempt_in_turn(
         self, call: Call, decode: Callable[[RawResponse], Awaitable[T]], *, attempt: int
     ) -> T:
@@ -182,8 +190,6 @@ class Executor:
             finally:
                 if number:
                     limiter.end(number)
-                if self.accounts.held:
-                    self.accounts.attempt_ended(call)
             undecodable: ResponseDecodeError | None = None
             try:
                 result = await decode(response)

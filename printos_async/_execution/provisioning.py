@@ -9,7 +9,12 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, TypeAlias
 
-from printos_async._errors import APIError, InvalidProvisionRequestError, ResponseDecodeError
+from printos_async._errors import (
+    APIError,
+    ConfigurationError,
+    InvalidProvisionRequestError,
+    ResponseDecodeError,
+)
 from printos_async._models import DeviceProvisionRequest, PrintDevice, ProvisionResult
 
 from .attempt import may_repeat
@@ -119,7 +124,7 @@ class _Provisioner:
                 return None
             try:
                 found = await self._lookup.find(identity)
-            except APIError as unknown:
+            except (APIError, ConfigurationError) as unknown:
                 error.add_note(f"whether the device was provisioned is not known: {unknown}")
                 return ProvisionResult(request, "failed", None, failed, error)
             return None if found is None else ProvisionResult(request, "found", found, failed)

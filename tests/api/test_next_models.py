@@ -6,15 +6,16 @@ import json
 import re
 from datetime import UTC, date, datetime, timedelta, timezone
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import httpx
 import pytest
-from printos_device_api.api.devices import list_devices
+from printos_device_api.api.devices import list_devices, provision_device, update_device_status
 from printos_device_api.types import UNSET, Unset
 
 from printos_async import (
+    ConfigurationError,
     DeviceProvisionRequest,
     DeviceStatusUpdate,
     InvalidProvisionRequestError,
@@ -28,10 +29,13 @@ from printos_async._api.json_validation import raw_object_problem
 from printos_async._api.pages import Pages, pages_of
 from printos_async._api.validation import _check
 from printos_async._execution import listing
-from printos_async._models import PrintDeviceList, StoredStatus
+from printos_async._models import StoredStatus
 from printos_async.cli.input.records import columns_of
 
 from .next_models import NextAlert, NextDevice, NextDeviceList, NextLabels, NextSite, NextStatus
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
 
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
 DAY = date(2026, 11, 21)
@@ -203,7 +207,8 @@ def test_a_stored_status_that_the_model_cannot_be_made_of_stays_as_it_was_stored
     stored = StoredStatus({"status": 5, "x": 1})
     assert stored.to_dict() == {"status": 5, "x": 1}
     assert isinstance(stored, DeviceStatusUpdate)
-    assert isinstance(stored.status, Unset)
+    word: object = stored.status
+    assert word is UNSET
     with pytest.raises(InvalidStatusError, match="status update: status "):
         requests.Operations("").update_device_status("dev-1", stored)
 
@@ -329,7 +334,7 @@ async def test_a_list_without_an_end_is_a_decode_error(
 
 
 def test_a_list_without_both_token_and_parameter_has_no_pages() -> None:
-    assert pages_of(next_get_kwargs, PrintDeviceList) is None
+    assert pages_of(next_get_kwargs, NextDevice) is None
     assert pages_of(lambda *, page_size=UNSET: {"page_size": page_size}, NextDeviceList) is None
     assert pages_of(lambda *, cursor=UNSET: {"cursor": cursor}, NextDeviceList) == Pages(
         "cursor", "nextPageToken"
@@ -337,6 +342,43 @@ def test_a_list_without_both_token_and_parameter_has_no_pages() -> None:
 
 
 # Requests
+
+
+def wanting_more(*, body: Any = None, site_id: str) -> dict[str, Any]:
+    raise AssertionError(body, site_id)
+
+
+async def test_a_new_required_parameter_is_a_typed_error_before_anything_is_sent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def refused(called: Awaitable[object], operation: str) -> None:
+        with pytest.raises(ConfigurationError, match=rf"cannot build {operation} .*site_id.*--findings"):
+            await called
+
+    for endpoint in (list_devices, provision_device):
+        monkeypatch.setattr(endpoint, "_get_kwargs", wanting_more)
+    monkeypatch.setattr(update_device_status, "_get_kwargs", lambda _id, *, body, site_id: (body, site_id))
+    transport = httpx.MockTransport(lambda _: pytest.fail("sent"))
+    async with PrintOSClient("https://printos.test", auth=None, transport=transport) as client:
+        await refused(client.list_devices(), "listDevices")
+        await refused(client.provision_device(model="m"), "provisionDevice")
+        await refused(
+            client.ensure_devices([DeviceProvisionRequest(model="m", serial_number="s")]), "listDevices"
+        )
+        status = DeviceStatusUpdate(status="DS_ON")
+        await refused(client.update_device_status("dev-1", status), "updateDeviceStatus")
+        await refused(client.push_statuses({"dev-1": status}), "updateDeviceStatus")
+
+
+async def test_a_lost_answer_to_a_post_stays_an_error_where_the_list_cannot_be_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(list_devices, "_get_kwargs", wanting_more)
+    transport = httpx.MockTransport(lambda _: httpx.Response(200, text="<html>"))
+    async with PrintOSClient("https://printos.test", auth=None, transport=transport) as client:
+        [result] = await client.provision_devices([DeviceProvisionRequest(model="m", serial_number="s")])
+    assert isinstance(result.error, ResponseDecodeError)
+    assert "site_id" in "".join(result.error.__notes__)
 
 
 async def test_a_field_that_the_model_does_not_have_is_a_programming_error_and_a_wrong_one_is_typed() -> None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def push(device_id: str, word: str) -> StatusPush:
+def push(device_id: str, word: Any) -> StatusPush:
     return StatusPush(device_id, DeviceStatusUpdate(status=word))
 
 

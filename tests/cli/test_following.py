@@ -100,16 +100,16 @@ async def test_a_file_is_followed_from_its_beginning_and_as_it_grows(cli: Cli, s
 async def test_a_file_that_is_replaced_is_read_to_its_end_and_then_the_new_one(
     cli: Cli, sandbox: Sandbox
 ) -> None:
-    file = cli.file("s.csv", "deviceId,pagesTotal\ndev-1,1\n")
+    file = cli.file("s.csv", "deviceId,status,pagesTotal\ndev-1,DS_ON,1\n")
     process = await cli.start("push", "--follow", file, "--json")
     await has(sandbox, 1)
-    fresh = cli.file("fresh.csv", "pagesTotal,deviceId\n2,dev-1\nbad\n")
-    append(file, b"dev-2,7")  # without a line end: the end of the file is the line's
+    fresh = cli.file("fresh.csv", "pagesTotal,deviceId,status\n2,dev-1,DS_ON\nbad\n")
+    append(file, b"dev-2,DS_ON,7")  # without a line end: the end of the file is the line's
     fresh.replace(file)
     await has(sandbox, 7, "dev-2")
     await has(sandbox, 2)
     assert "s.csv, line 3: " in await read_complaint(process)  # counted from the new file's beginning
-    append(file, b"3,dev-1\n")
+    append(file, b"3,dev-1,DS_ON\n")
     await has(sandbox, 3)
     process.send_signal(signal.SIGINT)
     ended = await process.wait()

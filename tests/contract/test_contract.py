@@ -56,7 +56,8 @@ def rename(node: dict[str, Any], old: str, new: str) -> None:
     node[new] = node.pop(old)
 
 
-PAGE = {"name": "pageToken", "in": "query", "schema": {"type": "string"}}
+# Names that no next version has: where it has pages, their rows say so, and these stay new.
+PAGE = {"name": "otherToken", "in": "query", "schema": {"type": "string"}}
 ERROR = {
     "description": "bad",
     "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}},
@@ -65,13 +66,26 @@ ERROR = {
 MUTATIONS: dict[str, tuple[Callable[[dict[str, Any]], object], str, str, str]] = {
     "pagination parameters": (
         lambda s: op(s, "listDevices").update(parameters=[PAGE]),
-        "listDevices: pagination", "parameter pageToken (query)", "_api/pages.py"),
+        "listDevices: pagination", "parameter otherToken (query)", "_api/pages.py"),
     "pagination parameters for the whole path": (
         lambda s: s["paths"]["/devices"].update(parameters=[PAGE]),
-        "listDevices: pagination", "parameter pageToken (query)", "_api/pages.py"),
+        "listDevices: pagination", "parameter otherToken (query)", "_api/pages.py"),
     "a token of the next page": (
-        lambda s: props(s, "PrintDeviceList").update(nextPageToken={"type": "string"}),
-        "listDevices: pagination", "PrintDeviceList.nextPageToken", "_api/pages.py"),
+        lambda s: props(s, "PrintDeviceList").update(otherToken={"type": "string"}),
+        "listDevices: pagination", "PrintDeviceList.otherToken", "_api/pages.py"),
+    "a token within an object": (
+        lambda s: props(s, "PrintDeviceList").update(
+            page={"type": "object", "properties": {"next": {"type": "string"}}}),
+        "listDevices: pagination", "PrintDeviceList.page.next: string", "_api/pages.py"),
+    "links within the answer": (
+        lambda s: props(s, "PrintDeviceList").update(_links={"$ref": "#/components/schemas/Links"}),
+        "listDevices: pagination", "PrintDeviceList._links: Links", "_execution/listing.py"),
+    "a link by a name with punctuation": (
+        lambda s: props(s, "PrintDeviceList").update({"@odata.nextLink": {"type": "string"}}),
+        "listDevices: pagination", "@odata.nextLink", "_execution/listing.py"),
+    "a required page": (
+        lambda s: op(s, "listDevices").update(parameters=[{**PAGE, "name": "page", "required": True}]),
+        "listDevices: pagination", "parameter page (query) required: yes", "_api/pages.py"),
     "a link to the next page": (
         lambda s: op(s, "listDevices")["responses"]["200"].update(headers={"Link": {"schema": {"type": "string"}}}),
         "listDevices: pagination", "answer 200 header Link", "_api/pages.py"),
@@ -220,7 +234,7 @@ def test_what_needs_no_line_of_the_facade_is_no_finding(specification: dict[str,
     changed = copy.deepcopy(specification)
     ADDITIONS[name](changed)
     assert changed != specification or name == "an order"
-    assert contract_findings(facts(changed)) == []
+    assert contract_findings(facts(changed)) == contract_findings(facts(specification))
 
 
 def test_the_same_by_reference_is_no_finding(specification: dict[str, Any]) -> None:
@@ -228,9 +242,9 @@ def test_the_same_by_reference_is_no_finding(specification: dict[str, Any]) -> N
     operation = op(changed, "updateDeviceStatus")
     changed["components"]["parameters"] = {"DeviceId": operation["parameters"][0]}
     operation["parameters"] = [{"$ref": "#/components/parameters/DeviceId"}]
-    changed["components"]["responses"] = {"Updated": operation["responses"]["200"]}
+    changed["components"].setdefault("responses", {})["Updated"] = operation["responses"]["200"]
     operation["responses"]["200"] = {"$ref": "#/components/responses/Updated"}
-    assert contract_findings(facts(changed)) == []
+    assert contract_findings(facts(changed)) == contract_findings(facts(specification))
 
 
 USES = sorted({use for reliance in RELIANCES for use in reliance.uses} | {*NEW_OPERATION, *SANDBOX}, key=str)
@@ -295,6 +309,9 @@ def test_the_generated_requests_are_the_specifications() -> None:
         "updateDeviceStatus": update_device_status._get_kwargs("a/b c", body=status),
     }
     assert all(request.keys() <= KWARGS_UNDERSTOOD for request in requests.values())
+    for request in requests.values():
+        if not request.get("params"):
+            request.pop("params", None)  # optional ones that are not given
     assert requests == {
         "listDevices": {"method": "get", "url": "/devices"},
         "provisionDevice": {
@@ -312,9 +329,14 @@ def test_the_generated_requests_are_the_specifications() -> None:
     }
 
 
+def required_arguments(get_kwargs: Callable[..., Any]) -> list[str]:
+    parameters = inspect.signature(get_kwargs).parameters.values()
+    return [parameter.name for parameter in parameters if parameter.default is parameter.empty]
+
+
 def test_the_generated_endpoints_take_what_the_facade_gives() -> None:
     taken = {
-        endpoint.__name__.rpartition(".")[2]: list(inspect.signature(endpoint._get_kwargs).parameters)
+        endpoint.__name__.rpartition(".")[2]: required_arguments(endpoint._get_kwargs)
         for endpoint in (list_devices, provision_device, update_device_status)
     }
     assert taken == {

@@ -9,15 +9,20 @@ from typing import TYPE_CHECKING, Literal
 import pytest
 from attrs import evolve
 
+from printos_async.sandbox import Sandbox
+
 from .children import LONG, Fleet
+from .conftest import DEVICES, settings_of
+from .worker import KEY, SECRET
 
 if TYPE_CHECKING:
-    from printos_async.sandbox import Sandbox
+    from pathlib import Path
 
     from .worker import Settings
 
 KILLS = 200 if LONG else 3
 LINES, PAUSE_S = 150, 0.3
+REFUSED_KILLS = 60 if LONG else 2
 
 
 @pytest.mark.parametrize("consistency", ["strict", "eventual"])
@@ -42,3 +47,34 @@ async def test_what_was_accepted_arrives_however_often_the_process_is_killed(
         await late_sandbox.wait_for(lambda: late_sandbox.pending_late_writes == 0)
         fleet.verify(strict=consistency == "strict")
     assert len(fleet.accepted) == len(settings.devices)
+
+
+async def test_what_was_accepted_arrives_though_credentials_are_refused_while_the_process_is_killed(
+    tmp_path: Path,
+) -> None:
+    keys = {KEY: SECRET}
+    async with Sandbox(hmac_keys=keys, record_limit=1_000_000) as sandbox:
+        for device_id in DEVICES:
+            sandbox.add_device(device_id)
+        settings = settings_of(sandbox, f"sqlite+aiosqlite:///{tmp_path / 'spool.db'}")
+        async with Fleet(sandbox, settings) as fleet:
+            for _ in range(REFUSED_KILLS):
+                keys[KEY] = SECRET
+                worker = await fleet.start(count=1_000, pause_s=0.01)
+                await worker.says("accepted", LINES)
+                keys[KEY] = "another secret"
+                refused = unauthorized(sandbox)
+                await sandbox.wait_for(lambda: unauthorized(sandbox) > refused)  # noqa: B023
+                await worker.says("accepted", 3 * LINES)
+                await worker.kill()
+            worker = await fleet.start(devices=(), stay=True)
+            await sandbox.wait_for(lambda: unauthorized(sandbox) > refused + 1)
+            keys[KEY] = SECRET
+            await fleet.everything_arrives()
+            stats = await worker.finish()
+            fleet.verify()
+    assert (stats["failed"], stats["held_accounts"]) == (0, 0)
+
+
+def unauthorized(sandbox: Sandbox) -> int:
+    return sum(count for (_, _, status), count in sandbox.request_counts.items() if status == 401)

@@ -117,7 +117,7 @@ class Host:
         return stale
 
 
-def status(pages: int = 0, word: str = "DS_PRINTING") -> DeviceStatusUpdate:
+def status(pages: int = 0, word: Any = "DS_PRINTING") -> DeviceStatusUpdate:
     return DeviceStatusUpdate(status=word, metrics=DeviceStatusUpdateMetrics(pages_total=pages))
 
 

@@ -88,13 +88,13 @@ async def test_one_failing_device_does_not_stop_the_others(client: PrintOSClient
 async def test_bad_input_is_a_failed_result_that_names_the_field(
     client: PrintOSClient, sandbox: Sandbox
 ) -> None:
-    nan = DeviceStatusUpdate(metrics=DeviceStatusUpdateMetrics(ink_level=float("nan")))
+    nan = DeviceStatusUpdate(status="DS_ON", metrics=DeviceStatusUpdateMetrics(ink_level=float("nan")))
     wrong: Any = "many"
     nonsense: Any = None
     given = [
         ("..", status()),
         ("dev-1", nan),
-        ("dev-2", DeviceStatusUpdate(metrics=DeviceStatusUpdateMetrics(pages_total=wrong))),
+        ("dev-2", DeviceStatusUpdate(status="DS_ON", metrics=DeviceStatusUpdateMetrics(pages_total=wrong))),
         ("dev-3", nonsense),
         (nonsense, status()),
         ("dev-4", status(4)),

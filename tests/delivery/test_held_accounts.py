@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
 from collections import Counter
 from typing import TYPE_CHECKING
 
@@ -15,16 +17,20 @@ from printos_async import (
     ConcurrencyLimit,
     DeviceCredentials,
     HmacAuth,
+    SessionTokenAuth,
     StatusFailed,
 )
+from printos_async._transport import RawResponse
 
 from .clock import run
 from .host import OK, Host, Reply, Seen, client_of, client_over, status
 
 if TYPE_CHECKING:
     from printos_async import Event
+    from printos_async._transport import RawRequest
 
-DEVICES = 300
+LONG = bool(os.environ.get("PRINTOS_LONG_TESTS"))
+DEVICES = 10_000 if LONG else 300
 
 
 def refused(code: int) -> Reply:
@@ -208,6 +214,71 @@ def test_each_device_has_a_hold_of_its_own() -> None:
         held = [event for event in events if isinstance(event, AccountHeld | AccountResumed)]
         assert [type(event).__name__ for event in held] == ["AccountHeld", "AccountResumed"]
         assert {event.account for event in held} == {"device bad"}
+
+    run(program())
+
+
+def test_half_a_fleet_that_is_held_leaves_the_other_half_its_rate() -> None:
+    async def program() -> None:
+        devices = 1_000 if LONG else 200
+        keys = {f"dev-{device}": HmacAuth(f"k{device}", "s") for device in range(devices)}
+        host = Host(reply=lambda seen: refused(401) if int(seen.device_id[4:]) % 2 else OK, latency_s=0.01)
+        client = client_over(host, auth=DeviceCredentials(keys))
+        async with client, client.status_pusher() as pusher:
+            for second in range(20):
+                for device_id in keys:
+                    await pusher.put(device_id, status(second))
+                await asyncio.sleep(1.0)
+                good = {f"dev-{device}": second for device in range(0, devices, 2)}
+                assert host.newest == good
+            assert pusher.stats().held_accounts == devices // 2
+            seen = Counter(each.device_id for each in host.seen)
+            assert {seen[f"dev-{device}"] for device in range(1, devices, 2)} == {5}  # at 0, 1, 3, 7, 15 s
+            assert {seen[f"dev-{device}"] for device in range(0, devices, 2)} == {20}
+            await pusher.drain(timeout_s=0.0)
+
+    run(program())
+
+
+class LoginHost(Host):
+    """A host with logins, which it refuses with a status code until that is None."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__()
+        self.code: int | None = code
+        self.logins = 0
+
+    async def send(self, request: RawRequest, *, deadline: float, max_body_bytes: int) -> RawResponse:
+        if not request.target.endswith("/login"):
+            return await super().send(request, deadline=deadline, max_body_bytes=max_body_bytes)
+        self.logins += 1
+        if self.code is not None:
+            return RawResponse(self.code, [], b"")
+        return RawResponse(
+            200, [("content-type", "application/json")], json.dumps({"authToken": "t"}).encode()
+        )
+
+
+@pytest.mark.parametrize("code", [401, 403, 404, 407, 302])
+def test_a_refused_login_holds_the_account(code: int) -> None:
+    async def program() -> None:
+        host = LoginHost(code)
+        client = client_over(host, auth=SessionTokenAuth("login", "password"))
+        async with client, client.status_pusher() as pusher:
+            for device in range(DEVICES):
+                await pusher.put(f"dev-{device}", status(1))
+            await asyncio.sleep(10.0)
+            at_once = host.logins
+            assert at_once <= ConcurrencyLimit().initial + 5
+            await asyncio.sleep(50.0)
+            assert host.logins - at_once <= 4
+            stats = pusher.stats()
+            assert (stats.sent, stats.failed, stats.held_accounts) == (0, 0, 1)
+            host.code = None
+            await asyncio.sleep(60.0)
+            stats = pusher.stats()
+            assert (stats.sent, stats.failed, stats.held_accounts) == (DEVICES, 0, 0)
+            assert host.count == DEVICES
 
     run(program())
 

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from printos_async import (
+    DeviceCredentials,
+    HmacAuth,
     PrintOSClient,
     PusherFullError,
     RetryPolicy,
@@ -49,6 +51,14 @@ REPLIES = {
     "gateway, never written": Reply(status=504, apply_after_s=None),
     "gone": Reply(status=404, apply_after_s=None),
 }
+REFUSALS = {
+    "unauthorized": Reply(status=401, apply_after_s=None),
+    "forbidden": Reply(status=403, apply_after_s=None),
+    "proxy": Reply(status=407, apply_after_s=None),
+    "login page": Reply(status=302, apply_after_s=None),
+}
+# Until the next probe, which comes after 60 s at most, and a second in which it may be late.
+RESUMED_WITHIN_S = 62.0
 
 
 @define
@@ -84,14 +94,17 @@ class PusherMachine(RuleBasedStateMachine):
         skipping=st.booleans(),
         deadline_s=st.sampled_from([None, None, 8.0]),
         room=st.sampled_from([2, 100]),
+        credentials=st.sampled_from(["none", "one", "own", "shared"]),
     )
     def start(
         self,
+        *,
         consistency: Any,
         min_interval_s: float,
-        skipping: bool,  # noqa: FBT001
+        skipping: bool,
         deadline_s: float | None,
         room: int,
+        credentials: str,
     ) -> None:
         self.loop = FakeClockLoop()
         self.failures: list[dict[str, Any]] = []
@@ -99,6 +112,7 @@ class PusherMachine(RuleBasedStateMachine):
         self.host = HoldingHost()
         self.strict = consistency == "strict"
         self.skipping = skipping
+        self.deadline_s = deadline_s
         self.pages = 0
         self.values: dict[int, tuple[str, int]] = {}  # by sequence number, what was accepted
         self.outcomes: dict[int, str] = {}
@@ -108,9 +122,16 @@ class PusherMachine(RuleBasedStateMachine):
         )  # devices that were refused once: what they end with is another question
         self.accepting: tuple[str, int] = ("", 0)
         self.pushes: list[tuple[asyncio.Task[PushResult], int]] = []
+        self.keys: dict[str, HmacAuth] = {}  # of devices that have credentials
+        self.refused: dict[str, str] = {}  # devices whose credentials are refused, and how
+        self.are_own = credentials in {"own", "shared"}
+        shared = HmacAuth("shared", "secret")
+        for device_id in DEVICES:
+            self.keys[device_id] = HmacAuth(device_id, "secret") if credentials == "own" else shared
+        auth = {"none": None, "one": shared}.get(credentials, DeviceCredentials(self.look_up))
         retry = RetryPolicy(base_delay_s=0.1, max_delay_s=5.0, max_attempts=10_000, budget=5)
         self.client: PrintOSClient = client_over(
-            self.host, auth=None, retry=retry, timeout_s=TIMEOUT_S, hooks=[self.watch]
+            self.host, auth=auth, retry=retry, timeout_s=TIMEOUT_S, hooks=[self.watch]
         )
 
         async def make() -> None:
@@ -143,6 +164,10 @@ class PusherMachine(RuleBasedStateMachine):
                 self.outcomes[seq] = type(event).__name__
             case _:
                 pass
+
+    async def look_up(self, device_id: str) -> HmacAuth | None:
+        await asyncio.sleep(0)  # as a vault: other things happen meanwhile
+        return self.keys.get(device_id)
 
     def next_pages(self, equal: int | None) -> int:
         # Equal statuses only where that is what is looked at: else each is another, so that order can be judged.
@@ -197,17 +222,47 @@ class PusherMachine(RuleBasedStateMachine):
     @rule(data=st.data(), what=st.sampled_from(sorted(REPLIES)))
     def answer(self, data: st.DataObject, what: str) -> None:
         device_id = data.draw(st.sampled_from(sorted(self.host.held)))
-        if what == "gone":
+        reply = REPLIES[what]
+        if device_id in self.refused:
+            reply = REFUSALS[self.refused[device_id]]
+        if reply.status in {403, 404}:
             self.touched.add(device_id)
 
         async def answer() -> None:
-            self.host.held[device_id][1].set_result(REPLIES[what])
+            self.host.held[device_id][1].set_result(reply)
 
         self.run(answer())
 
     @rule(seconds=st.sampled_from([0.01, 0.2, 1.0, AMBIGUITY_S, 4.0]))
     def advance(self, seconds: float) -> None:
         self.run(asyncio.sleep(seconds))
+
+    @rule(devices=st.sets(st.sampled_from(DEVICES), min_size=1), how=st.sampled_from(sorted(REFUSALS)))
+    def refuse(self, devices: set[str], how: str) -> None:
+        self.refused |= dict.fromkeys(devices, how)
+
+    @precondition(lambda self: self.are_own)
+    @rule(device_id=st.sampled_from(DEVICES))
+    def remove_credentials(self, device_id: str) -> None:
+        self.keys.pop(device_id, None)
+
+    @precondition(lambda self: self.are_own)
+    @rule(device_id=st.sampled_from(DEVICES), like=st.none() | st.sampled_from(DEVICES))
+    def give_credentials(self, device_id: str, like: str | None) -> None:
+        shared = None if like is None else self.keys.get(like)
+        self.keys[device_id] = shared or HmacAuth(f"new-{device_id}", "secret")
+
+    @precondition(lambda self: self.refused)
+    @rule(data=st.data())
+    def restore(self, data: st.DataObject) -> None:
+        del self.refused[data.draw(st.sampled_from(sorted(self.refused)))]
+
+    @rule()
+    def refresh(self) -> None:
+        async def refresh() -> None:
+            self.client.refresh_credentials()
+
+        self.run(refresh())
 
     # What must hold
 
@@ -245,6 +300,18 @@ class PusherMachine(RuleBasedStateMachine):
         assert stats.in_flight == limiter.in_flight + limiter.overdue == sum(self.host.in_flight.values())
 
     @invariant()
+    def held_accounts_are_counted(self) -> None:
+        accounts = self.client._channel.executor.accounts
+        assert accounts.held == sum(account.is_held for account in accounts.troubled)
+        assert 0 <= self.pusher.stats().held_accounts <= len(DEVICES) + 2
+        assert len(self.pusher._engine.scheduler.held.probes) <= accounts.held + self.pusher.stats().in_flight
+
+    @invariant()
+    def nothing_spins(self) -> None:
+        steps, self.steps = getattr(self, "steps", 0), self.loop.steps
+        assert self.loop.steps - steps < 20_000
+
+    @invariant()
     def nothing_broke(self) -> None:
         assert not self.failures, self.failures
         assert self.pusher._engine.occupancy.crash is None
@@ -259,10 +326,15 @@ class PusherMachine(RuleBasedStateMachine):
 
     def finish(self) -> None:
         self.host.holding = False
+        self.refused.clear()
+        for device_id in DEVICES:
+            self.keys.setdefault(device_id, HmacAuth(f"last-{device_id}", "secret"))
 
         async def finish() -> None:
             for _, told in self.host.held.values():
                 told.set_result(OK)
+            if self.pusher.stats().held_accounts:
+                await asyncio.sleep(RESUMED_WITHIN_S)
             stats = await self.pusher.drain(timeout_s=120.0)
             assert (stats.pending, stats.active_devices) == (0, 0), "it does not come to an end"
             await self.pusher.aclose()
@@ -279,6 +351,8 @@ class PusherMachine(RuleBasedStateMachine):
             newest = max((seq for seq in accepted if seq not in self.withdrawn), default=None)
             if newest is None or device_id in self.touched:
                 continue
+            # Refused credentials give nothing up; only a deadline does.
+            assert self.deadline_s is not None or self.outcomes[newest] == "StatusSent"
             if self.outcomes[newest] == "StatusSent":
                 assert self.host.newest[device_id] == self.values[newest][1]
         assert not asyncio.all_tasks(self.loop)

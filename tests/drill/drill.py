@@ -1,6 +1,7 @@
 """Regenerates from each next version in a copy of the repository, and runs what has to pass there.
 
-``nox -s drill`` runs ``python -m tests.drill.drill [additive] [operations] [breaking]``.
+``nox -s drill`` runs ``python -m tests.drill.drill``: additive, operations and breaking. ``suite`` runs every test with
+the client of the additive version, and takes as long as all other tests.
 """
 
 from __future__ import annotations
@@ -14,8 +15,24 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 SPECIFICATION = "spec/hp-printos-device-api-openapi.yml"
-# What one commits, without what tools leave behind.
-COPIED = ("codegen.sh", "generated", "printos_async", "pyproject.toml", "spec", "tests")
+# What tools leave behind.
+LEFT_OUT = (".git", ".nox", ".venv*", "__pycache__", ".*cache", ".hypothesis", "*.egg-info")
+TYPED = (
+    "generated/printos_device_api",
+    "printos_async",
+    "spec",
+    "tests",
+    "benchmarks",
+    "examples",
+    "noxfile.py",
+)
+# Quick tests of everything that reads fields from the models, and those of the contract and the findings.
+TESTED = (
+    *("tests/drill", "tests/drill/check_additive.py", "tests/contract", "tests/api/test_next_models.py"),
+    *("tests/api/test_errors.py", "tests/api/test_responses.py", "tests/api/test_validation.py"),
+    *("tests/cli/test_records.py", "tests/cli/test_failures.py", "tests/delivery/test_bulk.py"),
+    *("tests/sandbox/test_operations.py", "tests/sandbox/test_observation.py"),
+)
 PUSH = """
 import asyncio
 from printos_async import DeviceStatusUpdate, HmacAuth, PrintOSClient
@@ -38,14 +55,7 @@ class Copy:
 
     def __init__(self, folder: Path, version: str) -> None:
         self.root = folder
-        for name in COPIED:
-            source = ROOT / name
-            if source.is_dir():
-                shutil.copytree(
-                    source, folder / name, ignore=shutil.ignore_patterns("__pycache__", ".*cache")
-                )
-            else:
-                shutil.copy2(source, folder)
+        shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(*LEFT_OUT), dirs_exist_ok=True)
         shutil.copy2(ROOT / "tests" / "drill" / f"{version}.yml", folder / SPECIFICATION)
 
     def codegen(self, *arguments: str, code: int = 0) -> str:
@@ -78,9 +88,14 @@ def additive(copy: Copy) -> None:
     copy.codegen()
     copy.codegen("--check")
     copy.codegen("--findings")
-    typed = ("generated/printos_device_api", "printos_async", "tests/drill/check_additive.py")
-    copy.python("-m", "mypy", *typed)
-    copy.python("-m", "pytest", "-q", "tests/drill/check_additive.py", "tests/contract", "tests/drill")
+    copy.python("-m", "mypy", *TYPED, "tests/drill/check_additive.py")
+    copy.python("-m", "pytest", "-q", "--numprocesses=2", *TESTED)
+
+
+def suite(copy: Copy) -> None:
+    """Every test passes with the client of the additive version."""
+    copy.codegen()
+    copy.python("-m", "pytest", "-q", "--numprocesses=auto", "--dist=worksteal")
 
 
 def operations(copy: Copy) -> None:
@@ -97,15 +112,17 @@ def breaking(copy: Copy) -> None:
     copy.codegen("--findings", code=1)
 
 
-DRILLS = {"additive": additive, "operations": operations, "breaking": breaking}
+DRILLS = {"additive": additive, "operations": operations, "breaking": breaking, "suite": suite}
+BY_DEFAULT = ("additive", "operations", "breaking")
 
 
 def main(versions: list[str]) -> None:
-    """Run the drills of these versions, all by default."""
-    for version in versions or DRILLS:
+    """Run these drills."""
+    for version in versions or BY_DEFAULT:
         print(f"drill: {version}", flush=True)
         with tempfile.TemporaryDirectory(prefix="printos-drill-") as folder:
-            DRILLS[version](Copy(Path(folder).resolve(), version))
+            copy = Copy(Path(folder).resolve(), "additive" if version == "suite" else version)
+            DRILLS[version](copy)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,8 @@ import asyncio
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from attrs import evolve
+
 from printos_async._delivery.device_state import SENT, Outcome, PendingStatus
 from printos_async._errors import APIError, InvalidDeviceIdError, OutboxError
 from printos_async.outbox.protocol import Finish, Release
@@ -76,6 +78,27 @@ class Dispatcher:
         if older is not newer:
             self._reporter.settle(older, Outcome("superseded", superseded_by=newer.seq))
         elsewhere[pending.device_id] = newer
+
+    def give_back_held(self, max_held: int, *, min_hold_s: float, timeout_s: float) -> None:
+        """Give devices of held accounts back to the outbox until their next probe, but for ``max_held`` of them.
+
+        They would take the room of devices whose accounts are accepted.
+        """
+        now_s = self._loop.time()
+        for device, hold_s in self._engine.scheduler.held.beyond(max_held, min_hold_s=min_hold_s):
+            device_id = device.device_id
+            if not self._ownership.owned_seq(device_id) or self._ownership.is_unwritten(device_id):
+                continue
+            release = release_of(device, now_s=now_s, timeout_s=timeout_s)
+            pending = self._engine.give_back(device)
+            if pending is None:
+                continue
+            # Refusals say nothing of the status: they do not count for the worker that claims it.
+            attempts = pending.attempts - pending.exempt_attempts
+            release = evolve(release, hold_s=max(hold_s, release.hold_s), attempts=attempts)
+            self._ownership.give_back(release)
+            pending.held_until_s = now_s + release.hold_s
+            self.leave_to_others(pending)
 
     # From the outbox
 

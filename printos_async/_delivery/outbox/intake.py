@@ -12,9 +12,11 @@ from printos_async.outbox.protocol import Draft
 from .group_commit import GroupCommit
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from printos_async._api.requests import Call
     from printos_async._delivery.engine import Engine
-    from printos_async.outbox import Outbox
+    from printos_async.outbox import Kept, Outbox
 
     from .backend import Waiter
     from .dispatch import Dispatcher
@@ -101,13 +103,23 @@ class Intake:
     async def _write(self, statuses: list[PendingStatus]) -> list[PendingStatus]:
         if self.is_closed:
             raise PusherClosedError("the pusher was closed before the outbox had this status")
-        has_room = self._engine.occupancy.devices + len(statuses) <= self._max_devices
-        owner = self._lease.owner if has_room else None
-        with self._ownership.asking() as told:
-            drafts = [Draft(pending.device_id, pending.call.body) for pending in statuses]
-            kept = await self._outbox.put(drafts, owner=owner)
+        async with self._ownership.writing:
+            has_room = self._engine.occupancy.devices + len(statuses) <= self._max_devices
+            owner = self._lease.owner if has_room and not self._ownership.releasing else None
+            with self._ownership.asking() as told:
+                drafts = [Draft(pending.device_id, pending.call.body) for pending in statuses]
+                kept = await self._outbox.put(drafts, owner=owner)
+            self._dispatch(statuses, kept, owner, told)
+        return statuses
+
+    def _dispatch(
+        self,
+        statuses: list[PendingStatus],
+        kept: Sequence[Kept],
+        owner: int | None,
+        told: Mapping[str, int],
+    ) -> None:
         is_ours = owner is not None and owner == self._lease.owner
         for pending, one in zip(statuses, kept, strict=True):
             is_new, pending.seq = pending.seq == _NEW, one.seq
             self._dispatcher.take_kept(pending, one, told, is_ours=is_ours, is_new=is_new)
-        return statuses

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from printos_async._delivery.device_state import Outcome, PendingStatus
+    from printos_async.outbox.protocol import Release
 
 
 class Ownership:
@@ -21,10 +23,15 @@ class Ownership:
     Attributes:
         elsewhere: The newest status of each device that was put here, and that another worker is to send, or this
             one after a later claim.
+        releasing: Devices that are given back to the outbox, until that is written. Meanwhile nothing is put for this
+            worker, and no put is under way: the outbox would say that the device is this worker's.
+        writing: Held while something is put or devices are given back.
     """
 
     def __init__(self) -> None:
         self.elsewhere: dict[str, PendingStatus] = {}
+        self.releasing: dict[str, Release] = {}
+        self.writing = asyncio.Lock()
         self._owned: dict[
             str, int
         ] = {}  # owned devices, with the newest sequence number that the engine knows
@@ -97,6 +104,12 @@ class Ownership:
         self._completed[device_id] = evolve(finish, hold_s=0.0, keep=False)
         return True
 
+    def give_back(self, release: Release) -> None:
+        """Record that a device with a waiting status is not owned any more, once that is written."""
+        del self._owned[release.device_id]
+        self._outcomes.pop(release.device_id, None)  # an older status's: the newer one stands for it
+        self.releasing[release.device_id] = release
+
     def take_completed(self) -> list[Finish]:
         """Return the completions to be written, including those whose earlier write may have failed."""
         self._writing |= self._completed
@@ -115,6 +128,6 @@ class Ownership:
     def lose(self) -> int:
         """Record that the lease was lost, and return the number of devices that were owned."""
         devices = len(self._owned)
-        for lost in (self._owned, self._outcomes, self._kept, self._completed, self._writing):
+        for lost in (self._owned, self._outcomes, self._kept, self._completed, self._writing, self.releasing):
             lost.clear()
         return devices

@@ -80,7 +80,7 @@ class SharedBackend:
         self._lease = Lease(outbox, on_kept=self._lease_kept, on_lost=self._lease_lost)
         parts = (outbox, engine, self._lease, self._ownership, self._dispatcher)
         self._intake = Intake(*parts, max_devices=max_devices)
-        self._worker = Worker(*parts, intake=self._intake, max_devices=max_devices)
+        self._worker = Worker(*parts, intake=self._intake, max_devices=max_devices, timeout_s=timeout_s)
 
     async def open(self) -> None:
         """As ``DeliveryBackend.open``; joins the workers of the outbox."""
@@ -170,7 +170,7 @@ class SharedBackend:
         devices = self.engine.scheduler.devices.values()
         owned = [device for device in devices if self._ownership.owned_seq(device.device_id)]
         released = [release_of(device, now_s=now_s, timeout_s=self._timeout_s) for device in owned]
-        await self._outbox.release(owner, released)
+        await self._outbox.release(owner, [*released, *self._ownership.releasing.values()])
         await self._outbox.leave(owner)
 
     def _lease_kept(self, ends_s: float) -> None:

@@ -24,6 +24,8 @@ _log = logging.getLogger("printos_async.outbox")
 
 # Interval at which a worker looks for statuses that others have put.
 POLL_S = 0.5
+# The same while devices of held accounts may take up the room, and others wait for it.
+_HELD_POLL_S = 0.05
 _RETRY_S = 0.2
 _MAX_CLAIMS = 500
 _MAX_LOOKED_UP = 1_000
@@ -48,6 +50,7 @@ class Worker:
         *,
         intake: Intake,
         max_devices: int,
+        timeout_s: float,
     ) -> None:
         self._outbox = outbox
         self._engine = engine
@@ -56,6 +59,7 @@ class Worker:
         self._dispatcher = dispatcher
         self._intake = intake
         self._max_devices = max_devices
+        self._timeout_s = timeout_s
         self._loop = asyncio.get_running_loop()
         self._tasks: list[asyncio.Task[None]] = []
         self.is_draining = False
@@ -86,6 +90,7 @@ class Worker:
             try:
                 if owner is not None:
                     await self._intake.put_again()
+                    await self._give_back_held(owner)
                 if owner is not None and self._loop.time() >= look_s:
                     look_s = self._loop.time() + POLL_S
                     await self._look_around(owner)  # before a backlog takes all the room
@@ -103,16 +108,33 @@ class Worker:
                     self.error, self.answered_s = None, self._loop.time()
             if len(claims) >= room and not occupancy.has_ended:  # there may be more
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(POLL_S):
+                    async with asyncio.timeout(_HELD_POLL_S if self._engine.are_some_held else POLL_S):
                         await occupancy.wait_until_below(enough)
             else:
                 await asyncio.sleep(POLL_S)
+
+    async def _give_back_held(self, owner: int) -> None:
+        """Give devices back that would take up more than half of the room until their accounts are accepted."""
+        ownership = self._ownership
+        if not self._engine.is_held and not ownership.releasing:
+            return
+        async with ownership.writing:
+            if owner != self._lease.owner:
+                return
+            self._dispatcher.give_back_held(
+                self._max_devices // 2, min_hold_s=POLL_S, timeout_s=self._timeout_s
+            )
+            if ownership.releasing:
+                await self._outbox.release(owner, list(ownership.releasing.values()))
+                ownership.releasing.clear()
 
     async def _look_around(self, owner: int) -> None:
         """Take what others have put for owned devices, and settle what others have sent."""
         elsewhere = self._ownership.elsewhere
         while elsewhere or not self.is_draining:
-            limit = min(self._max_devices - self._engine.occupancy.devices, _MAX_CLAIMS)
+            # Devices of held accounts may take up all the room for long; newer statuses of theirs take up no more.
+            room = _MAX_CLAIMS if self._engine.is_held else self._max_devices - self._engine.occupancy.devices
+            limit = min(room, _MAX_CLAIMS)
             if limit <= 0:
                 break
             with self._ownership.asking() as told:
