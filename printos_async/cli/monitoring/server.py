@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 _MAX_REQUESTS = 16
 _TIMEOUT_S = 5.0
+# Time that stopping takes at most.
+_POLL_S = 0.1
 
 
 @frozen
@@ -62,7 +64,9 @@ class MonitoringServer(ThreadingHTTPServer):
         self.address_family = found[0][0]
         self.pages = pages
         self._free = threading.BoundedSemaphore(_MAX_REQUESTS)
-        self._thread = threading.Thread(target=self.serve_forever, name="printos-monitoring", daemon=True)
+        self._thread = threading.Thread(
+            target=self.serve_forever, args=(_POLL_S,), name="printos-monitoring", daemon=True
+        )
         super().__init__((address.host, address.port), _Handler)
 
     @property
