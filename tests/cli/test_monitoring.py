@@ -6,9 +6,11 @@ import signal
 import socket
 import sqlite3
 import sys
+import threading
 import urllib.error
 import urllib.request
 from contextlib import closing
+from http.client import HTTPException
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -296,6 +298,26 @@ async def test_metrics_come_in_the_format_that_is_asked_for(sandbox: Sandbox) ->
         assert (await probe.get("/other")).code == 404
 
 
+async def test_idle_connections_take_a_bounded_number_of_threads() -> None:
+    async with Monitor(ListenAddress("127.0.0.1", 0)) as monitor:
+        assert monitor.address is not None
+        where = (monitor.address.host, monitor.address.port)
+        idle = [await asyncio.to_thread(socket.create_connection, where) for _ in range(50)]
+        with pytest.raises((OSError, HTTPException)):
+            await asyncio.to_thread(get, f"http://{monitor.address}/livez")
+        assert sum(thread.name.startswith("Thread-") for thread in threading.enumerate()) < 50
+        for connection in idle:
+            connection.close()
+        async with asyncio.timeout(10):
+            while True:
+                try:
+                    page = await asyncio.to_thread(get, f"http://{monitor.address}/livez")
+                except (OSError, HTTPException):
+                    continue
+                break
+        assert page.code == 200
+
+
 async def test_a_port_in_use_is_said(cli: Cli, sandbox: Sandbox, outbox: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -303,9 +325,8 @@ async def test_a_port_in_use_is_said(cli: Cli, sandbox: Sandbox, outbox: Path) -
         port = taken.getsockname()[1]
         ended = await cli.run("worker", "--listen", f"127.0.0.1:{port}")
     assert (ended.code, ended.out) == (2, "")
-    assert ended.err == (
-        f"printos: cannot listen on 127.0.0.1:{port}: Address already in use; give another --listen\n"
-    )
+    assert ended.err.startswith(f"printos: cannot listen on 127.0.0.1:{port}: ")
+    assert ended.err.endswith("; give another --listen\n")
 
 
 @pytest.mark.parametrize(
