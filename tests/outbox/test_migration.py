@@ -92,7 +92,7 @@ async def test_tables_of_the_second_release_are_migrated_once_by_several(databas
     outboxes = await asyncio.gather(
         *(database.open(label="site-7", host="printos.example") for _ in range(4))
     )
-    assert await database.execute("SELECT version FROM printos_meta") == [(3,)]
+    assert await database.execute("SELECT version FROM printos_meta") == [(4,)]
     unknown, worker, own = await outboxes[0].tenants()
     assert (unknown.account, unknown.label, unknown.host, unknown.waiting) == ("account-2", "", "", 1)
     assert (worker.account, worker.waiting, worker.workers) == ("account-3", 0, 1)
