@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from printos_async._clock import steady_s
@@ -20,17 +21,18 @@ if TYPE_CHECKING:
     from .database import Database
     from .statements.dialect import Dialect
 
-# Each device is written once in this time at most: most fleets report less often, and others pay for a part only.
+# A device is written once in this time at most, and later where writing takes long: 1/31 of the time at most.
 _INTERVAL_S = 10.0
-# Written sooner, so that no write takes long.
-_MAX_PENDING = 5000
+_PAUSE_PER_WRITE = 30
+# Written at once, so that memory is bounded.
+_MAX_PENDING = 250_000
 _ROWS_AT_ONCE = 5000
 
 
 class Deliveries:
     """Deliveries of one tenant, written a little later than they took place: a report, not a promise.
 
-    One write for each completion would cost as much as keeping delivered rows, which was measured and refused: see
+    A write for each completion would cost as much as keeping delivered rows, which was measured and refused: see
     ``statements.deletion``.
     """
 
@@ -39,8 +41,8 @@ class Deliveries:
         self._tenant = {"this_tenant": tenant}
         self._new = NewDeliveries()
         self._pending: dict[str, float] = {}
-        self._max_pending = _MAX_PENDING
         self._next_write_s = 0.0
+        self._writing = asyncio.Lock()
         self.statements = DeliveryTimeStatements(dialect)
 
     def record(self, finished: Iterable[Finish]) -> None:
@@ -49,34 +51,40 @@ class Deliveries:
         if found:
             self._pending.update(dict.fromkeys(found, steady_s()))
 
-    async def write_if_due(self) -> None:
-        """Write what was collected, if the last write was some seconds ago or there is much."""
-        if self._pending and (len(self._pending) >= self._max_pending or steady_s() >= self._next_write_s):
-            await self.write()
+    @property
+    def is_due(self) -> bool:
+        """Whether ``write`` should be called: the last one was some time ago, or there is much."""
+        if not self._pending or self._writing.locked():
+            return False
+        return steady_s() >= self._next_write_s or len(self._pending) >= _MAX_PENDING
 
     async def write(self) -> None:
         """Write what was collected. If that fails, it is tried again later."""
-        left = self._pending
-        self._pending = {}
-        self._next_write_s = steady_s() + _INTERVAL_S
-        self._max_pending = _MAX_PENDING
-        for part in portions(sorted(left)):
-            now_s = steady_s()
-            lines = [(device_id, round(now_s - left[device_id], 3)) for device_id in part]
+        async with self._writing:
+            begun_s = steady_s()
+            left, self._pending = self._pending, {}
+            # Neighbours share pages: in the order of the devices each page is written once.
+            parts = portions(sorted(left.items()))
             try:
-                # What a loss of power takes away is some seconds of a report.
-                await self._database.rows(
-                    self.statements.write,
-                    {**self._tenant, "batch": to_json(lines)},
-                    within=PROMPT,
-                    outlives_power=False,
-                )
+                for part in parts:
+                    await self._write(part)
+                    for device_id, _ in part:
+                        del left[device_id]
             except OutboxError:
                 self._pending = left | self._pending
-                self._max_pending = len(self._pending) + _MAX_PENDING
-                return
-            for device_id in part:
-                del left[device_id]
+            ended_s = steady_s()
+            self._next_write_s = ended_s + max(_INTERVAL_S, _PAUSE_PER_WRITE * (ended_s - begun_s))
+
+    async def _write(self, part: list[tuple[str, float]]) -> None:
+        now_s = steady_s()
+        lines = [(device_id, round(now_s - delivered_s, 3)) for device_id, delivered_s in part]
+        # What a loss of power takes away is some seconds of a report.
+        await self._database.rows(
+            self.statements.write,
+            {**self._tenant, "batch": to_json(lines)},
+            within=PROMPT,
+            outlives_power=False,
+        )
 
     async def leave(self) -> None:
         """Write what was collected by a worker that has ended."""

@@ -242,7 +242,7 @@ class SqlOutbox:
             await session.repair.run()
         if rows[0].has_idle:
             await session.deletion.delete_idle()
-        await session.deliveries.write_if_due()
+        session.write_deliveries_if_due()
         return True
 
     async def _leave(self, session: Session, owner: int) -> None:

@@ -174,8 +174,13 @@ class Session:
         for part in portions(latest.values()):
             newer += await self._finish(part, owner)
         self.deliveries.record(latest.values())
-        await self.deliveries.write_if_due()
+        self.write_deliveries_if_due()
         return newer
+
+    def write_deliveries_if_due(self) -> None:
+        """Start to write the last deliveries if it is time. Nobody waits for it."""
+        if self.deliveries.is_due:
+            self.background.start(self.deliveries.write())
 
     async def _put(self, drafts: list[Draft], owner: int | None) -> list[Kept]:
         merged = merge(drafts)
