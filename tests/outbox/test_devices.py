@@ -4,12 +4,29 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
 from printos_async.outbox import DeviceDelivery, Finish
 
-from .stores import draft
+from .stores import ACCOUNT, draft, sql_store
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from .stores import AdministeredOutbox, SqlStore, Store
+
+
+STOP = {
+    "sqlite": (
+        """CREATE TRIGGER stop BEFORE INSERT ON printos_delivery
+        BEGIN SELECT RAISE(ABORT, 'stopped'); END""",
+    ),
+    "postgresql": (
+        "CREATE FUNCTION stop() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'stopped'; END $$",
+        "CREATE TRIGGER stop BEFORE INSERT ON printos_delivery FOR EACH ROW EXECUTE FUNCTION stop()",
+    ),
+}
+GO_ON = {"sqlite": "DROP TRIGGER stop", "postgresql": "DROP TRIGGER stop ON printos_delivery"}
 
 
 def rounded(
@@ -135,3 +152,29 @@ async def test_what_another_process_delivers_is_there_after_its_worker_has_left(
     await deliver(first, *(f"dev-{number:04}" for number in range(2_500)))
     await deliver(first, "last")
     assert [one.device_id for one in await second.devices(after="dev-2498")] == ["dev-2499", "last"]
+
+
+async def test_a_write_that_fails_hinders_no_completion_and_is_made_up_for(database: SqlStore) -> None:
+    kind = database.url.partition("+")[0]
+    outbox = await database.open()
+    for statement in STOP[kind]:
+        await database.execute(statement)
+    await deliver(outbox, "a", "b")
+    assert (await outbox.stats()).devices == 0
+    assert await outbox.devices() == []
+    await database.execute(GO_ON[kind])
+    assert rounded(await outbox.devices()) == [("a", 0, None, None, None), ("b", 0, None, None, None)]
+
+
+@pytest.mark.parametrize("value", ["'soon'", "x'00'", "1e300"])
+async def test_a_damaged_time_is_unknown_until_the_next_delivery(tmp_path: Path, value: str) -> None:
+    async with sql_store(f"sqlite+aiosqlite:///{tmp_path / 'spool.db'}") as database:
+        outbox = await database.open()
+        await deliver(outbox, "good")
+        for name in ("'a'", "x'ff'"):
+            await database.execute(f"INSERT INTO printos_delivery VALUES ('{ACCOUNT}', {name}, {value})")
+        await outbox.put([draft("a")])
+        assert rounded(await outbox.devices()) == [("a", None, 0, None, None), ("good", 0, None, None, None)]
+        await deliver(outbox, "a")
+        assert rounded(await outbox.devices())[0] == ("a", 0, None, None, None)
+        assert await outbox.purge_deliveries() == 2
