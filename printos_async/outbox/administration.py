@@ -139,7 +139,7 @@ class OutboxAdministration(Protocol):
     ) -> list[DeviceDelivery]:
         """Return devices that were delivered, wait or have failed, in the order of identifiers.
 
-        The time of the last delivery is written some seconds late, and a process that is killed loses those of its last
+        The time of the last delivery is written late, after some ten seconds and after a minute or more in a busy fleet, and a process that is killed loses those of its last
         seconds. ``purge_deliveries`` deletes it.
 
         Args:

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from .database import Database
     from .statements.dialect import Dialect
 
-# A device is written once in this time at most, and later where writing takes long: 1/31 of the time at most.
+# A device is written once in this time at most, and later where writing takes long: 1/61 of the time at most.
 _INTERVAL_S = 10.0
-_PAUSE_PER_WRITE = 30
+_PAUSE_PER_WRITE = 60
 # Written at once, so that memory is bounded.
 _MAX_PENDING = 250_000
 _ROWS_AT_ONCE = 5000
