@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from printos_async.outbox.postgresql.limits import Limit
     from printos_async.outbox.postgresql.url import Server
     from printos_async.outbox.sqlite.spool import SetAside
+    from printos_async.outbox.sqlite.worker_locks import WorkerLocks
 
     Answer = TypeVar("Answer")
 
@@ -94,6 +95,11 @@ class Database:
         self._failures = 0
         # SQLite ends by itself, after its busy timeout at the latest, and cannot be stopped before.
         self.patience_s: float | None = None if server is None else _PATIENCE_AT_END_S
+
+    @property
+    def worker_locks(self) -> WorkerLocks | None:
+        """Locks of the workers of a file; None for a server, where a lost connection is no sign of a dead worker."""
+        return None if self._file is None else self._file.worker_locks
 
     @property
     def server_failures(self) -> int:
@@ -202,6 +208,8 @@ class Database:
             await self._sessions.aclose()
         with contextlib.suppress(SQLAlchemyError, OSError):
             await self._engine.dispose()
+        if self._file is not None:
+            self._file.worker_locks.release_all()
 
     async def _try_again(
         self,

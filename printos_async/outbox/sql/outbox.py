@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 from typing import TYPE_CHECKING
 
 from printos_async._checks import require_number
 from printos_async._errors import ConfigurationError, OutboxError
 from printos_async.outbox.administration import DeadLetter, DeviceDelivery, OutboxStats
-from printos_async.outbox.postgresql.limits import LONG, PROMPT
+from printos_async.outbox.postgresql.limits import LONG
 from printos_async.outbox.protocol import Progress
 
 from .batches import age, as_bytes, portions, to_json
@@ -83,7 +82,7 @@ class SqlOutbox:
                     on_set_aside=self._report_set_aside,
                     on_replaced=self._report_replaced,
                 )
-                session = Session(database, account)
+                session = Session(database, account, lease_s=self.lease_s)
                 await session.open(label, host)
                 self._session = session
             elif self._session.tenant != account:
@@ -107,16 +106,14 @@ class SqlOutbox:
     async def join(self) -> int:
         """As ``Outbox.join``."""
         session = self._opened()
-        # Random, so that it is never used twice, and known before the statement runs: a statement of an earlier
-        # worker that comes late finds nothing of its own.
-        owner = secrets.randbits(62) + 1
-        await session.fetch(session.workers.join, within=PROMPT, this_worker=owner, lease_s=self.lease_s)
-        return owner
+        return await session.background.run(session.workers.join())
 
     async def renew(self, owner: int) -> bool:
         """As ``Outbox.renew``."""
         session = self._opened()
-        return await session.background.run(self._renew(session, owner))
+        renewed = await session.background.run(session.workers.renew(owner))
+        session.write_deliveries_if_due()
+        return renewed
 
     async def claim(self, owner: int, limit: int) -> list[Claim]:
         """As ``Outbox.claim``."""
@@ -138,11 +135,15 @@ class SqlOutbox:
     async def leave(self, owner: int) -> None:
         """As ``Outbox.leave``."""
         session = self._opened()
-        await session.background.run(self._leave(session, owner))
+        await session.background.run(session.workers.leave(owner))
+        await session.background.run(session.deliveries.leave())
 
     async def newer(self, owner: int, limit: int) -> list[Claim]:
         """As ``Outbox.newer``."""
-        return await self._opened().take_newer(owner, limit)
+        session = self._opened()
+        if session.workers.is_look_due:
+            await session.background.run(session.workers.take_over_dead())
+        return await session.take_newer(owner, limit)
 
     async def progress(self, device_ids: Iterable[str]) -> list[Progress]:
         """As ``Outbox.progress``."""
@@ -229,33 +230,6 @@ class SqlOutbox:
         """As ``OutboxAdministration.adopt``."""
         session = self._opened()
         return await session.background.run(session.tenants.adopt(tenant))
-
-    async def _renew(self, session: Session, owner: int) -> bool:
-        rows = await session.rows(
-            session.workers.renew, within=PROMPT, this_worker=owner, lease_s=self.lease_s
-        )
-        if not rows:
-            return False
-        if rows[0].expired:
-            await self._take_over(session, rows[0].now)
-        if rows[0].never_due:
-            await session.repair.run()
-        if rows[0].has_idle:
-            await session.deletion.delete_idle()
-        session.write_deliveries_if_due()
-        return True
-
-    async def _leave(self, session: Session, owner: int) -> None:
-        rows = await session.rows(session.workers.expire, this_worker=owner)
-        if rows:
-            await self._take_over(session, rows[0].lease_until)
-        await session.deliveries.leave()
-
-    async def _take_over(self, session: Session, now: float) -> None:
-        """Free the devices of all workers whose lease has ended, and delete workers that ended long before."""
-        await session.rows(session.workers.take_over, within=LONG)
-        # A statement that was running when the lease ended may still take devices for its worker; later ones cannot.
-        await session.rows(session.workers.delete_expired, until=now - self.lease_s)
 
     def _report_set_aside(self, what: SetAside) -> None:
         if self.on_set_aside is not None:

@@ -19,9 +19,9 @@ from .repair import Repair
 from .statements.administration import AdministrationStatements
 from .statements.delivery import DeliveryStatements
 from .statements.dialect import Dialect
-from .statements.workers import WorkerStatements
 from .tables import is_current, prepare
 from .tenants import Tenants
+from .workers import Workers
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -49,26 +49,28 @@ class Session:
         missing_claims: Workers that may own statuses which they never received.
         background: Operations that run to their end even if their caller is cancelled.
         delivery: Statements on statuses.
-        workers: Statements on workers.
         administration: Statements for operators.
         deletion: Deletes rows.
         deliveries: The last deliveries of devices.
         repair: Repairs the rows of a file.
         tenants: The tenants of the database.
+        workers: The tenant's workers.
     """
 
-    def __init__(self, database: Database, tenant: str) -> None:
+    def __init__(self, database: Database, tenant: str, *, lease_s: float) -> None:
         self.tenant = tenant
         self.database = database
         self.background = Background()
         dialect = Dialect(database.dialect)
         self.delivery = DeliveryStatements(dialect)
-        self.workers = WorkerStatements(dialect)
         self.administration = AdministrationStatements(dialect)
         self.deletion = Deletion(database, dialect, tenant)
         self.deliveries = Deliveries(database, dialect, tenant)
         self.repair = Repair(database, tenant)
         self.tenants = Tenants(database, dialect, tenant)
+        self.workers = Workers(
+            database, dialect, tenant, lease_s=lease_s, deletion=self.deletion, repair=self.repair
+        )
         self.missing_claims: set[int | None] = set()
         # Puts are numbered in the order of their calls, also on several connections.
         self._putting = asyncio.Lock()

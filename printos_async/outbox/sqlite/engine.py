@@ -21,6 +21,7 @@ from printos_async.outbox.sql.tables import metadata, prepare
 from .damage import is_damage, outbox_error
 from .spool import Spool
 from .time import FileTime
+from .worker_locks import WorkerLocks
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -69,6 +70,7 @@ class SqliteFile:
 
         self.time = FileTime(clock)
         self._spool = Spool(Path(path), initialise=self._initialise, on_set_aside=report)
+        self.worker_locks = WorkerLocks(lambda: self._spool.path, clock.boot_id)
 
     async def connect(self, *_: Any, **__: Any) -> DriverConnection:
         """Return a new connection for the engine."""
@@ -119,6 +121,7 @@ class SqliteFile:
             if not self._spool.is_replaced():
                 return answer
         await connection.invalidate()
+        self.worker_locks.drop_all()  # the workers were in the old file
         if self._on_replaced is not None:
             self._on_replaced()
         raise FileReplacedError(errno.ESTALE, "its file was replaced again and again")

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 COMPANIONS = ("-wal", "-shm", "-journal")
 LOCK = "-lock"
 # Windows has neither: there the folder's access list decides who may open a file.
-_NOFOLLOW = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
+NOFOLLOW = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
 
 
 @frozen
@@ -69,7 +69,7 @@ def locked(path: Path) -> Iterator[None]:
     """
     lock = path.with_name(path.name + LOCK)
     try:
-        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | _NOFOLLOW, 0o600)
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | NOFOLLOW, 0o600)
     except OSError as error:
         raise _failed("make", lock, error) from error
     try:
@@ -179,7 +179,7 @@ def sync_directory(directory: Path) -> None:
 
 def _make(path: Path) -> None:
     # O_EXCL: the file is new, so closing it drops no lock of SQLite's.
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | _NOFOLLOW, 0o600)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | NOFOLLOW, 0o600)
     try:
         if sys.platform != "win32":
             os.fchmod(descriptor, 0o600)  # whatever the umask took away
