@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from attrs import frozen
 
+from printos_async._auth import REFUSED_SIGNATURE
 from printos_async._errors import APIError, ProxyError, TransportError
 
 from .answer import check_credentials, check_path
@@ -48,19 +49,15 @@ class Exchange:
 async def list_devices(
     client: PrintOSClient, auth: ObservedAuth
 ) -> tuple[list[PrintDevice] | None, APIError | None]:
-    """Return the list, or why there is none; asks once more if only the clock stands between."""
+    """Return the list, or why there is none; asks once more if the clock may be the only reason."""
     error: APIError
-    for is_last in (False, True):
+    for may_correct in (True, False):  # once: the clocks of two servers behind one name may differ
         try:
             return await client.list_devices(), None
         except APIError as problem:
             error = problem
-        if (
-            is_last
-            or not auth.answers
-            or auth.answers[-1].status not in {401, 403}
-            or not auth.correct_clock()
-        ):
+        is_refused = bool(auth.answers) and auth.answers[-1].status in REFUSED_SIGNATURE
+        if not (may_correct and is_refused and auth.correct_clock()):
             break
     return None, error
 
@@ -73,14 +70,18 @@ def judge(exchange: Exchange) -> list[Finding]:
     tls = _tls(exchange)
     if tls.outcome == "failed":
         return [proxy, tls, *(skipped(check, "there is no TLS connection") for check in CHECKS[2:])]
-    error, answers, label = exchange.error, exchange.auth.answers, exchange.auth.label
-    path = check_path(exchange.devices, error, answers)
-    credentials = (
-        check_credentials(error, answers, label, is_reached=path.outcome == "ok")
-        if exchange.has_credentials
-        else skipped("credentials", "there are none that can be used")
-    )
-    return [proxy, tls, _clock(exchange), path, credentials]
+    clock, path = _clock(exchange), check_path(exchange.devices, exchange.error, exchange.auth.answers)
+    return [proxy, tls, clock, path, _credentials(exchange, is_reached=path.outcome == "ok")]
+
+
+def _credentials(exchange: Exchange, *, is_reached: bool) -> Finding:
+    auth, error = exchange.auth, exchange.error
+    if not exchange.has_credentials:
+        return skipped("credentials", "there are none that can be used")
+    is_signed = not any(answer.is_login for answer in auth.answers)
+    if error is not None and is_signed and abs(auth.ahead_s or 0.0) > _MAX_CORRECTED_S:
+        return skipped("credentials", "signed requests are refused until the clock is right")
+    return check_credentials(error, auth.answers, auth.label, is_reached=is_reached)
 
 
 def _proxy(exchange: Exchange) -> Finding:

@@ -64,7 +64,7 @@ def check(
                 write_line(_line(finding))
         return found
 
-    with LibraryWarnings(except_for=OTHERS_WAIT):
+    with LibraryWarnings(except_for={OTHERS_WAIT}):
         findings = asyncio.run(run())
     is_ok = all(finding.outcome != "failed" for finding in findings)
     if as_json:
