@@ -24,9 +24,10 @@ from tests.transport.scripted import ScriptedServer, always
 from .conftest import KEY, SECRET
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncIterator, Iterator
 
     from tests.postgres import PostgresServer
+    from tests.transport.scripted import Peer
 
     from .conftest import Cli, Ended
 
@@ -78,14 +79,10 @@ def refuse_writes(sandbox: Sandbox) -> None:
     assert all(seen.method == "GET" or seen.path == LOGIN_PATH for seen in sandbox.requests)
 
 
-@pytest.fixture(autouse=True)
-def _nothing_was_written(request: pytest.FixtureRequest) -> Iterator[None]:
-    sandbox: Sandbox | None = (
-        request.getfixturevalue("sandbox") if "sandbox" in request.fixturenames else None
-    )
-    yield
-    if sandbox is not None:
-        refuse_writes(sandbox)
+@pytest.fixture
+def sandbox(sandbox: Sandbox) -> Iterator[Sandbox]:
+    yield sandbox
+    refuse_writes(sandbox)
 
 
 @pytest.fixture(autouse=True)
@@ -227,7 +224,7 @@ async def test_a_wrong_secret_is_named(cli: Cli, sandbox: Sandbox, monkeypatch: 
 
 
 @pytest.fixture
-async def logins(monkeypatch: pytest.MonkeyPatch) -> Any:
+async def logins(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Sandbox]:
     """A server that asks for a login, to which the environment points."""
     async with Sandbox(logins={LOGIN: LOGIN_PASSWORD}) as sandbox:
         monkeypatch.setenv("PRINTOS_BASE_URL", sandbox.url)
@@ -325,6 +322,47 @@ async def test_something_else_than_printos_is_named(
     assert (remedy or "another service answers") in checked.steps["path"]["remedy"]
     assert checked.outcomes("credentials") == ["skipped"]
     assert {request.method for request in server.requests} == {"GET"}
+
+
+async def test_a_server_that_does_not_answer_is_named(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def leave(peer: Peer) -> None:
+        if await peer.read_request():
+            await peer.close()
+
+    async def say_nothing(peer: Peer) -> None:
+        await peer.gone()
+
+    monkeypatch.setenv("PRINTOS_KEY", KEY)
+    monkeypatch.setenv("PRINTOS_SECRET", SECRET)
+    for handler, timeout_s in ((leave, 10), (say_nothing, 0.1)):
+        async with ScriptedServer(handler) as server:
+            options = ("--base-url", str(server.origin), "--timeout", timeout_s)
+            detail, remedy = await check_one_failure(cli, "path", *options)
+        assert "GET /devices" in detail
+        assert "did not answer" in remedy
+
+
+async def test_a_login_that_may_not_list_devices_is_told_from_one_that_is_wrong(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def serve(peer: Peer) -> None:
+        while request := await peer.read_request():
+            token = b'{"authToken": "t"}'
+            is_login = request.method == "POST"
+            status, body = (b"200 OK", token) if is_login else (b"403 Forbidden", b"{}")
+            head = b"HTTP/1.1 %s\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
+            await peer.send(head % (status, len(body)) + body)
+
+    monkeypatch.setenv("PRINTOS_LOGIN", LOGIN)
+    monkeypatch.setenv("PRINTOS_PASSWORD", LOGIN_PASSWORD)
+    async with ScriptedServer(serve) as server:
+        detail, remedy = await check_one_failure(cli, "credentials", "--base-url", str(server.origin))
+    assert "login pres… can log in, and may not list devices" in detail
+    assert "ask HP" in remedy
+    assert [(request.method, request.target) for request in server.requests] == [
+        ("POST", LOGIN_PATH),
+        ("GET", "/devices"),
+    ]
 
 
 async def test_a_proxy_is_checked_in_place_of_the_server(

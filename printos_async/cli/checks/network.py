@@ -11,8 +11,6 @@ from .finding import Finding, failed, ok
 if TYPE_CHECKING:
     from printos_async._transport import Origin
 
-_RESET = "nothing listens there, or a firewall refuses"
-
 
 async def check_name(peer: Origin, role: str, *, timeout_s: float) -> Finding:
     """Return whether a host has an address; ``role`` is ``server`` or ``proxy``."""
@@ -37,7 +35,7 @@ async def check_name(peer: Origin, role: str, *, timeout_s: float) -> Finding:
 async def check_connection(peer: Origin, role: str, *, timeout_s: float) -> Finding:
     """Return whether a TCP connection can be made; no byte is sent over it."""
     where = f"the {role} {peer.host}, port {peer.port}"
-    remedy = f"check host and port in {_setting(role)}, and the firewalls between"
+    remedy = f"check host and port in {_setting(role)}, that the service runs, and the firewalls between"
     if role == "server":
         remedy += "; where the network has a proxy, set --proxy or PRINTOS_PROXY"
     try:
@@ -46,7 +44,7 @@ async def check_connection(peer: Origin, role: str, *, timeout_s: float) -> Find
     except TimeoutError:
         return failed("connection", f"no connection to {where} within {timeout_s:g} s", remedy)
     except ConnectionRefusedError:
-        return failed("connection", f"{where} refuses connections: {_RESET}", remedy)
+        return failed("connection", f"{where} refuses connections", remedy)
     except OSError as error:
         return failed("connection", f"no connection to {where}: {error.strerror or error}", remedy)
     writer.transport.abort()
