@@ -8,6 +8,7 @@ import re
 import shutil
 import sys
 import tarfile
+import zipfile
 from pathlib import Path
 
 import nox
@@ -17,7 +18,17 @@ nox.options.default_venv_backend = "virtualenv"
 nox.options.reuse_existing_virtualenvs = True
 nox.options.error_on_missing_interpreters = False  # `pythons` skips them; nothing else asks for one
 # The tests come last, so that what failed in them is what one reads first.
-nox.options.sessions = ["lint", "types", "codegen", "drill", "docs", "package", "conformance", "tests"]
+nox.options.sessions = [
+    "lint",
+    "types",
+    "codegen",
+    "drill",
+    "docs",
+    "package",
+    "interface",
+    "conformance",
+    "tests",
+]
 
 ROOT = Path(__file__).parent
 PYTHONS = ["3.11", "3.12", "3.13", "3.14"]
@@ -33,11 +44,14 @@ PRISM = "@stoplight/prism-cli@5.16.0"
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Check style, formatting and which module imports which."""
+    """Check style, formatting, which module imports which, and the workflows of GitHub."""
     session.install(*_requirements("lint"))
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
     session.run("lint-imports", env={"PYTHONPATH": "generated"})
+    workflows = sorted(str(path) for path in (ROOT / ".github" / "workflows").glob("*.yml"))
+    session.run("check-jsonschema", "--builtin-schema", "vendor.github-workflows", *workflows)
+    session.run("zizmor", "--offline", "--no-progress", "--quiet", *workflows)
 
 
 @nox.session(venv_backend="none")
@@ -79,7 +93,7 @@ def docs(session: nox.Session) -> None:
 
 @nox.session
 def package(session: nox.Session) -> None:
-    """Build both distributions, install the wheel in clean environments and try it there."""
+    """Build both distributions, look into them, install the wheel in clean environments and try it there."""
     session.install("build>=1.2")
     folder = Path(session.create_tmp()).resolve()
     shutil.rmtree(folder, ignore_errors=True)
@@ -94,6 +108,10 @@ def package(session: nox.Session) -> None:
     with tarfile.open(sdist) as archive:
         if any(stray.name in name for name in archive.getnames()):
             session.error(f"{sdist.name} holds {stray.name}")
+    with zipfile.ZipFile(wheel) as packed:
+        boms = [name for name in packed.namelist() if ".dist-info/sboms/" in name]
+        if [packed.read(name) for name in boms] != [(ROOT / "docs" / "printos-async.cdx.json").read_bytes()]:
+            session.error(f"{wheel.name} does not hold the bill of materials: {boms}")
     for name, extras in {"core": "", "full": "[cli,sandbox]"}.items():
         environment = folder / name
         python = str(environment / BIN / "python")
@@ -103,6 +121,12 @@ def package(session: nox.Session) -> None:
         smoke = str(ROOT / "tests" / "packaging" / "smoke.py")
         with session.chdir(folder):
             session.run(python, "-I", smoke, name, external=True)
+
+
+@nox.session(venv_backend="none")
+def interface(session: nox.Session) -> None:
+    """Compare the public interface with the last release's; what breaks has to stand in the changelog."""
+    _dev(session, "tests.packaging.public_interface")
 
 
 @nox.session(venv_backend="none")

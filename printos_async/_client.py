@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     import httpx
+    import httpx2
 
     from ._config import Verify
     from ._delivery.pusher import StatusPusher
@@ -49,8 +50,8 @@ class PrintOSClient:
 
     Args:
         base_url: Where PrintOS is. Its path, if any, is put in front of every operation's and signed with it.
-        auth: ``HmacAuth``, ``SessionTokenAuth``, any other ``httpx.Auth``, ``DeviceCredentials`` where each device
-            has credentials of its own, or None to send none.
+        auth: ``HmacAuth``, ``SessionTokenAuth``, any other ``Auth`` of httpx or httpx2, ``DeviceCredentials``
+            where each device has credentials of its own, or None to send none.
         account: Name, such as ``site-7``, to which outboxes bind what they keep, so that another key, login or host
             finds it. Without a name they bind it to base URL and credentials. Programs that share an outbox pass the
             same one.
@@ -59,8 +60,8 @@ class PrintOSClient:
         limit: How many requests are in flight at once. Further ones wait for a permit.
         max_rate_per_s: Requests in each second at most, 0.1 or more, for a host that counts them; logins besides. None
             for as many as the limit allows.
-        transport: Carries the requests instead of the default transport, for HTTP/2 and mocks. Yours to close; with
-            its own TLS and proxy, so ``verify`` and ``proxy`` are refused.
+        transport: Carries the requests instead of the default transport, for HTTP/2 and mocks: any of httpx or httpx2.
+            Yours to close; with its own TLS and proxy, so ``verify`` and ``proxy`` are refused.
         verify: False turns the check of the server's certificate off; a context replaces the default one. A function
             that returns a context is called for each new connection.
         proxy: URL of an HTTP proxy, ``http://user:password@host:port``; ``https://`` where the proxy itself speaks TLS.
@@ -77,13 +78,13 @@ class PrintOSClient:
         self,
         base_url: str = PRODUCTION_URL,
         *,
-        auth: httpx.Auth | None,
+        auth: httpx.Auth | httpx2.Auth | None,
         account: str | None = None,
         timeout_s: float = 10.0,
         retry: RetryPolicy | None = None,
         limit: ConcurrencyLimit | None = None,
         max_rate_per_s: float | None = None,
-        transport: httpx.AsyncBaseTransport | None = None,
+        transport: httpx.AsyncBaseTransport | httpx2.AsyncBaseTransport | None = None,
         verify: Verify = True,
         proxy: str | None = None,
         hooks: Iterable[Hook] = (),

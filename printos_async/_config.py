@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, TypeAlias
 import httpx
 from attrs import frozen
 
-from ._auth import Account, HmacAuth, SessionTokenAuth
+from . import _httpx2
+from ._auth import Account, AnyAuth, HmacAuth, SessionTokenAuth
 from ._checks import require_type
 from ._errors import ConfigurationError
 from ._http import is_loopback
@@ -135,7 +136,7 @@ def check_account(account: str | None) -> None:
         raise ConfigurationError("account must be printable, without spaces at its ends")
 
 
-def tenant_of(base_url: str, auth: httpx.Auth | None, account: str | None) -> Tenant:
+def tenant_of(base_url: str, auth: AnyAuth | None, account: str | None) -> Tenant:
     """Return the tenant of an outbox: the named account, else that of this base URL and these credentials.
 
     Raises:
@@ -159,7 +160,7 @@ def _fingerprint(text: str) -> str:
 
 
 def transport_factory(
-    transport: httpx.AsyncBaseTransport | None,
+    transport: httpx.AsyncBaseTransport | _httpx2.AsyncBaseTransport | None,
     verify: Verify,
     proxy: ProxyUrl,
 ) -> Callable[[], Transport]:
@@ -168,7 +169,12 @@ def transport_factory(
     Raises:
         ConfigurationError: A value is of another type, or ``transport`` is given with one of the others.
     """
-    require_type("transport", transport, httpx.AsyncBaseTransport | None, "httpx.AsyncBaseTransport")
+    require_type(
+        "transport",
+        transport,
+        httpx.AsyncBaseTransport | _httpx2.AsyncBaseTransport | None,
+        "httpx.AsyncBaseTransport or httpx2.AsyncBaseTransport",
+    )
     if not callable(verify):
         require_type("verify", verify, bool | ssl.SSLContext, "bool, ssl.SSLContext or a function")
     via = proxy.parse()

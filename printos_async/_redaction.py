@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+import logging
 import re
 from typing import TYPE_CHECKING
 from urllib.parse import quote, quote_plus
@@ -15,6 +16,16 @@ MASK = "[redacted]"
 # A shorter secret is redacted only as a word of its own: one letter, replaced everywhere, would leave no text to read,
 # and would still show where the secret's letters stand.
 MIN_CHARS_ANYWHERE = 4
+# Of httpcore, httpcore2 and hpack. At DEBUG they log headers, a login's Set-Cookie among them, and a proxy's password.
+_LOGGERS_WITH_CREDENTIALS = (
+    *(
+        f"{package}.{part}"
+        for package in ("httpcore", "httpcore2")
+        for part in ("connection", "http11", "http2", "proxy", "socks")
+    ),
+    "hpack.hpack",
+    "hpack.table",
+)
 
 
 def redact(text: str, secrets: Iterable[str]) -> str:
@@ -40,6 +51,22 @@ def one_line(text: str, secrets: Iterable[str], *, limit: int) -> str:
     line = " ".join(redact(text, secrets).split())
     shown = "".join(character if character.isprintable() else "\ufffd" for character in line)
     return excerpt(shown, secrets, limit=limit)
+
+
+def withhold_credentials_from_logs() -> None:
+    """Make the libraries under httpx and httpx2 log without credentials, in the whole process."""
+    for name in _LOGGERS_WITH_CREDENTIALS:
+        logging.getLogger(name).addFilter(_withhold)  # which is idempotent
+
+
+def _withhold(record: logging.LogRecord) -> bool:
+    text = record.getMessage()
+    # Headers of a request are not logged; those of an answer, what a parser objects to, and the password of a SOCKS
+    # proxy are.
+    credentials = any(sign in text for sign in ("headers", "exception=", "auth="))
+    if credentials or not record.name.startswith("httpcore"):
+        record.msg, record.args = "%s [withheld: it can hold credentials]", (text.split(" ", 1)[0],)
+    return True
 
 
 def _replace(text: str, forms: Iterable[tuple[str, bool]]) -> str:

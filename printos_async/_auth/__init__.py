@@ -1,7 +1,7 @@
-"""Credentials, as ``httpx.Auth``: usable with this client and with any other httpx client."""
+"""Credentials, as ``Auth`` of httpx and httpx2: usable with this client and with any other of theirs."""
 
 from .account import Account, Accounts, SingleAccount
-from .base import REPLAY_EXTENSION, Headers, ReadyAuth, SecretUnavailableError
+from .base import REPLAY_EXTENSION, AnyAuth, Headers, ReadyAuth, SecretUnavailableError
 from .hmac import ALGORITHM_HEADER, DATE_HEADER, REFUSED_SIGNATURE, HmacAuth
 from .per_device import DeviceAccounts, DeviceCredentials
 from .session_token import SessionTokenAuth
@@ -13,6 +13,7 @@ __all__ = [
     "REPLAY_EXTENSION",
     "Account",
     "Accounts",
+    "AnyAuth",
     "DeviceAccounts",
     "DeviceCredentials",
     "Headers",

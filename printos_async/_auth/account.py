@@ -13,7 +13,7 @@ from attrs import define, field
 from .base import ReadyAuth
 
 if TYPE_CHECKING:
-    import httpx
+    from .base import AnyAuth
 
 # A held account sends one probe after this time, which doubles with each refusal.
 FIRST_PROBE_S = 1.0
@@ -37,7 +37,7 @@ class Account:
         refusals: What PrintOS has refused since it last accepted the credentials; None if nothing.
     """
 
-    auth: httpx.Auth | None = field(repr=False)
+    auth: AnyAuth | None = field(repr=False)
     device_id: str | None = None
     problem: str = ""
     must_ask: bool = False
@@ -99,7 +99,7 @@ class Accounts(Protocol):
 class SingleAccount:
     """The one account of a client whose devices share their credentials."""
 
-    def __init__(self, auth: httpx.Auth | None) -> None:
+    def __init__(self, auth: AnyAuth | None) -> None:
         self._account = Account(auth)
 
     def known(self, device_id: str | None) -> Account:  # noqa: ARG002  # as in the protocol

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import inspect
 from abc import abstractmethod
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 import httpx
 from attrs import frozen
 
+from printos_async import _httpx2
 from printos_async._errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -16,17 +17,22 @@ if TYPE_CHECKING:
 
 SecretSource: TypeAlias = "str | Callable[[], str]"
 
+# A flow yields requests of the library that it was called with.
+Request = TypeVar("Request", httpx.Request, _httpx2.Request)
+Response: TypeAlias = httpx.Response | _httpx2.Response
+AnyAuth: TypeAlias = httpx.Auth | _httpx2.Auth
+
 Headers = tuple[tuple[str, str], ...]
 
 # An extension of the client's own requests; true on one that was refused once already and must not be replayed again.
 REPLAY_EXTENSION = "printos_async.replay"
 
 
-class ReadyAuth(httpx.Auth):
-    """An ``httpx.Auth`` that usually knows its headers without a request of its own.
+class ReadyAuth(httpx.Auth, _httpx2.Auth):  # type: ignore[misc]  # whose flows differ in the classes of their requests
+    """An ``Auth`` of httpx and httpx2 that usually knows its headers without a request of its own.
 
     The client calls ``headers`` for every attempt. It runs the flow of ``httpx.Auth``, which costs more, only if the
-    credentials have to be fetched first (a login). Other httpx clients always run the flow.
+    credentials have to be fetched first (a login). Other clients of httpx and httpx2 always run the flow.
     """
 
     @abstractmethod

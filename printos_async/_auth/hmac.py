@@ -13,7 +13,7 @@ import hmac
 import time
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from printos_async._errors import ConfigurationError
 from printos_async._events import ClockSkewDetected
@@ -34,9 +34,7 @@ from .origin_binding import OriginBinding
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Generator
 
-    import httpx
-
-    from .base import SecretSource
+    from .base import Request, Response, SecretSource
 
 ALGORITHM = "SHA256"
 AUTHENTICATION_HEADER = "x-hp-hmac-authentication"
@@ -58,8 +56,8 @@ class HmacAuth(ReadyAuth):
     request is signed once more with PrintOS's time, and so are all that follow; a difference of more than a day is
     reported only. The event ``ClockSkewDetected`` says so.
 
-    In other httpx clients it signs requests to one origin, that of the first request. A request or a redirect to
-    another one raises ``ConfigurationError``: httpx would take the signature along.
+    In other clients of httpx and httpx2 it signs requests to one origin, that of the first request. A request or a
+    redirect to another one raises ``ConfigurationError``: they would take the signature along.
 
     Args:
         key: The key, visible ASCII characters.
@@ -150,13 +148,13 @@ class HmacAuth(ReadyAuth):
         """Return the secret, and the one before it."""
         return self._secret.known()
 
-    def sync_auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
-        """Sign a request of a synchronous httpx client."""
+    def sync_auth_flow(self, request: Request) -> Generator[Request, Any, None]:
+        """Sign a request of a synchronous client."""
         self._binding.keep(request, synchronous=True)
         yield from self.auth_flow(request)
 
-    async def async_auth_flow(self, request: httpx.Request) -> AsyncGenerator[httpx.Request, httpx.Response]:
-        """Sign a request of an asynchronous httpx client."""
+    async def async_auth_flow(self, request: Request) -> AsyncGenerator[Request, Any]:
+        """Sign a request of an asynchronous client."""
         self._binding.keep(request)
         flow = self.auth_flow(request)
         signed = next(flow)
@@ -164,7 +162,7 @@ class HmacAuth(ReadyAuth):
             while True:
                 signed = flow.send((yield signed))
 
-    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
+    def auth_flow(self, request: Request) -> Generator[Request, Any, None]:
         """Sign a request; in other clients than ours once more where the clock or the secret was the reason of a refusal."""
         path = request.url.raw_path.partition(b"?")[0].decode("ascii")
         request.headers.update(dict(self.headers(request.method, path)))
@@ -177,9 +175,7 @@ class HmacAuth(ReadyAuth):
             request.headers.update(dict(self.headers(request.method, path)))
             yield request
 
-    def _may_pass(
-        self, request: httpx.Request, path: str, response: httpx.Response, under_way_s: float
-    ) -> bool:
+    def _may_pass(self, request: Request, path: str, response: Response, under_way_s: float) -> bool:
         date, age = response.headers.get("date"), response.headers.get("age")
         server_s = server_time_s(date, age=age, under_way_s=under_way_s)
         skew = None if server_s is None else self.learn_clock(server_s)
@@ -241,7 +237,7 @@ def sign(keyed_hmac: hmac.HMAC, method: str, path: str, timestamp: str) -> str:
     return signature.hexdigest()
 
 
-def _can_be_sent_again(request: httpx.Request) -> bool:
+def _can_be_sent_again(request: Request) -> bool:
     try:
         request.content  # noqa: B018
     except RuntimeError:  # a stream, which is used up

@@ -1,8 +1,8 @@
-"""Origin binding: credentials reach one origin only, in any httpx client.
+"""Origin binding: credentials reach one origin only, in any client of httpx or httpx2.
 
-httpx follows redirects without asking the authentication, and copies every header but ``Authorization`` to the next
-request, and the body after a 307. It copies the request's extensions too: httpcore, on which httpx's own
-transports are built, calls the one named ``trace`` before it writes a header.
+Both follow redirects without asking the authentication, and copy every header but ``Authorization`` to the next
+request, and the body after a 307. They copy the request's extensions too: httpcore, on which their own transports
+are built, calls the one named ``trace`` before it writes a header.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
+from printos_async import _httpx2
 from printos_async._errors import ConfigurationError
+from printos_async._redaction import withhold_credentials_from_logs
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -25,14 +27,16 @@ class OriginBinding:
     def __init__(self) -> None:
         self._origin: httpx.URL | None = None
 
-    def keep(self, request: httpx.Request, *, synchronous: bool = False) -> None:
+    def keep(self, request: httpx.Request | _httpx2.Request, *, synchronous: bool = False) -> None:
         """Refuse a request to another origin, and make a redirect to one fail before its headers are written.
 
         Raises:
             ConfigurationError: The request goes to another origin than the first one did.
         """
         origin = httpx.URL(f"{request.url.scheme}://{request.url.netloc.decode('ascii')}/")
-        self._origin = self._origin or origin
+        if self._origin is None:
+            self._origin = origin
+            withhold_credentials_from_logs()
         if self._origin != origin:
             raise ConfigurationError(
                 f"these credentials go to {self._origin} only; make an auth for {origin}"
@@ -55,7 +59,7 @@ class OriginBinding:
         request.extensions = {**request.extensions, "trace": trace if synchronous else async_trace}
 
 
-class SentOnce(httpx.AsyncByteStream):
+class SentOnce(httpx.AsyncByteStream, _httpx2.AsyncByteStream):
     """A body that no redirect can send again."""
 
     def __init__(self, body: bytes) -> None:

@@ -14,10 +14,10 @@ import httpx
 from printos_async._errors import ConfigurationError
 
 from .account import Account
-from .base import SecretUnavailableError
+from .base import AnyAuth, SecretUnavailableError
 
-_Found: TypeAlias = httpx.Auth | None
-Lookup: TypeAlias = Mapping[str, httpx.Auth] | Callable[[str], _Found] | Callable[[str], Awaitable[_Found]]
+_Found: TypeAlias = AnyAuth | None
+Lookup: TypeAlias = Mapping[str, AnyAuth] | Callable[[str], _Found] | Callable[[str], Awaitable[_Found]]
 
 # Accounts that a client keeps at most, as many as devices in one list; the oldest go first.
 MAX_ACCOUNTS = 250_000
@@ -36,7 +36,7 @@ class DeviceCredentials(httpx.Auth):
     Only ``PrintOSClient`` can use it: other httpx clients do not know which device a request concerns.
 
     Args:
-        lookup: A mapping from device identifier to ``httpx.Auth``, such as ``HmacAuth`` or ``SessionTokenAuth``; or a
+        lookup: A mapping from device identifier to ``Auth``, such as ``HmacAuth`` or ``SessionTokenAuth``; or a
             function or coroutine function that returns one, or None for a device without. A function is called on the
             event loop and must not block for long. What it raises is reported by the name of its class, as
             ``MissingCredentialsError``.
@@ -47,10 +47,10 @@ class DeviceCredentials(httpx.Auth):
         ConfigurationError: ``lookup`` is neither a mapping nor callable, or ``default`` is no ``httpx.Auth``.
     """
 
-    def __init__(self, lookup: Lookup, *, default: httpx.Auth | None = None) -> None:
+    def __init__(self, lookup: Lookup, *, default: AnyAuth | None = None) -> None:
         if not isinstance(lookup, Mapping) and not callable(lookup):
             raise ConfigurationError(f"lookup must be a mapping or a function, not {type(lookup).__name__}")
-        if isinstance(default, DeviceCredentials) or not isinstance(default, httpx.Auth | None):
+        if isinstance(default, DeviceCredentials) or not isinstance(default, AnyAuth | None):
             raise ConfigurationError(
                 f"default must be HmacAuth, SessionTokenAuth or another httpx.Auth, not {type(default).__name__}"
             )
@@ -66,7 +66,7 @@ class DeviceCredentials(httpx.Auth):
         default = "" if self.default is None else f", {getattr(self.default, 'account', '')}"
         return f"device credentials{default}"
 
-    async def find(self, device_id: str) -> httpx.Auth | str | None:
+    async def find(self, device_id: str) -> AnyAuth | str | None:
         """Return the credentials of a device, None without, or as a text why the lookup failed."""
         try:
             if isinstance(self._lookup, Mapping):
@@ -81,7 +81,7 @@ class DeviceCredentials(httpx.Auth):
             return _failed(error)  # something that the lookup waits for was cancelled, not the request
         except Exception as error:  # noqa: BLE001  # the caller's function: a vault, a database
             return _failed(error)
-        if isinstance(found, DeviceCredentials) or not isinstance(found, httpx.Auth | None):
+        if isinstance(found, DeviceCredentials) or not isinstance(found, AnyAuth | None):
             return f"the lookup of its credentials returned {type(found).__name__}, not HmacAuth or SessionTokenAuth"
         return found
 
@@ -160,8 +160,8 @@ class DeviceAccounts:
         if problem:
             raise SecretUnavailableError(problem)
 
-    def _account(self, device_id: str, found: httpx.Auth | str | None, before: Account | None) -> Account:
-        auth = found if isinstance(found, httpx.Auth) else None
+    def _account(self, device_id: str, found: AnyAuth | str | None, before: Account | None) -> Account:
+        auth = found if isinstance(found, AnyAuth) else None
         if auth is None and found is None and self._credentials.default is not None:
             return self._default
         if before is not None and before.auth is not None and (auth is before.auth or isinstance(found, str)):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import httpx
 from attrs import define, field
@@ -28,7 +28,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
     from typing import NoReturn
 
-    from .base import SecretSource
+    from printos_async import _httpx2
+
+    from .base import Request, Response, SecretSource
 
 TOKEN_HEADER = "Indigo-SmS-Auth-Token"  # noqa: S105  # the header's name
 DEFAULT_LOGIN_URL = "/api/aaa/v1/devices/login"
@@ -46,8 +48,9 @@ class SessionTokenAuth(ReadyAuth):
     repeated once, with the new token. A token that was never accepted is kept for 30 s, because another one would
     be refused as well.
 
-    In other httpx clients the token goes to one origin, that of the first request. A request or a redirect to
-    another one raises ``ConfigurationError``. A redirect of the login is refused: the password is sent once.
+    In other clients of httpx and httpx2 the token goes to one origin, that of the first request. A request or a
+    redirect to another one raises ``ConfigurationError``. A redirect of the login is refused: the password is sent
+    once.
 
     Args:
         login: The device login.
@@ -118,12 +121,14 @@ class SessionTokenAuth(ReadyAuth):
         self._held_until_s = 0.0
         self._password.ask()
 
-    def sync_auth_flow(self, request: httpx.Request) -> NoReturn:  # noqa: ARG002
+    def sync_auth_flow(self, request: Request) -> NoReturn:  # noqa: ARG002
         """Refuse: the token is shared by the tasks of an event loop."""
-        raise ConfigurationError("SessionTokenAuth works with asyncio clients only; use httpx.AsyncClient")
+        raise ConfigurationError(
+            "SessionTokenAuth works with asyncio clients only; use httpx.AsyncClient or httpx2.AsyncClient"
+        )
 
-    async def async_auth_flow(self, request: httpx.Request) -> AsyncGenerator[httpx.Request, httpx.Response]:
-        """Authenticate a request of any httpx client."""
+    async def async_auth_flow(self, request: Request) -> AsyncGenerator[Request, Any]:
+        """Authenticate a request of any client of httpx or httpx2."""
         replayed = bool(request.extensions.get(REPLAY_EXTENSION))
         if REPLAY_EXTENSION not in request.extensions:  # not from our own client, which follows no redirect
             self._binding.keep(request)
@@ -143,7 +148,7 @@ class SessionTokenAuth(ReadyAuth):
                         self._held_until_s = 0.0
                         login = self._login_request(request)
                         self._failure = _unfinished(login)  # until there is an answer
-                        response = yield login
+                        response: Response = yield login
                         if response.history and response.request is not login:
                             response = response.history[-1]  # a redirect: nothing from elsewhere is a token
                         await response.aread()
@@ -193,8 +198,8 @@ class SessionTokenAuth(ReadyAuth):
             self._lock, self._lock_loop = asyncio.Lock(), loop
         return self._lock
 
-    def _login_request(self, request: httpx.Request) -> httpx.Request:
-        login = httpx.Request(
+    def _login_request(self, request: Request) -> Request:
+        login = type(request)(
             "POST",
             request.url.join(self._login_url),
             json={"login": self._login, "password": self._password.value},
@@ -203,7 +208,7 @@ class SessionTokenAuth(ReadyAuth):
         login.stream = SentOnce(login.content)
         return login
 
-    def _take_token(self, response: httpx.Response) -> _Token:
+    def _take_token(self, response: Response) -> _Token:
         path = response.request.url.path
         status = response.status_code
         if not response.is_success:
@@ -245,7 +250,7 @@ class _Token:
     worked: bool = False  # a request with it was answered other than 401
 
 
-def _json_token(response: httpx.Response) -> str | None:
+def _json_token(response: Response) -> str | None:
     try:
         answer = response.json()
     except (ValueError, RecursionError):
@@ -253,7 +258,7 @@ def _json_token(response: httpx.Response) -> str | None:
     return _sendable(answer.get("authToken")) if isinstance(answer, dict) else None
 
 
-def _cookie_token(response: httpx.Response) -> str | None:
+def _cookie_token(response: Response) -> str | None:
     for line in response.headers.get_list("set-cookie"):
         name, separator, value = line.partition(";")[0].partition("=")
         if separator and name.strip().lower() == TOKEN_HEADER.lower():
@@ -267,7 +272,7 @@ def _sendable(token: object) -> str | None:
     return None
 
 
-def _unfinished(login: httpx.Request) -> TransportError:
+def _unfinished(login: httpx.Request | _httpx2.Request) -> TransportError:
     return TransportError(
         "the login that this request waited for did not end",
         method="POST",
@@ -280,7 +285,13 @@ def _login_url_problem(value: object) -> str:
     problem = ""
     try:
         url = httpx.URL(value) if isinstance(value, str) and value else None
-        if url is None or url.scheme not in {"", "http", "https"} or bool(url.scheme) > bool(url.host):
+        # An address without a host is neither: "//:0" would be joined to "https://:0".
+        has_host = url is not None and bool(url.host)
+        if (
+            url is None
+            or url.scheme not in {"", "http", "https"}
+            or bool(url.scheme or url.netloc) > has_host
+        ):
             problem = "login_url must be an absolute HTTP URL, or a path"
         elif url.userinfo:
             problem = "login_url must not hold credentials"

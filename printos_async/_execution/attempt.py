@@ -216,7 +216,7 @@ class AttemptRunner:
     async def _flow(
         self, transport: Transport, call: Call, account: Account, until_s: float, *, replay: bool
     ) -> RawResponse:
-        """Run the flow of an ``httpx.Auth``, which may send requests of its own before and after the call."""
+        """Run the flow of an ``Auth``, which may send requests of its own before and after the call."""
         problem = ""
         try:
             request, response = await self._auth_flow.run(

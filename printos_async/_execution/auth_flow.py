@@ -1,13 +1,14 @@
-"""Flow of an ``httpx.Auth`` over the client's transport: a call, and the requests that authenticate it."""
+"""Flow of an ``Auth`` of httpx or httpx2 over the client's transport: a call, and the requests that authenticate it."""
 
 from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager, nullcontext
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import httpx
 
+from printos_async import _httpx2
 from printos_async._api.body import DecodeError, content
 from printos_async._api.errors import secrets_of, transport_error
 from printos_async._auth import REPLAY_EXTENSION
@@ -16,7 +17,7 @@ from printos_async._errors import TransportError
 from printos_async._transport import EXCERPT_BYTES, ExchangeError, RawRequest, RawResponse
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable
 
     from printos_async._api.requests import Call
     from printos_async._auth import Account
@@ -63,19 +64,21 @@ class AuthFlow:
         """
         assert account.auth is not None  # noqa: S101  # without one, there is no flow
         query = f"?{call.query}" if call.query else ""
-        own = httpx.Request(
+        # Whose requests and responses the flow takes. Any: their types differ, their interface does not.
+        library: Any = httpx if isinstance(account.auth, httpx.Auth) else _httpx2
+        own = library.Request(
             call.method,
             f"{self._origin}{call.path}{query}",
             headers=dict(call.headers),
             content=call.body,
             extensions={REPLAY_EXTENSION: replay},
         )
-        flow = account.auth.async_auth_flow(own)
+        flow: AsyncGenerator[Any, Any] = account.auth.async_auth_flow(own)
         had_login = False
         try:
             outgoing = await anext(flow)
             while True:
-                request = self._from_httpx(outgoing)
+                request = self._raw_request(outgoing)
                 is_own = outgoing is own
                 had_login = had_login or not is_own
                 async with nullcontext() if is_own else self._turn(call, deadline_s()):
@@ -83,7 +86,7 @@ class AuthFlow:
                         transport, call, account, request, deadline_s(), is_own=is_own
                     )
                 try:
-                    outgoing = await flow.asend(self._to_httpx(outgoing, response))
+                    outgoing = await flow.asend(library.Response(request=outgoing, **self._answer(response)))
                 except StopAsyncIteration:
                     break
         finally:
@@ -135,7 +138,7 @@ class AuthFlow:
             failure.may_have_arrived = False
         raise failure
 
-    def _from_httpx(self, request: httpx.Request) -> RawRequest:
+    def _raw_request(self, request: httpx.Request) -> RawRequest:
         origin = origin_of(request.url, allow_insecure_http=self._allow_insecure_http)
         headers = tuple(
             (k.lower(), v) for k, v in request.headers.multi_items() if k.lower() not in _HOP_HEADERS
@@ -143,7 +146,7 @@ class AuthFlow:
         target = request.url.raw_path.decode("ascii")
         return RawRequest(origin, request.method, target, headers, request.content)
 
-    def _to_httpx(self, request: httpx.Request, response: RawResponse) -> httpx.Response:
+    def _answer(self, response: RawResponse) -> dict[str, Any]:
         # httpx would decompress without a limit.
         try:
             max_bytes = self._max_body_bytes if 200 <= response.status <= 299 else EXCERPT_BYTES
@@ -156,7 +159,7 @@ class AuthFlow:
             for k, v in response.headers
             if k not in {"content-encoding", *_HOP_HEADERS}
         ]
-        return httpx.Response(response.status, headers=headers, content=body, request=request)
+        return {"status_code": response.status, "headers": headers, "content": body}
 
 
 def body_limit(method: str, max_body_bytes: int) -> int:

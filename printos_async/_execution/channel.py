@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import httpx
-
 from printos_async._api.requests import Operations
 from printos_async._api.responses import Answers
-from printos_async._auth import DeviceAccounts, DeviceCredentials, SingleAccount
+from printos_async._auth import AnyAuth, DeviceAccounts, DeviceCredentials, SingleAccount
 from printos_async._checks import require_number, require_type
 from printos_async._config import check_account, parse_base_url, tenant_of, transport_factory
 from printos_async._events import Hooks
@@ -21,6 +19,9 @@ from .retry import RetryPolicy
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    import httpx
+
+    from printos_async import _httpx2
     from printos_async._config import Tenant, Verify
     from printos_async._events import Hook
     from printos_async._proxy_url import ProxyUrl
@@ -45,13 +46,13 @@ class Channel:
         self,
         base_url: str,
         *,
-        auth: httpx.Auth | None,
+        auth: AnyAuth | None,
         account: str | None,
         timeout_s: float,
         retry: RetryPolicy | None,
         limit: ConcurrencyLimit | None,
         max_rate_per_s: float | None,
-        transport: httpx.AsyncBaseTransport | None,
+        transport: httpx.AsyncBaseTransport | _httpx2.AsyncBaseTransport | None,
         verify: Verify,
         proxy: ProxyUrl,
         hooks: Iterable[Hook],
@@ -63,7 +64,9 @@ class Channel:
         require_number("max_body_bytes", max_body_bytes, 0, whole=True)
         if max_rate_per_s is not None:
             require_number("max_rate_per_s", max_rate_per_s, 0.1)
-        require_type("auth", auth, httpx.Auth | None, "HmacAuth(key, secret) or another httpx.Auth")
+        require_type(
+            "auth", auth, AnyAuth | None, "HmacAuth(key, secret) or another httpx.Auth or httpx2.Auth"
+        )
         check_account(account)
         require_type("retry", retry, RetryPolicy | None, "RetryPolicy")
         require_type("limit", limit, ConcurrencyLimit | None, "ConcurrencyLimit")

@@ -164,11 +164,6 @@ class HostHealth:
             self._successes = 0
             self._next_probe_s = now_s + _PROBE_INTERVAL_S
 
-    @property
-    def pause_until_s(self) -> float:
-        """End of the pause that the host asked for, however long."""
-        return self._asked_until_s
-
     def reserve(self, *, now_s: float) -> float:
         """Return when a request may be sent that is made by itself, of which there are any number at once.
 
@@ -178,14 +173,15 @@ class HostHealth:
         self._next_start_s = turn_s + self._interval_s
         return turn_s
 
-    def admit(self, *, now_s: float, patient: bool) -> float:
+    def admit(self, *, now_s: float, patient: bool, keeps_rate: bool = True) -> float:
         """Return when one request may be sent: admitted if that is not after ``now_s``, else the time to ask again.
 
         Callers that are not ``patient`` honour ``Retry-After``, for as long as the host asked, but ignore an open circuit.
+        A caller that does not keep to the cap on the rate has to ``reserve`` its turn.
         """
         if self.held_until_s > now_s:
             return self.held_until_s if patient else self._asked_until_s
-        if self._next_start_s > now_s:
+        if keeps_rate and self._next_start_s > now_s:
             return self._next_start_s
         if self.overlong_s is not None:
             self._probes_long_pause = True
@@ -196,7 +192,7 @@ class HostHealth:
             elif self._next_probe_s > now_s:
                 return self._next_probe_s
             self._next_probe_s = now_s + _PROBE_INTERVAL_S
-        if self._interval_s:
+        if keeps_rate and self._interval_s:
             # A timer that came late is made up for, within bounds: else the rate would stay below the cap.
             self._next_start_s = max(self._next_start_s, now_s - _LATENESS_S) + self._interval_s
         return now_s

@@ -147,7 +147,7 @@ class Executor:
         """
         while True:
             now_s = asyncio.get_running_loop().time()
-            pause_s = self.health.pause_until_s - now_s
+            pause_s = self.health.admit(now_s=now_s, patient=False, keeps_rate=False) - now_s
             if pause_s > self.max_delay_s:
                 raise pause_error(call, pause_s)
             if pause_s > 0:

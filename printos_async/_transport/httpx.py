@@ -1,14 +1,16 @@
-"""Transport over any ``httpx.AsyncBaseTransport``: proxies, HTTP/2, mocks, ASGI applications."""
+"""Transport over any ``AsyncBaseTransport`` of httpx or httpx2: proxies, HTTP/2, mocks, ASGI applications."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import re
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import cast
 
 import httpx
+
+from printos_async import _httpx2
+from printos_async._redaction import withhold_credentials_from_logs
 
 from .base import BODILESS, EXCERPT_BYTES, ExchangeError, RawRequest, RawResponse
 
@@ -23,13 +25,20 @@ _LOCATION = "printos_async.location"
 
 
 class HttpxTransport:
-    """Sends through an ``httpx.AsyncBaseTransport``, which its owner closes.
+    """Sends through an ``AsyncBaseTransport`` of httpx or httpx2, which its owner closes.
 
     The inner transport manages its connections itself. In particular, a request that waits for one in
     httpx's pool cannot be withdrawn, and httpcore 1.0.9 keeps bytes that follow an answer for the next one.
     """
 
-    def __init__(self, transport: httpx.AsyncBaseTransport) -> None:
+    def __init__(self, transport: httpx.AsyncBaseTransport | _httpx2.AsyncBaseTransport) -> None:
+        # Only their own transports name the phase of a failure reliably: others report a server that read
+        # the request and hung up as a connection that failed.
+        self._names_phases = type(transport) in {httpx.AsyncHTTPTransport, _httpx2.AsyncHTTPTransport}
+        if isinstance(transport, _httpx2.AsyncBaseTransport):
+            from .httpx2 import Httpx2Adapter  # noqa: PLC0415  # httpx2 is optional
+
+            transport = Httpx2Adapter(transport)
         # Through a client, not the transport itself, for that is where respx can look in. It is never closed,
         # for that would close the transport. Its jar takes no cookie: one per device would never be freed.
         self._client = httpx.AsyncClient(
@@ -38,12 +47,9 @@ class HttpxTransport:
             follow_redirects=False,
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
         )
-        # Only httpx's own transport names the phase of a failure reliably: others report a server that read
-        # the request and hung up as a connection that failed.
-        self._names_phases = type(transport) is httpx.AsyncHTTPTransport
         self._exchanges: set[asyncio.Task[RawResponse]] = set()
         self._closed = False
-        _withhold_credentials_from_logs()
+        withhold_credentials_from_logs()
 
     async def send(self, request: RawRequest, *, deadline: float, max_body_bytes: int) -> RawResponse:
         """Send one request; see ``Transport.send``."""
@@ -178,24 +184,3 @@ def _words(error: Exception) -> str:
     """Return an error's name and text, up to where it quotes the answer or the request."""
     text = _QUOTATION.split(str(error), maxsplit=1)[0].rstrip(" :(")
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
-
-
-def _withhold(record: logging.LogRecord) -> bool:
-    text = record.getMessage()
-    # Headers of a request are not logged, those of an answer and what a parser objects to are.
-    if "headers" in text or "exception=" in text or not record.name.startswith("httpcore"):
-        record.msg, record.args = "%s [withheld: it can hold credentials]", (text.split(" ", 1)[0],)
-    return True
-
-
-def _withhold_credentials_from_logs() -> None:
-    # At DEBUG these libraries log headers, a login's Set-Cookie among them. addFilter is idempotent.
-    for name in (
-        "httpcore.connection",
-        "httpcore.http11",
-        "httpcore.http2",
-        "httpcore.proxy",
-        "hpack.hpack",
-        "hpack.table",
-    ):
-        logging.getLogger(name).addFilter(_withhold)

@@ -1,4 +1,7 @@
-"""Three servers that should look the same to the client: the sandbox, Prism's mock and respx's canned answers."""
+"""Three servers that should look the same to the client: the sandbox, Prism's mock and respx's canned answers.
+
+The sandbox is reached over the default transport and over those of httpx and httpx2.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import httpx
+import httpx2
 import pytest
 import respx
 from attrs import frozen
@@ -32,7 +36,7 @@ class Server:
 
     name: str
     url: str
-    transport: httpx.AsyncBaseTransport | None = None
+    transport: httpx.AsyncBaseTransport | httpx2.AsyncBaseTransport | None = None
     sandbox: Sandbox | None = None
 
     def client(self, *, path: str = "") -> PrintOSClient:
@@ -77,12 +81,18 @@ def _prism_url(process: subprocess.Popen[str]) -> str:
     pytest.fail(f"Prism did not start:\n{''.join(seen)}")
 
 
-@pytest.fixture(params=["sandbox", "prism", "respx"])
+@pytest.fixture(params=["sandbox", "sandbox over httpx", "sandbox over httpx2", "prism", "respx"])
 async def server(request: pytest.FixtureRequest) -> AsyncIterator[Server]:
     match request.param:
         case "sandbox":
             async with Sandbox() as sandbox:
                 yield Server("sandbox", sandbox.url, sandbox=sandbox)
+        case "sandbox over httpx":
+            async with Sandbox() as sandbox, httpx.AsyncHTTPTransport() as transport:
+                yield Server("sandbox", sandbox.url, transport=transport, sandbox=sandbox)
+        case "sandbox over httpx2":
+            async with Sandbox() as sandbox, httpx2.AsyncHTTPTransport() as successor:
+                yield Server("sandbox", sandbox.url, transport=successor, sandbox=sandbox)
         case "prism":
             yield Server("prism", request.getfixturevalue("prism_url"))
         case _:

@@ -12,6 +12,7 @@ from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 import httpx
+import httpx2
 import pytest
 import trustme
 from attrs import define
@@ -44,8 +45,12 @@ def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> L
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    # httpx's transport speaks through anyio, which does not care for the loop: once is enough.
-    twice = [item for item in items if {"uvloop", "httpx"} <= set(re.split(r"[\[\]-]", item.name))]
+    # httpx's transports speak through anyio, which does not care for the loop: once is enough. Those of httpx and
+    # httpx2 differ in the classes of their messages and errors, for which TLS does not matter.
+    again = ({"uvloop", "httpx"}, {"uvloop", "httpx2"}, {"tls", "httpx2"})
+    twice = [
+        item for item in items if any(repeated <= set(re.split(r"[\[\]-]", item.name)) for repeated in again)
+    ]
     items[:] = [item for item in items if item not in twice]
     config.hook.pytest_deselected(items=twice)
 
@@ -63,7 +68,7 @@ class Tls:
 
 @define(eq=False)
 class Carrier:
-    """A wire with what a test needs around it."""
+    """A wire with what a test needs around it; ``httpx`` is the kind of that over httpx2, too."""
 
     kind: Literal["http1", "httpx"]
     secure: bool
@@ -106,6 +111,11 @@ def kind(request: pytest.FixtureRequest) -> Any:
     return request.param
 
 
+@pytest.fixture(params=["http1", "httpx", "httpx2"])
+def library(request: pytest.FixtureRequest) -> Any:
+    return request.param
+
+
 @pytest.fixture
 async def serve(secure: bool, tls: Tls) -> AsyncIterator[Serve]:  # noqa: FBT001
     async with AsyncExitStack() as servers:
@@ -118,16 +128,21 @@ async def serve(secure: bool, tls: Tls) -> AsyncIterator[Serve]:  # noqa: FBT001
 
 
 @pytest.fixture
-async def carrier(kind: Literal["http1", "httpx"], secure: bool, tls: Tls) -> AsyncIterator[Carrier]:  # noqa: FBT001
+async def carrier(
+    library: Literal["http1", "httpx", "httpx2"],
+    secure: bool,  # noqa: FBT001
+    tls: Tls,
+) -> AsyncIterator[Carrier]:
     before = asyncio.all_tasks()
-    if kind == "http1":
+    if library == "http1":
         wire: Transport = Http1Transport(make_ssl_context=lambda: tls.client)
-        yield Carrier(kind, secure, wire)
+        yield Carrier("http1", secure, wire)
         await wire.aclose()
     else:
-        async with httpx.AsyncHTTPTransport(verify=tls.client) as transport:
+        make = httpx.AsyncHTTPTransport if library == "httpx" else httpx2.AsyncHTTPTransport
+        async with make(verify=tls.client) as transport:
             wire = HttpxTransport(transport)
-            yield Carrier(kind, secure, wire)
+            yield Carrier("httpx", secure, wire)
             await wire.aclose()
     assert _of_the_wire(asyncio.all_tasks() - before) == []
 

@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Literal, assert_type
 
 import httpx
+import httpx2
 from printos_device_api.types import Unset
 
 from printos_async import (
@@ -48,7 +49,9 @@ if TYPE_CHECKING:
 STATUS = DeviceStatusUpdate(status="DS_ON", metrics=DeviceStatusUpdateMetrics(pages_total=12, ink_level=0.5))
 
 
-def make(context: ssl.SSLContext, transport: httpx.AsyncBaseTransport) -> list[PrintOSClient]:
+def make(
+    context: ssl.SSLContext, transport: httpx.AsyncBaseTransport, successor: httpx2.AsyncBaseTransport
+) -> list[PrintOSClient]:
     def hook(event: Event) -> None:
         if isinstance(event, AttemptFinished | RetryScheduled):
             assert_type(event.attempt, int)
@@ -61,6 +64,8 @@ def make(context: ssl.SSLContext, transport: httpx.AsyncBaseTransport) -> list[P
     collected: list[Event] = []
     hmac: httpx.Auth = HmacAuth("key", "secret", clock=lambda: 0.0)
     token: httpx.Auth = SessionTokenAuth("login", "password", login_url="https://login.example/")
+    httpx2.AsyncClient(auth=HmacAuth("key", "secret"))
+    httpx2.AsyncClient(auth=SessionTokenAuth("login", "password"))
     HmacAuth()  # type: ignore[call-arg]
     PrintOSClient()  # type: ignore[call-arg]
     PrintOSClient("https://printos.example", auth="key:secret")  # type: ignore[arg-type]
@@ -70,6 +75,7 @@ def make(context: ssl.SSLContext, transport: httpx.AsyncBaseTransport) -> list[P
         PrintOSClient(auth=hmac),
         PrintOSClient("https://printos.example", auth=token, verify=context, timeout_s=3),
         PrintOSClient(auth=httpx.BasicAuth("user", "password"), transport=transport),
+        PrintOSClient(auth=httpx2.BasicAuth("user", "password"), transport=successor),
         PrintOSClient(auth=None, hooks=[with_function, collected.append]),
         PrintOSClient(
             auth=None, retry=RetryPolicy(max_attempts=3), limit=ConcurrencyLimit(initial=8, maximum=16)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from printos_async._auth import DeviceCredentials, HmacAuth, SessionTokenAuth
 from printos_async._auth.base import ReadyAuth, SecretUnavailableError
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import httpx
 
     from printos_async._auth import Headers
-    from printos_async._auth.base import ClockSkew
+    from printos_async._auth.base import ClockSkew, Request
 
     from .lines import Credentials
 
@@ -151,9 +151,11 @@ class _DefaultLine(ReadyAuth):
         """Return what must not be repeated in any message."""
         return self._last.secrets()
 
-    def async_auth_flow(self, request: httpx.Request) -> AsyncGenerator[httpx.Request, httpx.Response]:
+    def async_auth_flow(self, request: Request) -> AsyncGenerator[Request, Any]:
         """Authenticate a request."""
-        return self._current().async_auth_flow(request)
+        current: Any = self._current()  # its flow takes requests of httpx and httpx2
+        flow: AsyncGenerator[Request, Any] = current.async_auth_flow(request)
+        return flow
 
     def _current(self) -> ReadyAuth:
         auth = self._file.auth_of(DEFAULT_DEVICE)
