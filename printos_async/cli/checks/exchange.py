@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from .observed_auth import ObservedAuth
 
-# Requests are signed with the server's time from here on, and PrintOS refuses dates that are far from its own.
+# As in HmacAuth: beyond the first, requests are signed with the server's time; beyond the second, no more.
 _MAX_SKEW_S = 60.0
 _MAX_CORRECTED_S = 86_400.0
 CHECKS = ("proxy", "tls", "clock", "path", "credentials")

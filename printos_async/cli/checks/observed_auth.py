@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
 
@@ -13,9 +13,8 @@ from printos_async._http import is_intermediary_page, server_time_s
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterable
 
-    import httpx
-
     from printos_async._auth import Headers
+    from printos_async._auth.base import Request, Response
 
 
 @frozen
@@ -90,13 +89,14 @@ class ObservedAuth(ReadyAuth):
         """Return what must not be repeated in any message."""
         return () if self._auth is None else self._auth.secrets()
 
-    async def async_auth_flow(self, request: httpx.Request) -> AsyncGenerator[httpx.Request, httpx.Response]:
+    async def async_auth_flow(self, request: Request) -> AsyncGenerator[Request, Any]:
         """Authenticate a request."""
         if self._auth is None:
             started_s = time.monotonic()
             self._note((yield request), started_s, is_login=False)
             return
-        flow = self._auth.async_auth_flow(request)
+        auth: Any = self._auth  # its flow takes requests of httpx and httpx2
+        flow: AsyncGenerator[Request, Any] = auth.async_auth_flow(request)
         try:
             outgoing = await anext(flow)
             while True:
@@ -110,7 +110,7 @@ class ObservedAuth(ReadyAuth):
         finally:
             await flow.aclose()
 
-    def _note(self, response: httpx.Response, started_s: float, *, is_login: bool) -> None:
+    def _note(self, response: Response, started_s: float, *, is_login: bool) -> None:
         headers = response.headers
         server_s = server_time_s(
             headers.get("date"), age=headers.get("age"), under_way_s=time.monotonic() - started_s
