@@ -13,6 +13,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, TypeAlias
 
 from ._api.requests import device_path
+from ._checks import require_number
 from ._events import (
     AttemptFinished,
     CircuitChanged,
@@ -29,6 +30,7 @@ from ._events import (
     StatusSuperseded,
     StatusWithdrawn,
 )
+from .outbox.sampling import StatsSampler
 
 try:
     from opentelemetry.metrics import Observation, get_meter
@@ -45,8 +47,9 @@ if TYPE_CHECKING:
     from opentelemetry.metrics import CallbackOptions, Meter, MeterProvider
     from opentelemetry.trace import TracerProvider
 
-    from ._delivery.pusher import PusherStats, StatusPusher
+    from ._delivery.pusher import StatusPusher
     from ._events import Endpoint, Event
+    from .outbox import OutboxAdministration
 
 __all__ = ["OpenTelemetryHook"]
 
@@ -126,12 +129,21 @@ class OpenTelemetryHook:
         )
         self._unreadable = counter("printos.field.unreadable", "{field}", "Fields of answers left unset.")
         self._pushers: tuple[weakref.ref[StatusPusher], ...] = ()
-        for name, unit, description, read in (
-            ("printos.status.pending", "{status}", "Statuses waiting or in flight.", _pending),
-            ("printos.device.active", "{device}", "Devices with something to be done.", _active_devices),
-            ("printos.request.in_flight", "{request}", "Requests in flight.", _in_flight),
+        for name, unit, description, field in (
+            ("printos.status.pending", "{status}", "Statuses waiting or in flight.", "pending"),
+            ("printos.device.active", "{device}", "Devices with something to be done.", "active_devices"),
+            ("printos.request.in_flight", "{request}", "Requests in flight.", "in_flight"),
         ):
-            meter.create_observable_up_down_counter(name, [self._observer(read)], unit, description)
+            meter.create_observable_up_down_counter(name, [self._observer(field)], unit, description)
+        self._outboxes: tuple[StatsSampler, ...] = ()
+        for name, unit, description, combine, field in (
+            ("printos.outbox.waiting", "{device}", "Devices with a status that waits.", sum, "waiting"),
+            ("printos.outbox.failed", "{device}", "Devices whose newest status was given up.", sum, "failed"),
+            ("printos.outbox.oldest_waiting", "s", "The longest wait of a device.", max, "oldest_waiting_s"),
+        ):
+            # Gauges and no counters: every process that watches an outbox reports all of it.
+            observe = self._outbox_observer(combine, field)
+            meter.create_observable_gauge(name, [observe], unit, description)
         self._endpoints: dict[Endpoint, tuple[str, _Attributes]] = {}
         self._ends: dict[tuple[Endpoint, int | None, str | None], _Attributes] = {}
 
@@ -142,6 +154,27 @@ class OpenTelemetryHook:
         stats = pusher.stats()
         self._limit.set(stats.limit)
         self._circuit_open.set(int(stats.circuit == "open"))
+
+    async def watch_outbox(self, outbox: OutboxAdministration, *, every_s: float = 15.0) -> None:
+        """Show an outbox in the gauges of waiting, failed and oldest waiting, until cancelled: run it as a task.
+
+        The outbox is read every ``every_s`` seconds, or less often where it is so large that counting takes long; the
+        gauges show what was read last. While it cannot be read, or is not open, they show nothing.
+
+        Args:
+            outbox: The outbox, which somebody else opens: that of a pusher or a spooler.
+            every_s: Seconds between two reads.
+
+        Raises:
+            ConfigurationError: ``every_s`` is out of range.
+        """
+        require_number("every_s", every_s, 0.001)
+        sampler = StatsSampler(outbox, every_s=every_s)
+        self._outboxes = (*self._outboxes, sampler)
+        try:
+            await sampler.run()
+        finally:
+            self._outboxes = tuple(other for other in self._outboxes if other is not sampler)
 
     def __call__(self, event: Event, /) -> None:
         """Record one event."""
@@ -222,12 +255,21 @@ class OpenTelemetryHook:
             attributes["error.type"] = str(event.status) if refused else event.error
         return attributes
 
-    def _observer(
-        self, read: Callable[[PusherStats], int]
-    ) -> Callable[[CallbackOptions], Iterable[Observation]]:
+    def _observer(self, field: str) -> Callable[[CallbackOptions], Iterable[Observation]]:
         def observe(_: CallbackOptions) -> Iterable[Observation]:
             pushers = [pusher for ref in self._pushers if (pusher := ref()) is not None]
-            return [Observation(sum(read(pusher.stats()) for pusher in pushers))] if pushers else []
+            return [Observation(sum(getattr(pusher.stats(), field) for pusher in pushers))] if pushers else []
+
+        return observe
+
+    def _outbox_observer(
+        self, combine: Callable[[list[float]], float], field: str
+    ) -> Callable[[CallbackOptions], Iterable[Observation]]:
+        def observe(_: CallbackOptions) -> Iterable[Observation]:
+            outboxes = [stats for sampler in self._outboxes if (stats := sampler.latest) is not None]
+            return (
+                [Observation(combine([getattr(stats, field) or 0 for stats in outboxes]))] if outboxes else []
+            )
 
         return observe
 
@@ -245,18 +287,6 @@ class _Counter:
     def _observe(self, _: CallbackOptions) -> Iterable[Observation]:
         # A copy: the thread that collects is another one than the event loop's.
         return [Observation(total, dict(attributes)) for attributes, total in list(self._totals.items())]
-
-
-def _pending(stats: PusherStats) -> int:
-    return stats.pending
-
-
-def _active_devices(stats: PusherStats) -> int:
-    return stats.active_devices
-
-
-def _in_flight(stats: PusherStats) -> int:
-    return stats.in_flight
 
 
 def _url(endpoint: Endpoint, device_id: str | None) -> str:

@@ -20,6 +20,7 @@ from printos_async import (
     APIError,
     AttemptFinished,
     CircuitChanged,
+    ConfigurationError,
     FieldUnreadable,
     HmacAuth,
     LeaseLost,
@@ -36,6 +37,7 @@ from printos_async._api.requests import ROUTES, Operations, make_endpoint
 from printos_async._models import DeviceProvisionRequest
 from printos_async._transport import Origin
 from printos_async.otel import OpenTelemetryHook
+from printos_async.outbox import SqlOutbox
 from printos_async.sandbox import Faults
 
 from .conftest import KEY, QUICK_RETRY, SECRET, status
@@ -403,6 +405,52 @@ async def test_an_outage_opens_the_circuit_and_its_end_closes_it(
 def test_an_event_is_a_metric(telemetry: Telemetry, event: Event, expected: dict[str, Any]) -> None:
     telemetry.hook(event)
     assert telemetry.metrics() == expected
+
+
+async def test_an_outbox_is_shown_while_it_can_be_read(
+    watched: PrintOSClient, sandbox: Sandbox, telemetry: Telemetry, tmp_path: Path
+) -> None:
+    outbox = SqlOutbox(f"sqlite+aiosqlite:///{tmp_path / 'spool.db'}")
+    watching = asyncio.create_task(telemetry.hook.watch_outbox(outbox, every_s=0.01))
+    names = ("printos.outbox.waiting", "printos.outbox.failed", "printos.outbox.oldest_waiting")
+
+    def shown() -> list[Any]:
+        metrics = telemetry.metrics()
+        return [value for name in names for _, value in metrics.get(name, [])]
+
+    await sandbox.block("dev-1")
+    async with asyncio.timeout(10), watched.status_pusher(outbox=outbox) as pusher:
+        await pusher.put("nobody", status())
+        while shown()[:2] != [0, 1]:  # noqa: ASYNC110  # the collector is asked, nobody is told
+            await asyncio.sleep(0.01)
+        assert shown() == [0, 1, 0]
+        await pusher.put("dev-1", status())
+        await pusher.put("dev-1", status())
+        while not (now := shown()) or now[2] == 0:  # noqa: ASYNC110  # the collector is asked, nobody is told
+            await asyncio.sleep(0.01)
+        assert now[:2] == [1, 1]
+        assert 0 < now[2] < 10
+        await sandbox.release("dev-1")
+    async with asyncio.timeout(10):
+        while shown():  # noqa: ASYNC110  # the collector is asked, nobody is told
+            await asyncio.sleep(0.01)
+    watching.cancel()
+    await asyncio.wait({watching})
+
+
+async def test_an_outbox_that_is_watched_no_more_is_shown_no_more(
+    watched: PrintOSClient, telemetry: Telemetry, tmp_path: Path
+) -> None:
+    async with watched.status_pusher(outbox=(outbox := SqlOutbox(f"sqlite+aiosqlite:///{tmp_path}/a.db"))):
+        watching = asyncio.create_task(telemetry.hook.watch_outbox(outbox))
+        async with asyncio.timeout(10):
+            while "printos.outbox.waiting" not in telemetry.metrics():  # noqa: ASYNC110  # the collector is asked, nobody is told
+                await asyncio.sleep(0.01)
+        watching.cancel()
+        await asyncio.wait({watching})
+        assert "printos.outbox.waiting" not in telemetry.metrics()
+    with pytest.raises(ConfigurationError, match="every_s"):
+        await telemetry.hook.watch_outbox(outbox, every_s=0)
 
 
 async def test_a_pusher_that_is_gone_is_observed_no_more(

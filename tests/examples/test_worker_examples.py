@@ -8,11 +8,14 @@ import re
 import shlex
 from pathlib import Path
 from typing import Any
+from urllib.error import URLError
 
 import pytest
 import yaml
 
 from printos_async.cli import main
+from printos_async.cli.monitoring.monitor import Monitor
+from printos_async.cli.options.listen import ListenAddress
 
 WORKERS = Path(__file__).resolve().parents[2] / "examples" / "workers"
 
@@ -110,3 +113,45 @@ def test_a_rotated_secret_needs_no_restart() -> None:
     assert service()["ExecReload"] == "kill -HUP $MAINPID"
     assert "--secret-file" in commands()["systemd"]
     assert "PRINTOS_SECRET" not in read("printos-worker@.service")
+
+
+@pytest.mark.parametrize("where", ["systemd", "container", "compose", "kubernetes"])
+def test_each_worker_listens_where_it_is_probed(where: str) -> None:
+    args = commands()[where]
+    text = args[args.index("--listen") + 1].replace("%i", "1")
+    address = ListenAddress.parse(text)
+    assert address.is_loopback == (where in {"systemd", "container"})
+    assert address.port == (9461 if where == "systemd" else 9464)
+
+
+def test_what_cannot_be_reached_is_no_reason_to_restart() -> None:
+    [pod] = deployment()["template"]["spec"]["containers"]
+    [port] = pod["ports"]
+    probes = {name: pod[name]["httpGet"] for name in ("livenessProbe", "readinessProbe")}
+    assert probes == {
+        "livenessProbe": {"path": "/livez", "port": port["name"]},
+        "readinessProbe": {"path": "/readyz", "port": port["name"]},
+    }
+    assert port["containerPort"] == 9464
+    metadata = deployment()["template"]["metadata"]
+    assert metadata["annotations"]["prometheus.io/port"] == str(port["containerPort"])
+    in_container = re.search(r"HEALTHCHECK .*\n +CMD (\[.*\])", read("Containerfile"))
+    assert in_container is not None
+    program = json.loads(in_container[1])
+    assert compose()["healthcheck"]["test"] == ["CMD", *program]
+    assert "http://127.0.0.1:9464/livez" in program[-1]
+
+
+async def test_the_health_check_of_the_container_asks_the_worker(unused_tcp_port: int) -> None:
+    *_, program = compose()["healthcheck"]["test"]
+    program = program.replace("9464", str(unused_tcp_port))
+    with pytest.raises(URLError):
+        exec(program, {})
+    async with Monitor(ListenAddress("127.0.0.1", unused_tcp_port)):
+        exec(program, {})
+
+
+def test_systemd_waits_for_the_worker_and_watches_it() -> None:
+    assert service()["Type"] == "notify"
+    assert float(service()["WatchdogSec"]) > 10  # the worker notifies at half of it
+    assert "NotifyAccess" not in service()  # the main process alone notifies

@@ -15,6 +15,7 @@ from printos_async.cli.input.statuses import format_of
 from printos_async.cli.options.connection import ConcurrentRequests
 from printos_async.cli.options.delivery import PANEL, Delivery
 from printos_async.cli.options.groups import AsJson, FileFormat, with_option_groups
+from printos_async.cli.options.listen import ListenAddress, ListenTo
 from printos_async.cli.options.outbox import OutboxUrl, outbox_url
 from printos_async.cli.push.files import FailuresFile, open_private
 from printos_async.cli.push.job import PushJob
@@ -61,6 +62,7 @@ def push(
         Path | None,
         typer.Option(help="Append lines that cannot be read to this file, unchanged."),
     ] = None,
+    listen: ListenTo = None,
     as_json: AsJson = False,
     delivery: Delivery,
     drain_timeout_s: Annotated[
@@ -85,6 +87,7 @@ def push(
     Exit codes: 0 all sent (or replaced by a newer one), 1 some failed or some lines are bad, 2 usage or
     configuration, 130 or 143 stopped by Ctrl-C or SIGTERM.
     """
+    address = _listen_address(listen, is_followed=follow and outbox is None and not spool)
     if drain_timeout_s is not None:
         require_number("--drain-timeout", drain_timeout_s, 0)
     given = delivery.arguments() | ({} if drain_timeout_s is None else {"drain_timeout_s": drain_timeout_s})
@@ -101,7 +104,7 @@ def push(
                 "printos worker sends what is put into an outbox; give it the options of delivery"
             )
     elif follow:
-        mode = Follow(delivery.arguments(), drain_timeout_s)
+        mode = Follow(delivery.arguments(), drain_timeout_s, listen=address)
     chosen_format = format_of(file, file_format)
     with ExitStack() as stack:
         is_followed = follow and file != STANDARD_INPUT
@@ -128,6 +131,12 @@ def push(
             report = asyncio.run(job.push(connection.make_client(hooks=job.hooks)))
     report.write(as_json=as_json)
     raise typer.Exit(report.exit_code)
+
+
+def _listen_address(given: str | None, *, is_followed: bool) -> ListenAddress | None:
+    if given is not None and not is_followed:
+        raise CommandError("--listen needs --follow, and no outbox: other pushes end by themselves")
+    return None if given is None else ListenAddress.parse(given)
 
 
 def _refuse_same_file(source: Source, file_descriptor: int, option: str) -> None:

@@ -13,9 +13,11 @@ from printos_async._delivery.outbox.selection import LEASE_PER_TIMEOUT
 from printos_async._delivery.pusher import PusherStats, StatusPusher
 from printos_async._events import CircuitChanged, Event, RetryScheduled
 from printos_async.cli.credentials.hangup import refresher
+from printos_async.cli.monitoring.monitor import Monitor
 from printos_async.cli.options.connection import ConcurrentRequests
 from printos_async.cli.options.delivery import Delivery
 from printos_async.cli.options.groups import AsJson, with_option_groups
+from printos_async.cli.options.listen import ListenAddress, ListenTo
 from printos_async.cli.options.outbox import OutboxUrl, outbox_url
 from printos_async.cli.terminal.accounts import AccountLines, complain_of_held
 from printos_async.cli.terminal.log import REPORTED_EVENTS, LibraryWarnings
@@ -68,6 +70,7 @@ def worker(
             help="Seconds between state lines if standard error is not a terminal; 0 for none.",
         ),
     ] = _STATE_EVERY_S,
+    listen: ListenTo = None,
     as_json: AsJson = False,
     delivery: Delivery,
     connection: ConcurrentRequests,
@@ -93,8 +96,9 @@ def worker(
         drain_timeout_s=drain_timeout_s,
         delivery=delivery.arguments(),
         state_every_s=state_every_s,
+        listen=None if listen is None else ListenAddress.parse(listen),
     )
-    client = connection.make_client(hooks=[work.on_event])
+    client = connection.make_client(hooks=[work.on_event, *work.monitor.hooks])
     stats = asyncio.run(work.run(client))
     raise typer.Exit(work.report(stats, as_json=as_json))
 
@@ -108,6 +112,10 @@ class Work:
         drain_timeout_s: Seconds to finish what is under way after a signal.
         delivery: The other arguments of ``PrintOSClient.status_pusher``.
         state_every_s: Seconds between lines of state; 0 for none.
+        listen: Where to serve health and metrics; None for nowhere.
+
+    Attributes:
+        monitor: Serves them; it has hooks for the client.
     """
 
     def __init__(
@@ -118,12 +126,14 @@ class Work:
         drain_timeout_s: float,
         delivery: Mapping[str, Any],
         state_every_s: float = 0.0,
+        listen: ListenAddress | None = None,
     ) -> None:
         self._outbox = SqlOutbox(outbox, lease_s=lease_s)
         self._drain_timeout_s = drain_timeout_s
         self._delivery = delivery
         self._state_every_s = state_every_s
         self._signals = StopSignals(grace_s=drain_timeout_s + _MARGIN_S)
+        self.monitor = Monitor(listen)
         self._started_s = time.perf_counter()
         self._retries = 0
         self._account_lines = AccountLines()
@@ -145,17 +155,19 @@ class Work:
         Raises:
             ConfigurationError: A setting is out of range.
             OutboxError: The outbox cannot be used.
+            CommandError: The address for health and metrics cannot be listened on.
         """
         signals, line = self._signals, PusherLine()
-        signals.on_hangup = refresher(client)
+        signals.on_hangup = self.monitor.announcing(refresher(client))
         with signals, self._account_lines:
-            async with client:
+            async with self.monitor, client:
                 pusher = client.status_pusher(outbox=self._outbox, **self._delivery)
 
                 def describe() -> str:
                     stopping = " · stopping" if signals.received is not None else ""
                     return line.describe(pusher.stats(), retries=self._retries) + stopping
 
+                self.monitor.watch(pusher, describe, outbox=self._outbox)
                 async with (
                     live_progress("Working", total=None, sample=lambda: (0, describe()), has_bar=False),
                     state_lines(describe, every_s=self._state_every_s),

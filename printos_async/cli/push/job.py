@@ -66,7 +66,7 @@ class PushJob:
         self._account_lines = AccountLines()
         # No account is held by a bulk push, whose statuses fail at once.
         held = [self._account_lines.on_event] if mode.is_followed else []
-        self.hooks = [self.counts.on_event, *held]
+        self.hooks = [self.counts.on_event, *held, *mode.hooks]
 
     async def check(self) -> PushReport:
         """Read every line and send nothing."""

@@ -7,6 +7,7 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Protocol
 
 from printos_async._errors import InvalidDeviceIdError, InvalidStatusError, OutboxError
+from printos_async.cli.monitoring.monitor import Monitor
 from printos_async.cli.terminal.progress import PusherLine
 from printos_async.cli.terminal.signals import GRACE_S
 from printos_async.outbox import SqlOutbox
@@ -14,12 +15,14 @@ from printos_async.outbox import SqlOutbox
 from .counts import Failure
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Mapping
+    from collections.abc import AsyncGenerator, Mapping, Sequence
 
     from printos_async._client import PrintOSClient
     from printos_async._delivery.pusher import StatusPusher
     from printos_async._delivery.spooler import Spooler
+    from printos_async._events import Hook
     from printos_async._models import StatusPush
+    from printos_async.cli.options.listen import ListenAddress
 
     from .counts import Counts
 
@@ -40,6 +43,7 @@ class Mode(Protocol):
         unconfirmed: Devices whose newest status was acknowledged, but may have been overwritten by an older one
             with a lost answer, and was not sent again in time.
         held_accounts: Accounts that PrintOS refuses at the end.
+        hooks: Hooks for the client.
     """
 
     is_followed: bool
@@ -47,6 +51,7 @@ class Mode(Protocol):
     grace_s: float
     unconfirmed: int
     held_accounts: int
+    hooks: Sequence[Hook]
 
     async def run(
         self, client: PrintOSClient, statuses: AsyncGenerator[StatusPush, None], counts: Counts
@@ -65,6 +70,7 @@ class Bulk:
     grace_s = GRACE_S
     unconfirmed = 0
     held_accounts = 0
+    hooks: Sequence[Hook] = ()
 
     async def run(
         self, client: PrintOSClient, statuses: AsyncGenerator[StatusPush, None], counts: Counts
@@ -84,16 +90,25 @@ class Follow:
         delivery: The arguments of ``PrintOSClient.status_pusher`` that were given.
         drain_timeout_s: Seconds to drain once the statuses end; None for as long as it takes, and the default
             after a signal.
+        listen: Where to serve health and metrics; None for nowhere.
     """
 
     is_followed = True
     is_spooled = False
 
-    def __init__(self, delivery: Mapping[str, Any], drain_timeout_s: float | None) -> None:
+    def __init__(
+        self,
+        delivery: Mapping[str, Any],
+        drain_timeout_s: float | None,
+        *,
+        listen: ListenAddress | None = None,
+    ) -> None:
         self._delivery = delivery
         self._drain_timeout_s = drain_timeout_s
         self._pusher: StatusPusher | None = None
         self._line = PusherLine()
+        self._monitor = Monitor(listen)
+        self.hooks = self._monitor.hooks
         self.grace_s = DEFAULT_DRAIN_TIMEOUT_S if drain_timeout_s is None else drain_timeout_s
         self.unconfirmed = 0
         self.held_accounts = 0
@@ -105,7 +120,8 @@ class Follow:
         pusher = self._pusher = client.status_pusher(**self._delivery)
         waiting_for_room = 0
         try:
-            async with aclosing(pusher), aclosing(statuses):
+            async with self._monitor, aclosing(pusher), aclosing(statuses):
+                self._monitor.watch(pusher, lambda: self.progress(counts, 0.0))
                 async for push in statuses:
                     waiting_for_room = 1
                     await pusher.put(push.device_id, push.status)
@@ -135,6 +151,7 @@ class Spool:
     grace_s = GRACE_S
     unconfirmed = 0
     held_accounts = 0
+    hooks: Sequence[Hook] = ()
 
     def __init__(self, url: str) -> None:
         self._url = url

@@ -1,0 +1,1 @@
+"""Monitoring of commands that run on: health and metrics over HTTP, and notifications to systemd."""

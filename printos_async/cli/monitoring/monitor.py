@@ -1,0 +1,163 @@
+"""Monitor of a command that runs on: its heartbeat, its pages and its service manager."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from typing import TYPE_CHECKING, Self
+
+from printos_async.cli.credentials.reread_file import QUIET_S
+from printos_async.cli.terminal.output import CommandError, complain
+from printos_async.outbox.sampling import StatsSampler
+
+from .heartbeat import Heartbeat
+from .service_manager import ServiceManager
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from printos_async._delivery.pusher import StatusPusher
+    from printos_async._events import Hook
+    from printos_async.cli.options.listen import ListenAddress
+    from printos_async.outbox import SqlOutbox
+
+    from .heartbeat import Sample
+    from .metrics import Metrics
+    from .server import MonitoringServer
+
+_BEAT_EVERY_S = 0.5
+_STALL_S = 5.0
+_STATUS_EVERY_S = 5.0
+_OUTBOX_EVERY_S = 5.0
+# More than the pause after which a signal's files are read.
+_RELOAD_S = 2 * QUIET_S
+
+
+class Monitor:
+    """Health and metrics of one command, over HTTP and to systemd; an asynchronous context manager.
+
+    Args:
+        listen: Where to serve them; None for nowhere.
+        stall_s: Seconds without a heartbeat after which the event loop counts as stalled.
+
+    Attributes:
+        hooks: Hooks for the client.
+    """
+
+    def __init__(self, listen: ListenAddress | None, *, stall_s: float = _STALL_S) -> None:
+        self._listen = listen
+        self._heartbeat = Heartbeat(stall_s=stall_s)
+        self._manager = ServiceManager()
+        self._describe: Callable[[], str] | None = None
+        self._metrics: Metrics | None = None
+        self._server: MonitoringServer | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._is_ready = False
+        self._is_stopping = False
+        self._next_status_s = 0.0
+        self._shown_reasons: object = None
+        self.hooks: Sequence[Hook] = ()
+        if listen is not None:
+            from .metrics import Metrics  # noqa: PLC0415  # needs the extra
+
+            self._metrics = Metrics(self._heartbeat)
+            self.hooks = (self._metrics.on_event,)
+
+    async def __aenter__(self) -> Self:
+        """Listen, and begin to beat.
+
+        Raises:
+            CommandError: The address cannot be listened on.
+        """
+        if self._listen is not None and self._metrics is not None:
+            self._server = _listen(self._listen, self._heartbeat, self._metrics)
+        self._manager = ServiceManager.from_env(os.environ)
+        self._tasks.append(asyncio.create_task(self._keep_beating()))
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.wait(self._tasks)
+        self._stopping()
+        self._manager.close()
+        if self._server is not None:
+            await asyncio.to_thread(self._server.stop)
+
+    @property
+    def address(self) -> ListenAddress | None:
+        """Where it listens, if it does."""
+        return None if self._server is None else self._server.address
+
+    def watch(
+        self, pusher: StatusPusher, describe: Callable[[], str], *, outbox: SqlOutbox | None = None
+    ) -> None:
+        """Begin to show a pusher.
+
+        Args:
+            pusher: The pusher.
+            describe: Returns the line of state.
+            outbox: Its outbox, if it has one.
+        """
+        self._heartbeat.pusher = pusher
+        self._describe = describe
+        if outbox is not None and self._metrics is not None:
+            self._metrics.outbox = StatsSampler(outbox, every_s=_OUTBOX_EVERY_S)
+            self._tasks.append(asyncio.create_task(self._metrics.outbox.run()))
+
+    def announcing(self, reload: Callable[[], None]) -> Callable[[], None]:
+        """Return a function that reads files again, and notifies the service manager before and after."""
+
+        def announced() -> None:
+            self._manager.notify("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
+            reload()
+            asyncio.get_running_loop().call_later(_RELOAD_S, self._manager.notify, "READY=1")
+
+        return announced
+
+    async def _keep_beating(self) -> None:
+        every_s = min(_BEAT_EVERY_S, self._manager.watchdog_s / 4 or _BEAT_EVERY_S)
+        while True:
+            self._notify(self._heartbeat.beat())
+            await asyncio.sleep(every_s)
+
+    def _notify(self, sample: Sample) -> None:
+        reasons, manager = sample.reasons, self._manager
+        # This task shows that the event loop turns; a bug in one of the pusher's tasks stops the pusher.
+        if "stopped" not in reasons:
+            manager.notify_alive()
+        if "closed" in reasons:
+            self._stopping()
+        # Not an outage's end: systemd would kill in TimeoutStartSec a worker that only has to wait.
+        elif not self._is_ready and not reasons.keys() & {"not_started", "outbox_unavailable", "stopped"}:
+            self._is_ready = manager.notify("READY=1")
+        now_s = time.monotonic()
+        codes = set(reasons)
+        if self._describe is not None and (now_s >= self._next_status_s or codes != self._shown_reasons):
+            manager.notify(f"STATUS={' · '.join([*reasons.values(), self._describe()])}")
+            self._next_status_s, self._shown_reasons = now_s + _STATUS_EVERY_S, codes
+
+    def _stopping(self) -> None:
+        if not self._is_stopping:
+            self._is_stopping = True
+            self._manager.notify("STOPPING=1")
+
+
+def _listen(address: ListenAddress, heartbeat: Heartbeat, metrics: Metrics) -> MonitoringServer:
+    from .server import MonitoringServer, Pages  # noqa: PLC0415  # only where it is asked for
+
+    try:
+        server = MonitoringServer(address, Pages(heartbeat, metrics))
+    except OSError as error:
+        raise CommandError(
+            f"cannot listen on {address}: {error.strerror or error}; give another --listen"
+        ) from error
+    if not address.is_loopback:
+        complain(
+            f"warning: {server.address} can be reached from other machines, without encryption or a password: whoever "
+            "sees the network sees counts and states; --listen 127.0.0.1:9464 keeps them to this machine"
+        )
+    complain(f"health and metrics at http://{server.address}: /livez, /readyz and /metrics")
+    server.start()
+    return server

@@ -1,0 +1,54 @@
+"""Option ``--listen``: the address of health and metrics."""
+
+import re
+from importlib.util import find_spec
+from ipaddress import ip_address
+from typing import Annotated, Self
+
+import typer
+from attrs import frozen
+
+from printos_async.cli.terminal.output import CommandError
+
+ListenTo = Annotated[
+    str | None,
+    typer.Option(
+        "--listen",
+        metavar="HOST:PORT",
+        help="Serve /livez, /readyz and /metrics over HTTP, such as on 127.0.0.1:9464; port 0 is a free one.",
+    ),
+]
+_ADDRESS = re.compile(r"(?:\[(?P<ipv6>[0-9A-Fa-f:.]+)\]|(?P<host>[^\s:/\[\]]+)):(?P<port>[0-9]{1,5})")
+
+
+@frozen
+class ListenAddress:
+    """An address to listen on."""
+
+    host: str
+    port: int
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can connect."""
+        try:
+            return ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Return the address that the option names.
+
+        Raises:
+            CommandError: It is no address, or the extra for it is not installed.
+        """
+        found = _ADDRESS.fullmatch(text)
+        if found is None or int(found["port"]) > 65535:
+            raise CommandError("--listen needs HOST:PORT, such as 127.0.0.1:9464 or [::1]:9464")
+        if find_spec("prometheus_client") is None:
+            raise CommandError("--listen needs prometheus-client: pip install 'printos-async[metrics]'")
+        return cls(found["ipv6"] or found["host"], int(found["port"]))
