@@ -1,6 +1,13 @@
 """Outboxes: stores of statuses that wait for delivery, in memory, in a SQLite file or in a PostgreSQL database."""
 
-from .administration import DeadLetter, LabellingOutbox, OutboxAdministration, OutboxStats, TenantStats
+from .administration import (
+    DeadLetter,
+    DeviceDelivery,
+    LabellingOutbox,
+    OutboxAdministration,
+    OutboxStats,
+    TenantStats,
+)
 from .memory import MemoryOutbox
 from .protocol import Claim, Draft, Finish, Kept, Outbox, PrivateOutbox, Progress, Release
 from .sql.outbox import SqlOutbox
@@ -9,6 +16,7 @@ from .sqlite.spool import SetAside
 __all__ = [
     "Claim",
     "DeadLetter",
+    "DeviceDelivery",
     "Draft",
     "Finish",
     "Kept",

@@ -1,4 +1,4 @@
-"""The protocol of an outbox's administration: counts, dead letters, purging, tenants."""
+"""The protocol of an outbox's administration: counts, devices, dead letters, purging, tenants."""
 
 from __future__ import annotations
 
@@ -31,6 +31,26 @@ class DeadLetter:
     attempts: int
     error: str
     failed_age_s: float
+
+
+@frozen(kw_only=True)
+class DeviceDelivery:
+    """How far delivery of a device has come: its last delivery, what waits, and what failed.
+
+    Attributes:
+        device_id: The device.
+        delivered_age_s: Seconds since a status of it was delivered last; None if none is known.
+        waiting_s: Seconds for which it has had a status waiting; None if none waits.
+        failed_age_s: Seconds since its last completed status was given up, even if a newer one waits by now; None if
+            that one was delivered.
+        error: Why it was given up, as text without secrets; None if it was delivered.
+    """
+
+    device_id: str
+    delivered_age_s: float | None
+    waiting_s: float | None
+    failed_age_s: float | None
+    error: str | None
 
 
 @frozen(kw_only=True)
@@ -101,7 +121,7 @@ class LabellingOutbox(Outbox, Protocol):
 
 
 class OutboxAdministration(Protocol):
-    """Operators' side of an open outbox: counts, dead letters, purging, tenants. A pusher uses ``Outbox`` alone.
+    """Operators' side of an open outbox: counts, devices, dead letters, purging, tenants. A pusher uses ``Outbox`` alone.
 
     Every method raises ``OutboxError`` if the outbox cannot be read or written.
     """
@@ -112,6 +132,22 @@ class OutboxAdministration(Protocol):
 
     async def failed(self, *, limit: int = 100, after: str = "") -> list[DeadLetter]:
         """Return dead letters of devices whose identifier is greater than ``after``, in the order of identifiers."""
+        ...
+
+    async def devices(
+        self, *, silent_for_s: float = 0.0, limit: int = 100, after: str = ""
+    ) -> list[DeviceDelivery]:
+        """Return devices that were delivered, wait or have failed, in the order of identifiers.
+
+        The time of the last delivery is written late, after some ten seconds and after a minute or more in a busy fleet, and a process that is killed loses those of its last
+        seconds. ``purge_deliveries`` deletes it.
+
+        Args:
+            silent_for_s: Only devices that were delivered last at least so many seconds ago. Of those without a known
+                delivery: those that have failed, or have had a status waiting for so long.
+            limit: Maximum number of devices.
+            after: Only those whose identifier is greater.
+        """
         ...
 
     async def requeue(self, device_ids: Iterable[str] | None = None) -> int:
@@ -133,6 +169,16 @@ class OutboxAdministration(Protocol):
         """
         ...
 
+    async def purge_deliveries(self, *, older_than_s: float = 0.0) -> int:
+        """Forget when devices without a row were delivered last; return how many there were.
+
+        Devices that are gone stay in ``devices`` until then.
+
+        Args:
+            older_than_s: Only those delivered last at least so many seconds ago.
+        """
+        ...
+
     async def tenants(self) -> list[TenantStats]:
         """Return the tenants of the outbox, in the order of their labels, with those that have no rows any more."""
         ...
@@ -142,7 +188,7 @@ class OutboxAdministration(Protocol):
 
         Of a device that both have, the status that was put last stays; a dead letter stays with the other tenant as
         long as an older status waits here. Numbers continue above those of this tenant. Holds and uncertain writes
-        count on, the longer ones. It may be repeated, and continued after an error.
+        count on, the longer ones. Of the last deliveries of a device the later one stays. It may be repeated, and continued after an error.
 
         What this tenant has delivered is not kept. So a status that waits under the other one is sent although a
         newer one of its device was delivered for this tenant: adopt before new statuses are put, or soon.

@@ -12,8 +12,9 @@ from attrs import evolve
 from printos_async._checks import require_number
 from printos_async._errors import ConfigurationError, OutboxError
 
-from .administration import DeadLetter, OutboxStats, TenantStats
+from .administration import DeadLetter, DeviceDelivery, OutboxStats, TenantStats
 from .memory_adoption import adopt_rows
+from .memory_devices import page_of_devices, purge_deliveries
 from .memory_rows import TenantRows
 from .protocol import Kept, Progress
 from .tenants import find_tenant, refuse_live_workers, warn_of_waiting
@@ -122,6 +123,8 @@ class MemoryOutbox:
                 row.owner = owner
                 uncertain_age_s = None if row.uncertain_since is None else now - row.uncertain_since
                 hold_s = max(0.0, row.due_at - now)
+                # A pusher completes it when it has it in its own memory: that is no delivery.
+                state.new_deliveries.expect(row.device_id, row.seq)
                 claims.append(evolve(row.claim(now), uncertain_age_s=uncertain_age_s, hold_s=hold_s))
         return claims
 
@@ -131,6 +134,7 @@ class MemoryOutbox:
         newer: list[Claim] = []
         # Of two completions for one device the later one counts.
         latest = {one.device_id: one for one in sorted(finished, key=lambda one: one.seq)}
+        state.deliveries |= dict.fromkeys(state.new_deliveries.find(latest.values()), now)
         for one in latest.values():
             if one.may_forget:
                 state.raise_floor(one.seq)
@@ -209,6 +213,12 @@ class MemoryOutbox:
             for row in heapq.nsmallest(limit, dead, key=lambda row: row.device_id)
         ]
 
+    async def devices(
+        self, *, silent_for_s: float = 0.0, limit: int = 100, after: str = ""
+    ) -> list[DeviceDelivery]:
+        """As ``OutboxAdministration.devices``; a pusher takes all statuses out at its start, with their deliveries."""
+        return page_of_devices(self._opened(), self._clock(), silent_for_s, limit, after)
+
     async def requeue(self, device_ids: Iterable[str] | None = None) -> int:
         """As ``OutboxAdministration.requeue``."""
         state, now = self._opened(), self._clock()
@@ -236,6 +246,10 @@ class MemoryOutbox:
         for row in gone:
             state.delete(row)
         return len(gone)
+
+    async def purge_deliveries(self, *, older_than_s: float = 0.0) -> int:
+        """As ``OutboxAdministration.purge_deliveries``."""
+        return purge_deliveries(self._opened(), self._clock() - older_than_s)
 
     async def tenants(self) -> list[TenantStats]:
         """As ``OutboxAdministration.tenants``."""

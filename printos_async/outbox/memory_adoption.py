@@ -17,6 +17,9 @@ def adopt_rows(ours: TenantRows, theirs: TenantRows, now: float) -> int:
         if _adopt(ours, row):
             theirs.delete(row)
             count += is_status
+    for device_id, delivered_at in theirs.deliveries.items():
+        ours.deliveries[device_id] = max(delivered_at, ours.deliveries.get(device_id, delivered_at))
+    theirs.deliveries.clear()
     return count
 
 

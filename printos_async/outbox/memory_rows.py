@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from attrs import define, field
 
+from .deliveries import NewDeliveries
 from .protocol import Claim
 
 if TYPE_CHECKING:
@@ -81,6 +82,8 @@ class TenantRows:
         floor: Sequence numbers of deleted rows are not above it.
         label: As in ``TenantStats``.
         host: As in ``TenantStats``.
+        deliveries: When each device was delivered last.
+        new_deliveries: Finds the deliveries among completions.
     """
 
     rows: dict[str, Row] = field(factory=dict)
@@ -91,6 +94,8 @@ class TenantRows:
     floor: int = 0
     label: str = ""
     host: str = ""
+    deliveries: dict[str, float] = field(factory=dict)
+    new_deliveries: NewDeliveries = field(factory=NewDeliveries)
     _entries: Iterator[int] = field(factory=count)  # breaks ties in the heaps
 
     def is_live(self, owner: int | None, now: float) -> bool:

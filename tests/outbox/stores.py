@@ -19,6 +19,7 @@ LEASE_S = 30.0
 _TIMES = {
     "printos_outbox": ("put_at", "due_at", "doubt_since", "done_at", "waiting_since"),
     "printos_worker": ("lease_until", "renewed_at"),
+    "printos_delivery": ("delivered_at",),
 }
 
 

@@ -81,6 +81,18 @@ async def test_tables_of_the_first_release_are_migrated_and_keep_their_rows(data
     assert [newer.seq for newer in await outbox.newer(owner, 10)] == [10]
     await outbox.finish(owner, [Finish("a", 10)])
     assert (await outbox.stats()).devices == 0
+    assert [device.device_id for device in await outbox.devices()] == ["a"]
+
+
+async def test_a_delivery_that_is_still_known_is_migrated(database: SqlStore) -> None:
+    await make(database, VERSION_1, VERSION_2)
+    await insert(database, ACCOUNT)
+    await database.execute("UPDATE printos_outbox SET done_at = 2000.0")
+    [device] = await (await database.open()).devices()
+    assert (device.device_id, device.error) == ("a", None)
+    assert device.delivered_age_s is not None
+    assert device.waiting_s is not None
+    assert device.waiting_s - device.delivered_age_s == pytest.approx(1000.0)
 
 
 async def test_tables_of_the_second_release_are_migrated_once_by_several(database: SqlStore) -> None:
@@ -92,7 +104,7 @@ async def test_tables_of_the_second_release_are_migrated_once_by_several(databas
     outboxes = await asyncio.gather(
         *(database.open(label="site-7", host="printos.example") for _ in range(4))
     )
-    assert await database.execute("SELECT version FROM printos_meta") == [(3,)]
+    assert await database.execute("SELECT version FROM printos_meta") == [(4,)]
     unknown, worker, own = await outboxes[0].tenants()
     assert (unknown.account, unknown.label, unknown.host, unknown.waiting) == ("account-2", "", "", 1)
     assert (worker.account, worker.waiting, worker.workers) == ("account-3", 0, 1)

@@ -68,6 +68,8 @@ async def use_all(url: str, account: str) -> None:
     assert await outbox.put([Draft("last", b"{}")], owner=owner)
     await outbox.leave(owner)
     assert (await outbox.stats()).workers == 0
+    assert len(await outbox.devices(silent_for_s=0.001)) == 6
+    assert await outbox.purge_deliveries(older_than_s=0.001) == 5
     await outbox.aclose()
     heir = SqlOutbox(url)
     await heir.open(f"heir of {account}")

@@ -165,9 +165,13 @@ async def purge(outbox: SqlOutbox, _: int) -> None:
     await outbox.purge(failed=True)
 
 
+async def devices(outbox: SqlOutbox, _: int) -> None:
+    await outbox.devices()
+
+
 OPERATIONS = {
     operation.__name__: operation
-    for operation in (claim, put, progress, newer, finish, renew, stats, failed, requeue, purge)
+    for operation in (claim, put, progress, newer, finish, renew, stats, failed, devices, requeue, purge)
 }
 
 

@@ -1,4 +1,4 @@
-"""``printos outbox``: statistics, failed statuses, and the accounts that use the outbox."""
+"""``printos outbox``: statistics, devices, failed statuses, and the accounts that use the outbox."""
 
 import json
 from typing import Annotated, Any
@@ -17,7 +17,7 @@ from printos_async.cli.terminal.output import (
     write_line,
     write_rows,
 )
-from printos_async.outbox import DeadLetter, SqlOutbox
+from printos_async.outbox import DeadLetter, DeviceDelivery, SqlOutbox
 
 from .accounts import accounts, adopt
 
@@ -54,6 +54,47 @@ def stats(
         f"{counted(counts.workers, 'worker')}), {counts.failed:,} failed"
         + ("; printos outbox failed lists them" if counts.failed else "")
     )
+
+
+@app.command()
+@with_option_groups
+def devices(
+    *,
+    silent_for_s: Annotated[
+        float,
+        typer.Option(
+            "--silent-for",
+            metavar="SECONDS",
+            min=0.0,
+            help="Only devices without a delivery for at least so long.",
+        ),
+    ] = 0.0,
+    limit: Annotated[int, typer.Option(min=1, help="Maximum number of devices.")] = 100,
+    after: Annotated[str, typer.Option(metavar="DEVICE", help="Start after this device.")] = "",
+    as_json: AsJson = False,
+    access: OutboxAccess,
+) -> None:
+    """List devices with the age of their last delivery, what waits and what failed, ordered by device."""
+    require_number("--silent-for", silent_for_s, 0)
+    found = access.run(lambda opened: opened.devices(silent_for_s=silent_for_s, limit=limit, after=after))
+    last = found[-1].device_id if len(found) == limit else None
+    if as_json:
+        write_json({"devices": [_device_to_json(device) for device in found], "nextAfter": last})
+        return
+    columns = ("device", "delivered s ago", "waiting for s", "failed s ago", "error")
+    rows = [
+        (
+            device.device_id,
+            "never" if device.delivered_age_s is None else f"{device.delivered_age_s:.0f}",
+            _seconds(device.waiting_s),
+            _seconds(device.failed_age_s),
+            device.error,
+        )
+        for device in found
+    ]
+    write_rows(columns, rows)
+    if last is not None:
+        complain(f"there may be more; continue with --after {last}")
 
 
 @app.command()
@@ -139,6 +180,12 @@ def purge(
     only_failed: Annotated[
         bool, typer.Option("--failed", help="Delete failed statuses instead of delivered ones.")
     ] = False,
+    only_devices: Annotated[
+        bool,
+        typer.Option(
+            "--devices", help="Forget when devices were delivered last instead: those that are gone."
+        ),
+    ] = False,
     older_than_s: Annotated[
         float,
         typer.Option("--older-than", min=0.0, help="Only those that ended at least this many seconds ago."),
@@ -148,7 +195,12 @@ def purge(
 ) -> None:
     """Delete what is kept of delivered statuses; statuses that wait are never deleted."""
     require_number("--older-than", older_than_s, 0)
-    count = access.run(lambda opened: opened.purge(failed=only_failed, older_than_s=older_than_s))
+    if only_failed and only_devices:
+        raise CommandError("--failed and --devices exclude each other; give one of them")
+    if only_devices:
+        count = access.run(lambda opened: opened.purge_deliveries(older_than_s=older_than_s))
+    else:
+        count = access.run(lambda opened: opened.purge(failed=only_failed, older_than_s=older_than_s))
     _write_count("purged", count, as_json=as_json)
 
 
@@ -161,6 +213,20 @@ def _write_count(done: str, count: int, *, as_json: bool) -> None:
         write_json({done: count})
     else:
         write_line(f"{count:,} {done}")
+
+
+def _seconds(age_s: float | None) -> str:
+    return "" if age_s is None else f"{age_s:.0f}"
+
+
+def _device_to_json(device: DeviceDelivery) -> dict[str, Any]:
+    return {
+        "deviceId": device.device_id,
+        "deliveredAgeS": device.delivered_age_s,
+        "waitingS": device.waiting_s,
+        "failedAgeS": device.failed_age_s,
+        "error": device.error,
+    }
 
 
 def _status_of(letter: DeadLetter) -> Any:

@@ -11,6 +11,7 @@ from .batches import portions, to_json
 from .repair import Repair
 from .statements.adoption import AdoptionStatements
 from .statements.deletion import DeletionStatements
+from .statements.deliveries import DeliveryTimeStatements
 from .statements.workers import WorkerStatements
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ class Adoption:
         self._ours = {"this_tenant": ours, "other_tenant": theirs}
         self._theirs = {"this_tenant": theirs}
         self._statements = AdoptionStatements(dialect)
+        self._deliveries = DeliveryTimeStatements(dialect)
         self._raise_floor = DeletionStatements(dialect).raise_floor
         self._take_over = WorkerStatements(dialect).take_over
         self._repair = Repair(database, theirs) if dialect.is_sqlite else None
@@ -67,8 +69,27 @@ class Adoption:
             for part in portions(rows):
                 count += await self._hand_over(part)
             if len(rows) < _ROWS_AT_ONCE:
-                return count
+                break
             after = rows[-1].device_id
+        await self._hand_deliveries_over()
+        return count
+
+    async def _hand_deliveries_over(self) -> None:
+        while True:
+            page = {**self._ours, "after": "", "limit": _ROWS_AT_ONCE}
+            rows = await self._database.rows(self._deliveries.lines, page, within=LONG)
+            for part in portions(rows):
+                parameters = {**self._ours, "batch": to_json((row.device_id,) for row in part)}
+
+                async def merge(connection: AsyncConnection, parameters: dict[str, str] = parameters) -> None:
+                    if self._statements.lock is not None:
+                        await connection.execute(self._statements.lock)
+                    await connection.execute(self._deliveries.merge, parameters)
+                    await connection.execute(self._deliveries.delete, parameters)
+
+                await self._database.transaction(merge, within=LONG)
+            if len(rows) < _ROWS_AT_ONCE:
+                return
 
     async def _hand_over(self, rows: Sequence[Row[Any]]) -> int:
         # Before the rows are deleted: see ``statements.deletion``.

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 from printos_async._checks import require_number
 from printos_async._errors import ConfigurationError, OutboxError
-from printos_async.outbox.administration import DeadLetter, OutboxStats
+from printos_async.outbox.administration import DeadLetter, DeviceDelivery, OutboxStats
 from printos_async.outbox.postgresql.limits import LONG, PROMPT
 from printos_async.outbox.protocol import Progress
 
-from .batches import as_bytes, portions, to_json
+from .batches import age, as_bytes, portions, to_json
 from .url import hide_secrets, parse_url, server_of
 
 if TYPE_CHECKING:
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from printos_async.outbox.sqlite.spool import SetAside
 
     from .session import Session
+
+
+_LONG_S = 1e10
 
 
 class SqlOutbox:
@@ -174,6 +177,27 @@ class SqlOutbox:
             for row in await session.fetch_sound(session.administration.failed, limit=limit, after=after)
         ]
 
+    async def devices(
+        self, *, silent_for_s: float = 0.0, limit: int = 100, after: str = ""
+    ) -> list[DeviceDelivery]:
+        """As ``OutboxAdministration.devices``."""
+        session = self._opened()
+        await session.background.run(session.deliveries.write())
+        # Without a limit, those too that were delivered in the future, by a clock that was set back.
+        parameters = {"silent_for_s": silent_for_s or -_LONG_S, "limit": limit, "after": after}
+        return [
+            DeviceDelivery(
+                device_id=row.device_id,
+                delivered_age_s=age(row.delivered_age_s),
+                waiting_s=age(row.waiting_s),
+                failed_age_s=age(row.failed_age_s),
+                error=row.error,
+            )
+            for row in await session.fetch_sound(
+                session.deliveries.statements.page, within=LONG, **parameters
+            )
+        ]
+
     async def requeue(self, device_ids: Iterable[str] | None = None) -> int:
         """As ``OutboxAdministration.requeue``."""
         session = self._opened()
@@ -189,6 +213,12 @@ class SqlOutbox:
         """As ``OutboxAdministration.purge``."""
         session = self._opened()
         return await session.background.run(session.deletion.purge(failed=failed, older_than_s=older_than_s))
+
+    async def purge_deliveries(self, *, older_than_s: float = 0.0) -> int:
+        """As ``OutboxAdministration.purge_deliveries``."""
+        session = self._opened()
+        await session.background.run(session.deliveries.write())
+        return await session.background.run(session.deliveries.purge(older_than_s=older_than_s))
 
     async def tenants(self) -> list[TenantStats]:
         """As ``OutboxAdministration.tenants``."""
@@ -212,12 +242,14 @@ class SqlOutbox:
             await session.repair.run()
         if rows[0].has_idle:
             await session.deletion.delete_idle()
+        session.write_deliveries_if_due()
         return True
 
     async def _leave(self, session: Session, owner: int) -> None:
         rows = await session.rows(session.workers.expire, this_worker=owner)
         if rows:
             await self._take_over(session, rows[0].lease_until)
+        await session.deliveries.leave()
 
     async def _take_over(self, session: Session, now: float) -> None:
         """Free the devices of all workers whose lease has ended, and delete workers that ended long before."""

@@ -14,6 +14,7 @@ from printos_async.outbox.protocol import Claim, Kept
 from .background import Background
 from .batches import age, as_bytes, crc, merge, portions, to_json
 from .deletion import Deletion
+from .deliveries import Deliveries
 from .repair import Repair
 from .statements.administration import AdministrationStatements
 from .statements.delivery import DeliveryStatements
@@ -51,6 +52,7 @@ class Session:
         workers: Statements on workers.
         administration: Statements for operators.
         deletion: Deletes rows.
+        deliveries: The last deliveries of devices.
         repair: Repairs the rows of a file.
         tenants: The tenants of the database.
     """
@@ -64,6 +66,7 @@ class Session:
         self.workers = WorkerStatements(dialect)
         self.administration = AdministrationStatements(dialect)
         self.deletion = Deletion(database, dialect, tenant)
+        self.deliveries = Deliveries(database, dialect, tenant)
         self.repair = Repair(database, tenant)
         self.tenants = Tenants(database, dialect, tenant)
         self.missing_claims: set[int | None] = set()
@@ -100,9 +103,11 @@ class Session:
         """Run a statement to its end, even if the caller is cancelled; return its rows."""
         return await self.background.run(self.rows(statement, within=within, **parameters))
 
-    async def fetch_sound(self, statement: Executable, **parameters: Any) -> Sequence[Row[Any]]:
+    async def fetch_sound(
+        self, statement: Executable, *, within: Limit = USUAL, **parameters: Any
+    ) -> Sequence[Row[Any]]:
         """Run a statement as ``fetch`` does, with the rows of ``_sound_rows``."""
-        return await self.background.run(self._sound_rows(statement, **parameters))
+        return await self.background.run(self._sound_rows(statement, within=within, **parameters))
 
     async def rows(
         self,
@@ -168,7 +173,14 @@ class Session:
         newer: list[Claim] = []
         for part in portions(latest.values()):
             newer += await self._finish(part, owner)
+        self.deliveries.record(latest.values())
+        self.write_deliveries_if_due()
         return newer
+
+    def write_deliveries_if_due(self) -> None:
+        """Start to write the last deliveries if it is time. Nobody waits for it."""
+        if self.deliveries.is_due:
+            self.background.start(self.deliveries.write())
 
     async def _put(self, drafts: list[Draft], owner: int | None) -> list[Kept]:
         merged = merge(drafts)

@@ -128,6 +128,20 @@ tenant = Table(
     Column("host", Text, nullable=False),
 )
 
+# When each device was delivered last. Rows of ``printos_outbox`` do not tell: those of delivered devices are deleted.
+delivery = Table(
+    "printos_delivery",
+    metadata,
+    Column("account", _Key, nullable=False),
+    Column("device_id", _Key, nullable=False),
+    Column("delivered_at", Double, nullable=False),
+    PrimaryKeyConstraint("account", "device_id"),
+    # Batches are written in the order of the key: neighbours share pages.
+    sqlite_with_rowid=False,
+    # As in ``printos_outbox``: with a fleet that reports once a minute each row is replaced once a minute.
+    postgresql_with={"fillfactor": "50"},
+)
+
 meta = Table(
     "printos_meta",
     metadata,
@@ -178,8 +192,18 @@ def _to_version_3(connection: Connection) -> None:
     connection.execute(insert(tenant).from_select(["account", "label", "host"], rows))
 
 
+def _to_version_4(connection: Connection) -> None:
+    # Adds the last deliveries. Of devices whose row was deleted nobody knows the time.
+    delivery.create(connection)
+    row = outbox.c
+    known = select(row.account, row.device_id, row.done_at).where(
+        row.done_at.is_not(None), row.error.is_(None)
+    )
+    connection.execute(insert(delivery).from_select(["account", "device_id", "delivered_at"], known))
+
+
 # The step at index N migrates from version N + 1 to N + 2.
-MIGRATIONS: tuple[Callable[[Connection], None], ...] = (_to_version_2, _to_version_3)
+MIGRATIONS: tuple[Callable[[Connection], None], ...] = (_to_version_2, _to_version_3, _to_version_4)
 
 # Any number, but the same in all versions of this package.
 _LOCK_KEY = 7_205_731_104
