@@ -16,6 +16,7 @@ from sqlalchemy import make_url
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from printos_async.cli.checks.exchange import CHECKS
+from printos_async.outbox.sql.tables import MIGRATIONS
 from printos_async.sandbox import Sandbox
 from tests.transport.blocking_tls import refusing_server
 from tests.transport.proxy import PASSWORD, URL_CREDENTIALS, ConnectProxy, TlsFront
@@ -402,7 +403,7 @@ async def test_an_outbox_tells_what_waits_and_stays_as_it_is(cli: Cli, sandbox: 
     assert (await cli.run("push", *options, "--account", "other")).code == 0
     before = (await cli.run("outbox", "accounts", "--json", "--outbox", outbox)).json
     detail = (await check(cli, "--outbox", outbox)).steps["outbox"]["detail"]
-    assert "schema version 3; 1 status waits, the oldest for" in detail
+    assert f"schema version {len(MIGRATIONS) + 1}; 1 status waits, the oldest for" in detail
     assert "0 workers: start printos worker" in detail
     assert "1 waiting and 0 failed under 1 other account" in detail
     assert (await cli.run("outbox", "accounts", "--json", "--outbox", outbox)).json == before
