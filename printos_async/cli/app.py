@@ -12,7 +12,7 @@ import typer
 
 from printos_async._errors import ConfigurationError, PrintOSError
 
-from .commands import demo, devices, outbox, push, sandbox, worker
+from .commands import check, demo, devices, outbox, push, sandbox, worker
 from .terminal.output import EXIT_FAILED, EXIT_OK, EXIT_USAGE, CommandError, complain, exit_code_of_signal
 
 # Typer does not export its copy of click; the base of this public error is the root of all usage errors.
@@ -27,6 +27,7 @@ app = typer.Typer(
 )
 app.add_typer(devices.app, name="devices")
 app.add_typer(outbox.app, name="outbox")
+app.command()(check.check)
 app.command()(push.push)
 app.command()(worker.worker)
 app.command()(demo.demo)

@@ -22,6 +22,7 @@ async def test_the_version_is_the_packages(cli: Cli) -> None:
     "command",
     [
         (),
+        ("check",),
         ("push",),
         ("demo",),
         ("sandbox",),

@@ -54,6 +54,11 @@ class CredentialsFile:
         """Whether there are credentials for what concerns no single device."""
         return DEFAULT_DEVICE in self._file.content
 
+    @property
+    def device_ids(self) -> tuple[str, ...]:
+        """The devices with a line, in the file's order, the default among them."""
+        return tuple(self._file.content)
+
     def device_credentials(self) -> DeviceCredentials:
         """Return the authentication for a client."""
         return DeviceCredentials(self.find, default=self._default_line())

@@ -87,8 +87,11 @@ class Connection(Network):
             ConfigurationError: A setting is missing, contradictory or out of range.
             CommandError: A file cannot be read, options contradict each other, or the base URL is unsafe.
         """
-        base_url = self.base_url or os.environ.get("PRINTOS_BASE_URL") or PRODUCTION_URL
-        auth = self._auth(os.environ, needs_default=needs_default)
+        return self.make_client_with(self._auth(os.environ, needs_default=needs_default), hooks=hooks)
+
+    def make_client_with(self, auth: httpx.Auth | None, *, hooks: Iterable[Hook] = ()) -> PrintOSClient:
+        """Return a client with these credentials in place of those of the options. Raises as ``make_client``."""
+        base_url = self.effective_base_url()
         _check_base_url(base_url, allow_insecure_http=self.insecure_http)
         return PrintOSClient(
             base_url,
@@ -104,24 +107,34 @@ class Connection(Network):
         """Return more arguments of the client, which the groups below add."""
         return {}
 
-    def _auth(self, env: Mapping[str, str], *, needs_default: bool) -> httpx.Auth:
+    def effective_base_url(self) -> str:
+        """Return the base URL of the option, else of the environment, else of the production system."""
+        return self.base_url or os.environ.get("PRINTOS_BASE_URL") or PRODUCTION_URL
+
+    def credentials_path(self, env: Mapping[str, str]) -> Path | None:
+        """Return the path of the credentials file, None if there is none.
+
+        Raises:
+            CommandError: Other credentials are given besides.
+        """
         path = self.credentials or env.get("PRINTOS_CREDENTIALS")
         if not path:
-            return self._single_auth(env)
+            return None
         options = {name: getattr(self, name) for name in ("key", "secret_file", "login", "password_file")}
         given = [f"--{name.replace('_', '-')}" for name, value in options.items() if value is not None]
         given += [name for name in _CREDENTIALS if env.get(name)]
         if given:
             ours = "PRINTOS_CREDENTIALS" if self.credentials is None else "--credentials"
             raise CommandError(f"{ours} and {given[0]} exclude each other; give one of them")
-        file = CredentialsFile(Path(path))
-        if needs_default and not file.has_default:
-            raise CommandError(
-                f"{path} has no line for the device *, whose credentials sign what concerns no single device"
-            )
-        return file.device_credentials()
+        return Path(path)
 
-    def _single_auth(self, env: Mapping[str, str]) -> httpx.Auth:
+    def single_auth(self, env: Mapping[str, str]) -> HmacAuth | SessionTokenAuth:
+        """Return the credentials of the key or the login; may prompt for the secret.
+
+        Raises:
+            ConfigurationError: No pair is given, both are, or half of one.
+            CommandError: A file cannot be read, or options contradict each other.
+        """
         secret = None if self.secret_file is None else SecretFile(self.secret_file)
         password = None if self.password_file is None else SecretFile(self.password_file)
         found = self._pair(env, secret=secret, password=password)
@@ -132,6 +145,17 @@ class Connection(Network):
         if password is not None:
             return SessionTokenAuth(found["PRINTOS_LOGIN"], password)
         return auth
+
+    def _auth(self, env: Mapping[str, str], *, needs_default: bool) -> httpx.Auth:
+        path = self.credentials_path(env)
+        if path is None:
+            return self.single_auth(env)
+        file = CredentialsFile(path)
+        if needs_default and not file.has_default:
+            raise CommandError(
+                f"{path} has no line for the device *, whose credentials sign what concerns no single device"
+            )
+        return file.device_credentials()
 
     def _pair(
         self, env: Mapping[str, str], *, secret: SecretFile | None, password: SecretFile | None

@@ -1,0 +1,105 @@
+"""The steps in their order: credentials file, network, exchange with PrintOS, outbox."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from printos_async._config import parse_base_url
+from printos_async._proxy_url import ProxyUrl
+from printos_async.cli.terminal.output import CommandError
+from printos_async.outbox import SqlOutbox
+
+from .credentials_file import CREDENTIALS_FILE, read_credentials_file
+from .exchange import CHECKS, Exchange, judge, list_devices
+from .finding import Finding, skipped
+from .network import check_connection, check_name
+from .observed_auth import ObservedAuth
+from .outbox import check_outbox
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    import httpx
+
+    from printos_async._auth import ReadyAuth
+    from printos_async._client import PrintOSClient
+    from printos_async.cli.options.connection import Connection
+
+
+class Steps:
+    """The steps of one run. Made outside of the event loop, because it may prompt for a secret.
+
+    Args:
+        connection: The options of the command.
+        device_id: Whose credentials of the credentials file are checked; None for the default's.
+        outbox: URL of the outbox; None for the one in the environment, if there is one.
+        timeout_s: Seconds for each step before the first request.
+
+    Raises:
+        ConfigurationError: A setting is missing, contradictory or out of range.
+        CommandError: A file cannot be read, options contradict each other, or the base URL is unsafe.
+    """
+
+    def __init__(
+        self, connection: Connection, *, device_id: str | None, outbox: str | None, timeout_s: float
+    ) -> None:
+        path = connection.credentials_path(os.environ)
+        if device_id is not None and path is None:
+            raise CommandError("--device needs --credentials or PRINTOS_CREDENTIALS")
+        self._timeout_s = timeout_s
+        auth: ReadyAuth | None
+        tenant_auth: httpx.Auth | None
+        if path is None:
+            self._file = skipped(CREDENTIALS_FILE, "none is given")
+            auth = tenant_auth = connection.single_auth(os.environ)
+        else:
+            checked = read_credentials_file(path, device_id)
+            self._file, auth = checked.finding, checked.auth
+            tenant_auth = None if checked.file is None else checked.file.device_credentials()
+        self._has_credentials = auth is not None
+        self._auth = ObservedAuth(auth)
+        self._client = connection.make_client_with(self._auth)
+        base_url = connection.effective_base_url()
+        self._origin, _ = parse_base_url(base_url, allow_insecure_http=True)
+        self._proxy = ProxyUrl(connection.network_settings(base_url)["proxy"]).parse()
+        url = outbox or os.environ.get("PRINTOS_OUTBOX")
+        self._outbox = SqlOutbox(url) if url else None
+        self._spooling: PrintOSClient | None = None
+        # Without credentials and name, it would be opened for somebody else.
+        if tenant_auth is not None or connection.account or os.environ.get("PRINTOS_ACCOUNT"):
+            self._spooling = connection.make_client_with(tenant_auth)
+
+    async def run(self) -> AsyncIterator[Finding]:
+        """Yield one finding for each step."""
+        yield self._file
+        peer, role = (self._origin, "server") if self._proxy is None else (self._proxy.origin, "proxy")
+        name = await check_name(peer, role, timeout_s=self._timeout_s)
+        yield name
+        if name.outcome == "failed":
+            yield skipped("connection", "there is no address to connect to")
+            is_connected = False
+        else:
+            reached = await check_connection(peer, role, timeout_s=self._timeout_s)
+            yield reached
+            is_connected = reached.outcome == "ok"
+        for finding in await self._exchange() if is_connected else _unreached():
+            yield finding
+        yield await self._check_outbox()
+
+    async def _exchange(self) -> list[Finding]:
+        async with self._client:
+            devices, error = await list_devices(self._client, self._auth)
+        proxy = "" if self._proxy is None else str(self._proxy)
+        return judge(Exchange(self._origin, proxy, self._auth, devices, error, self._has_credentials))
+
+    async def _check_outbox(self) -> Finding:
+        if self._outbox is None:
+            return skipped("outbox", "none is set")
+        if self._spooling is None:
+            return skipped("outbox", "the credentials name its account, and cannot be used")
+        return await check_outbox(self._spooling, self._outbox)
+
+
+def _unreached() -> list[Finding]:
+    return [skipped(name, "there is no connection") for name in CHECKS]
