@@ -30,7 +30,7 @@ def accounts(
     access: OutboxAccess,
 ) -> None:
     """List the accounts that use the outbox, with what waits and failed for each; * marks this one."""
-    with LibraryWarnings(except_for=OTHERS_WAIT):
+    with LibraryWarnings(except_for={OTHERS_WAIT}):
         tenants = access.run_as(access.make_client(), lambda opened: opened.tenants())
     if as_json:
         write_json({"accounts": [_to_json(tenant) for tenant in tenants]})
@@ -73,7 +73,7 @@ def adopt(
     configuration.
     """
     client = access.make_client()
-    with LibraryWarnings(except_for=OTHERS_WAIT):
+    with LibraryWarnings(except_for={OTHERS_WAIT}):
         if not yes:
             tenants = access.run_as(client, lambda opened: opened.tenants())
             _confirm(find_tenant(tenants, other), next(tenant for tenant in tenants if tenant.is_own))

@@ -54,7 +54,7 @@ class OutboxAccess(Connection):
             ConfigurationError: The URL is of another kind, or what it needs is not installed.
             OutboxError: It cannot be opened.
         """
-        with LibraryWarnings(except_for=""):
+        with LibraryWarnings(except_for=()):
             return self.run_as(self.make_client(), use)
 
     def run_as(self, client: PrintOSClient, use: Callable[[SqlOutbox], Awaitable[T]]) -> T:
