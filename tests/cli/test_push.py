@@ -37,6 +37,15 @@ async def test_every_status_of_a_file_is_sent_and_the_newest_wins(cli: Cli, sand
     assert (pages_total(sandbox, "dev-1"), pages_total(sandbox, "dev-2")) == (2, 5)
 
 
+async def test_the_rate_is_capped(cli: Cli, sandbox: Sandbox) -> None:
+    file = cli.file("s.jsonl", "".join(f'{{"deviceId": "dev-{n}", "status": "DS_ON"}}\n' for n in range(11)))
+    for n in range(11):
+        sandbox.add_device(f"dev-{n}")
+    ended = await cli.run("push", file, "--json", "--max-rate", "20")
+    assert (ended.code, ended.json["sent"]) == (0, 11)
+    assert ended.json["elapsedS"] >= 0.45  # ten intervals of 50 ms, less what a late timer is made up for
+
+
 async def test_csv_is_told_by_the_name_and_json_is_the_only_output(cli: Cli, sandbox: Sandbox) -> None:
     file = cli.file("s.CSV", "deviceId,status,pagesTotal,inkLevel\r\ndev-3,DS_ON,7,0.5\r\n")
     ended = await cli.run("push", file, "--json")

@@ -200,10 +200,14 @@ class ConcurrentRequests(Requests):
     """The options of every command that sends many requests at once."""
 
     max_in_flight: Annotated[int, _option(min=1, help="Maximum number of requests in flight.")] = 64
+    max_rate: Annotated[
+        float | None,
+        _option(min=0.1, help="Maximum number of requests in each second, for a host that counts."),
+    ] = None
 
     def _request_settings(self) -> dict[str, Any]:
         limit = ConcurrencyLimit(maximum=self.max_in_flight, initial=self.max_in_flight)
-        return {**super()._request_settings(), "limit": limit}
+        return {**super()._request_settings(), "limit": limit, "max_rate_per_s": self.max_rate}
 
 
 def _check_base_url(base_url: str, *, allow_insecure_http: bool) -> None:
