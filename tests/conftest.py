@@ -5,6 +5,7 @@ And for those of the outbox a PostgreSQL server, started when the first test ask
 
 from __future__ import annotations
 
+import gc
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +41,12 @@ def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str)
     if isinstance(val, bytes) and (not val.isascii() or len(val) > LONGEST_BYTES_IN_IDENTIFIER):
         return argname
     return None
+
+
+def pytest_collection_finish() -> None:
+    """Leave the thousands of collected tests out of every garbage collection to come."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.crash.children import long_only
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -245,6 +247,7 @@ def test_a_mistyped_key_of_the_generators_configuration_is_refused(repository: R
     assert "posthooks" in one_line(done.stderr)
 
 
+@long_only
 def test_runs_at_the_same_time_wait_for_each_other(repository: Repository, snapshot: Snapshot) -> None:
     repository.change(*NEXT_FIELD)
     folder = os.open(repository.generated, os.O_RDONLY)

@@ -11,6 +11,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+import pytest
 from attrs import asdict, evolve
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 WORKER = Path(__file__).with_name("worker.py")
 ROOT = Path(__file__).parents[2]
 LONG = bool(os.environ.get("PRINTOS_LONG_TESTS"))
+long_only = pytest.mark.skipif(not LONG, reason="takes long: nox -s crash, or PRINTOS_LONG_TESTS=1")
 LISTEN_TIMEOUT_S = 60.0
 
 

@@ -6,7 +6,7 @@ import asyncio
 import random
 from typing import TYPE_CHECKING
 
-from .children import LONG, Fleet
+from .children import LONG, Fleet, long_only
 
 if TYPE_CHECKING:
     from printos_async.sandbox import Sandbox
@@ -20,6 +20,7 @@ ROUNDS_PER_SERVER_KILL = 4 if LONG else 2
 LINES, PAUSE_S = 100, 0.3
 
 
+@long_only
 async def test_what_was_accepted_arrives_however_often_workers_and_server_are_killed(
     late_sandbox: Sandbox, postgres_settings: Settings, postgres_server: PostgresServer
 ) -> None:

@@ -52,24 +52,23 @@ async def test_what_was_accepted_arrives_however_often_the_process_is_killed(
 async def test_what_was_accepted_arrives_though_credentials_are_refused_while_the_process_is_killed(
     tmp_path: Path,
 ) -> None:
-    keys = {KEY: SECRET}
-    async with Sandbox(hmac_keys=keys, record_limit=1_000_000) as sandbox:
+    async with Sandbox(hmac_keys={KEY: SECRET}, record_limit=1_000_000) as sandbox:
         for device_id in DEVICES:
             sandbox.add_device(device_id)
         settings = settings_of(sandbox, f"sqlite+aiosqlite:///{tmp_path / 'spool.db'}")
         async with Fleet(sandbox, settings) as fleet:
             for _ in range(REFUSED_KILLS):
-                keys[KEY] = SECRET
+                sandbox.set_key(KEY, SECRET)
                 worker = await fleet.start(count=1_000, pause_s=0.01)
                 await worker.says("accepted", LINES)
-                keys[KEY] = "another secret"
+                sandbox.set_key(KEY, "another secret")
                 refused = unauthorized(sandbox)
                 await sandbox.wait_for(lambda: unauthorized(sandbox) > refused)  # noqa: B023
                 await worker.says("accepted", 3 * LINES)
                 await worker.kill()
             worker = await fleet.start(devices=(), stay=True)
             await sandbox.wait_for(lambda: unauthorized(sandbox) > refused + 1)
-            keys[KEY] = SECRET
+            sandbox.set_key(KEY, SECRET)
             await fleet.everything_arrives()
             stats = await worker.finish()
             fleet.verify()

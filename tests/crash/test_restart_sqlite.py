@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal
 import pytest
 from attrs import evolve
 
-from .children import LONG, Fleet
+from .children import LONG, Fleet, long_only
 
 if TYPE_CHECKING:
     from printos_async.sandbox import Sandbox
@@ -52,7 +52,7 @@ async def request_comes(sandbox: Sandbox, devices: set[str], since: int) -> floa
     return found()[0]
 
 
-@pytest.mark.parametrize("consistency", ["strict", "eventual"])
+@pytest.mark.parametrize("consistency", [pytest.param("strict", marks=long_only), "eventual"])
 async def test_a_restarted_process_sends_at_once_what_the_killed_one_held(
     late_sandbox: Sandbox, sqlite_settings: Settings, consistency: Literal["strict", "eventual"]
 ) -> None:
@@ -82,6 +82,7 @@ async def test_a_restarted_process_sends_at_once_what_the_killed_one_held(
     assert max(took_s) <= limit_s
 
 
+@long_only
 async def test_a_stopped_process_is_not_taken_over_before_its_lease_ends(
     late_sandbox: Sandbox, sqlite_settings: Settings
 ) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from attrs import evolve
 
-from .children import LONG, Fleet
+from .children import LONG, Fleet, long_only
 
 if TYPE_CHECKING:
     from printos_async.sandbox import Sandbox
@@ -20,6 +20,7 @@ STOPS = 100 if LONG else 2
 ACCEPTED_MEANWHILE, APPLIED_MEANWHILE = 20, 50
 
 
+@long_only
 async def test_a_stopped_worker_overwrites_nothing_when_it_goes_on_and_nobody_waits_for_it(
     late_sandbox: Sandbox, postgres_settings: Settings
 ) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from printos_async.sandbox import Sandbox
 
-from .children import LONG, Fleet
+from .children import LONG, Fleet, long_only
 from .worker import KEY, SECRET, Settings
 
 if TYPE_CHECKING:
@@ -92,6 +92,7 @@ class Run:
         self.fleet.verify()
 
 
+@long_only
 async def test_what_was_accepted_arrives_whichever_write_or_flush_was_the_last(
     quiet_sandbox: Sandbox, tmp_path: Path
 ) -> None:

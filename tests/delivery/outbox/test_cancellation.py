@@ -12,6 +12,7 @@ import pytest
 
 from printos_async import HmacAuth, PrintOSClient, PusherClosedError
 from tests.conftest import KEY, QUICK_RETRY, SECRET, status
+from tests.crash.children import long_only
 from tests.delivery.interruption import interrupt
 from tests.delivery.test_cancellation import open_descriptors
 
@@ -59,7 +60,7 @@ async def interrupted(place: Workplace, operation: str, step: int, *, opened: bo
     return reached
 
 
-@pytest.mark.parametrize("opened", [False, True])
+@pytest.mark.parametrize("opened", [False, pytest.param(True, marks=long_only)])
 @pytest.mark.parametrize("operation", OPERATIONS)
 async def test_a_cancellation_at_any_await_leaves_nothing_behind_and_loses_nothing(
     sandbox: Sandbox, outbox_url: str, operation: str, *, opened: bool
