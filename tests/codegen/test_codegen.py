@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     Snapshot = Callable[[Path], dict[str, bytes]]
 
+pytestmark = long_only
 ROOT = Path(__file__).resolve().parents[2]
 NEXT_FIELD = (
     "            inkLevel:\n",
@@ -247,7 +248,6 @@ def test_a_mistyped_key_of_the_generators_configuration_is_refused(repository: R
     assert "posthooks" in one_line(done.stderr)
 
 
-@long_only
 def test_runs_at_the_same_time_wait_for_each_other(repository: Repository, snapshot: Snapshot) -> None:
     repository.change(*NEXT_FIELD)
     folder = os.open(repository.generated, os.O_RDONLY)

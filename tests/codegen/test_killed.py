@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.crash.children import long_only
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 
     Snapshot = Callable[[Path], dict[str, bytes]]
 
+pytestmark = long_only
 LONG = bool(os.environ.get("PRINTOS_LONG_TESTS"))
 DRIVER = Path(__file__).with_name("kill_at.py")
 NEXT_FIELD = (

@@ -13,11 +13,14 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tests.crash.children import long_only
+
 from .putter import stored
 
 if TYPE_CHECKING:
     from tests.postgres import PostgresServer
 
+pytestmark = long_only
 PUTTER = Path(__file__).with_name("putter.py")
 ROOT = Path(__file__).parents[2]
 LONG = bool(os.environ.get("PRINTOS_LONG_TESTS"))

@@ -18,6 +18,7 @@ import pytest
 
 from printos_async import OutboxError
 from printos_async.outbox import Draft, SqlOutbox
+from tests.crash.children import long_only
 
 from .putter import ACCOUNT, body, stored
 
@@ -27,7 +28,10 @@ if TYPE_CHECKING:
 PUTTER = Path(__file__).with_name("putter.py")
 LONG = bool(os.environ.get("PRINTOS_LONG_TESTS"))
 DEVICES, COUNT = 3, 8
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the faults are those of POSIX systems")
+pytestmark = [
+    pytest.mark.skipif(sys.platform == "win32", reason="the faults are those of POSIX systems"),
+    long_only,
+]
 
 
 def put(path: Path, *options: str, before: Sequence[str] = ()) -> tuple[int, list[dict[str, object]]]:
