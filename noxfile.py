@@ -192,7 +192,7 @@ def crash(session: nox.Session) -> None:
         "tests/transport/test_exits.py",
     ]
     session.run(
-        *(str(environment / BIN / "python"), "-m", "pytest", *(session.posargs or files)),
+        *(str(environment / BIN / "python"), "-m", "pytest", "--timeout=0", *(session.posargs or files)),
         env={"PRINTOS_LONG_TESTS": "1"},
         external=True,
     )
