@@ -27,10 +27,10 @@ from sqlalchemy import (
     update,
 )
 
-from printos_async.outbox.sql.tables import outbox, unowned_and_waiting, worker
+from printos_async.outbox.sql.tables import outbox, unowned_and_waiting
 
 from .deletion import current_floor
-from .dialect import IS_WAITING, LIVE, NOW, OURS, ROW, TENANT, WORKER, Dialect, later
+from .dialect import IS_WAITING, NOW, OURS, ROW, TENANT, WORKER, Dialect, later
 from .soundness import is_sound_after_put
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class DeliveryStatements:
 def _put(dialect: Dialect) -> Executable:
     batch = dialect.batch(device_id=Text, count=BigInteger, body=Text, crc=BigInteger)
     floor = current_floor(is_sqlite=dialect.is_sqlite)
-    live = select(worker.c.id).where(LIVE).scalar_subquery()
+    live = dialect.live_worker().scalar_subquery()
     columns = {
         ROW.account: TENANT,
         ROW.device_id: batch.c.device_id,
@@ -112,7 +112,7 @@ def _put(dialect: Dialect) -> Executable:
 def _claim(dialect: Dialect) -> Executable:
     picked = (
         select(ROW.account, ROW.device_id)
-        .where(OURS, unowned_and_waiting, ROW.due_at <= NOW, select(worker.c.id).where(LIVE).exists())
+        .where(OURS, unowned_and_waiting, ROW.due_at <= NOW, dialect.live_worker().exists())
         .order_by(ROW.due_at)
         .limit(bindparam("limit", type_=Integer))
         .with_for_update(skip_locked=True)
