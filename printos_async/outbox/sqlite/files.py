@@ -122,7 +122,8 @@ def prepare_file(path: Path) -> FileIdentity:
             move_aside(path)
             _make(path)
         for part in (path, *(path.with_name(path.name + suffix) for suffix in (*COMPANIONS, LOCK))):
-            if os.path.lexists(part):
+            # The last process that closes the database deletes its companions at any moment.
+            with contextlib.suppress(FileNotFoundError):
                 check_file(part)
                 if sys.platform != "win32" and stat.S_IMODE(part.lstat().st_mode) != 0o600:
                     part.chmod(0o600)
@@ -155,9 +156,9 @@ def move_aside(path: Path) -> Path:
         # database. In the other order SQLite would open a database without its latest commits.
         moved = False
         for suffix in ("", *COMPANIONS):
-            source = path.with_name(path.name + suffix)
-            if os.path.lexists(source):
-                source.rename(target.with_name(target.name + suffix))
+            # As in ``prepare_file``.
+            with contextlib.suppress(FileNotFoundError):
+                path.with_name(path.name + suffix).rename(target.with_name(target.name + suffix))
                 moved = True
         if moved:
             sync_directory(path.parent)
