@@ -264,3 +264,10 @@ async def test_purging_goes_on_until_all_is_gone(database: SqlStore) -> None:
     await outbox.finish(owner, [Finish(name, 1, hold_s=60.0) for name in names[:5_030]])
     assert await outbox.purge() == 5_030
     assert (await outbox.stats()).devices == 20
+
+
+async def test_no_age_is_negative_after_the_clock_was_set_back(database: SqlStore) -> None:
+    outbox = await database.open()
+    await outbox.put([draft("a")])
+    await database.pass_time(-3600.0)
+    assert (await outbox.stats()).oldest_waiting_s == 0.0

@@ -173,7 +173,8 @@ class SqlOutbox:
         """As ``OutboxAdministration.stats``."""
         session = self._opened()
         [row] = await session.fetch(session.administration.stats, within=LONG)
-        return OutboxStats(**row._mapping)  # noqa: SLF001 - public in spite of its name
+        counts = {**row._mapping}  # noqa: SLF001 - public in spite of its name
+        return OutboxStats(**counts | {"oldest_waiting_s": age(row.oldest_waiting_s)})
 
     async def failed(self, *, limit: int = 100, after: str = "") -> list[DeadLetter]:
         """As ``OutboxAdministration.failed``."""
