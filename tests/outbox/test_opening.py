@@ -116,3 +116,14 @@ def open_files(spool: Path) -> set[str]:
         if target.parent == spool.parent.resolve():
             found.add(target.name)
     return found
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse names that are no UTF-8")
+async def test_a_folder_may_have_any_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "folder-\udcff"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    async with sql_store("sqlite+aiosqlite:///spool.db") as store:
+        outbox = await store.open()
+        await outbox.put([draft("a")])
+        assert (await outbox.stats()).devices == 1

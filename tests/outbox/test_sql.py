@@ -12,7 +12,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from printos_async import ConfigurationError, OutboxError, SqlOutbox
+from printos_async import ConfigurationError, InvalidDeviceIdError, OutboxError, SqlOutbox
 from printos_async.outbox import Finish
 from printos_async.outbox.sql.tables import MIGRATIONS, prepare
 
@@ -38,6 +38,8 @@ VERSION = len(MIGRATIONS) + 1
         "postgresql://host/db",
         "mysql+aiomysql://u:%s@host/db",
         "sqlite+aiosqlite://",
+        "sqlite+aiosqlite://var/spool.db",
+        "sqlite+aiosqlite://user@/spool.db",
     ],
 )
 def test_any_other_url_is_refused_and_not_repeated(url: str) -> None:
@@ -45,6 +47,36 @@ def test_any_other_url_is_refused_and_not_repeated(url: str) -> None:
         SqlOutbox(url.replace("%s", PASSWORD))
     assert PASSWORD not in str(caught.value)
     assert "sqlite+aiosqlite:///" in str(caught.value) or "MemoryOutbox" in str(caught.value)
+
+
+@pytest.mark.parametrize("parameter", ["timeout=abc", "foo=bar", "mode=ro"])
+def test_a_file_has_no_parameters(parameter: str) -> None:
+    with pytest.raises(ConfigurationError, match=parameter.partition("=")[0]):
+        SqlOutbox(f"sqlite+aiosqlite:///spool.db?{parameter}")
+
+
+@pytest.mark.parametrize("name", ["a\0b", "\udcff"], ids=ascii)
+@pytest.mark.parametrize(
+    "url",
+    [
+        "sqlite+aiosqlite:////folder-{}/spool.db",
+        "postgresql+asyncpg://user:password@localhost/{}",
+        "postgresql+asyncpg://user{}:password@localhost/database",
+        "postgresql+asyncpg://user:password@localhost/database?passfile={}",
+        "postgresql+asyncpg://user:password@one,two/database?sslrootcert={}",
+    ],
+)
+def test_a_url_holds_text(url: str, name: str) -> None:
+    with pytest.raises(ConfigurationError, match="NUL"):
+        SqlOutbox(url.format(name))
+
+
+@pytest.mark.parametrize("device_id", ["a\0b", "\ud800"], ids=ascii)
+async def test_an_identifier_that_is_no_text_is_refused(database: SqlStore, device_id: str) -> None:
+    outbox = await database.open()
+    with pytest.raises(InvalidDeviceIdError):
+        await outbox.put([draft("a"), draft(device_id)])
+    assert (await outbox.stats()).devices == 0
 
 
 @pytest.mark.parametrize("lease_s", [0, -1.0, float("nan"), "30"])

@@ -37,8 +37,8 @@ class SqlOutbox:
 
     Args:
         url: ``sqlite+aiosqlite:///spool.db`` for a file, which is created if it is missing (four slashes begin an
-            absolute path), or ``postgresql+asyncpg://user:password@host/database``. Parameters after ``?`` are
-            those of the connection, such as ``sslmode`` and ``sslrootcert``: see the documentation of outboxes.
+            absolute path), or ``postgresql+asyncpg://user:password@host/database``. That of a server may have
+            parameters after ``?``, such as ``sslmode`` and ``sslrootcert``: see the documentation of outboxes.
         lease_s: Seconds after which others take over the devices of a worker that does not renew its lease.
 
     Attributes:
@@ -48,8 +48,8 @@ class SqlOutbox:
             file aside.
 
     Raises:
-        ConfigurationError: The URL is of another kind or has an unknown parameter, a file of certificates cannot be
-            read, or the extra for it is not installed.
+        ConfigurationError: The URL is of another kind, or has an unknown parameter or an impossible value; a file of
+            certificates cannot be read, or the extra for it is not installed.
     """
 
     is_shared = True
@@ -108,7 +108,12 @@ class SqlOutbox:
             await self._closing.settle()
 
     async def put(self, drafts: Sequence[Draft], *, owner: int | None = None) -> list[Kept]:
-        """As ``Outbox.put``."""
+        """As ``Outbox.put``.
+
+        Raises:
+            InvalidDeviceIdError: A device's identifier has a NUL or half of a surrogate pair. Of many statuses, some may
+                have been kept.
+        """
         session = self._opened()
         # It may take place nevertheless, and make the worker the owner of statuses of which it does not know.
         return await session.background.run(

@@ -6,6 +6,7 @@ Everything here blocks: run it in a thread.
 from __future__ import annotations
 
 import logging
+import os
 import sqlite3
 import sys
 import threading
@@ -127,7 +128,7 @@ class Spool:
 
     def _open(self) -> sqlite3.Connection:
         # Not created here: SQLite would create it with the umask's mode.
-        uri = f"file:{urllib.parse.quote(str(self.path))}?mode=rw"
+        uri = f"file:{urllib.parse.quote(os.fsencode(self.path))}?mode=rw"
         try:
             return sqlite3.connect(
                 uri,
