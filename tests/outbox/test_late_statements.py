@@ -17,9 +17,8 @@ if TYPE_CHECKING:
     from printos_async.outbox import SqlOutbox
 
 LOCK_DEVICE = "SELECT 1 FROM printos_outbox WHERE device_id = 'a' FOR UPDATE"
-WAITERS = (
-    "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-)
+# By the connection that asks. Unlike ``pg_stat_activity`` this is read anew within a transaction.
+WAITERS = "SELECT count(*) FROM pg_locks WHERE NOT granted AND pg_backend_pid() = ANY(pg_blocking_pids(pid))"
 LEASE_ENDS = "SELECT pg_sleep_until(to_timestamp(lease_until)) FROM printos_worker WHERE id = {}"
 
 
@@ -41,9 +40,9 @@ async def transaction(store: SqlStore, statement: str) -> AsyncIterator[asyncpg.
         await connection.close()
 
 
-async def waits(call: asyncio.Task[Any], connection: asyncpg.Connection) -> None:
-    """Return when the statement of a call waits for a lock."""
-    while not call.done() and not await connection.fetchval(WAITERS):
+async def waits(call: asyncio.Task[Any], connection: asyncpg.Connection, *, waiters: int = 1) -> None:
+    """Return when the statement of a call waits for a lock of the connection."""
+    while not call.done() and await connection.fetchval(WAITERS) < waiters:
         pass
 
 
@@ -103,3 +102,19 @@ async def test_a_renewal_that_was_overtaken_by_the_end_of_its_lease_fails(store:
     assert not await renewal
     assert await alive.renew(other)
     assert await owned(alive, other) == ["a"]
+
+
+async def test_nothing_is_claimed_once_the_lease_was_found_to_have_ended(store: SqlStore) -> None:
+    slow = await store.open()
+    worker = await slow.join()
+    await slow.put([draft("a")])
+    await end_lease(store, worker, -0.3)
+    # As others do for a moment when they look whether the worker claims no more.
+    async with transaction(store, f"SELECT pg_advisory_xact_lock({worker})") as blocker:
+        put = asyncio.create_task(slow.put([draft("b")], owner=worker))
+        await waits(put, blocker)
+        claim = asyncio.create_task(slow.claim(worker, 10))
+        await waits(claim, blocker, waiters=2)
+        await blocker.execute(LEASE_ENDS.format(worker))
+    assert [kept.claimed for kept in await put] == [False]
+    assert await claim == []
