@@ -195,11 +195,14 @@ class Database:
         return self._aborted
 
     def abort(self) -> None:
-        """End all running and later statements with an ``OutboxError``. Those of a file end by themselves."""
-        self._aborted = True
+        """End all running and later statements of a server with an ``OutboxError``.
+
+        Those of a file end by themselves, and no longer wait for other processes that open it.
+        """
         if self._file is not None:
             self._file.stop_waiting()
         if self._sessions is not None:
+            self._aborted = True
             # Otherwise SQLAlchemy waits for each silent server to confirm the end of its session.
             self._sessions.terminate()
             for task in self._running:
@@ -210,13 +213,11 @@ class Database:
         try:
             if self._sessions is not None:
                 await self._sessions.aclose()
+            with contextlib.suppress(SQLAlchemyError, OSError):
+                await self._engine.dispose()
         finally:
-            try:
-                with contextlib.suppress(SQLAlchemyError, OSError):
-                    await self._engine.dispose()
-            finally:
-                if self._file is not None:
-                    self._file.worker_locks.release_all()
+            if self._file is not None:
+                self._file.worker_locks.release_all()
 
     async def _try_again(
         self,
