@@ -12,7 +12,7 @@ from .statements.workers import WorkerStatements
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sqlalchemy import Row
+    from sqlalchemy import Executable, Row
 
     from .database import Database
     from .statements.dialect import Dialect
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 class TakeOver:
     """Takes the devices of one tenant's ended workers over, in statements of their own.
 
-    The first one settles which leases have ended: later renewals of these fail, and one that has begun is waited for by
-    the next call. The second one sees everything that was claimed until then. A statement that was running when the
-    lease ended may claim even later; so a worker stays until it is known that none does, and each call frees its
-    devices again.
+    The first one settles which leases have ended: later renewals of these fail, and a worker whose renewal is running is
+    left to the next call. The second one sees everything that was claimed before. A statement that was running when the
+    lease ended may claim even later, so the third one deletes only workers that are known to claim no more. Until then
+    each call frees their devices again.
     """
 
     def __init__(self, database: Database, dialect: Dialect, tenant: str) -> None:
@@ -41,7 +41,7 @@ class TakeOver:
             [row for row in ended if row.claims_no_more and row.lease_until <= delete_until],
         )
 
-    async def _run(self, statement: Any, workers: Sequence[Row[Any]]) -> None:
+    async def _run(self, statement: Executable, workers: Sequence[Row[Any]]) -> None:
         if workers:
             batch = to_json((row.id,) for row in workers)
             await self._database.rows(statement, {**self._tenant, "batch": batch}, within=LONG)

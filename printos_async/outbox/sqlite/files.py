@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 # SQLite's files beside a database, in the order in which they are renamed.
 COMPANIONS = ("-wal", "-shm", "-journal")
 LOCK = "-lock"
-# Whoever holds the lock may be checking a file of a million rows, which takes some seconds, and several may wait.
+# A process that holds the lock may be checking a file of a million rows, which takes up to 6 s, and several may wait.
 LOCK_TIMEOUT_S = 60.0
 _LOCK_PAUSE_S = 0.02
 _NEVER = threading.Event()

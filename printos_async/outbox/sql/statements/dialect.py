@@ -76,8 +76,8 @@ class Dialect:
         """Return the query for the number of the statement's worker, if its lease runs: the statement may claim for it.
 
         In PostgreSQL the statement may have to wait for rows before it claims, and commit after the lease's end. So it
-        holds a lock of its worker from before it reads the clock. Whoever finds this lock free after the lease's end
-        knows that no statement claims for the worker any more. Nobody waits for it, and nothing is written for it.
+        holds a lock of its worker from before it reads the clock. If this lock is free after the lease's end, no
+        statement claims for the worker any more. Nobody waits for the lock, and nothing is written for it.
         """
         if self.is_sqlite:
             return select(worker.c.id).where(LIVE)
@@ -89,7 +89,7 @@ class Dialect:
         return select(worker.c.id).join_from(begun, worker, _THIS).where(worker.c.lease_until > begun.c.now)
 
     def claims_no_more(self) -> ColumnElement[bool]:
-        """Return whether no statement of a worker whose lease has ended can still claim: see ``live_worker``."""
+        """Return whether no statement claims any more for a worker whose lease has ended: see ``live_worker``."""
         return true() if self.is_sqlite else func.pg_try_advisory_xact_lock(worker.c.id)
 
     def soundness(self, condition: ColumnElement[bool]) -> ColumnElement[Any]:
