@@ -168,6 +168,22 @@ async def test_a_take_over_reaches_the_workers_of_other_outboxes(database: SqlSt
     assert await database.execute("SELECT count(*) FROM printos_worker") == [(1,)]
 
 
+async def test_a_device_of_a_worker_that_was_deleted_is_free_when_another_one_ends(
+    database: SqlStore,
+) -> None:
+    first, second = await database.open(), await database.open()
+    deleted, other = await first.join(), await second.join()
+    await first.put([draft("a")], owner=deleted)
+    await second.put([draft("b")], owner=other)
+    await database.execute("DELETE FROM printos_worker WHERE id = :id", id=deleted)
+    third = await database.open()
+    await third.leave(await third.join())
+    [claim] = await second.claim(other, 10)
+    assert claim.device_id == "a"
+    assert claim.uncertain_age_s is not None
+    assert claim.uncertain_age_s < LEASE_S
+
+
 async def test_damaged_bytes_become_a_dead_letter_and_are_never_sent(database: SqlStore) -> None:
     outbox = await database.open()
     await outbox.put([draft("a"), draft("b")])

@@ -24,7 +24,8 @@ class WorkerStatements:
         expire: End a lease that still runs, now.
         end: Return workers whose lease has ended, and whether they claim no more. A renewal that is running fails if
             it has not changed its row yet, and otherwise the worker is left out.
-        take_over: Free the devices of a batch of these workers. Their writes are uncertain from the lease's end.
+        take_over: Free the devices of a batch of these workers, and of workers that were deleted. Their writes are
+            uncertain from the lease's end, or from now if it is unknown.
         delete: Delete a batch of workers.
     """
 
@@ -92,10 +93,19 @@ def _end(dialect: Dialect) -> Executable:
 
 
 def _take_over(batch: CTE) -> Executable:
+    # Earlier versions deleted workers although a statement could still claim for them.
+    abandoned = (
+        select(ROW.device_id, ROW.owner, func.coalesce(worker.c.lease_until, NOW).label("ended_at"))
+        .join_from(outbox, worker, worker.c.id == ROW.owner, isouter=True)
+        .where(OURS, ROW.owner.is_not(None), worker.c.id.is_(None) | worker.c.id.in_(select(batch.c.id)))
+        .cte("abandoned")
+        .prefix_with("MATERIALIZED")
+    )
+    # Compared again once the row is locked: another worker may have taken the device over and claimed it.
     dead = (
-        select(ROW.device_id, worker.c.lease_until)
-        .join_from(outbox, worker, worker.c.id == ROW.owner)
-        .where(OURS, worker.c.id.in_(select(batch.c.id)))
+        select(ROW.device_id, abandoned.c.ended_at)
+        .join_from(abandoned, outbox, OURS & (ROW.device_id == abandoned.c.device_id))
+        .where(ROW.owner == abandoned.c.owner)
         .order_by(ROW.device_id)
         .with_for_update(of=outbox)
         .cte("dead")
@@ -107,7 +117,7 @@ def _take_over(batch: CTE) -> Executable:
         .values(
             owner=null(),
             unseen_by=null(),
-            uncertain_since=dead.c.lease_until,
-            due_at=later(ROW.due_at, dead.c.lease_until),
+            uncertain_since=dead.c.ended_at,
+            due_at=later(ROW.due_at, dead.c.ended_at),
         )
     )
