@@ -21,7 +21,8 @@ from printos_async import (
     TransportError,
 )
 from printos_async._auth.hmac import format_timestamp, keyed, sign
-from printos_async._auth.session_token import REFUSED_LOGIN_HOLD_S, TOKEN_HEADER
+from printos_async._auth.login_response import TOKEN_HEADER
+from printos_async._auth.session_token import REFUSED_LOGIN_HOLD_S
 from printos_async.sandbox import Faults, Sandbox
 from tests.conftest import KEY, QUICK_RETRY, SECRET, status
 
