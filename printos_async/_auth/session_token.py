@@ -216,7 +216,7 @@ class SessionTokenAuth(ReadyAuth):
                 AuthenticationError if status in {400, 401, 403, 404, 422} else status_error_class(status)
             )
             error: StatusError = error_class(
-                f"login was answered with {status}; check login, password and login_url",
+                f"login was answered with {status}; {_advice(status)}",
                 method="POST",
                 path=path,
                 status=status,
@@ -248,6 +248,14 @@ class _Token:
     headers: Headers = field(repr=False)
     since_s: float
     worked: bool = False  # a request with it was answered other than 401
+
+
+def _advice(status: int) -> str:
+    if status == 429:
+        return "PrintOS asks to wait before the next login"
+    if status >= 500:
+        return "PrintOS cannot log in at the moment"
+    return "check login, password and login_url"
 
 
 def _json_token(response: Response) -> str | None:
