@@ -31,7 +31,7 @@ def status_failure(response: Response) -> StatusError:
     status = response.status_code
     error_class = AuthenticationError if status in _REFUSALS else status_error_class(status)
     return error_class(
-        f"login was answered with {status}; check login, password and login_url",
+        f"login was answered with {status}; {_advice(status)}",
         method="POST",
         path=response.request.url.path,
         status=status,
@@ -51,6 +51,14 @@ def no_token_failure(response: Response) -> ResponseDecodeError:
         status=response.status_code,
         from_intermediary=page,
     )
+
+
+def _advice(status: int) -> str:
+    if status == 429:
+        return "PrintOS asks to wait before the next login"
+    if status >= 500:
+        return "PrintOS cannot log in at the moment"
+    return "check login, password and login_url"
 
 
 def _json_token(response: Response) -> str | None:
