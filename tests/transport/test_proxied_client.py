@@ -26,7 +26,8 @@ from printos_async import (
 )
 from tests.auth.tracebacks import assert_hidden_in_traceback, failures
 
-from .proxy import CREDENTIALS, PASSWORD, URL_CREDENTIALS, ConnectProxy, refuse, reset
+from .listener import reset
+from .proxy import CREDENTIALS, PASSWORD, URL_CREDENTIALS, ConnectProxy, refuse
 from .scripted import ScriptedServer
 
 if TYPE_CHECKING:
