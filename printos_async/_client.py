@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from ._api.fields import fields_of
-from ._config import PRODUCTION_URL, auth_from_env
+from ._config import PRODUCTION_URL, auth_from_env, transport_factory
 from ._delivery.bulk import Statuses, push_all
 from ._delivery.outbox.selection import require_outbox
 from ._delivery.settings import DEFAULT_AMBIGUITY_S, PusherSettings
@@ -101,9 +101,7 @@ class PrintOSClient:
             retry=retry,
             limit=limit,
             max_rate_per_s=max_rate_per_s,
-            transport=transport,
-            verify=verify,
-            proxy=proxy_url,
+            make_transport=transport_factory(transport, verify, proxy_url),
             hooks=hooks,
             max_body_bytes=max_body_bytes,
             allow_insecure_http=allow_insecure_http,

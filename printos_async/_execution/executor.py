@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import math
 import random
-import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Literal, TypeVar
 
@@ -59,10 +58,10 @@ class Executor:
         retry: RetryPolicy,
         limit: ConcurrencyLimit,
         hooks: Hooks,
-        max_rate_per_s: float | None = None,
-        clock: Callable[[], float] = time.perf_counter,
+        max_rate_per_s: float | None,
+        clock: Callable[[], float],
     ) -> None:
-        self.clock = clock
+        self._clock = clock
         self._attempts = attempts
         self.limiter = Limiter(limit, on_change=self._limit_changed, on_free=self._permit_freed)
         self.hooks = hooks
@@ -177,7 +176,7 @@ class Executor:
         """
         limiter = self.limiter
         number = limiter.begin()  # 0 where the limit is fixed: then the limiter has nothing to learn
-        started_s = self.clock()
+        started_s = self._clock()
         try:
             try:
                 response = await self._attempts.run(call, until_s=until_s)
@@ -198,7 +197,7 @@ class Executor:
             self._host.more_admitted()
         if self.accounts.troubled:
             self.accounts.succeeded(call)
-        now_s = self.clock()
+        now_s = self._clock()
         latency_s = now_s - started_s
         if number:
             # The time of a list is that of its length, and logins wait for each other.
@@ -209,7 +208,7 @@ class Executor:
         return result
 
     def _failed(self, call: Call, error: APIError, *, attempt: int, started_s: float, is_probe: bool) -> None:
-        now_s = self.clock()
+        now_s = self._clock()
         self.accounts.failed(call, error)
         is_login_of_one = self.accounts.is_login_of_one(call, error)
         # A login that is told to wait, by a 429 or 503, waits by itself: other accounts need not.

@@ -7,11 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from attrs import define, field, frozen
 
-from printos_async._api.fields import fields_of
-from printos_async._api.json_validation import raw_problem
-from printos_async._models import PrintDevice
-
-from ._schema import placeholders
+from ._schema import SCHEMA
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -19,13 +15,6 @@ if TYPE_CHECKING:
     from ._faults import FaultKind, Operation
 
 T = TypeVar("T")
-
-# Fields that a next specification adds to a device; a POST may have named them.
-_FURTHER_FIELDS = tuple(
-    further
-    for further in fields_of(PrintDevice)
-    if further.name not in {"id", "model", "serialNumber", "status", "registeredAt"}
-)
 
 
 @define
@@ -54,19 +43,7 @@ class SandboxDevice:
 
     def to_json(self) -> dict[str, Any]:
         """Return the specification's ``PrintDevice``; what is unknown is left out, or made up where it is required."""
-        values = {
-            "id": self.id,
-            "model": self.model,
-            "serialNumber": self.serial_number,
-            "status": (self.status or {}).get("status"),
-            "registeredAt": self.registered_at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
-        }
-        known = {name: value for name, value in values.items() if value is not None}
-        for further in _FURTHER_FIELDS:
-            value = self.properties.get(further.name)
-            if value is not None and raw_problem(value, further.allowed, further.name) is None:
-                known[further.name] = value
-        return {**placeholders(PrintDevice), **known}
+        return SCHEMA.device_to_json(self)
 
 
 @frozen

@@ -13,6 +13,7 @@ from ._app import Api
 from ._observation import Observation
 from ._operations import Operations
 from ._plan import FaultPlan
+from ._schema import SCHEMA
 from ._state import State
 from ._traffic import Traffic
 
@@ -23,10 +24,11 @@ if TYPE_CHECKING:
     from ._clock import ServerClock
     from ._faults import FaultKind, Faults, Operation
     from ._records import SandboxDevice
+    from ._schema import Schema
 
 
 class Service(Observation):
-    """PrintOS in memory; ``Sandbox`` says what the arguments are."""
+    """PrintOS in memory; ``Sandbox`` says what the arguments are, and ``schema`` is the specification's."""
 
     def __init__(
         self,
@@ -38,6 +40,7 @@ class Service(Observation):
         record: bool,
         record_limit: int,
         record_headers: bool,
+        schema: Schema = SCHEMA,
     ) -> None:
         if record_limit < 1:
             raise ConfigurationError("record_limit: at least 1; record=False records nothing")
@@ -46,7 +49,9 @@ class Service(Observation):
         self._gatekeeper = gatekeeper
         self._clock = clock
         self._plan = FaultPlan(faults)
-        self._operations = Operations(state=self._state, gatekeeper=self._gatekeeper, login_path=login_path)
+        self._operations = Operations(
+            state=self._state, gatekeeper=self._gatekeeper, login_path=login_path, schema=schema
+        )
         self._api = Api(
             state=self._state,
             traffic=self._traffic,

@@ -20,7 +20,8 @@ from printos_async._transport import (
 )
 from printos_async._transport.connection import Connection
 
-from .proxy import CREDENTIALS, ConnectProxy, refuse, reset
+from .listener import reset
+from .proxy import CREDENTIALS, ConnectProxy, refuse
 from .scripted import OK, ScriptedServer, always
 
 if TYPE_CHECKING:
@@ -199,7 +200,7 @@ async def test_refused_tunnel_carried_nothing(
         wire = wire_to(proxy.url)
         with pytest.raises(ProxyExchangeError) as caught:
             await wire.send(secure_server, method="POST")
-        await proxy.idle()  # the connection was not kept
+        await proxy.all_gone()  # the connection was not kept
         assert len(proxy.heads) == 1
     assert words in caught.value.reason
     assert f"http://127.0.0.1:{proxy.port}" in caught.value.reason
@@ -228,7 +229,7 @@ async def test_tunnel_that_ends_in_the_handshake_carried_nothing(
     async with ConnectProxy(script=script) as proxy:
         with pytest.raises(ExchangeError, match="no connection") as caught:
             await wire_to(proxy.url).send(secure_server)
-        await proxy.idle()
+        await proxy.all_gone()
     assert (caught.value.may_have_arrived, caught.value.timed_out) == (False, False)
 
 
@@ -247,7 +248,7 @@ async def test_proxy_that_hangs_ends_with_the_deadline(
     async with ConnectProxy(script=script) as proxy:
         with pytest.raises(ExchangeError, match=stage) as caught:
             await wire_to(proxy.url).send(secure_server, timeout_s=0.1)
-        await proxy.idle()
+        await proxy.all_gone()
     assert (caught.value.may_have_arrived, caught.value.timed_out) == (False, True)
 
 
@@ -281,7 +282,7 @@ async def test_interim_answers_and_dribble_are_read(
         wire = wire_to(proxy.url)
         assert (await wire.send(secure_server)).body == b"ok"
         await wire.transport.aclose()
-        await proxy.idle()
+        await proxy.all_gone()
 
 
 async def test_tunnel_cut_in_the_middle_of_an_answer_may_have_arrived(
@@ -316,7 +317,7 @@ async def test_cancelling_in_connect_leaves_no_connection(
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        await proxy.idle()
+        await proxy.all_gone()
 
 
 async def test_closing_in_connect_ends_the_request(
@@ -330,7 +331,7 @@ async def test_closing_in_connect_ends_the_request(
         with pytest.raises(ExchangeError, match="the client was closed") as caught:
             await task
         assert (caught.value.may_have_arrived, caught.value.timed_out) == (False, False)
-        await proxy.idle()
+        await proxy.all_gone()
 
 
 @pytest.mark.parametrize("problem", ["server", "proxy"])
