@@ -160,7 +160,8 @@ class PrintOSClient:
 
         Functions that return a secret are called again, ``DeviceCredentials`` is asked again when a device is next
         sent to, and accounts that PrintOS has refused are probed at once. Without this the same happens at the next
-        refusal or probe, a minute later at most.
+        refusal or probe, a minute later at most. That also holds for devices of refused accounts that a worker has
+        given back to a shared outbox, which this does not reach.
 
         Raises:
             ConfigurationError: A function that returns a secret failed. The secret before is used on.
