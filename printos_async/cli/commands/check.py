@@ -49,8 +49,9 @@ def check(
 ) -> None:
     """Check the set-up step by step, and say what is wrong and how to fix it. Nothing is written to PrintOS.
 
-    One request for the list of devices, after a login if the credentials are one, shows whether name, connection,
-    proxy, TLS, clock, path and credentials are right. The outbox, if one is set, is opened as by a worker.
+    DNS and a TCP connection are tried first. Then one request for the list of devices, after a login if the
+    credentials are one, checks proxy, TLS, clock, path and credentials. The outbox, if one is set, is opened as by a
+    worker.
 
     Exit codes: 0 all right, 1 something is wrong, 2 usage or configuration.
     """
