@@ -1,4 +1,4 @@
-"""Findings: what one step of a check has found, and how to mend it."""
+"""Findings: what one step of a check has found, and how to fix it."""
 
 from __future__ import annotations
 

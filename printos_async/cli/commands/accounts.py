@@ -29,7 +29,7 @@ def accounts(
     as_json: AsJson = False,
     access: OutboxAccess,
 ) -> None:
-    """List the accounts that use the outbox, with what waits and failed for each; * marks this one."""
+    """List the accounts that use the outbox, with their waiting and failed statuses; * marks this one."""
     with LibraryWarnings(except_for={OTHERS_WAIT}):
         tenants = access.run_as(access.make_client(), lambda opened: opened.tenants())
     if as_json:
@@ -66,8 +66,8 @@ def adopt(
 ) -> None:
     """Adopt the statuses of another account, after its key, login or host has changed; asks before it does.
 
-    Stop the workers of the other account first. Of a device that both have the newest status stays. What is left
-    over after an error, or came in the meantime, is adopted when the command is run again.
+    Stop the workers of the other account first. If both accounts have a status of a device, the newest stays. After an
+    error, or if statuses came in the meantime, run the command again: it adopts what is left.
 
     Exit codes: 0 adopted, 1 workers of the other account run, the answer was no, or the outbox failed, 2 usage or
     configuration.

@@ -47,10 +47,11 @@ def check(
     as_json: AsJson = False,
     connection: CheckedConnection,
 ) -> None:
-    """Check the set-up step by step: what is wrong, and how to mend it. Nothing is written to PrintOS.
+    """Check the set-up step by step, and say what is wrong and how to fix it. Nothing is written to PrintOS.
 
-    Name, connection, proxy, TLS, clock, path and credentials are checked with one list of the devices, after a login
-    where there is one; the outbox, if one is set, by opening it as a worker does.
+    DNS and a TCP connection are tried first. Then one request for the list of devices, after a login if the
+    credentials are one, checks proxy, TLS, clock, path and credentials. The outbox, if one is set, is opened as by a
+    worker.
 
     Exit codes: 0 all right, 1 something is wrong, 2 usage or configuration.
     """

@@ -73,7 +73,7 @@ def provision_devices(
     as_json: AsJson = False,
     connection: ConcurrentRequests,
 ) -> None:
-    """Register a device, or all devices in a file; devices that are registered already are left as they are.
+    """Register a device, or all devices in a file; devices that are registered already are not changed.
 
     Model and serial number identify a device. With `--replace` all are registered again: PrintOS then replaces
     those with the same model and serial number. The whole file is checked before anything is sent.

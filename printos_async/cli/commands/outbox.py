@@ -74,7 +74,7 @@ def devices(
     as_json: AsJson = False,
     access: OutboxAccess,
 ) -> None:
-    """List devices with the age of their last delivery, what waits and what failed, ordered by device."""
+    """List devices with the age of their last delivery, of a waiting status and of a failure, ordered by device."""
     require_number("--silent-for", silent_for_s, 0)
     found = access.run(lambda opened: opened.devices(silent_for_s=silent_for_s, limit=limit, after=after))
     last = found[-1].device_id if len(found) == limit else None
@@ -182,9 +182,7 @@ def purge(
     ] = False,
     only_devices: Annotated[
         bool,
-        typer.Option(
-            "--devices", help="Forget when devices were delivered last instead: those that are gone."
-        ),
+        typer.Option("--devices", help="Delete the last deliveries of devices that no longer exist instead."),
     ] = False,
     older_than_s: Annotated[
         float,
@@ -193,7 +191,7 @@ def purge(
     as_json: AsJson = False,
     access: OutboxAccess,
 ) -> None:
-    """Delete what is kept of delivered statuses; statuses that wait are never deleted."""
+    """Delete rows of delivered statuses, failed statuses or last deliveries; waiting statuses are never deleted."""
     require_number("--older-than", older_than_s, 0)
     if only_failed and only_devices:
         raise CommandError("--failed and --devices exclude each other; give one of them")

@@ -86,7 +86,7 @@ def sandbox(
     ] = False,
     faults: FaultOptions,
 ) -> None:
-    """Run a PrintOS server for tests, until Ctrl-C or SIGTERM; it keeps everything in memory.
+    """Run a PrintOS server for tests, until Ctrl-C or SIGTERM; nothing is stored on disk.
 
     Exit codes: 0 stopped, 2 usage or configuration.
     """

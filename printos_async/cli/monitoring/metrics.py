@@ -48,7 +48,7 @@ class Metrics:
         self._registry.register(self)
 
     def on_event(self, event: Event) -> None:
-        """Count what an event says; a hook of the client."""
+        """Count an event; a hook of the client."""
         kind = type(event)
         if kind is AttemptFinished:
             key = event.operation, event.status  # type: ignore[union-attr]

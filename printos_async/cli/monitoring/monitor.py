@@ -87,13 +87,13 @@ class Monitor:
 
     @property
     def address(self) -> ListenAddress | None:
-        """Where it listens, if it does."""
+        """The address that it listens on; None if it does not listen."""
         return None if self._server is None else self._server.address
 
     def watch(
         self, pusher: StatusPusher, describe: Callable[[], str], *, outbox: SqlOutbox | None = None
     ) -> None:
-        """Begin to show a pusher.
+        """Show the state and the counts of a pusher from now on.
 
         Args:
             pusher: The pusher.
@@ -124,7 +124,7 @@ class Monitor:
 
     def _notify(self, sample: Sample) -> None:
         reasons, manager = sample.reasons, self._manager
-        # This task shows that the event loop turns; a bug in one of the pusher's tasks stops the pusher.
+        # This task shows that the event loop runs; a bug in one of the pusher's tasks stops the pusher.
         if "stopped" not in reasons:
             manager.notify_alive()
         if "closed" in reasons:
@@ -155,8 +155,8 @@ def _listen(address: ListenAddress, heartbeat: Heartbeat, metrics: Metrics) -> M
         ) from error
     if not address.is_loopback:
         complain(
-            f"warning: {server.address} can be reached from other machines, without encryption or a password: whoever "
-            "sees the network sees counts and states; --listen 127.0.0.1:9464 keeps them to this machine"
+            f"warning: {server.address} can be reached from other machines, without encryption or a password: they can "
+            "read counts and states; use --listen 127.0.0.1:9464 to serve this machine only"
         )
     complain(f"health and metrics at http://{server.address}: /livez, /readyz and /metrics")
     server.start()

@@ -1,7 +1,7 @@
 """HTTP server of health and metrics.
 
-It runs in threads of its own and not on the event loop: ``/livez`` has to answer when the loop does not turn, and a
-scrape must not take its time from the loop's. It reads only what the loop has left for it.
+It runs in threads of its own and not on the event loop: ``/livez`` has to answer when the loop is blocked, and a
+scrape must not take time of the loop. The threads read only samples that the loop has taken.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ class MonitoringServer(ThreadingHTTPServer):
             self._free.release()
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Write nothing: whoever asked has gone, and asks again."""
+        """Write nothing: the client has disconnected, and asks again."""
 
 
 class _Handler(BaseHTTPRequestHandler):
