@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -41,8 +42,10 @@ def printable(text: object) -> str:
 
 
 def complain(message: object) -> None:
-    """Write one line to standard error."""
-    print(f"printos: {printable(message)}", file=sys.stderr)  # noqa: T201
+    """Write one line to standard error, if it can still be written to."""
+    # A worker must not end because what collects its messages has gone, or the disk of the log is full.
+    with suppress(OSError):
+        print(f"printos: {printable(message)}", file=sys.stderr, flush=True)  # noqa: T201
 
 
 def complain_of_circuit(event: CircuitChanged) -> None:
