@@ -5,7 +5,6 @@ from typing import Annotated, Any
 
 import typer
 
-from printos_async._checks import require_number
 from printos_async.cli.options.groups import AsJson, with_option_groups
 from printos_async.cli.options.outbox import OutboxAccess
 from printos_async.cli.terminal.output import (
@@ -75,7 +74,6 @@ def devices(
     access: OutboxAccess,
 ) -> None:
     """List devices with the age of their last delivery, what waits and what failed, ordered by device."""
-    require_number("--silent-for", silent_for_s, 0)
     found = access.run(lambda opened: opened.devices(silent_for_s=silent_for_s, limit=limit, after=after))
     last = found[-1].device_id if len(found) == limit else None
     if as_json:
@@ -169,7 +167,7 @@ def requeue(
     count = access.run(requeue_all)
     _write_count("requeued", count, as_json=as_json)
     if not_found:
-        complain(f"nothing was given up of {', '.join(not_found)}; printos outbox failed lists what was")
+        complain(f"no failed status of {', '.join(not_found)}; printos outbox failed lists those that failed")
         raise typer.Exit(EXIT_FAILED)
 
 
@@ -194,7 +192,6 @@ def purge(
     access: OutboxAccess,
 ) -> None:
     """Delete what is kept of delivered statuses; statuses that wait are never deleted."""
-    require_number("--older-than", older_than_s, 0)
     if only_failed and only_devices:
         raise CommandError("--failed and --devices exclude each other; give one of them")
     if only_devices:
