@@ -11,7 +11,7 @@ from typing import Annotated, TextIO
 
 import typer
 
-from printos_async._errors import ConfigurationError, PrintOSError
+from printos_async._errors import APIError, ConfigurationError, PrintOSError
 
 from .commands import check, demo, devices, outbox, push, sandbox, worker
 from .terminal.output import EXIT_FAILED, EXIT_OK, EXIT_USAGE, CommandError, complain, exit_code_of_signal
@@ -96,7 +96,8 @@ def _run(args: Sequence[str] | None) -> int:
         complain(error)
         return error.exit_code
     except PrintOSError as error:
-        complain(error)
+        remedy = "; printos check says what is wrong" if isinstance(error, APIError) else ""
+        complain(f"{error}{remedy}")
         return EXIT_USAGE if isinstance(error, ConfigurationError) else EXIT_FAILED
     except OSError as error:
         if error.filename is None:  # of standard output

@@ -176,7 +176,8 @@ def purge(
     only_devices: Annotated[
         bool,
         typer.Option(
-            "--devices", help="Forget when devices were delivered last instead: those that are gone."
+            "--devices",
+            help="Delete the last deliveries of devices of which nothing waits or failed, instead.",
         ),
     ] = False,
     older_than_s: Annotated[

@@ -78,7 +78,7 @@ def sandbox(
         ),
     ] = None,
     token_lifetime: Annotated[
-        float | None, typer.Option(min=0.001, help="Seconds for which a session token is good.")
+        float | None, typer.Option(min=0.001, help="Seconds for which a session token is valid.")
     ] = None,
     clock_offset: Annotated[
         float, typer.Option(help="Seconds by which the server's clock is ahead; negative if it is behind.")

@@ -78,7 +78,7 @@ def worker(
 
     After SIGTERM or Ctrl-C the worker claims nothing more, finishes what is under way for up to `--drain-timeout`
     seconds, and releases the rest; a second signal ends it at once. When a worker dies, others take over what it
-    had claimed once its lease ends.
+    had claimed: in a SQLite file at once, in PostgreSQL when its lease ends.
 
     Exit codes: 0 stopped with everything finished, 1 something not finished or the outbox failed, 2 usage or
     configuration, 130 or 143 ended at once by a second Ctrl-C or SIGTERM.
