@@ -16,6 +16,7 @@ from ._checks import require_type
 from ._errors import ConfigurationError
 from ._http import is_loopback
 from ._transport import Http1Transport, HttpxTransport, Origin
+from ._transport.dial import LOCAL_ERRORS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -194,14 +195,9 @@ def _make_once(verify: bool | ssl.SSLContext) -> Callable[[], ssl.SSLContext]:  
 
 
 def _ask(function: Callable[[], ssl.SSLContext]) -> ssl.SSLContext:
-    try:
-        context = function()
-    except OSError as error:  # ssl.SSLError too
-        reason = error.strerror or type(error).__name__
-    else:
-        require_type("what verify returns", context, ssl.SSLContext, "ssl.SSLContext")
-        return context
-    raise ConfigurationError(f"verify returns no context for TLS: {reason}")
+    context = function()
+    require_type("what verify returns", context, ssl.SSLContext, "ssl.SSLContext")
+    return context
 
 
 def _make_ssl_context(verify: bool | ssl.SSLContext) -> ssl.SSLContext:  # noqa: FBT001
@@ -209,12 +205,15 @@ def _make_ssl_context(verify: bool | ssl.SSLContext) -> ssl.SSLContext:  # noqa:
 
     Raises:
         ConfigurationError: The certificates to check against cannot be loaded.
+        OSError: This process has no file descriptor left to read them.
     """
     if isinstance(verify, ssl.SSLContext):
         return verify
     try:
         return httpx.create_ssl_context(verify=verify)
     except OSError as error:
+        if error.errno in LOCAL_ERRORS:
+            raise
         reason = error.strerror or type(error).__name__
     raise ConfigurationError(
         f"the certificates to check servers against cannot be loaded ({reason}); look at SSL_CERT_FILE and SSL_CERT_DIR"

@@ -31,7 +31,8 @@ class Http1Transport:
     """Keeps as many connections as requests were ever in flight at once; the caller bounds that number.
 
     Args:
-        make_ssl_context: Called for each new connection with TLS, so that new certificates need no new client.
+        make_ssl_context: Called for each new connection with TLS, so that new certificates need no new client. If it
+            raises ``OSError``, this machine has failed and not the server, and the exchange may be repeated.
         proxy: Connects through it: by tunnels for ``https``, else by requests in absolute form.
         max_idle_s: Seconds after which an idle connection is not used again.
         max_idle_unsafe_s: The same for a request that must not be sent twice.
@@ -143,8 +144,7 @@ class Http1Transport:
             if idle[0].idle_since < connection.idle_since - self._max_idle_s:
                 idle.popleft().close()
 
-        is_secure = "https" in (origin.scheme, self._proxy and self._proxy.origin.scheme)
-        dial = Dial(loop, origin, self._proxy, self._make_ssl_context() if is_secure else None)
+        dial = Dial(loop, origin, self._proxy, self._ssl_context(origin))
         failure: ExchangeError
         try:
             async with asyncio.timeout_at(deadline) as attempt:
@@ -169,6 +169,18 @@ class Http1Transport:
                 "the connection was closed as soon as it was made", may_have_arrived=False
             )
         raise ExchangeError("the client was closed", may_have_arrived=False) if self._closed else failure
+
+    def _ssl_context(self, origin: Origin) -> ssl.SSLContext | None:
+        """Return the context for a new connection; None if it does not use TLS."""
+        if "https" not in (origin.scheme, self._proxy and self._proxy.origin.scheme):
+            return None
+        try:
+            return self._make_ssl_context()
+        except OSError as error:  # ssl.SSLError too: a file that is being replaced, no file descriptor left
+            reason = error.strerror or type(error).__name__
+        raise ExchangeError(
+            f"verify returns no context for TLS: {reason}", may_have_arrived=False, local=True
+        )
 
     def _forget(self, connection: Connection) -> None:
         self._open.discard(connection)
