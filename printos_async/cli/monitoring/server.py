@@ -62,6 +62,8 @@ class MonitoringServer(ThreadingHTTPServer):
     # On Windows it would let two processes listen on one port, and so would the other option everywhere.
     allow_reuse_address = os.name != "nt"
     allow_reuse_port = False
+    # A connection beyond the five that are usual is made only when its client has asked again, a second later.
+    request_queue_size = 64
 
     def __init__(self, address: ListenAddress, pages: Pages) -> None:
         found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
