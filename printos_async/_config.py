@@ -81,10 +81,13 @@ def origin_of(url: httpx.URL, *, allow_insecure_http: bool) -> Origin:
     """Return the origin that a request for ``url`` goes to.
 
     Raises:
-        ConfigurationError: It is not HTTP, or plain HTTP to another machine without ``allow_insecure_http``.
+        ConfigurationError: It is not HTTP, has port 0, or is plain HTTP to another machine without
+            ``allow_insecure_http``.
     """
     if url.scheme not in _DEFAULT_PORTS:
         raise ConfigurationError(f"requests go over https or http, not {url.scheme!r}")
+    if url.port == 0:
+        raise ConfigurationError("requests cannot go to port 0")
     host = url.raw_host.decode("ascii")
     if url.scheme == "http" and not allow_insecure_http and not is_loopback(host):
         raise ConfigurationError(
