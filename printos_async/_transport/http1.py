@@ -61,6 +61,7 @@ class Http1Transport:
     def send(self, request: RawRequest, *, deadline: float, max_body_bytes: int) -> Awaitable[RawResponse]:
         """Send one request; see ``Transport.send``."""
         if self._proxy is not None and request.origin.scheme == "http":
+            _head(request, self._proxy)  # what cannot be sent takes no connection
             return self._forward(self._proxy, request, deadline, max_body_bytes)
         # No coroutine: on a connection that is there already, waiting for the answer is all that is left to do.
         head = _head(request)
