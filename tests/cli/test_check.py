@@ -532,3 +532,10 @@ async def test_settings_that_cannot_be_used_are_a_usage_error(
     ended = await cli.run("check")
     assert (ended.code, ended.out) == (2, "")
     assert sandbox.request_count == 0
+
+
+async def test_help_says_what_opening_an_outbox_changes(cli: Cli) -> None:
+    ended = await cli.run("check", "--help")
+    text = " ".join(ended.out.split())
+    for change in ("missing file is created", "schema is migrated", "damaged file is set aside"):
+        assert change in text

@@ -50,7 +50,8 @@ def check(
     """Check the set-up step by step: what is wrong, and how to mend it. Nothing is written to PrintOS.
 
     Name, connection, proxy, TLS, clock, path and credentials are checked with one list of the devices, after a login
-    where there is one; the outbox, if one is set, by opening it as a worker does.
+    where there is one; the outbox, if one is set, by opening it as a worker does: a missing file is created, an older
+    schema is migrated, and a damaged file is set aside. No status is put or taken.
 
     Exit codes: 0 all right, 1 something is wrong, 2 usage or configuration.
     """
