@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import defaultdict, deque
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from .proxy import Proxy
+
+_log = logging.getLogger("printos_async")
 
 # Servers and load balancers close idle connections, commonly after 60 s; a write that races with the close is
 # ambiguous, so it is better to let go first.
@@ -57,6 +60,7 @@ class Http1Transport:
         self._connecting: set[asyncio.Timeout] = set()
         self._closed = False
         self._all_lost: asyncio.Event | None = None
+        self._tls_problem = ""
 
     def send(self, request: RawRequest, *, deadline: float, max_body_bytes: int) -> Awaitable[RawResponse]:
         """Send one request; see ``Transport.send``."""
@@ -176,12 +180,17 @@ class Http1Transport:
         if "https" not in (origin.scheme, self._proxy and self._proxy.origin.scheme):
             return None
         try:
-            return self._make_ssl_context()
+            context = self._make_ssl_context()
         except OSError as error:  # ssl.SSLError too: a file that is being replaced, no file descriptor left
-            reason = error.strerror or type(error).__name__
-        raise ExchangeError(
-            f"verify returns no context for TLS: {reason}", may_have_arrived=False, local=True
-        )
+            name, reason = type(error).__name__, error.strerror or type(error).__name__
+        else:
+            self._tls_problem = ""
+            return context
+        problem = f"verify returns no context for TLS: {reason}"
+        if problem != self._tls_problem:  # a pusher retries for as long as it lasts: somebody should know
+            self._tls_problem = problem
+            _log.warning("%s; requests that need a connection are retried", problem, extra={"error": name})
+        raise ExchangeError(problem, may_have_arrived=False, local=True)
 
     def _forget(self, connection: Connection) -> None:
         self._open.discard(connection)

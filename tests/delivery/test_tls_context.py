@@ -119,15 +119,20 @@ async def test_calls_and_bulk_pushes_retry_after_verify_failed(
 
 
 async def test_verify_that_fails_again_and_again_is_named(
-    sandbox: Sandbox, authority: trustme.CA, verify: Verify
+    sandbox: Sandbox, authority: trustme.CA, verify: Verify, caplog: pytest.LogCaptureFixture
 ) -> None:
-    verify.failures = of_the_moment() * 2
+    missing = os.strerror(errno.ENOENT)
+    verify.failures = [OSError(errno.ENOENT, missing)] * 10
     async with secure_client(sandbox, authority, verify=verify) as client:
         with pytest.raises(TransportError, match="verify returns no context for TLS: ") as caught:
             await client.list_devices()
     error = caught.value
     assert (error.local, error.may_have_arrived, error.attempts) == (True, False, QUICK_RETRY.max_attempts)
     assert error.__cause__ is error.__context__ is None
+    assert [(record.name, record.levelname, record.error) for record in caplog.records] == [  # type: ignore[attr-defined]
+        ("printos_async", "WARNING", "FileNotFoundError")
+    ]
+    assert missing in caplog.text
 
 
 async def test_a_status_that_the_configuration_forbids_to_send_fails_in_its_outbox_too(
