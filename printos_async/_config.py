@@ -16,6 +16,7 @@ from ._checks import require_type
 from ._errors import ConfigurationError
 from ._http import is_loopback
 from ._transport import Http1Transport, HttpxTransport, Origin
+from ._transport.dial import LOCAL_ERRORS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -80,10 +81,13 @@ def origin_of(url: httpx.URL, *, allow_insecure_http: bool) -> Origin:
     """Return the origin that a request for ``url`` goes to.
 
     Raises:
-        ConfigurationError: It is not HTTP, or plain HTTP to another machine without ``allow_insecure_http``.
+        ConfigurationError: It is not HTTP, has a port that does not exist, or is plain HTTP to another machine without
+            ``allow_insecure_http``.
     """
     if url.scheme not in _DEFAULT_PORTS:
         raise ConfigurationError(f"requests go over https or http, not {url.scheme!r}")
+    if url.port is not None and not 0 < url.port < 65_536:
+        raise ConfigurationError(f"requests cannot go to port {url.port}; ports are 1 to 65535")
     host = url.raw_host.decode("ascii")
     if url.scheme == "http" and not allow_insecure_http and not is_loopback(host):
         raise ConfigurationError(
@@ -194,14 +198,9 @@ def _make_once(verify: bool | ssl.SSLContext) -> Callable[[], ssl.SSLContext]:  
 
 
 def _ask(function: Callable[[], ssl.SSLContext]) -> ssl.SSLContext:
-    try:
-        context = function()
-    except OSError as error:  # ssl.SSLError too
-        reason = error.strerror or type(error).__name__
-    else:
-        require_type("what verify returns", context, ssl.SSLContext, "ssl.SSLContext")
-        return context
-    raise ConfigurationError(f"verify returns no context for TLS: {reason}")
+    context = function()
+    require_type("what verify returns", context, ssl.SSLContext, "ssl.SSLContext")
+    return context
 
 
 def _make_ssl_context(verify: bool | ssl.SSLContext) -> ssl.SSLContext:  # noqa: FBT001
@@ -209,12 +208,15 @@ def _make_ssl_context(verify: bool | ssl.SSLContext) -> ssl.SSLContext:  # noqa:
 
     Raises:
         ConfigurationError: The certificates to check against cannot be loaded.
+        OSError: This process has no file descriptor left to read them.
     """
     if isinstance(verify, ssl.SSLContext):
         return verify
     try:
         return httpx.create_ssl_context(verify=verify)
     except OSError as error:
+        if error.errno in LOCAL_ERRORS:
+            raise
         reason = error.strerror or type(error).__name__
     raise ConfigurationError(
         f"the certificates to check servers against cannot be loaded ({reason}); look at SSL_CERT_FILE and SSL_CERT_DIR"

@@ -94,7 +94,8 @@ class TransportError(APIError):
     Attributes:
         may_have_arrived: False only if the server certainly got no request. True otherwise: the write may have
             been applied, or may be applied later.
-        local: This machine had no file descriptor or port left for a connection, which says nothing about the server.
+        local: This machine had no file descriptor or port left for a connection, or ``verify`` raised an ``OSError``,
+            which says nothing about the server.
     """
 
     def __init__(

@@ -527,7 +527,16 @@ async def test_settings_that_cannot_be_used_are_a_usage_error(
     assert sandbox.request_count == 0
 
 
-async def test_a_port_that_cannot_be_is_named(cli: Cli, sandbox: Sandbox) -> None:
-    checked = await check(cli, "--base-url", "http://127.0.0.1:99999")
-    assert checked.failed == ["connection"]
-    assert "ports end at 65535" in checked.steps["connection"]["detail"]
+@pytest.mark.parametrize("option", ["--base-url", "--proxy"])
+async def test_a_port_that_does_not_exist_is_a_usage_error(cli: Cli, sandbox: Sandbox, option: str) -> None:
+    ended = await cli.run("check", option, "http://127.0.0.1:99999")
+    assert (ended.code, ended.out) == (2, "")
+    assert "ports are 1 to 65535" in ended.err
+    assert sandbox.request_count == 0
+
+
+async def test_help_says_what_opening_an_outbox_changes(cli: Cli) -> None:
+    ended = await cli.run("check", "--help")
+    text = " ".join(ended.out.split())
+    for change in ("missing file is created", "schema is migrated", "damaged file is set aside"):
+        assert change in text

@@ -51,7 +51,8 @@ def check(
 
     DNS and a TCP connection are tried first. Then one request for the list of devices, after a login if the
     credentials are one, checks proxy, TLS, clock, path and credentials. The outbox, if one is set, is opened as by a
-    worker.
+    worker: a missing file is created, an older schema is migrated, and a damaged file is set aside. No status is put
+    or claimed.
 
     Exit codes: 0 all right, 1 something is wrong, 2 usage or configuration.
     """
