@@ -167,7 +167,7 @@ class PrintOSClient:
         has given back to a shared outbox; they too are probed a minute later at most.
 
         Raises:
-            ConfigurationError: A function that returns a secret failed. The client goes on with the previous secret.
+            ConfigurationError: A function that returns a secret failed. The client continues with the previous secret.
         """
         self._channel.executor.accounts.refresh()
 

@@ -77,7 +77,7 @@ def parse_base_url(base_url: str, *, allow_insecure_http: bool) -> tuple[Origin,
 
 
 def origin_of(url: httpx.URL, *, allow_insecure_http: bool) -> Origin:
-    """Return the origin to which a request for ``url`` goes.
+    """Return the origin that a request for ``url`` goes to.
 
     Raises:
         ConfigurationError: It is not HTTP, or plain HTTP to another machine without ``allow_insecure_http``.
@@ -205,10 +205,10 @@ def _ask(function: Callable[[], ssl.SSLContext]) -> ssl.SSLContext:
 
 
 def _make_ssl_context(verify: bool | ssl.SSLContext) -> ssl.SSLContext:  # noqa: FBT001
-    """Return the context for TLS; certificates are verified unless ``verify`` is False.
+    """Return the context for TLS; certificates are checked unless ``verify`` is False.
 
     Raises:
-        ConfigurationError: The authorities to verify against cannot be loaded.
+        ConfigurationError: The certificates to check against cannot be loaded.
     """
     if isinstance(verify, ssl.SSLContext):
         return verify
