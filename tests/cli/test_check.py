@@ -467,6 +467,7 @@ async def test_a_credentials_file_that_others_may_read_is_named(cli: Cli, outbox
     assert checked.failed == ["credentials file"]
     assert "other users may read" in checked.steps["credentials file"]["detail"]
     assert f"chmod go-r {file}" in checked.steps["credentials file"]["remedy"]
+    assert "chmod" not in checked.steps["credentials file"]["detail"]
     # What does not need the credentials is checked all the same.
     assert checked.outcomes("path", "credentials", "outbox") == ["ok", "skipped", "skipped"]
     assert not (cli.folder / "spool.db").exists()
@@ -524,3 +525,9 @@ async def test_settings_that_cannot_be_used_are_a_usage_error(
     ended = await cli.run("check")
     assert (ended.code, ended.out) == (2, "")
     assert sandbox.request_count == 0
+
+
+async def test_a_port_that_cannot_be_is_named(cli: Cli, sandbox: Sandbox) -> None:
+    checked = await check(cli, "--base-url", "http://127.0.0.1:99999")
+    assert checked.failed == ["connection"]
+    assert "ports end at 65535" in checked.steps["connection"]["detail"]

@@ -45,6 +45,8 @@ async def check_connection(peer: Origin, role: str, *, timeout_s: float) -> Find
         return failed("connection", f"no connection to {where} within {timeout_s:g} s", remedy)
     except ConnectionRefusedError:
         return failed("connection", f"{where} refuses connections", remedy)
+    except OverflowError:  # of a port
+        return failed("connection", f"no connection to {where}: ports end at 65535", remedy)
     except OSError as error:
         return failed("connection", f"no connection to {where}: {error.strerror or error}", remedy)
     writer.transport.abort()

@@ -1,7 +1,7 @@
 """``printos outbox accounts`` and ``printos outbox adopt``: the accounts that use an outbox."""
 
 import sys
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -12,6 +12,7 @@ from printos_async.cli.terminal.output import (
     EXIT_FAILED,
     CommandError,
     complain,
+    members,
     printable,
     write_json,
     write_line,
@@ -33,7 +34,7 @@ def accounts(
     with LibraryWarnings(except_for={OTHERS_WAIT}):
         tenants = access.run_as(access.make_client(), lambda opened: opened.tenants())
     if as_json:
-        write_json({"accounts": [_to_json(tenant) for tenant in tenants]})
+        write_json({"accounts": [members(tenant) for tenant in tenants]})
         return
     rows = [
         (
@@ -98,15 +99,3 @@ def _confirm(other: TenantStats, own: TenantStats) -> None:
 
 def _name(tenant: TenantStats) -> str:
     return printable(f"{tenant.label or _NO_LABEL} ({tenant.account[:8]})")
-
-
-def _to_json(tenant: TenantStats) -> dict[str, Any]:
-    return {
-        "account": tenant.account,
-        "label": tenant.label,
-        "host": tenant.host,
-        "waiting": tenant.waiting,
-        "failed": tenant.failed,
-        "workers": tenant.workers,
-        "isOwn": tenant.is_own,
-    }

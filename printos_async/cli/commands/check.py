@@ -13,7 +13,7 @@ from printos_async.cli.options.connection import Connection
 from printos_async.cli.options.groups import AsJson, with_option_groups
 from printos_async.cli.options.outbox import OutboxUrl
 from printos_async.cli.terminal.log import LibraryWarnings
-from printos_async.cli.terminal.output import EXIT_FAILED, printable, write_json, write_line
+from printos_async.cli.terminal.output import EXIT_FAILED, members, printable, write_json, write_line
 from printos_async.outbox.tenants import OTHERS_WAIT
 
 
@@ -69,7 +69,7 @@ def check(
         findings = asyncio.run(run())
     is_ok = all(finding.outcome != "failed" for finding in findings)
     if as_json:
-        write_json({"ok": is_ok, "checks": [_to_json(finding) for finding in findings]})
+        write_json({"ok": is_ok, "checks": [members(finding) for finding in findings]})
     if not is_ok:
         raise typer.Exit(EXIT_FAILED)
 
@@ -77,12 +77,3 @@ def check(
 def _line(finding: Finding) -> str:
     remedy = f"; to do: {finding.remedy}" if finding.remedy else ""
     return printable(f"{finding.outcome:<8}{finding.check:<17} {finding.detail}{remedy}")
-
-
-def _to_json(finding: Finding) -> dict[str, Any]:
-    return {
-        "check": finding.check,
-        "outcome": finding.outcome,
-        "detail": finding.detail,
-        "remedy": finding.remedy or None,
-    }

@@ -116,6 +116,8 @@ async def _read(path: str, file_format: Format, *, replace: bool) -> list[Device
                 except BadLineError as error:
                     bad_lines += 1
                     complain(f"{source.name}, line {line.number}: {error}")
+                except CommandError as error:
+                    raise CommandError(f"{source.name}, line {line.number}: {error}") from error
     if bad_lines:
         raise CommandError(
             f"nothing was sent: correct {counted(bad_lines, 'line')} of {source.name}", exit_code=EXIT_FAILED

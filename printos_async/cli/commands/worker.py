@@ -7,7 +7,6 @@ from typing import Annotated, Any
 
 import typer
 
-from printos_async._checks import require_number
 from printos_async._client import PrintOSClient
 from printos_async._delivery.outbox.selection import LEASE_PER_TIMEOUT
 from printos_async._delivery.pusher import PusherStats, StatusPusher
@@ -85,8 +84,6 @@ def worker(
     Exit codes: 0 stopped with everything finished, 1 something not finished or the outbox failed, 2 usage or
     configuration, 130 or 143 ended at once by a second Ctrl-C or SIGTERM.
     """
-    require_number("--drain-timeout", drain_timeout_s, 0)
-    require_number("--lease", lease_s, 1)
     if lease_s < LEASE_PER_TIMEOUT * connection.timeout_s:
         raise CommandError(
             f"--lease must be at least {LEASE_PER_TIMEOUT} times --timeout ({connection.timeout_s:g} s)"
@@ -183,7 +180,7 @@ class Work:
         if stats.failed:
             complain(
                 f"{count_failed(stats.failed)}; printos outbox failed lists what was given up, "
-                "printos outbox requeue sends it again"
+                "printos outbox requeue --all sends it again"
             )
         if stats.pending:
             was, waits = ("was", "it waits") if stats.pending == 1 else ("were", "they wait")

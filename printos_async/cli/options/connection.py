@@ -202,7 +202,7 @@ class ConcurrentRequests(Requests):
     max_in_flight: Annotated[int, _option(min=1, help="Maximum number of requests in flight.")] = 64
     max_rate: Annotated[
         float | None,
-        _option(min=0.1, help="Maximum number of requests per second, for a host that limits the rate."),
+        _option(min=0.1, help="Maximum number of requests per second; no limit by default."),
     ] = None
 
     def _request_settings(self) -> dict[str, Any]:
