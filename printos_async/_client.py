@@ -161,10 +161,10 @@ class PrintOSClient:
     def refresh_credentials(self) -> None:
         """Ask for the credentials again, after they were changed.
 
-        Functions that return a secret are called again. The lookup of ``DeviceCredentials`` is asked again when
-        something is next sent for a device. Held accounts are probed at once. Without this call the same happens at the
-        next refusal or probe, a minute later at most. This call does not reach devices of held accounts that a worker
-        has given back to a shared outbox; they too are probed a minute later at most.
+        Functions that return a secret are called again, ``DeviceCredentials`` is asked again when a device is next
+        sent to, and accounts that PrintOS has refused are probed at once. Without this the same happens at the next
+        refusal or probe, a minute later at most. That also holds for devices of refused accounts that a worker has
+        given back to a shared outbox, which this does not reach.
 
         Raises:
             ConfigurationError: A function that returns a secret failed. The client continues with the previous secret.
