@@ -15,6 +15,7 @@ LEFT_OUT: tuple[str, ...] = ()
 # What a new operation takes, besides the sandbox, which has a finding of its own.
 NEW_OPERATION = (
     Use("_client.py", "PrintOSClient"),
+    Use("_api/generated_client.py", "GeneratedClient"),
     Use("_api/requests.py", "ROUTES"),
     Use("_api/requests.py", "Operations"),
     Use("_api/responses.py", "Answers"),

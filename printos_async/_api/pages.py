@@ -6,9 +6,6 @@ import inspect
 from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
-from printos_device_api.api.devices import list_devices
-
-from printos_async._models import PrintDeviceList
 
 from .body import DecodeError
 from .fields import fields_of
@@ -78,6 +75,3 @@ def pages_of(get_kwargs: Callable[..., Any], answer: type) -> Pages | None:
 
 def _plain(name: str) -> str:
     return name.replace("_", "").replace("-", "").lower()
-
-
-DEVICE_PAGES = pages_of(list_devices._get_kwargs, PrintDeviceList)  # noqa: SLF001

@@ -1,7 +1,4 @@
-"""Requests: the specification's operations as calls, checked before anything is sent.
-
-The generated endpoints' ``_get_kwargs`` name method, path and body, so a regenerated client changes what is sent.
-"""
+"""Requests: the specification's operations as calls, checked before anything is sent."""
 
 from __future__ import annotations
 
@@ -13,12 +10,11 @@ from urllib.parse import quote
 
 import httpx
 from attrs import define
-from printos_device_api.api.devices import list_devices, provision_device, update_device_status
 
 from printos_async._errors import ConfigurationError
 from printos_async._events import Endpoint
 
-from .pages import DEVICE_PAGES
+from .generated_client import GENERATED_CLIENT
 from .validation import check_device_id, check_provision_request, check_status
 
 if TYPE_CHECKING:
@@ -26,6 +22,8 @@ if TYPE_CHECKING:
 
     from printos_async._models import DeviceId, DeviceProvisionRequest, DeviceStatusUpdate
     from printos_async._transport import Origin
+
+    from .generated_client import GeneratedClient
 
 _DEVICE_ID = "{deviceId}"
 # The generated endpoints have their paths filled in only; a test compares these with the specification.
@@ -80,10 +78,12 @@ class Operations:
 
     Args:
         base_path: The base URL's own path, percent-encoded, without a slash at the end.
+        generated: Describes the requests.
     """
 
-    def __init__(self, base_path: str) -> None:
+    def __init__(self, base_path: str, generated: GeneratedClient = GENERATED_CLIENT) -> None:
         self._base_path = base_path
+        self._generated = generated
 
     def list_devices(self, page_token: str | None = None) -> Call:
         """``GET /devices``; a token asks for the page that it was given for.
@@ -91,10 +91,10 @@ class Operations:
         Raises:
             ConfigurationError: The generated client requires an argument that is not passed.
         """
-        page = {} if page_token is None or DEVICE_PAGES is None else {DEVICE_PAGES.parameter: page_token}
-        # The only place where the generated code describes a request.
+        pages = self._generated.pages
+        page = {} if page_token is None or pages is None else {pages.parameter: page_token}
         try:
-            kwargs = list_devices._get_kwargs(**page)  # noqa: SLF001
+            kwargs = self._generated.list_devices(**page)
         except TypeError as error:
             raise _not_built("listDevices", error) from error
         return build_call("listDevices", kwargs, base_path=self._base_path)
@@ -107,7 +107,7 @@ class Operations:
         """
         check_provision_request(request)
         try:
-            kwargs = provision_device._get_kwargs(body=request)  # noqa: SLF001
+            kwargs = self._generated.provision_device(body=request)
         except TypeError as error:
             raise _not_built("provisionDevice", error) from error
         return build_call("provisionDevice", kwargs, base_path=self._base_path)
@@ -122,7 +122,7 @@ class Operations:
         checked_id = check_device_id(device_id)
         check_status(status)
         try:
-            kwargs = update_device_status._get_kwargs(checked_id, body=status)  # noqa: SLF001
+            kwargs = self._generated.update_device_status(checked_id, body=status)
         except TypeError as error:
             raise _not_built("updateDeviceStatus", error) from error
         return build_call(

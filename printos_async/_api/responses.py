@@ -19,19 +19,21 @@ from dateutil import parser as dateutil_parser
 
 from printos_async._events import FieldUnreadable
 from printos_async._http import is_intermediary_page
-from printos_async._models import PrintDevice
 from printos_async._transport import EXCERPT_BYTES
 
 from .body import DecodeError, IntermediaryPageError, beginning, content, parse_json, refuse_constant
 from .fields import described, fields_of
+from .generated_client import GENERATED_CLIENT
 from .json_validation import raw_problem
-from .pages import DEVICE_PAGES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from printos_async._events import Hooks
+    from printos_async._models import PrintDevice
     from printos_async._transport import RawResponse
+
+    from .generated_client import GeneratedClient
 
     # device id (if readable), property name, raw value
     Unreadable = Callable[[str | None, str, object], None]
@@ -56,19 +58,29 @@ class Answers:
     """Decodes answers within a size limit and reports fields that cannot be read.
 
     Every method raises ``DecodeError`` where the answer is not what the specification says.
+
+    Args:
+        max_body_bytes: Largest body that is decoded.
+        hooks: Receive the events.
+        generated: Has the models.
     """
 
-    def __init__(self, *, max_body_bytes: int, hooks: Hooks) -> None:
+    def __init__(
+        self, *, max_body_bytes: int, hooks: Hooks, generated: GeneratedClient = GENERATED_CLIENT
+    ) -> None:
         self._max_body_bytes = max_body_bytes
         self._hooks = hooks
+        self._generated = generated
 
     async def device_page(self, response: RawResponse) -> DevicePage:
         """Return the devices of a ``listDevices`` answer; other tasks run in between."""
-        return await decode_device_page(self._content(response), partial(self._unreadable, "listDevices"))
+        unreadable = partial(self._unreadable, "listDevices")
+        return await decode_device_page(self._content(response), unreadable, self._generated)
 
     async def provisioned(self, response: RawResponse) -> PrintDevice:
         """Return the device of a ``provisionDevice`` answer."""
-        return decode_provisioned(self._content(response), partial(self._unreadable, "provisionDevice"))
+        unreadable = partial(self._unreadable, "provisionDevice")
+        return decode_provisioned(self._content(response), unreadable, self._generated)
 
     async def acknowledgement(self, response: RawResponse) -> None:
         """Check the answer of ``updateDeviceStatus``, which has no body by the specification."""
@@ -105,7 +117,9 @@ class DevicePage:
     next_token: str | None = None
 
 
-async def decode_device_page(body: bytes, unreadable: Unreadable) -> DevicePage:
+async def decode_device_page(
+    body: bytes, unreadable: Unreadable, generated: GeneratedClient = GENERATED_CLIENT
+) -> DevicePage:
     """Return the devices of a ``PrintDeviceList``; other tasks run between its slices.
 
     Raises:
@@ -118,13 +132,13 @@ async def decode_device_page(body: bytes, unreadable: Unreadable) -> DevicePage:
     raw_devices, others = await _scan_devices(body) or _parse_devices(body)
     if len(raw_devices) > MAX_DEVICES:
         raise DecodeError(f"the list has more than {MAX_DEVICES:,} devices")
-    devices = []
+    devices, model = [], generated.device
     for index, raw in enumerate(raw_devices):
         if index % SLICE_DEVICES == 0:
             await asyncio.sleep(0)
-        devices.append(_decode_device(raw, index, unreadable))
+        devices.append(_decode_device(raw, index, unreadable, model))
         raw_devices[index] = None  # not the memory of both
-    return DevicePage(devices, None if DEVICE_PAGES is None else DEVICE_PAGES.next_token(others))
+    return DevicePage(devices, None if generated.pages is None else generated.pages.next_token(others))
 
 
 async def _scan_devices(body: bytes) -> tuple[list[Any], dict[str, Any]] | None:
@@ -174,7 +188,9 @@ def _check_size(body: bytes) -> None:
         raise DecodeError(f"the body holds more than {MAX_VALUES:,} values")
 
 
-def decode_provisioned(body: bytes, unreadable: Unreadable) -> PrintDevice:
+def decode_provisioned(
+    body: bytes, unreadable: Unreadable, generated: GeneratedClient = GENERATED_CLIENT
+) -> PrintDevice:
     """Return the ``PrintDevice`` of a provisioning's answer.
 
     Raises:
@@ -182,19 +198,19 @@ def decode_provisioned(body: bytes, unreadable: Unreadable) -> PrintDevice:
     """
     _check_size(body)
     answer = parse_json(body)
-    device = _decode_device(answer, None, unreadable)
+    device = _decode_device(answer, None, unreadable, generated.device)
     if "id" in answer and not (isinstance(answer["id"], str) and answer["id"]):
         raise DecodeError("the device's id is not a text; list_devices() tells what was provisioned")
-    if not any(field.name in answer for field in fields_of(PrintDevice)):
+    if not any(field.name in answer for field in fields_of(generated.device)):
         raise DecodeError("the answer has none of a device's properties")
     return device
 
 
-def _decode_device(raw: Any, index: int | None, unreadable: Unreadable) -> PrintDevice:
+def _decode_device(raw: Any, index: int | None, unreadable: Unreadable, model: Any) -> PrintDevice:
     if not isinstance(raw, dict):
         raise DecodeError(f"{_place(index)} must be an object, not {_kind(raw)}")
     readable, refused = dict(raw), {}
-    for field in fields_of(PrintDevice):
+    for field in fields_of(model):
         name = field.name
         if name in raw:
             value = raw[name]
@@ -209,7 +225,7 @@ def _decode_device(raw: Any, index: int | None, unreadable: Unreadable) -> Print
         if field.is_required:
             kind = f"not {described(field.allowed)}" if name in raw else "missing"
             raise DecodeError(f"{name} of {_place(index)} is {kind}")
-    device = PrintDevice.from_dict(readable)
+    device: PrintDevice = model.from_dict(readable)
     device.additional_properties.update(refused)
     for name, value in refused.items():
         unreadable(readable.get("id"), name, value)

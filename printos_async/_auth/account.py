@@ -6,11 +6,12 @@ The host is shared by all accounts: its pauses and its circuit breaker are in ``
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
 from attrs import define, field
 
-from .base import ReadyAuth
+from .base import ReadyAuth, SecretUnavailableError
 
 if TYPE_CHECKING:
     from .base import AnyAuth
@@ -56,6 +57,21 @@ class Account:
         """
         if isinstance(self.auth, ReadyAuth):
             self.auth.refresh()
+
+    def start_probe(self, device_id: str) -> None:
+        """Note that the next request of a device is the probe of this account, which is held.
+
+        After a 403 or 404 the credentials are asked for again first, as they are after a 401. Where that fails, the
+        probe has those from before.
+        """
+        assert self.refusals is not None  # noqa: S101  # it is held
+        if self.refusals.may_be_of_devices:
+            self.must_ask = True
+            if isinstance(self.auth, ReadyAuth):
+                with suppress(SecretUnavailableError):
+                    # The path is of no importance: the answer says only with which token or secret one would be sent.
+                    self.auth.refused(self.auth.headers("GET", "/") or ())
+        self.refusals.start_probe(device_id)
 
     @property
     def label(self) -> str:
@@ -122,12 +138,24 @@ class Refusals:
     Attributes:
         is_held: Only probes are sent.
         next_probe_s: Time of the next probe; infinite while one is in flight.
+        may_be_of_devices: The account is held, and what was refused last got a 403 or 404, for which the credentials
+            have not been asked for again.
     """
 
-    __slots__ = ("_delay_s", "_devices", "_odd_devices", "_probe", "_started_by", "is_held", "next_probe_s")
+    __slots__ = (
+        "_delay_s",
+        "_devices",
+        "_odd_devices",
+        "_probe",
+        "_started_by",
+        "is_held",
+        "may_be_of_devices",
+        "next_probe_s",
+    )
 
     def __init__(self) -> None:
         self.is_held = False
+        self.may_be_of_devices = False
         self.next_probe_s = -math.inf
         self._delay_s = FIRST_PROBE_S
         self._probe: str | None = None  # the device whose request is the probe, until the next one
@@ -148,6 +176,7 @@ class Refusals:
                 self._probe = None
                 self._delay_s = min(2 * self._delay_s, MAX_PROBE_S)
                 self.next_probe_s = now_s + self._delay_s
+                self.may_be_of_devices = not is_certain
             return False
         if is_certain:
             if device_id in self._odd_devices:
@@ -157,6 +186,7 @@ class Refusals:
             if len(self._devices) < _DEVICES_THAT_TELL:
                 return False
         self.is_held = True
+        self.may_be_of_devices = not is_certain
         self._started_by = device_id if is_certain else None
         self._delay_s = FIRST_PROBE_S
         self.next_probe_s = now_s + FIRST_PROBE_S
@@ -165,6 +195,7 @@ class Refusals:
     def start_probe(self, device_id: str) -> None:
         """Note that the next request of a device is the probe."""
         self._probe = device_id
+        self.may_be_of_devices = False
         self.next_probe_s = math.inf
 
     def probe_ended(self, device_id: str | None, *, now_s: float) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import copy
-import time
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -14,14 +13,12 @@ from printos_async._errors import (
     APIError,
     AuthenticationError,
     ConfigurationError,
-    ResponseDecodeError,
     StatusError,
     TransportError,
-    status_error_class,
 )
-from printos_async._http import is_intermediary_page, parse_retry_after
 
 from .base import REPLAY_EXTENSION, Headers, ReadyAuth, Secret, secret_problem, source_problem
+from .login_response import TOKEN_HEADER, no_token_failure, status_failure, token_in
 from .origin_binding import OriginBinding, SentOnce
 
 if TYPE_CHECKING:
@@ -32,13 +29,11 @@ if TYPE_CHECKING:
 
     from .base import Request, Response, SecretSource
 
-TOKEN_HEADER = "Indigo-SmS-Auth-Token"  # noqa: S105  # the header's name
 DEFAULT_LOGIN_URL = "/api/aaa/v1/devices/login"
 # A refused login is not tried again for this long, by any caller; nor a login whose token was refused at once.
 REFUSED_LOGIN_HOLD_S = 30.0
 # A server that asks for a longer pause than this, by ``Retry-After``, gets a login all the same.
 MAX_LOGIN_HOLD_S = 3600.0
-_MAX_TOKEN_CHARS = 8192
 
 
 class SessionTokenAuth(ReadyAuth):
@@ -209,33 +204,13 @@ class SessionTokenAuth(ReadyAuth):
         return login
 
     def _take_token(self, response: Response) -> _Token:
-        path = response.request.url.path
-        status = response.status_code
         if not response.is_success:
-            error_class = (
-                AuthenticationError if status in {400, 401, 403, 404, 422} else status_error_class(status)
-            )
-            error: StatusError = error_class(
-                f"login was answered with {status}; check login, password and login_url",
-                method="POST",
-                path=path,
-                status=status,
-                retry_after_s=parse_retry_after(response.headers.get("retry-after"), now_s=time.time()),
-            )
+            error = status_failure(response)
             self._hold(error)
             raise copy.copy(error)
-        token = _json_token(response) or _cookie_token(response)
+        token = token_in(response)
         if token is None:
-            page = is_intermediary_page(response.content, response.headers.get("content-type"))
-            self._failure = ResponseDecodeError(
-                "the login's answer is HTML or XML; is a proxy or a login page between?"
-                if page
-                else "the login's answer holds no authToken that can be sent",
-                method="POST",
-                path=path,
-                status=status,
-                from_intermediary=page,
-            )
+            self._failure = no_token_failure(response)
             raise copy.copy(self._failure)
         self._failure = None
         return _Token(((TOKEN_HEADER.lower(), token),), asyncio.get_running_loop().time())
@@ -248,28 +223,6 @@ class _Token:
     headers: Headers = field(repr=False)
     since_s: float
     worked: bool = False  # a request with it was answered other than 401
-
-
-def _json_token(response: Response) -> str | None:
-    try:
-        answer = response.json()
-    except (ValueError, RecursionError):
-        return None
-    return _sendable(answer.get("authToken")) if isinstance(answer, dict) else None
-
-
-def _cookie_token(response: Response) -> str | None:
-    for line in response.headers.get_list("set-cookie"):
-        name, separator, value = line.partition(";")[0].partition("=")
-        if separator and name.strip().lower() == TOKEN_HEADER.lower():
-            return _sendable(value.strip().strip('"'))
-    return None
-
-
-def _sendable(token: object) -> str | None:
-    if isinstance(token, str) and 0 < len(token) <= _MAX_TOKEN_CHARS and all("!" <= c <= "~" for c in token):
-        return token
-    return None
 
 
 def _unfinished(login: httpx.Request | _httpx2.Request) -> TransportError:

@@ -111,7 +111,7 @@ class Engine:
             device.not_before_s = max(device.not_before_s, not_before_s)
         replaced, device.waiting = device.waiting, pending
         if self._policy.deadline_s is not None:
-            self.scheduler.arm_deadline(device, pending)
+            self.scheduler.deadlines.arm(device, pending)
         if replaced is not None:
             pending.has_replaced = True
             self._settle(replaced, Outcome("superseded", superseded_by=pending.seq))

@@ -62,7 +62,7 @@ class HeldDevices:
             return True
         if not account.may_probe(self._loop.time()):
             return False
-        account.refusals.start_probe(device.device_id)
+        account.start_probe(device.device_id)
         self.probes[device] = account
         return True
 

@@ -1,14 +1,14 @@
-"""Queues of the scheduler: devices that are ready, and devices ordered by time.
+"""Queues of the scheduler: devices that are ready, devices ordered by time, and retries without a token.
 
-A device is in exactly one place: the ready queue, a heap, or with a sender. This keeps requests of one device from
-overlapping: the body carries no timestamp, so the server could not drop a stale write.
+A device is in exactly one place: the ready queue, a heap, the queue of retries, or with a sender. This keeps requests
+of one device from overlapping: the body carries no timestamp, so the server could not drop a stale write.
 """
 
 from __future__ import annotations
 
 import asyncio
 import heapq
-from collections import deque
+from collections import OrderedDict, deque
 from itertools import count
 from typing import TYPE_CHECKING, Generic, TypeVar
 
@@ -17,6 +17,8 @@ from .device_state import Place
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from printos_async._execution.retry import RetryBudget
+
     from .device_state import DeviceState
 
 
@@ -24,6 +26,8 @@ T = TypeVar("T")
 
 # Fewer removed places than this do not justify building a new heap.
 _MIN_GIVEN_UP = 64
+# Interval at which an empty retry budget is checked again: a success may have returned a token.
+_BUDGET_POLL_S = 0.05
 
 
 class TimeHeap(Generic[T]):
@@ -78,6 +82,51 @@ class TimeHeap(Generic[T]):
     def _wake_at(self, when_s: float) -> None:
         self.cancel()
         self._timer = self._loop.call_at(when_s, self._on_due)
+
+
+class RetryQueue:
+    """First-in, first-out queue of devices whose next request is a retry that needs a token of the retry budget.
+
+    ``on_due`` is called when the budget may have a token.
+
+    Attributes:
+        devices: The devices, in the order of arrival.
+    """
+
+    def __init__(self, budget: RetryBudget, on_due: Callable[[], None]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._budget = budget
+        self._on_due = on_due
+        self._timer: asyncio.TimerHandle | None = None
+        self.devices: OrderedDict[DeviceState, None] = OrderedDict()
+
+    def append(self, device: DeviceState) -> None:
+        """Add a device; ``rearm`` sets the timer."""
+        self.devices[device] = None
+
+    def remove(self, device: DeviceState) -> None:
+        """Remove a device if it is in the queue."""
+        self.devices.pop(device, None)
+
+    def pop(self, now_s: float) -> DeviceState | None:
+        """Remove and return the first device, with a token; None if there is no device or no token."""
+        if not self.devices or not self._budget.take(now_s=now_s):
+            return None
+        device, _ = self.devices.popitem(last=False)
+        device.retrying, device.has_token = False, True
+        return device
+
+    def rearm(self) -> None:
+        """Set the timer if there are devices."""
+        self.cancel()
+        if self.devices:
+            self._timer = self._loop.call_later(_BUDGET_POLL_S, self._on_due)
+
+    def cancel(self) -> None:
+        """Cancel the timer."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
 
 class ReadyQueue:

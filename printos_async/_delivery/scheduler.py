@@ -4,29 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections import OrderedDict
 from typing import TYPE_CHECKING, Protocol
 
 from printos_async._api.errors import pause_error
 from printos_async._clock import steady_s
-from printos_async._errors import RequestTimeoutError
 
+from .deadlines import Deadlines
 from .device_state import Outcome
 from .held_devices import HeldDevices
-from .queues import ReadyQueue, TimeHeap
+from .queues import ReadyQueue, RetryQueue, TimeHeap
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from printos_async._auth import Account
-    from printos_async._errors import PrintOSError
     from printos_async._execution.executor import Executor
 
     from .backpressure import Occupancy
     from .device_state import DeliveryPolicy, DeviceState, PendingStatus, Settle
-
-# Interval at which an empty retry budget is checked again: a success may have returned a token.
-_BUDGET_POLL_S = 0.05
 
 
 class DeviceWatcher(Protocol):
@@ -55,6 +50,7 @@ class Scheduler:
         devices: The state of each device, by its identifier.
         ready: The devices that may be sent now.
         held: The devices that wait for their account.
+        deadlines: The deadlines of the statuses that wait.
         is_patient: As in ``DeliveryPolicy``.
         watcher: Callbacks of a shared outbox; None without one.
     """
@@ -79,11 +75,8 @@ class Scheduler:
         self.ready = ReadyQueue()
         self.held = HeldDevices(executor.accounts, self.schedule)
         self._delayed: TimeHeap[DeviceState] = TimeHeap(self._release_due)
-        self._tokenless: OrderedDict[DeviceState, None] = (
-            OrderedDict()
-        )  # retries that wait for the retry budget
-        self._token_timer: asyncio.TimerHandle | None = None
-        self._deadlines: TimeHeap[DeviceState] = TimeHeap(self._expire)
+        self._retries = RetryQueue(executor.budget, self._release_retries)
+        self.deadlines = Deadlines(policy.deadline_s, self._give_up)
         self._closed = False
         self.watcher: DeviceWatcher | None = None
         # By steady_s(), not the loop's clock: uvloop's stands still between two iterations, during which a process may
@@ -101,7 +94,7 @@ class Scheduler:
         due_s = device.due_s(self._policy)
         if device.retrying:
             device.retrying = active
-        if device.place is not None or device.held_with is not None or self._tokenless:
+        if device.place is not None or device.held_with is not None or self._retries.devices:
             self._leave_place(device)
         if device.retrying or (due_s and due_s > self._loop.time()):
             device.place = self._delayed.push(due_s, device)
@@ -151,26 +144,17 @@ class Scheduler:
 
     def may_progress_by(self, until_s: float) -> bool:
         """Return whether any pending work may be sent, or reach its deadline, by ``until_s``."""
-        if not self._occupancy.devices or self.ready.devices or self._tokenless or until_s == math.inf:
+        if not self._occupancy.devices or self.ready.devices or self._retries.devices or until_s == math.inf:
             return self._occupancy.devices > 0
         return any(device.active and self._may_progress(device, until_s) for device in self.devices.values())
 
     def _may_progress(self, device: DeviceState, until_s: float) -> bool:
         if device.place is None or device.due_s(self._policy) <= until_s:
             return True
-        if device.waiting is not None and self.is_late(device.waiting, until_s):
+        if device.waiting is not None and self.deadlines.is_late(device.waiting, until_s):
             return True
         # A backoff may end early, a hold does not.
         return device.retrying and not device.is_held(self._policy, now_s=self._loop.time())
-
-    def arm_deadline(self, device: DeviceState, pending: PendingStatus) -> None:
-        """Let a waiting status fail at its deadline, if there are deadlines."""
-        if self._policy.deadline_s is not None and device.deadline is None:
-            device.deadline = self._deadlines.push(pending.accepted_s + self._policy.deadline_s, device)
-
-    def is_late(self, pending: PendingStatus, now_s: float) -> bool:
-        """Return whether a status is past its deadline."""
-        return self._policy.deadline_s is not None and pending.accepted_s + self._policy.deadline_s <= now_s
 
     def circuit_opened(self) -> None:
         """Make devices ready whose requests failed since the last success; the open circuit paces the probes.
@@ -216,12 +200,11 @@ class Scheduler:
     def close(self) -> None:
         """Stop: no device becomes ready any more."""
         self._closed = True
-        for timer in (self.ready, self.held, self._delayed, self._deadlines, self._token_timer):
-            if timer is not None:
-                timer.cancel()
+        for timer in (self.ready, self.held, self._delayed, self._retries, self.deadlines):
+            timer.cancel()
 
     def _leave_place(self, device: DeviceState) -> None:
-        self._tokenless.pop(device, None)
+        self._retries.remove(device)
         if device.place is not None:
             self._delayed.give_up(device.place)
             device.place = None
@@ -242,7 +225,7 @@ class Scheduler:
     def _forget(self, device: DeviceState) -> None:
         del self.devices[device.device_id]
         if device.deadline is not None:
-            self._deadlines.give_up(device.deadline)
+            self.deadlines.disarm(device.deadline)
         if self.watcher is not None:
             self.watcher.forgotten(device)
 
@@ -251,27 +234,21 @@ class Scheduler:
         while (device := self._delayed.pop_due(now_s)) is not None:
             device.place = None
             if device.retrying:
-                self._tokenless[device] = None
+                self._retries.append(device)
             else:
                 self.schedule(device)
         self._delayed.rearm()
-        self._release_tokenless()
+        self._release_retries()
 
-    def _release_tokenless(self) -> None:
-        """Schedule retries for which the budget has a token, in the order of arrival."""
+    def _release_retries(self) -> None:
+        """Schedule the retries for which the budget has a token."""
         now_s = self._loop.time()
-        while self._tokenless and self._executor.budget.take(now_s=now_s):
-            device, _ = self._tokenless.popitem(last=False)
-            device.retrying, device.has_token = False, True
+        while (device := self._retries.pop(now_s)) is not None:
             self.schedule(device)
         if not self.is_patient and self._executor.health.seems_down:
-            while self._tokenless:  # an outage would otherwise last the longer, the larger the fleet
-                self._give_up(self._tokenless.popitem(last=False)[0])
-        if self._token_timer is not None:
-            self._token_timer.cancel()
-            self._token_timer = None
-        if self._tokenless:
-            self._token_timer = self._loop.call_at(now_s + _BUDGET_POLL_S, self._release_tokenless)
+            while self._retries.devices:  # an outage would otherwise last the longer, the larger the fleet
+                self._give_up(self._retries.devices.popitem(last=False)[0])
+        self._retries.rearm()
 
     def _turn_away(self, device: DeviceState, pause_s: float) -> None:
         device.queued = False
@@ -286,23 +263,3 @@ class Scheduler:
         else:
             device.must_reassert = False
         self.schedule(device)
-
-    def _expire(self) -> None:
-        now_s = self._loop.time()
-        while (device := self._deadlines.pop_due(now_s)) is not None:
-            device.deadline = None
-            pending = device.waiting
-            if pending is not None and not self.is_late(pending, now_s):
-                self.arm_deadline(device, pending)  # a newer status has replaced the one that armed it
-            elif pending is not None:
-                device.error = device.error or too_late(pending)
-                self._give_up(device)
-        self._deadlines.rearm()
-
-
-def too_late(pending: PendingStatus) -> PrintOSError:
-    """Return the error of a status that was not sent before its deadline."""
-    call = pending.call
-    return RequestTimeoutError(
-        "not sent within deadline_s", method=call.method, path=call.path, attempts=0, may_have_arrived=False
-    )

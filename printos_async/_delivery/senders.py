@@ -12,8 +12,9 @@ from printos_async._errors import APIError, PrintOSError
 from printos_async._events import ReassertionFailed, StatusReasserted
 from printos_async._execution.retry import is_ambiguous, is_from_intermediary, is_local
 
+from .deadlines import too_late
 from .device_state import SENT, Outcome
-from .scheduler import Scheduler, too_late
+from .scheduler import Scheduler
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -127,7 +128,7 @@ class Senders:
         if device.sent is None and self._policy.deadline_s is None:
             return False
         now_s = self._loop.time()
-        if pending is not device.sent and self.scheduler.is_late(pending, now_s):
+        if pending is not device.sent and self.scheduler.deadlines.is_late(pending, now_s):
             # It was late when it was claimed from an outbox, where it had waited for its time.
             self._settle(pending, Outcome("failed", device.error or too_late(pending)))
         elif device.is_unchanged(pending, self._policy, now_s=now_s):
@@ -183,9 +184,8 @@ class Senders:
         delay_s = (
             self._refused_delay_s(device, pending) if keeps else self._retry_delay_s(pending, error, now_s)
         )
-        late = pending is not device.sent and self.scheduler.is_late(
-            pending, now_s
-        )  # what was sent was in time
+        # What was sent was in time.
+        late = pending is not device.sent and self.scheduler.deadlines.is_late(pending, now_s)
         if delay_s is None or (self._executor.budget.capacity < 1 and not keeps) or late:
             if self._policy.min_interval_s:
                 device.not_before_s = max(device.not_before_s, started_s + self._policy.min_interval_s)
@@ -206,7 +206,7 @@ class Senders:
             return
         if device.waiting is None:
             device.waiting = pending
-            self.scheduler.arm_deadline(device, pending)
+            self.scheduler.deadlines.arm(device, pending)
         else:
             # A retry sends the newest status, never the one that failed.
             device.waiting.has_replaced = True

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
+from printos_async._api.generated_client import GENERATED_CLIENT
 from printos_async._api.requests import Operations
 from printos_async._api.responses import Answers
 from printos_async._auth import AnyAuth, DeviceAccounts, DeviceCredentials, SingleAccount
 from printos_async._checks import require_number, require_type
-from printos_async._config import check_account, parse_base_url, tenant_of, transport_factory
+from printos_async._config import check_account, parse_base_url, tenant_of
 from printos_async._events import Hooks
 
 from .attempt import AttemptRunner
@@ -17,18 +19,21 @@ from .executor import Executor
 from .retry import RetryPolicy
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
-    import httpx
-
-    from printos_async import _httpx2
-    from printos_async._config import Tenant, Verify
+    from printos_async._api.generated_client import GeneratedClient
+    from printos_async._config import Tenant
     from printos_async._events import Hook
-    from printos_async._proxy_url import ProxyUrl
+    from printos_async._transport import Transport
 
 
 class Channel:
     """The layers below a client; ``PrintOSClient`` describes the settings.
+
+    Args:
+        make_transport: Returns what carries the requests; called in the event loop in which they are sent.
+        clock: Returns the seconds from which latencies, and with them the concurrency limit, are taken.
+        generated: Describes the requests, and has the models of the answers.
 
     Attributes:
         base_url: Origin and path to which all requests go.
@@ -52,12 +57,12 @@ class Channel:
         retry: RetryPolicy | None,
         limit: ConcurrencyLimit | None,
         max_rate_per_s: float | None,
-        transport: httpx.AsyncBaseTransport | _httpx2.AsyncBaseTransport | None,
-        verify: Verify,
-        proxy: ProxyUrl,
+        make_transport: Callable[[], Transport],
         hooks: Iterable[Hook],
         max_body_bytes: int,
         allow_insecure_http: bool,
+        clock: Callable[[], float] = time.perf_counter,
+        generated: GeneratedClient = GENERATED_CLIENT,
     ) -> None:
         origin, base_path = parse_base_url(base_url, allow_insecure_http=allow_insecure_http)
         require_number("timeout_s", timeout_s, 0.001)
@@ -75,13 +80,13 @@ class Channel:
         self._auth = auth
         self._account = account
         all_hooks = Hooks(hooks)
-        self.operations = Operations(base_path)
-        self.answers = Answers(max_body_bytes=max_body_bytes, hooks=all_hooks)
+        self.operations = Operations(base_path, generated)
+        self.answers = Answers(max_body_bytes=max_body_bytes, hooks=all_hooks, generated=generated)
         self.attempts = AttemptRunner(
             origin=origin,
             accounts=DeviceAccounts(auth) if isinstance(auth, DeviceCredentials) else SingleAccount(auth),
             hooks=all_hooks,
-            make_transport=transport_factory(transport, verify, proxy),
+            make_transport=make_transport,
             timeout_s=timeout_s,
             max_body_bytes=max_body_bytes,
             allow_insecure_http=allow_insecure_http,
@@ -92,6 +97,7 @@ class Channel:
             limit=limit or ConcurrencyLimit(),
             max_rate_per_s=max_rate_per_s,
             hooks=all_hooks,
+            clock=clock,
         )
 
     @property

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import math
 import random
-import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Literal, TypeVar
 
@@ -15,24 +14,16 @@ from printos_async._api.requests import make_endpoint
 from printos_async._errors import (
     APIError,
     MissingCredentialsError,
-    RateLimitError,
     ResponseDecodeError,
     StatusError,
-    TransportError,
 )
-from printos_async._events import (
-    AttemptFinished,
-    CircuitChanged,
-    LimitChanged,
-    RetryAfterCapped,
-    RetryScheduled,
-)
+from printos_async._events import AttemptFinished, LimitChanged, RetryScheduled
 
 from .account_health import AccountHealth, is_refusal
 from .attempt import may_repeat
-from .circuit_breaker import MAX_HOLD_S, HostHealth
 from .concurrency import ConcurrencyLimit, Limiter, is_overload
-from .retry import RetryBudget, RetryPolicy, is_local, is_proxy_refusal
+from .host_monitor import HostMonitor
+from .retry import RetryBudget, RetryPolicy
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -67,22 +58,24 @@ class Executor:
         retry: RetryPolicy,
         limit: ConcurrencyLimit,
         hooks: Hooks,
-        max_rate_per_s: float | None = None,
-        clock: Callable[[], float] = time.perf_counter,
+        max_rate_per_s: float | None,
+        clock: Callable[[], float],
     ) -> None:
-        self.clock = clock
+        self._clock = clock
         self._attempts = attempts
         self.limiter = Limiter(limit, on_change=self._limit_changed, on_free=self._permit_freed)
         self.hooks = hooks
         self.budget = RetryBudget(retry)
-        self.health = HostHealth(max_rate_per_s=max_rate_per_s)
         self.max_delay_s = retry.max_delay_s
         self.max_attempts = retry.max_attempts
         self.circuit_watchers: set[CircuitWatcher] = set()
+        self._host = HostMonitor(
+            attempts.origin.host, hooks, self.circuit_watchers, max_rate_per_s=max_rate_per_s
+        )
+        self.health = self._host.health
         self.accounts = AccountHealth(attempts.accounts, hooks, self.circuit_watchers)
         self._retry = retry
         self._endpoints: dict[str, Endpoint] = {}
-        self._announced_circuit = self.health.circuit
 
     async def run(
         self,
@@ -183,7 +176,7 @@ class Executor:
         """
         limiter = self.limiter
         number = limiter.begin()  # 0 where the limit is fixed: then the limiter has nothing to learn
-        started_s = self.clock()
+        started_s = self._clock()
         try:
             try:
                 response = await self._attempts.run(call, until_s=until_s)
@@ -201,10 +194,10 @@ class Executor:
             self._failed(call, error, attempt=attempt, started_s=started_s, is_probe=is_probe)
             raise
         if self.health.succeeded(now_s=self._attempts.now_s()):
-            self._admit_more()
+            self._host.more_admitted()
         if self.accounts.troubled:
             self.accounts.succeeded(call)
-        now_s = self.clock()
+        now_s = self._clock()
         latency_s = now_s - started_s
         if number:
             # The time of a list is that of its length, and logins wait for each other.
@@ -215,14 +208,14 @@ class Executor:
         return result
 
     def _failed(self, call: Call, error: APIError, *, attempt: int, started_s: float, is_probe: bool) -> None:
-        now_s = self.clock()
+        now_s = self._clock()
         self.accounts.failed(call, error)
         is_login_of_one = self.accounts.is_login_of_one(call, error)
         # A login that is told to wait, by a 429 or 503, waits by itself: other accounts need not.
         has_own_pause = is_login_of_one and isinstance(error, StatusError) and bool(error.retry_after_s)
         # A refusal is neither a sign of a working host nor of a failing one.
         if not is_refusal(call, error) and not has_own_pause:
-            self._note_failure(error, is_login=error.path != call.path and not is_login_of_one)
+            self._host.failed(error, is_login=error.path != call.path and not is_login_of_one)
         # A failure may come early or late for any reason: its time says nothing about the server's load.
         if not (is_probe or is_login_of_one):
             self.limiter.record(
@@ -271,60 +264,6 @@ class Executor:
                 call.operation, call.device_id, attempt, latency_s, status, outcome, error, endpoint
             )
         )
-
-    def _note_answer(self) -> None:
-        if self.health.succeeded(now_s=self._attempts.now_s()):
-            self._admit_more()
-
-    def _admit_more(self) -> None:
-        if not any(watcher.has_waiting() for watcher in self.circuit_watchers):
-            self.health.close()  # nothing to probe with: no more evidence will come
-        self._announce_circuit()
-        for watcher in tuple(self.circuit_watchers):
-            watcher.more_admitted()
-
-    def _note_failure(self, error: APIError, *, is_login: bool) -> None:
-        retry_after_s = None
-        match error:
-            case StatusError() if 500 <= error.status <= 599 or error.status in {408, 429}:
-                if error.status in {429, 503}:
-                    retry_after_s = error.retry_after_s
-            case TransportError() if not is_local(error) and not is_proxy_refusal(error):
-                pass
-            case ResponseDecodeError(from_intermediary=True):
-                pass
-            case ResponseDecodeError():
-                # The host works; its answer is not what the specification says.
-                self._note_answer()
-                return
-            case StatusError() if 400 <= error.status <= 499:
-                self._note_answer()  # the host works and refuses this request, such as that of a device that is gone
-                return
-            case _:
-                return
-        health = self.health
-        was_overlong = health.overlong_s is not None
-        now_s = asyncio.get_running_loop().time()
-        health.failed(
-            now_s=now_s,
-            retry_after_s=retry_after_s,
-            is_refusal=isinstance(error, RateLimitError),
-            is_login=is_login,
-        )
-        if health.overlong_s is not None and not was_overlong:
-            # Logged even without a hook.
-            self.hooks.emit(RetryAfterCapped(health.overlong_s, MAX_HOLD_S, self._attempts.origin.host))
-        if self._announce_circuit():
-            for watcher in tuple(self.circuit_watchers):
-                watcher.circuit_opened()
-
-    def _announce_circuit(self) -> bool:
-        circuit = self.health.circuit
-        if circuit == self._announced_circuit:
-            return False
-        self._announced_circuit = circuit
-        self.hooks.emit(CircuitChanged(circuit, self._attempts.origin.host))  # logged even without a hook
-        return True
 
     def _limit_changed(self, old: int, new: int, reason: Reason) -> None:
         if self.hooks:

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 MAX_PAGES = 10_000
 
 
-async def list_all(channel: Channel) -> list[PrintDevice]:
+async def list_all(
+    channel: Channel, *, max_pages: int = MAX_PAGES, max_devices: int = MAX_DEVICES
+) -> list[PrintDevice]:
     """Return the devices of all pages; see ``PrintOSClient.list_devices``."""
     executor, operations = channel.executor, channel.operations
     devices: list[PrintDevice] = []
@@ -27,10 +29,10 @@ async def list_all(channel: Channel) -> list[PrintDevice]:
         page = await channel.answers.device_page(response)
         if page.next_token is not None and page.next_token in tokens:
             raise DecodeError("it names a next page that was read before: the list would have no end")
-        if page.next_token is not None and len(tokens) + 1 == MAX_PAGES:
-            raise DecodeError(f"the list has more than {MAX_PAGES:,} pages")
-        if len(devices) + len(page.devices) > MAX_DEVICES:
-            raise DecodeError(f"the list has more than {MAX_DEVICES:,} devices")
+        if page.next_token is not None and len(tokens) + 1 == max_pages:
+            raise DecodeError(f"the list has more than {max_pages:,} pages")
+        if len(devices) + len(page.devices) > max_devices:
+            raise DecodeError(f"the list has more than {max_devices:,} devices")
         return page
 
     page = await executor.run(operations.list_devices(), next_page)

@@ -13,9 +13,10 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, cast
 
-from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
+from httptools import HttpParserError, HttpParserUpgrade
 
-from .base import BODILESS, EXCERPT_BYTES, ExchangeError, RawResponse
+from .base import ExchangeError, RawResponse
+from .response_reader import ResponseReader
 from .tls import tls_problem
 
 if TYPE_CHECKING:
@@ -48,29 +49,12 @@ class Connection(asyncio.BufferedProtocol):
         self._on_lost = on_lost
         self._transport: asyncio.Transport | None = None
         self._has_news: Callable[[], object] | None = None
-        self._parser: HttpResponseParser | None = HttpResponseParser(self)
+        self._reader = ResponseReader()
         self._waiter: asyncio.Future[RawResponse] | None = None
-        self._is_doubtful = False
         self._deadline = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
-        self._max_body_bytes = 0
-        self._begin()
         self.idle_since = 0.0
-
-    def _begin(self) -> None:
-        self._headers: list[tuple[str, str]] = []
-        # Not a list of parts: a peer that sends two bytes at a time would make each cost fifty.
-        self._body = bytearray()
-        self._body_bytes = 0
-        self._received_bytes = 0
-        self._head_done = False
-        self._complete = False
-        self._excess = False
-        self._until_close = True
-        self._is_coded = False
-        self._keep_alive = False
-        self._status = 0
 
     @property
     def usable(self) -> bool:
@@ -90,10 +74,8 @@ class Connection(asyncio.BufferedProtocol):
         """
         transport = self._transport
         assert transport is not None  # noqa: S101  # the pool hands out usable connections only
-        self._begin()
-        self._is_doubtful = False
+        self._reader.begin(max_body_bytes)
         self._waiter = waiter = self._loop.create_future()
-        self._max_body_bytes = max_body_bytes
         self._deadline = deadline
         # One timer is kept over many exchanges and only moved on when it fires: arming one for each request
         # costs more than parsing the answer.
@@ -119,7 +101,7 @@ class Connection(asyncio.BufferedProtocol):
         self._end(ExchangeError("the client was closed", may_have_arrived=True))
         if self._transport is not None:
             self._transport.abort()
-        self._release_parser()  # so that no transport is taken later
+        self._release()  # so that no transport is taken later
 
     # asyncio.BufferedProtocol
 
@@ -127,7 +109,7 @@ class Connection(asyncio.BufferedProtocol):
         """Take the transport."""
         # uvloop's transports do not derive from asyncio.Transport.
         self._transport = cast("asyncio.Transport", transport)
-        if self._parser is None:
+        if self._reader.parser is None:
             # The server spoke before it was asked, between the handshake in a tunnel and now.
             self._transport.abort()
         self._has_news = _make_probe(transport.get_extra_info("socket").fileno())
@@ -138,119 +120,61 @@ class Connection(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         """Feed the parser, then end the exchange if the answer is complete."""
-        parser = self._parser
+        reader = self._reader
+        parser = reader.parser
         if parser is None:
             return
         if self._waiter is None:
             # Bytes that nobody asked for would be taken for the answer to the next request.
             self.abort()
             return
-        malformed = not self._received_bytes and self._buffer[0] not in _STARTS
-        self._received_bytes += nbytes
+        malformed = not reader.received_bytes and self._buffer[0] not in _STARTS
+        reader.received_bytes += nbytes
         try:
             if not malformed:
                 parser.feed_data(self._buffer[:nbytes])
         except (HttpParserError, HttpParserUpgrade):
             malformed = True
-        if self._complete:
+        if reader.is_complete:
             # What follows an answer does not spoil it, but nothing more is believed on this connection.
-            self._succeed(keep_alive=self._keep_alive and not self._excess and not malformed)
+            self._succeed(keep_alive=reader.keep_alive and not reader.has_excess and not malformed)
         elif malformed:
             # What a parser objects to may quote the answer, and so a token in it: it is not repeated.
             self._fail("the answer is not HTTP/1.1")
-        elif self._body_bytes > self._max_body_bytes:
+        elif reader.body_bytes > reader.max_body_bytes:
             self._succeed(keep_alive=False)
-        elif self._received_bytes > MAX_HEAD_BYTES + _MAX_BYTES_PER_CONTENT_BYTE * self._body_bytes:
+        elif reader.received_bytes > MAX_HEAD_BYTES + _MAX_BYTES_PER_CONTENT_BYTE * reader.body_bytes:
             self._fail("the answer's header or trailer is too large")
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End the exchange in flight and notify the pool."""
         self._transport = None
         if self._waiter is not None:
-            if exc is None and self._head_done and self._until_close:
+            reader = self._reader
+            if exc is None and reader.has_head and reader.ends_with_connection:
                 # Over TLS the goodbye may be missing, as many servers leave it out: asyncio does not tell. A
                 # body that was cut off is not taken for a whole one, for half of a JSON object is none.
                 self._succeed(keep_alive=False)
-            elif self._received_bytes:
+            elif reader.received_bytes:
                 self._fail("the connection ended in the middle of the answer")
             elif isinstance(exc, ssl.SSLError):
                 # With TLS 1.3 a server refuses a client certificate only after the client has begun to write.
                 self._fail(f"the connection ended before an answer came: {tls_problem(exc, 'the server')}")
             else:
                 self._fail("the connection ended before an answer came")
-        self._release_parser()
+        self._release()
         self._on_lost(self)
-
-    # httptools
-
-    def on_message_begin(self) -> None:
-        """Notice a second answer behind the first."""
-        if self._complete:
-            self._excess = True
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """Keep one header; trailers are dropped."""
-        if self._head_done:
-            return
-        key = name.decode("latin-1").lower()
-        if key == "content-length":
-            self._until_close = False
-        elif key == "transfer-encoding":
-            self._until_close = False
-            self._is_coded = True
-        self._headers.append((key, value.decode("latin-1").strip()))
-
-    def on_headers_complete(self) -> None:
-        """Note that the head is complete, and whether the end of the answer is beyond doubt."""
-        self._head_done = True
-        parser = self._parser
-        if parser is None:
-            return
-        self._status = status = parser.get_status_code()
-        if status > 299:
-            self._max_body_bytes = min(self._max_body_bytes, EXCERPT_BYTES)
-        if self._is_coded or status < 200 or status in BODILESS:
-            self._is_doubtful |= not self._is_plainly_framed(parser.get_http_version())
-
-    def _is_plainly_framed(self, version: str) -> bool:
-        # RFC 9112, section 6. llhttp decides the other cases one way, the server perhaps another: what it sends late
-        # would pass for the next answer.
-        if self._status < 200 or self._status in BODILESS:
-            return not self._is_coded and not any(
-                name == "content-length" and value.strip("0") for name, value in self._headers
-            )
-        codings = [value.lower() for name, value in self._headers if name == "transfer-encoding"]
-        return codings == ["chunked"] and version != "1.0"
-
-    def on_body(self, data: bytes) -> None:
-        """Keep the body up to its limit; the exchange ends when the limit is passed."""
-        if not self._complete:
-            if self._body_bytes <= self._max_body_bytes:
-                self._body += data
-            self._body_bytes += len(data)
-
-    def on_message_complete(self) -> None:
-        """Note the end of an answer; an interim one (1xx) is forgotten."""
-        if self._complete or self._parser is None:
-            return
-        if self._status < 200:
-            received = self._received_bytes
-            self._begin()
-            self._received_bytes = received
-        else:
-            self._complete = True
-            # Asked later, llhttp has forgotten.
-            self._keep_alive = self._parser.should_keep_alive() and not self._is_doubtful
 
     # the end of an exchange
 
     def _succeed(self, *, keep_alive: bool) -> None:
         waiter, self._waiter = self._waiter, None
         assert waiter is not None  # noqa: S101  # callers have checked
-        overflow = self._body_bytes > self._max_body_bytes
+        reader = self._reader
+        overflow = reader.body_bytes > reader.max_body_bytes
         if not waiter.done():
-            body = bytes(self._body[: self._max_body_bytes] if overflow else self._body)
-            waiter.set_result(RawResponse(self._status, self._headers, body, overflow))
+            body = bytes(reader.body[: reader.max_body_bytes] if overflow else reader.body)
+            waiter.set_result(RawResponse(reader.status, reader.headers, body, overflow))
         if keep_alive and self._transport is not None and not self._transport.is_closing():
             self.idle_since = self._loop.time()
             self._on_idle(self)
@@ -283,9 +207,8 @@ class Connection(asyncio.BufferedProtocol):
         else:
             self._fail("no complete answer in time", timed_out=True)
 
-    def _release_parser(self) -> None:
-        # The parser holds bound methods of this object: without this every connection is a reference cycle.
-        self._parser = None
+    def _release(self) -> None:
+        self._reader.release()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -6,20 +6,21 @@ import re
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
-from printos_async._api.generated_operations import generated_operations
-from printos_async._models import PrintDeviceList
-
-from . import _answers, _schema
+from . import _answers
 from ._auth import TOKEN_HEADER
 from ._exchange import MAX_BODY_BYTES
+from ._schema import BadBodyError, credentials
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from printos_async._api.generated_operations import GeneratedOperation
 
     from ._answers import Answer
     from ._auth import Gatekeeper
     from ._faults import Operation
     from ._records import RecordedRequest
+    from ._schema import Schema
     from ._state import State
 
 ROUTE_DEVICES = "/devices"
@@ -32,12 +33,12 @@ SERVED: dict[Operation, tuple[str, str]] = {
 }
 
 
-def unserved_operations() -> list[GeneratedOperation]:
-    """Return the operations of the specification that the sandbox does not serve."""
+def unserved_operations(specified: Iterable[GeneratedOperation]) -> list[GeneratedOperation]:
+    """Return those of the specification's operations that the sandbox does not serve."""
     served = {(method, _without_names(route)) for method, route in SERVED.values()}
     return [
         operation
-        for operation in generated_operations()
+        for operation in specified
         if (operation.method, _without_names(operation.route)) not in served
     ]
 
@@ -45,14 +46,16 @@ def unserved_operations() -> list[GeneratedOperation]:
 class Operations:
     """Routes and serves requests."""
 
-    def __init__(self, *, state: State, gatekeeper: Gatekeeper, login_path: str) -> None:
+    def __init__(self, *, state: State, gatekeeper: Gatekeeper, login_path: str, schema: Schema) -> None:
         self._state = state
         self._gatekeeper = gatekeeper
         self._login_path = login_path
+        self._schema = schema
         self._by_route: dict[str, dict[str, Operation]] = {ROUTE_UNKNOWN: {}, login_path: {"POST": "login"}}
         for operation, (method, route) in SERVED.items():
             self._by_route.setdefault(route, {})[method] = operation
-        self._unserved = [(operation, operation.path_pattern) for operation in unserved_operations()]
+        unserved = unserved_operations(schema.operations)
+        self._unserved = [(operation, operation.path_pattern) for operation in unserved]
         self.logins_count = 0
 
     def find(self, method: str, path: str) -> tuple[str, Operation | None, str | None]:
@@ -111,7 +114,7 @@ class Operations:
             if request.operation == "login":
                 return self._login(request, body)
             return self._update(request, body, write_late_by_s=write_late_by_s, is_late=is_late)
-        except _schema.BadBodyError as bad:
+        except BadBodyError as bad:
             return _answers.error(400, str(bad), request_id=request.sequence)
 
     def see_credentials(self, request: RecordedRequest) -> None:
@@ -127,17 +130,16 @@ class Operations:
         return _answers.error(refusal.status, refusal.message, request_id=request.sequence)
 
     def _list(self) -> Answer:
-        devices = [device.to_json() for device in self._state.devices.values()]
-        return _answers.json_answer(200, {**_schema.placeholders(PrintDeviceList), "devices": devices})
+        return _answers.json_answer(200, self._schema.list_to_json(self._state.devices.values()))
 
     def _provision(self, body: bytes) -> Answer:
-        device = self._state.provision(_schema.provision_request(body))
-        return _answers.json_answer(201, device.to_json())
+        device = self._state.provision(self._schema.read_provision_request(body))
+        return _answers.json_answer(201, self._schema.device_to_json(device))
 
     def _update(
         self, request: RecordedRequest, body: bytes, *, write_late_by_s: float | None, is_late: bool
     ) -> Answer:
-        status = _schema.status_update(body)
+        status = self._schema.read_status(body)
         device_id = request.device_id
         if device_id is None or device_id not in self._state.devices:
             return _answers.error(404, "no such device", request_id=request.sequence)
@@ -149,7 +151,7 @@ class Operations:
 
     def _login(self, request: RecordedRequest, body: bytes) -> Answer:
         self.logins_count += 1
-        token = self._gatekeeper.login(*_schema.credentials(body))
+        token = self._gatekeeper.login(*credentials(body))
         if token is None:
             return _answers.error(401, "wrong login or password", request_id=request.sequence)
         cookie = (b"set-cookie", f"{TOKEN_HEADER}={token}; Path=/; HttpOnly".encode())

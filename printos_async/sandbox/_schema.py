@@ -11,13 +11,23 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, NoReturn
 from uuid import UUID
 
+from attrs import field, frozen
+
 from printos_async._api.fields import fields_of
-from printos_async._api.json_validation import raw_object_problem
-from printos_async._models import DeviceProvisionRequest, DeviceStatusUpdate
+from printos_async._api.generated_operations import generated_operations
+from printos_async._api.json_validation import raw_object_problem, raw_problem
+from printos_async._models import DeviceProvisionRequest, DeviceStatusUpdate, PrintDevice, PrintDeviceList
 
 if TYPE_CHECKING:
-    from printos_async._api.fields import ValueType
+    from collections.abc import Iterable
 
+    from printos_async._api.fields import Field, ValueType
+    from printos_async._api.generated_operations import GeneratedOperation
+
+    from ._records import SandboxDevice
+
+# Fields of a device that the sandbox has values of; a next specification may add others.
+_KNOWN_FIELDS = frozenset({"id", "model", "serialNumber", "status", "registeredAt"})
 _PLACEHOLDERS: dict[type, Any] = {
     str: "",
     int: 0,
@@ -34,14 +44,68 @@ class BadBodyError(ValueError):
     """A body that is no JSON object, or has a property of another type than the specification's."""
 
 
-def provision_request(body: bytes) -> dict[str, Any]:
-    """Read a ``DeviceProvisionRequest``."""
-    return _object_of(DeviceProvisionRequest, body)
+@frozen(kw_only=True)
+class Schema:
+    """Operations and types of one version of the specification.
+
+    Attributes:
+        operations: The operations.
+        device: Model of a device.
+        device_list: Model of the answer of ``listDevices``.
+        provision_request: Model of the body of ``provisionDevice``.
+        status_update: Model of the body of ``updateDeviceStatus``.
+    """
+
+    operations: tuple[GeneratedOperation, ...]
+    device: type
+    device_list: type
+    provision_request: type
+    status_update: type
+    _further_fields: tuple[Field, ...] = field(init=False)
+
+    @_further_fields.default
+    def _find_further_fields(self) -> tuple[Field, ...]:
+        return tuple(further for further in fields_of(self.device) if further.name not in _KNOWN_FIELDS)
+
+    def read_provision_request(self, body: bytes) -> dict[str, Any]:
+        """Read the body of ``provisionDevice``."""
+        return _object_of(self.provision_request, body)
+
+    def read_status(self, body: bytes) -> dict[str, Any]:
+        """Read the body of ``updateDeviceStatus``."""
+        return _object_of(self.status_update, body)
+
+    def device_to_json(self, device: SandboxDevice) -> dict[str, Any]:
+        """Return a device; what is unknown is left out, or made up where it is required."""
+        values = {
+            "id": device.id,
+            "model": device.model,
+            "serialNumber": device.serial_number,
+            "status": (device.status or {}).get("status"),
+            "registeredAt": device.registered_at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        }
+        known = {name: value for name, value in values.items() if value is not None}
+        for further in self._further_fields:  # the POST may have named them
+            value = device.properties.get(further.name)
+            if value is not None and raw_problem(value, further.allowed, further.name) is None:
+                known[further.name] = value
+        return {**_placeholders(self.device), **known}
+
+    def list_to_json(self, devices: Iterable[SandboxDevice]) -> dict[str, Any]:
+        """Return the answer of ``listDevices``."""
+        return {
+            **_placeholders(self.device_list),
+            "devices": [self.device_to_json(device) for device in devices],
+        }
 
 
-def status_update(body: bytes) -> dict[str, Any]:
-    """Read a ``DeviceStatusUpdate``."""
-    return _object_of(DeviceStatusUpdate, body)
+SCHEMA = Schema(
+    operations=generated_operations(),
+    device=PrintDevice,
+    device_list=PrintDeviceList,
+    provision_request=DeviceProvisionRequest,
+    status_update=DeviceStatusUpdate,
+)
 
 
 def credentials(body: bytes) -> tuple[str, str]:
@@ -76,7 +140,7 @@ def _no_constant(name: str) -> NoReturn:
 
 
 @cache
-def placeholders(model: type) -> dict[str, Any]:
+def _placeholders(model: type) -> dict[str, Any]:
     """Return a value for each required field of an answer, for those that the sandbox knows nothing of."""
     return {field.name: _placeholder(field.allowed) for field in fields_of(model) if field.is_required}
 
@@ -85,5 +149,5 @@ def _placeholder(allowed: ValueType) -> Any:
     if allowed.words:
         return min(allowed.words, key=str)
     if allowed.model is not None:
-        return placeholders(allowed.model)
+        return _placeholders(allowed.model)
     return next((value for kind, value in _PLACEHOLDERS.items() if kind in allowed.kinds), None)

@@ -11,7 +11,7 @@ from uuid import UUID
 
 import httpx
 import pytest
-from printos_device_api.api.devices import list_devices, provision_device, update_device_status
+from attrs import evolve
 from printos_device_api.types import UNSET, Unset
 
 from printos_async import (
@@ -23,19 +23,26 @@ from printos_async import (
     PrintOSClient,
     ResponseDecodeError,
 )
-from printos_async._api import requests, responses
 from printos_async._api.fields import fields_of
+from printos_async._api.generated_client import GENERATED_CLIENT
 from printos_async._api.json_validation import raw_object_problem
 from printos_async._api.pages import Pages, pages_of
+from printos_async._api.requests import Operations
+from printos_async._api.responses import decode_device_page
 from printos_async._api.validation import _check
-from printos_async._execution import listing
+from printos_async._execution.listing import list_all
 from printos_async._models import StoredStatus
+from printos_async._transport import HttpxTransport
 from printos_async.cli.input.records import columns_of
+from tests.clients import ClientOver, channel_over
 
 from .next_models import NextAlert, NextDevice, NextDeviceList, NextLabels, NextSite, NextStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import Awaitable, Callable
+
+    from printos_async._api.generated_client import GeneratedClient
+    from printos_async._execution.channel import Channel
 
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
 DAY = date(2026, 11, 21)
@@ -210,23 +217,32 @@ def test_a_stored_status_that_the_model_cannot_be_made_of_stays_as_it_was_stored
     word: object = stored.status
     assert word is UNSET
     with pytest.raises(InvalidStatusError, match="status update: status "):
-        requests.Operations("").update_device_status("dev-1", stored)
+        Operations("").update_device_status("dev-1", stored)
 
 
 # Answers
 
 
-@pytest.fixture
-def _next_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(responses, "PrintDevice", NextDevice)
+def next_channel(generated: GeneratedClient, answer: Callable[[httpx.Request], httpx.Response]) -> Channel:
+    return channel_over(HttpxTransport(httpx.MockTransport(answer)), generated=generated)
 
 
-@pytest.mark.usefixtures("_next_device")
+def answering(answers: list[httpx.Response], asked: list[str]) -> Callable[[httpx.Request], httpx.Response]:
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(str(request.url.query, "ascii"))
+        return answers[len(asked) - 1]
+
+    return answer
+
+
+NEXT_DEVICE = evolve(GENERATED_CLIENT, device=NextDevice)
+
+
 async def test_what_an_optional_field_cannot_hold_stays_unset_and_is_reported() -> None:
     events: list[object] = []
     raw = {"id": "a", "kind": "NEW", "lastSeen": "2026-11-21T12:00:00Z", "site": {"opened_on": "x"}}
-    page = await responses.decode_device_page(
-        json.dumps({"devices": [raw]}).encode(), lambda *event: events.append(event)
+    page = await decode_device_page(
+        json.dumps({"devices": [raw]}).encode(), lambda *event: events.append(event), NEXT_DEVICE
     )
     device: Any = page.devices[0]
     assert (device.kind, device.last_seen, device.site) == (UNSET, "2026-11-21T12:00:00Z", UNSET)
@@ -234,7 +250,6 @@ async def test_what_an_optional_field_cannot_hold_stays_unset_and_is_reported() 
     assert events == [("a", "kind", "NEW"), ("a", "site", {"opened_on": "x"})]
 
 
-@pytest.mark.usefixtures("_next_device")
 @pytest.mark.parametrize(
     ("devices", "problem"),
     [
@@ -245,9 +260,10 @@ async def test_what_an_optional_field_cannot_hold_stays_unset_and_is_reported() 
 async def test_a_device_without_a_required_field_is_a_decode_error(
     devices: list[dict[str, Any]], problem: str
 ) -> None:
-    answers = [httpx.Response(200, json={"devices": devices})]
-    with pytest.raises(ResponseDecodeError, match=problem):
-        await list_with(answers, [])
+    answer = answering([httpx.Response(200, json={"devices": devices})], [])
+    async with ClientOver(next_channel(NEXT_DEVICE, answer)) as client:
+        with pytest.raises(ResponseDecodeError, match=problem):
+            await client.list_devices()
 
 
 # Pages
@@ -259,39 +275,22 @@ def next_get_kwargs(*, page_token: str | Unset = UNSET, page_size: int | Unset =
     return {"method": "get", "url": "/devices", "params": params}
 
 
-@pytest.fixture
-def _pages(monkeypatch: pytest.MonkeyPatch) -> None:
-    pages = pages_of(next_get_kwargs, NextDeviceList)
-    assert pages == Pages("page_token", "nextPageToken")
-    monkeypatch.setattr(list_devices, "_get_kwargs", next_get_kwargs)
-    monkeypatch.setattr(requests, "DEVICE_PAGES", pages)
-    monkeypatch.setattr(responses, "DEVICE_PAGES", pages)
-
-
-async def list_with(answers: list[httpx.Response], asked: list[str]) -> list[Any]:
-    def answer(request: httpx.Request) -> httpx.Response:
-        asked.append(str(request.url.query, "ascii"))
-        return answers[len(asked) - 1]
-
-    transport = httpx.MockTransport(answer)
-    async with PrintOSClient("https://printos.test", auth=None, transport=transport) as client:
-        return await client.list_devices()
+PAGED = evolve(GENERATED_CLIENT, list_devices=next_get_kwargs, device_list=NextDeviceList)
 
 
 def page(*ids: str, **more: Any) -> httpx.Response:
     return httpx.Response(200, json={**more, "devices": [{"id": id_} for id_ in ids]})
 
 
-@pytest.mark.usefixtures("_pages")
 async def test_a_list_is_read_page_by_page() -> None:
     asked: list[str] = []
     pages = [page("a", nextPageToken="t 1"), page(nextPageToken="t2"), page("b", "c", nextPageToken="")]
-    devices = await list_with(pages, asked)
+    async with ClientOver(next_channel(PAGED, answering(pages, asked))) as client:
+        devices = await client.list_devices()
     assert [device.id for device in devices] == ["a", "b", "c"]
     assert asked == ["", "pageToken=t+1", "pageToken=t2"]
 
 
-@pytest.mark.usefixtures("_pages")
 async def test_provisioning_finds_a_device_of_a_later_page() -> None:
     def answer(request: httpx.Request) -> httpx.Response:
         assert request.method == "GET"
@@ -299,15 +298,13 @@ async def test_provisioning_finds_a_device_of_a_later_page() -> None:
             return httpx.Response(200, json={"devices": [{"id": "z", "model": "m", "serialNumber": "s"}]})
         return page("a", nextPageToken="t")
 
-    transport = httpx.MockTransport(answer)
-    async with PrintOSClient("https://printos.test", auth=None, transport=transport) as client:
+    async with ClientOver(next_channel(PAGED, answer)) as client:
         [result] = await client.ensure_devices([DeviceProvisionRequest(model="m", serial_number="s")])
     assert result.outcome == "found"
     assert result.device is not None
     assert result.device.id == "z"
 
 
-@pytest.mark.usefixtures("_pages")
 @pytest.mark.parametrize(
     ("pages", "problem"),
     [
@@ -324,13 +321,13 @@ async def test_provisioning_finds_a_device_of_a_later_page() -> None:
     ],
     ids=["loop", "no text", "pages", "devices"],
 )
-async def test_a_list_without_an_end_is_a_decode_error(
-    monkeypatch: pytest.MonkeyPatch, pages: list[httpx.Response], problem: str
-) -> None:
-    monkeypatch.setattr(listing, "MAX_PAGES", 3)
-    monkeypatch.setattr(listing, "MAX_DEVICES", 5)
+async def test_a_list_without_an_end_is_a_decode_error(pages: list[httpx.Response], problem: str) -> None:
     with pytest.raises(ResponseDecodeError, match=problem):
-        await list_with(pages, [])
+        await list_all(next_channel(PAGED, answering(pages, [])), max_pages=3, max_devices=5)
+
+
+def test_the_parameter_and_the_property_of_the_next_page_are_found_by_their_names() -> None:
+    assert PAGED.pages == Pages("page_token", "nextPageToken")
 
 
 def test_a_list_without_both_token_and_parameter_has_no_pages() -> None:
@@ -348,18 +345,18 @@ def wanting_more(*, body: Any = None, site_id: str) -> dict[str, Any]:
     raise AssertionError(body, site_id)
 
 
-async def test_a_new_required_parameter_is_a_typed_error_before_anything_is_sent(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_a_new_required_parameter_is_a_typed_error_before_anything_is_sent() -> None:
     async def refused(called: Awaitable[object], operation: str) -> None:
         with pytest.raises(ConfigurationError, match=rf"cannot build {operation} .*site_id.*--findings"):
             await called
 
-    for endpoint in (list_devices, provision_device):
-        monkeypatch.setattr(endpoint, "_get_kwargs", wanting_more)
-    monkeypatch.setattr(update_device_status, "_get_kwargs", lambda _id, *, body, site_id: (body, site_id))
-    transport = httpx.MockTransport(lambda _: pytest.fail("sent"))
-    async with PrintOSClient("https://printos.test", auth=None, transport=transport) as client:
+    generated = evolve(
+        GENERATED_CLIENT,
+        list_devices=wanting_more,
+        provision_device=wanting_more,
+        update_device_status=lambda _id, *, body, site_id: {"body": body, "site": site_id},
+    )
+    async with ClientOver(next_channel(generated, lambda _: pytest.fail("sent"))) as client:
         await refused(client.list_devices(), "listDevices")
         await refused(client.provision_device(model="m"), "provisionDevice")
         await refused(
@@ -370,12 +367,10 @@ async def test_a_new_required_parameter_is_a_typed_error_before_anything_is_sent
         await refused(client.push_statuses({"dev-1": status}), "updateDeviceStatus")
 
 
-async def test_a_lost_answer_to_a_post_stays_an_error_where_the_list_cannot_be_asked_for(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(list_devices, "_get_kwargs", wanting_more)
-    transport = httpx.MockTransport(lambda _: httpx.Response(200, text="<html>"))
-    async with PrintOSClient("https://printos.test", auth=None, transport=transport) as client:
+async def test_a_lost_answer_to_a_post_stays_an_error_where_the_list_cannot_be_asked_for() -> None:
+    generated = evolve(GENERATED_CLIENT, list_devices=wanting_more)
+    html = httpx.Response(200, text="<html>")
+    async with ClientOver(next_channel(generated, lambda _: html)) as client:
         [result] = await client.provision_devices([DeviceProvisionRequest(model="m", serial_number="s")])
     assert isinstance(result.error, ResponseDecodeError)
     assert "site_id" in "".join(result.error.__notes__)

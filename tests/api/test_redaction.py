@@ -28,6 +28,7 @@ from printos_async import (
 )
 from printos_async._redaction import MASK, MIN_CHARS_ANYWHERE, excerpt, one_line, redact
 from printos_async._transport import Origin, RawRequest, RawResponse
+from tests.auth.tracebacks import chain_of
 from tests.transport.scripted import ScriptedServer
 
 if TYPE_CHECKING:
@@ -188,18 +189,11 @@ def _learn(request: Request, secrets: Secrets) -> None:
 
 
 def everything_about(error: BaseException) -> Iterator[str]:
-    """Give every text that an error and its chain can be made to show."""
-    seen: set[int] = set()
-    waiting: list[BaseException | None] = [error]
-    while waiting:
-        one = waiting.pop()
-        if one is None or id(one) in seen:
-            continue
-        seen.add(id(one))
+    """Yield every text that an error and its chain can be made to show."""
+    for one in chain_of(error):
         yield from (str(one), repr(one), repr(one.args), repr(getattr(one, "__notes__", ())), repr(vars(one)))
         yield from (value for value in vars(one).values() if isinstance(value, str))
         yield "".join(traceback.format_exception(one))
-        waiting += [one.__cause__, one.__context__]
 
 
 def everything_logged(records: list[logging.LogRecord]) -> Iterator[str]:

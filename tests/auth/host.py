@@ -13,17 +13,18 @@ from typing import TYPE_CHECKING
 
 from attrs import define, field
 
-from printos_async import DeviceStatusUpdate, PrintOSClient, RetryPolicy
+from printos_async import DeviceStatusUpdate, RetryPolicy
 from printos_async._transport import RawResponse
+from tests.clients import ClientOver, channel_over
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from printos_async import PrintOSClient
     from printos_async._transport import RawRequest
     from tests.transport.scripted import Peer
 
-BASE_URL = "https://printos.test"
 LOGIN_PATH = "/api/aaa/v1/devices/login"
 EPOCH_S = 1705322096.0
 ON = DeviceStatusUpdate(status="DS_ON")
@@ -138,10 +139,7 @@ class CheckingHost:
     def client(self, auth: Any, **settings: Any) -> PrintOSClient:
         """A client of this host in memory."""
         settings.setdefault("retry", RetryPolicy(base_delay_s=0.01, max_delay_s=2.0))
-        client = PrintOSClient(BASE_URL, auth=auth, **settings)
-        client._channel.attempts._make_transport = lambda: self
-        client._channel.executor.clock = lambda: asyncio.get_running_loop().time()
-        return client
+        return ClientOver(channel_over(self, auth=auth, **settings))
 
     # On a socket
 

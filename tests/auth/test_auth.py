@@ -18,12 +18,17 @@ from printos_async import (
     ResponseDecodeError,
     RetryPolicy,
     SessionTokenAuth,
+    StatusError,
     TransportError,
 )
 from printos_async._auth.hmac import format_timestamp, keyed, sign
-from printos_async._auth.session_token import REFUSED_LOGIN_HOLD_S, TOKEN_HEADER
+from printos_async._auth.login_response import TOKEN_HEADER
+from printos_async._auth.session_token import REFUSED_LOGIN_HOLD_S
 from printos_async.sandbox import Faults, Sandbox
 from tests.conftest import KEY, QUICK_RETRY, SECRET, status
+from tests.delivery.clock import run
+
+from .host import ON, Answer, CheckingHost
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -246,6 +251,26 @@ async def test_refused_login_is_one_request_however_many_wait_and_ask_again(toke
             assert all(isinstance(result, AuthenticationError) for result in results)
     assert token_sandbox.logins_count == 1
     assert token_sandbox.applied_count == 0
+
+
+@pytest.mark.parametrize(
+    ("code", "advice"),
+    [
+        (401, "check login, password and login_url"),
+        (302, "check login, password and login_url"),
+        (429, "PrintOS asks to wait before the next login"),
+        (503, "PrintOS cannot log in at the moment"),
+    ],
+)
+def test_the_error_of_a_login_says_what_to_do(code: int, advice: str) -> None:
+    async def program() -> None:
+        host = CheckingHost(on_login=lambda _: Answer(code, headers={"retry-after": "300"}))
+        async with host.client(SessionTokenAuth("dev-1", "words")) as client:
+            with pytest.raises(StatusError, match=f"login was answered with {code}; {advice}") as caught:
+                await client.update_device_status("dev-1", ON)
+        assert str(caught.value).count(";") == 1  # no other advice beside it
+
+    run(program())
 
 
 async def test_login_that_fails_for_a_moment_is_tried_again_even_for_a_post(token_sandbox: Sandbox) -> None:

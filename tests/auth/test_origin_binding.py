@@ -10,7 +10,8 @@ import httpx
 import pytest
 
 from printos_async import ConfigurationError, HmacAuth, PrintOSClient, SessionTokenAuth, StatusError
-from printos_async._auth.session_token import DEFAULT_LOGIN_URL, TOKEN_HEADER
+from printos_async._auth.login_response import TOKEN_HEADER
+from printos_async._auth.session_token import DEFAULT_LOGIN_URL
 from printos_async.sandbox import Sandbox
 from tests.conftest import KEY, SECRET, status
 from tests.transport.scripted import ScriptedServer

@@ -12,6 +12,7 @@ import pytest
 from printos_async import (
     AuthenticationError,
     ConfigurationError,
+    DeviceCredentials,
     HmacAuth,
     MissingCredentialsError,
     RetryPolicy,
@@ -218,6 +219,99 @@ def test_a_refused_secret_is_asked_for_again_by_a_pusher_until_it_is_good(
             await asyncio.sleep(20.0)
             stats = pusher.stats()
             assert (stats.sent, stats.failed, stats.held_accounts) == (1, 0, 0)
+
+    run(program())
+
+
+class SiteHost(CheckingHost):
+    """Accepts a token for every device, and answers 403 or 404 in place of 401."""
+
+    def _accepts(self, method: str, target: str, headers: dict[str, str], device_id: str) -> bool:
+        token = headers.get("indigo-sms-auth-token")
+        return super()._accepts(method, target, headers, device_id) if token is None else token in self.tokens
+
+
+def site_host(secret: str, refusal: int) -> SiteHost:
+    return SiteHost(keys={"site": secret}, passwords={"dev-1": secret}, refusal=refusal)
+
+
+FLEET = [f"dev-{device}" for device in range(30)]
+
+
+@pytest.mark.parametrize("refusal", [403, 404])
+@BOTH
+def test_an_account_that_is_held_by_403_or_404_asks_for_its_secret_before_each_probe(
+    make: Callable[[Any], httpx.Auth], refusal: int
+) -> None:
+    async def program() -> None:
+        vault = Vault()
+        host = site_host(OLD, refusal)
+        async with host.client(make(vault)) as client, client.status_pusher() as pusher:
+            await pusher.push("dev-0", ON)
+            rotate(host, NEW)
+            for device_id in FLEET:
+                await pusher.put(device_id, ON)
+            await asyncio.sleep(0.5)
+            assert pusher.stats().held_accounts == 1
+            assert vault.asked == 1
+            given_up, refused = pusher.stats().failed, host.requests.total()
+            await asyncio.sleep(100.0)
+            asked = vault.asked
+            assert 3 <= host.requests.total() - refused + host.logins.total() - 1 <= 8
+            assert 3 <= asked - 1 <= 8
+            vault.value = VaultError()
+            await asyncio.sleep(61.0)
+            assert vault.asked == asked + 1
+            vault.value = NEW
+            await asyncio.sleep(61.0)
+            stats = pusher.stats()
+            assert (stats.sent, stats.failed, stats.held_accounts) == (1 + len(FLEET) - given_up, given_up, 0)
+            assert vault.asked == asked + 2
+
+    run(program())
+
+
+@pytest.mark.parametrize("refusal", [403, 404])
+def test_a_token_that_is_answered_403_or_404_for_all_devices_is_replaced_by_the_probe(refusal: int) -> None:
+    async def program() -> None:
+        host = site_host(OLD, refusal)
+        async with host.client(session_auth(OLD)) as client, client.status_pusher() as pusher:
+            await pusher.push("dev-0", ON)
+            host.revoke()
+            for device_id in FLEET:
+                await pusher.put(device_id, ON)
+            await asyncio.sleep(0.5)
+            assert (pusher.stats().held_accounts, host.logins.total()) == (1, 1)
+            await asyncio.sleep(1.0)
+            assert (pusher.stats().held_accounts, host.logins.total()) == (0, 2)
+            assert pusher.stats().pending == 0
+
+    run(program())
+
+
+def test_a_lookup_is_asked_before_each_probe_of_an_account_that_is_held_by_403() -> None:
+    async def program() -> None:
+        site = HmacAuth("site", OLD)
+        asked = Counter[str]()
+
+        def lookup(device_id: str) -> HmacAuth:
+            asked[device_id] += 1
+            return site
+
+        host = site_host(OLD, 403)
+        async with host.client(DeviceCredentials(lookup)) as client, client.status_pusher() as pusher:
+            await pusher.push("dev-0", ON)
+            rotate(host, NEW)
+            for device_id in FLEET:
+                await pusher.put(device_id, ON)
+            await asyncio.sleep(0.5)
+            assert pusher.stats().held_accounts == 1
+            first = asked.total()
+            await asyncio.sleep(100.0)
+            assert 3 <= asked.total() - first <= 8
+            site = HmacAuth("site", NEW)
+            await asyncio.sleep(61.0)
+            assert (pusher.stats().held_accounts, pusher.stats().pending) == (0, 0)
 
     run(program())
 

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-import traceback
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
-from rich.pretty import pretty_repr
 
 from printos_async import (
     ConfigurationError,
@@ -18,13 +16,14 @@ from printos_async import (
     DeviceStatusUpdate,
     HmacAuth,
     PrintOSClient,
-    PrintOSError,
     RetryPolicy,
     SessionTokenAuth,
 )
 from printos_async._auth.hmac import keyed, sign
 from printos_async._config import auth_from_env
 from tests.transport.scripted import ScriptedServer
+
+from .tracebacks import assert_hidden_in_traceback, failures
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -86,44 +85,13 @@ STAGES: dict[str, Handler] = {
 
 
 def assert_shows_no_credentials(error: BaseException) -> None:
-    """Look at an error and its whole chain as the standard library and rich show them, locals included."""
-    texts: list[str] = []
-    seen: set[int] = set()
-    waiting: list[BaseException | None] = [error]
-    while waiting:
-        one = waiting.pop()
-        if one is None or id(one) in seen:
-            continue
-        seen.add(id(one))
-        waiting += [one.__cause__, one.__context__, *getattr(one, "exceptions", ())]
-        texts += traceback.TracebackException.from_exception(one, capture_locals=True).format(chain=False)
-        for frame, _ in traceback.walk_tb(one.__traceback__):
-            # rich looks into attrs classes that have no repr of their own.
-            texts += [pretty_repr(value) for value in frame.f_locals.values()]
-    assert [one for one in CREDENTIALS if one in "".join(texts)] == []
+    assert_hidden_in_traceback(error, CREDENTIALS)
 
 
 def auth_of(scheme: str) -> httpx.Auth:
     if scheme == "HMAC":
         return HmacAuth("device-key", SECRET, clock=lambda: NOW_S)
     return SessionTokenAuth("login", PASSWORD)
-
-
-async def failures(
-    call: Callable[[], Any], *, cancel_when: Callable[[], Any] | None = None
-) -> list[BaseException]:
-    """Give what two calls raise: the second one finds a connection, or a token, of the first."""
-    raised: list[BaseException] = []
-    for _ in range(2):
-        task = asyncio.ensure_future(call())
-        if cancel_when is not None:
-            await cancel_when()
-            task.cancel()
-        try:
-            await task
-        except (PrintOSError, asyncio.CancelledError) as error:
-            raised.append(error)
-    return raised
 
 
 def client_of(

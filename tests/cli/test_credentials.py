@@ -13,9 +13,9 @@ import pytest
 
 from printos_async import HmacAuth, SessionTokenAuth
 from printos_async._auth import ReadyAuth
-from printos_async.cli.credentials import reread_file
 from printos_async.cli.credentials.credentials_file import CredentialsFile
 from printos_async.cli.credentials.lines import parse_credentials
+from printos_async.cli.credentials.reread_file import QUIET_S
 from printos_async.cli.credentials.secret_file import SecretFile
 from printos_async.cli.terminal.output import CommandError
 from printos_async.sandbox import Sandbox
@@ -47,8 +47,19 @@ def replace(file: Path, content: bytes) -> None:
 
 def aged(file: Path) -> None:
     """Wait until a file counts as written: its time of change cannot be set."""
-    while abs(time.time() - file.stat().st_ctime) < reread_file.QUIET_S:
+    while abs(time.time() - file.stat().st_ctime) < QUIET_S:
         time.sleep(0.01)
+
+
+class ClockOf:
+    """A clock by which a file was written ``age_s`` ago, however slow this machine is."""
+
+    def __init__(self, file: Path) -> None:
+        self.age_s = 3600.0
+        self._file = file
+
+    def __call__(self) -> float:
+        return self._file.stat().st_ctime + self.age_s
 
 
 def read(data: bytes) -> dict[str, tuple[bool, str, str]]:
@@ -161,18 +172,19 @@ async def test_lines_may_be_added_and_removed(tmp_path: Path) -> None:
 
 
 async def test_a_file_that_is_being_written_is_not_read(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = private(tmp_path, CSV + b"dev-1,k,canary-1\ndev-2,k2,canary-2\n")
-    credentials = CredentialsFile(file)
+    clock = ClockOf(file)
+    credentials = CredentialsFile(file, clock=clock)
     before = await credentials.find("dev-1")
-    with file.open("wb", buffering=0) as rewritten, monkeypatch.context() as slow:
-        slow.setattr(reread_file, "QUIET_S", 3600.0)  # however slow this machine is
+    clock.age_s = 0.9 * QUIET_S
+    with file.open("wb", buffering=0) as rewritten:
         for part in (CSV, b"dev-1,k,canary-9", b"9\ndev-2,k2,canary-2\n"):
             rewritten.write(part)
             assert await credentials.find("dev-1") is before
             assert await credentials.find("dev-2") is not None
-    aged(file)
+    clock.age_s = 1.1 * QUIET_S
     after = await credentials.find("dev-1")
     assert isinstance(after, HmacAuth)
     assert after.secrets() == ("canary-99",)
@@ -248,15 +260,13 @@ async def test_a_file_that_others_may_read_later_is_not_read_again(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = private(tmp_path, KEY)
-    credentials = CredentialsFile(file)
+    credentials = CredentialsFile(file, clock=ClockOf(file))
     before = await credentials.find("dev-2")
     file.write_bytes(KEY.replace(b"canary-2", b"canary-9"))
     file.chmod(0o644)
-    aged(file)
     assert await credentials.find("dev-2") is before
     assert "other users may read the credentials" in capsys.readouterr().err
     file.chmod(0o600)
-    aged(file)
     assert await credentials.find("dev-2") is not before
 
 
@@ -318,3 +328,8 @@ def test_a_large_file_is_read(tmp_path: Path) -> None:
     credentials = CredentialsFile(private(tmp_path, "\n".join(map(json.dumps, records)).encode()))
     assert isinstance(credentials.auth_of("dev-9999"), SessionTokenAuth)
     assert len(credentials._auths) == 1  # made when it was needed
+
+
+def test_a_json_array_is_not_taken_for_csv() -> None:
+    with pytest.raises(CommandError, match="line 1 is not a JSON object"):
+        read(b"[" + LOGIN.strip() + b"]\n")

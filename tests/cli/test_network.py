@@ -123,7 +123,7 @@ async def test_devices_push_and_worker_work(cli: Cli, sandbox: Sandbox, site: Si
     ended = await worker.wait()
     assert "the files for TLS were read again" in ended.err
     assert (ended.code, ended.json["sent"]) == (0, 3)
-    assert site.proxy.tunnels == site.front.accepted >= 3
+    assert site.proxy.tunnels == site.front.connections >= 3
 
 
 async def test_environment_says_the_same_as_options(

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import define, field, frozen
 
-from printos_async import DeviceStatusUpdate, DeviceStatusUpdateMetrics, PrintOSClient, RetryPolicy
+from printos_async import DeviceStatusUpdate, DeviceStatusUpdateMetrics, RetryPolicy
 from printos_async._transport import ExchangeError, RawResponse
+from tests.clients import ClientOver, channel_over
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
+    from printos_async import PrintOSClient
     from printos_async._transport import RawRequest
-
-BASE_URL = "https://printos.test"
 
 
 @frozen(kw_only=True)
@@ -132,15 +132,10 @@ def pages_of(host: Host, device_id: str) -> list[int]:
 @asynccontextmanager
 async def client_of(host: Host, **settings: Any) -> AsyncIterator[PrintOSClient]:
     settings.setdefault("retry", RetryPolicy(base_delay_s=0.01, max_delay_s=2.0))
-    settings.setdefault("auth", None)
     async with client_over(host, **settings) as client:
         yield client
         assert client._channel.executor.limiter.in_flight == 0 or sum(host.in_flight.values()) > 0
 
 
 def client_over(host: Host, **settings: Any) -> PrintOSClient:
-    client = PrintOSClient(BASE_URL, **settings)
-    client._channel.attempts._make_transport = lambda: host
-    # Latencies, from which the concurrency limit follows, are measured on the loop's clock, fake or not.
-    client._channel.executor.clock = lambda: asyncio.get_running_loop().time()
-    return client
+    return ClientOver(channel_over(host, **settings))

@@ -149,26 +149,6 @@ def test_closing_that_is_cancelled_still_tells_everybody_and_ends_the_work() -> 
     run(program())
 
 
-def test_cancelling_a_push_after_the_end_wakes_nothing_up_again() -> None:
-    async def program() -> None:
-        host = Host()
-        async with client_of(host) as client:
-            pusher = client.status_pusher(min_interval_s=60.0)
-            await pusher.push("dev-1", status(1))
-            waiting = asyncio.create_task(pusher.push("dev-1", status(2)))
-            await fake_loop().settle()
-            closing = asyncio.create_task(pusher.aclose())
-            await asyncio.sleep(0)
-            waiting.cancel()
-            await closing
-            await fake_loop().settle()
-            await asyncio.sleep(3600.0)
-            assert host.count == 1
-            assert len(fake_loop()._scheduled) == 0  # type: ignore[attr-defined]  # no timer either
-
-    run(program())
-
-
 def test_a_bug_in_somebodys_authentication_ends_the_waiting_with_that_bug() -> None:
     class Broken(httpx.Auth):
         def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:

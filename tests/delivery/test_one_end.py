@@ -141,12 +141,12 @@ async def test_a_drain_that_has_no_end_ends_when_the_pusher_is_closed(
 
 
 @pytest.mark.parametrize("outbox", [None, MemoryOutbox])
-def test_a_push_that_is_cancelled_while_the_pusher_is_closed_is_withdrawn_once(
+def test_a_push_that_is_cancelled_while_the_pusher_is_closed_is_withdrawn_once_and_wakes_nothing_up(
     outbox: Callable[[], Outbox] | None,
 ) -> None:
     async def program() -> None:
-        ends = Ends()
-        async with client_of(Host(), hooks=[ends], auth=HmacAuth("k", "s")) as client:
+        ends, host = Ends(), Host()
+        async with client_of(host, hooks=[ends], auth=HmacAuth("k", "s")) as client:
             pusher = client.status_pusher(min_interval_s=60.0, outbox=outbox and outbox())
             await pusher.push("dev-1", status(1))
             waiting = asyncio.create_task(pusher.push("dev-1", status(2)))
@@ -159,6 +159,9 @@ def test_a_push_that_is_cancelled_while_the_pusher_is_closed_is_withdrawn_once(
             assert waiting.cancelled()
             ends.check(pusher.stats())
             assert ends.kinds == {StatusSent: 1, StatusWithdrawn: 1}
+            await asyncio.sleep(3600.0)
+            assert host.count == 1
+            assert len(fake_loop()._scheduled) == 0  # type: ignore[attr-defined]  # no timer either
 
     run(program())
 

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-from printos_async import APIError, ConcurrencyLimit, HmacAuth, PrintOSClient, RetryPolicy
+from printos_async import (
+    APIError,
+    ConcurrencyLimit,
+    Event,
+    HmacAuth,
+    LimitChanged,
+    PrintOSClient,
+    RetryPolicy,
+)
 from printos_async._execution.concurrency import OVERDUE_S, Limiter
 from printos_async.sandbox import Faults, Sandbox
 from tests.conftest import KEY, SECRET, status
@@ -608,13 +616,17 @@ async def test_a_fixed_limit_stays_although_a_gateway_refuses() -> None:
 
 async def test_the_limit_grows_with_demand_on_a_server_that_keeps_up(sandbox: Sandbox) -> None:
     sandbox.set_faults(Faults(latency_s=0.004))
-    changes: list[tuple[int, int]] = []
+    limits: list[int] = []
+
+    def watch(event: Event) -> None:
+        if isinstance(event, LimitChanged):
+            limits.append(event.new)
+
     limit = ConcurrencyLimit(initial=2, maximum=32)
-    async with PrintOSClient(sandbox.url, auth=HmacAuth(KEY, SECRET), limit=limit) as client:
-        client._channel.executor.limiter.on_change = lambda old, new, _: changes.append((old, new))
+    async with PrintOSClient(sandbox.url, auth=HmacAuth(KEY, SECRET), limit=limit, hooks=[watch]) as client:
         calls: list[Coroutine[Any, Any, None]] = [
             client.update_device_status(f"dev-{n % 10}", status(n)) for n in range(1_000)
         ]
         await asyncio.gather(*calls)
-    assert max(new for _, new in changes) > 2
-    assert max(new for _, new in changes) >= sandbox.max_concurrency > 2
+    assert max(limits) > 2
+    assert max(limits) >= sandbox.max_concurrency > 2

@@ -36,17 +36,22 @@ async def stored(url: str) -> dict[str, int]:
     outbox = SqlOutbox(url)
     await outbox.open(ACCOUNT)
     try:
-        found = {}
-        owner = await outbox.join()
-        while claims := await outbox.claim(owner, 1000):
-            for claim in claims:
-                device, number = read(claim.body)
-                assert device == claim.device_id
-                found[device] = number
-        await outbox.leave(owner)
-        return found
+        return await claimed(outbox)
     finally:
         await outbox.aclose()
+
+
+async def claimed(outbox: SqlOutbox) -> dict[str, int]:
+    """Claim everything that waits, and return the number of each device; bodies that nobody put are an error."""
+    owner = await outbox.join()
+    found = {}
+    while claims := await outbox.claim(owner, 1000):
+        for claim in claims:
+            device, number = read(claim.body)
+            assert device == claim.device_id
+            found[device] = number
+    await outbox.leave(owner)
+    return found
 
 
 def say(**line: object) -> None:

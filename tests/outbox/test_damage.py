@@ -14,7 +14,7 @@ import pytest
 
 from printos_async.outbox import Draft, SetAside, SqlOutbox
 
-from .putter import ACCOUNT, body, read
+from .putter import ACCOUNT, body, claimed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,19 +37,6 @@ def set_aside(path: Path) -> list[Path]:
 async def put_round(outbox: SqlOutbox, number: int) -> None:
     for index in range(DEVICES):
         await outbox.put([Draft(f"dev-{index}", body(f"dev-{index}", number))])
-
-
-async def waiting(outbox: SqlOutbox) -> dict[str, int]:
-    """Claim everything that waits; bodies that nobody put are an error."""
-    owner = await outbox.join()
-    found = {}
-    while claims := await outbox.claim(owner, 1000):
-        for claim in claims:
-            device, number = read(claim.body)
-            assert device == claim.device_id
-            found[device] = number
-    await outbox.leave(owner)
-    return found
 
 
 @pytest.fixture
@@ -134,12 +121,12 @@ async def test_a_damaged_outbox_opens_and_hands_out_only_what_was_put(
 
         outbox = SqlOutbox(url(path))
         await outbox.open(ACCOUNT)
-        found = await waiting(outbox)
+        found = await claimed(outbox)
         for device, number in found.items():
             assert device in {f"dev-{index}" for index in range(DEVICES)}, note
             assert 0 <= number < 2 * ROUNDS, note
         await put_round(outbox, 100)
-        assert await waiting(outbox) == {f"dev-{index}": 100 for index in range(DEVICES)}, note
+        assert await claimed(outbox) == {f"dev-{index}": 100 for index in range(DEVICES)}, note
         await outbox.aclose()
 
         kept = set_aside(path)
@@ -166,7 +153,7 @@ async def test_whatever_lies_at_the_path_the_outbox_opens(tmp_path: Path, conten
     outbox.on_set_aside = told.append
     await outbox.open(ACCOUNT)
     await put_round(outbox, 1)
-    assert len(await waiting(outbox)) == DEVICES
+    assert len(await claimed(outbox)) == DEVICES
     await outbox.aclose()
     kept = set_aside(path)
     assert [(what.path, what.kept_as) for what in told] == [(str(path), str(name)) for name in kept]
@@ -191,10 +178,10 @@ async def test_a_changed_body_is_noticed_although_the_database_is_whole(tmp_path
     garble_bodies(path)
     outbox = SqlOutbox(url(path))
     await outbox.open(ACCOUNT)
-    assert await waiting(outbox) == {}
+    assert await claimed(outbox) == {}
     assert len(await outbox.failed()) == DEVICES
     await put_round(outbox, 2)
-    assert len(await waiting(outbox)) == DEVICES
+    assert len(await claimed(outbox)) == DEVICES
     await outbox.aclose()
 
 
@@ -212,9 +199,9 @@ async def test_damage_that_shows_while_two_work_is_set_aside_once_and_both_go_on
     with closing(sqlite3.connect(path)) as connection, closing(connection.cursor()) as cursor:
         cursor.execute("PRAGMA user_version = 7")
     for number, outbox in enumerate((first, second), start=2):
-        await waiting(outbox)
+        await claimed(outbox)
         await put_round(outbox, number)
-    assert await waiting(first) == {f"dev-{index}": 3 for index in range(DEVICES)}
+    assert await claimed(first) == {f"dev-{index}": 3 for index in range(DEVICES)}
     for outbox in (first, second):
         await outbox.aclose()
     assert len(set_aside(path)) == 1
@@ -231,5 +218,5 @@ async def test_a_file_that_is_deleted_or_replaced_takes_no_accepted_status_with_
     await outbox.aclose()
     again = SqlOutbox(url(path))
     await again.open(ACCOUNT)
-    assert await waiting(again) == {f"dev-{index}": 2 for index in range(DEVICES)}
+    assert await claimed(again) == {f"dev-{index}": 2 for index in range(DEVICES)}
     await again.aclose()

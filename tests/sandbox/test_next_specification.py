@@ -2,30 +2,50 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import time
+from typing import Any
 
-import pytest
+import httpx
+from attrs import evolve
 
-from printos_async._api.fields import fields_of
 from printos_async._api.generated_operations import GeneratedOperation, generated_operations
-from printos_async.sandbox import Sandbox, _operations, _records, _schema
+from printos_async.sandbox import Faults
+from printos_async.sandbox._auth import Gatekeeper
+from printos_async.sandbox._clock import ServerClock
+from printos_async.sandbox._operations import unserved_operations
+from printos_async.sandbox._schema import SCHEMA
+from printos_async.sandbox._service import Service
 from tests.api.next_models import NextDevice, NextStatus
-from tests.sandbox.conftest import connected
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-    import httpx
 
 JOBS = GeneratedOperation("listJobs", "GET", "/devices/{deviceId}/jobs")
 READ = GeneratedOperation("getDeviceStatus", "GET", "/devices/{device}/status")
 
 
-@pytest.fixture
-async def next_sandbox(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Sandbox]:
-    monkeypatch.setattr(_operations, "generated_operations", lambda: (*generated_operations(), JOBS, READ))
-    async with Sandbox() as sandbox:
-        yield sandbox
+def next_service(**schema: Any) -> Service:
+    clock = ServerClock(time.time, offset_s=0.0, date_header=True)
+    gatekeeper = Gatekeeper(
+        clock,
+        hmac_keys=None,
+        device_keys=None,
+        logins=None,
+        device_logins=None,
+        token_lifetime_requests=None,
+        token_lifetime_s=None,
+    )
+    return Service(
+        faults=Faults(),
+        gatekeeper=gatekeeper,
+        clock=clock,
+        login_path="/login",
+        record=True,
+        record_limit=100,
+        record_headers=False,
+        schema=evolve(SCHEMA, **schema),
+    )
+
+
+def connected(service: Service) -> httpx.AsyncClient:
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app=service.app), base_url="http://sandbox")
 
 
 def test_operations_are_read_from_the_generated_client_and_all_are_served() -> None:
@@ -34,41 +54,49 @@ def test_operations_are_read_from_the_generated_client_and_all_are_served() -> N
         ("provisionDevice", "POST", "/devices"),
         ("updateDeviceStatus", "PUT", "/devices/{deviceId}/status"),
     ]
-    assert _operations.unserved_operations() == []
+    assert unserved_operations(generated_operations()) == []
 
 
-async def test_an_operation_without_a_handler_is_answered_501_that_says_so(next_sandbox: Sandbox) -> None:
-    assert _operations.unserved_operations() == [JOBS, READ]
-    async with connected(next_sandbox) as client:
+async def test_an_operation_without_a_handler_is_answered_501_that_says_so() -> None:
+    operations = (*generated_operations(), JOBS, READ)
+    assert unserved_operations(operations) == [JOBS, READ]
+    service = next_service(operations=operations)
+    async with connected(service) as client:
         jobs = await client.get("/devices/dev-1/jobs")
         read = await client.get("/devices/dev-1/status")
         other = await client.delete("/devices/dev-1/jobs")
     assert (jobs.status_code, read.status_code, other.status_code) == (501, 501, 404)
     message = "the sandbox does not serve listJobs (GET /devices/{deviceId}/jobs)"
     assert jobs.json()["smsError"]["message"] == message
-    assert next_sandbox.request_counts["GET", "/devices/{deviceId}/jobs", 501] == 1
+    assert service.request_counts["GET", "/devices/{deviceId}/jobs", 501] == 1
 
 
-async def test_a_status_is_checked_by_the_types_of_the_model(
-    monkeypatch: pytest.MonkeyPatch, sandbox: Sandbox, client: httpx.AsyncClient
-) -> None:
-    monkeypatch.setattr(_schema, "DeviceStatusUpdate", NextStatus)
-    for refused in [{}, {"status": "DS_DANCING"}, {"status": "DS_ON", "day": "today"}]:
-        assert (await client.put("/devices/dev-1/status", json=refused)).status_code == 400
+async def test_a_status_is_checked_by_the_types_of_the_model() -> None:
+    service = next_service(status_update=NextStatus)
+    service.add_device("dev-1")
     status = {"status": "DS_ON", "timestamp": "2026-11-21T12:00:00Z", "alerts": [{"code": 1}]}
-    assert (await client.put("/devices/dev-1/status", json=status)).status_code == 200
-    assert sandbox.devices["dev-1"].status == status
+    async with connected(service) as client:
+        for refused in [{}, {"status": "DS_DANCING"}, {"status": "DS_ON", "day": "today"}]:
+            assert (await client.put("/devices/dev-1/status", json=refused)).status_code == 400
+        assert (await client.put("/devices/dev-1/status", json=status)).status_code == 200
+    assert service.devices["dev-1"].status == status
 
 
-async def test_a_device_keeps_what_its_request_named_and_has_what_is_required(
-    monkeypatch: pytest.MonkeyPatch, sandbox: Sandbox, client: httpx.AsyncClient
-) -> None:
-    further = [field for field in fields_of(NextDevice) if field.name != "id"]
-    monkeypatch.setattr(_records, "_FURTHER_FIELDS", further)
-    monkeypatch.setattr(_records, "PrintDevice", NextStatus)  # its status is required
+async def test_a_device_keeps_what_its_request_named_and_has_what_is_required() -> None:
+    service = next_service(device=NextDevice)
     request = {"model": "m", "kind": "DS_ON", "lastSeen": "never", "extra": 1}
-    device = (await client.post("/devices", json=request)).json()
-    assert sandbox.devices[device["id"]].properties == request
+    async with connected(service) as client:
+        device = (await client.post("/devices", json=request)).json()
+    assert service.devices[device["id"]].properties == request
     assert device["kind"] == "DS_ON"
-    assert device["status"] == "DS_OFF"
     assert not {"lastSeen", "extra"} & device.keys()
+
+
+async def test_what_is_required_and_not_known_is_made_up() -> None:
+    service = next_service(device=NextStatus)  # its status is required
+    service.add_device("dev-1")
+    async with connected(service) as client:
+        listed = (await client.get("/devices")).json()["devices"]
+        device = (await client.post("/devices", json={"model": "m"})).json()
+    assert [each["status"] for each in listed] == ["DS_OFF"]
+    assert device["status"] == "DS_OFF"

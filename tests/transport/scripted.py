@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import socket
-import struct
 from contextlib import suppress
-from typing import TYPE_CHECKING, Self, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from attrs import define, field
 
 from printos_async._transport import Origin
 
+from .listener import Listener, reset
+
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Awaitable, Callable
-    from types import TracebackType
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 OTHER = b"HTTP/1.1 202 Accepted\r\ncontent-length: 5\r\n\r\nother"
@@ -109,9 +108,7 @@ class Peer:
 
     def reset(self) -> None:
         """End with RST."""
-        sock: socket.socket = self._writer.get_extra_info("socket")
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self._writer.transport.abort()
+        reset(self._writer)
 
 
 Handler: TypeAlias = "Callable[[Peer], Awaitable[None]]"
@@ -137,26 +134,16 @@ def first_then(first: Handler, then: Handler) -> Handler:
 
 
 @define(eq=False)
-class ScriptedServer:
+class ScriptedServer(Listener):
     handler: Handler
     tls: ssl.SSLContext | None = None
     host: str = "127.0.0.1"
     requests: list[Request] = field(factory=list)
-    connections: int = 0
     news: asyncio.Event = field(factory=asyncio.Event)
-    _tasks: set[asyncio.Task[None]] = field(factory=set)
-    _peers: list[asyncio.StreamWriter] = field(factory=list)
-    _server: asyncio.Server | None = None
 
     @property
     def origin(self) -> Origin:
-        assert self._server is not None
-        port: int = self._server.sockets[0].getsockname()[1]
-        return Origin("https" if self.tls else "http", self.host, port)
-
-    @property
-    def open_connections(self) -> int:
-        return len(self._tasks)
+        return Origin("https" if self.tls else "http", self.host, self.port)
 
     async def requests_read(self, count: int) -> None:
         """Wait until the server has read so many requests."""
@@ -164,47 +151,5 @@ class ScriptedServer:
             self.news.clear()
             await self.news.wait()
 
-    async def all_gone(self, *, but: int = 0) -> None:
-        """Wait until every connection's script has ended, but for so many."""
-        while len(self._tasks) > but:
-            await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
-
-    async def __aenter__(self) -> Self:
-        # A peer that never answers the TLS goodbye would keep the server's own end open for half a minute.
-        timeout = {"ssl_shutdown_timeout": 0.2} if self.tls else {}
-        self._server = await asyncio.start_server(
-            self._accept, self.host, 0, ssl=self.tls, limit=1 << 22, **timeout
-        )
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        assert self._server is not None
-        self._server.close()
-        for task in self._tasks:
-            task.cancel()
-        ends = await asyncio.gather(*self._tasks, return_exceptions=True)
-        for writer in self._peers:
-            writer.transport.abort()
-        await self._server.wait_closed()
-        await asyncio.gather(*(writer.wait_closed() for writer in self._peers), return_exceptions=True)
-        for end in ends:
-            if isinstance(end, Exception):  # a script that failed is a test that failed
-                raise end
-
-    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        peer = Peer(self, self.connections, reader, writer)
-        self.connections += 1
-        self._peers.append(writer)
-        task = asyncio.get_running_loop().create_task(self._serve(peer, writer))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _serve(self, peer: Peer, writer: asyncio.StreamWriter) -> None:
-        try:
-            await self.handler(peer)
-        except (ConnectionError, asyncio.IncompleteReadError):
-            pass  # the client left in the middle of the script
-        finally:
-            writer.close()
+    async def serve(self, number: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await self.handler(Peer(self, number, reader, writer))

@@ -31,13 +31,6 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def closed_port() -> Iterator[int]:
-    with socket.socket() as holder:  # bound, not listening: nobody else can take it
-        holder.bind(("127.0.0.1", 0))
-        yield holder.getsockname()[1]
-
-
-@pytest.fixture
 def full_port() -> Iterator[int]:
     """A port that lets connections be made and never says a word."""
     with socket.socket() as listener:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import ssl
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,8 @@ from printos_async._transport import (
 )
 from printos_async._transport.connection import Connection
 
-from .proxy import CREDENTIALS, ConnectProxy, refuse, reset
+from .listener import reset
+from .proxy import CREDENTIALS, ConnectProxy, refuse
 from .scripted import OK, ScriptedServer, always
 
 if TYPE_CHECKING:
@@ -172,6 +174,26 @@ FAULTS: dict[str, tuple[Script, str, int | None]] = {
         "of the kind NTLM, Negotiate (407); only Basic",
         407,
     ),
+    "NTLM in one line": (
+        refusing(407, b'proxy-authenticate: NTLM, Digest realm="a, Basic b", qop="auth", Negotiate YQ==\r\n'),
+        "of the kind Digest, NTLM, Negotiate (407); only Basic",
+        407,
+    ),
+    "Basic in one line": (
+        refusing(407, b'proxy-authenticate: Negotiate, Basic realm = "x", charset="UTF-8"\r\n'),
+        "refuses its credentials (407)",
+        407,
+    ),
+    "bare LF": (
+        sending(b"HTTP/1.0 403 Forbidden\ncontent-type: text/html\n\n<html>"),
+        "does not allow connections to 127.0.0.1:",
+        403,
+    ),
+    "bare LF in part": (
+        sending(b"HTTP/1.0 407 No\r\nproxy-authenticate: NTLM\n\r\n"),
+        "of the kind NTLM (407); only Basic",
+        407,
+    ),
     "403": (refusing(403), "does not allow connections to 127.0.0.1:", 403),
     "502": (refusing(502), "cannot reach 127.0.0.1:", 502),
     "503": (refusing(503), "cannot reach 127.0.0.1:", 503),
@@ -199,7 +221,7 @@ async def test_refused_tunnel_carried_nothing(
         wire = wire_to(proxy.url)
         with pytest.raises(ProxyExchangeError) as caught:
             await wire.send(secure_server, method="POST")
-        await proxy.idle()  # the connection was not kept
+        await proxy.all_gone()  # the connection was not kept
         assert len(proxy.heads) == 1
     assert words in caught.value.reason
     assert f"http://127.0.0.1:{proxy.port}" in caught.value.reason
@@ -207,6 +229,20 @@ async def test_refused_tunnel_carried_nothing(
     assert caught.value.status == status
     assert CREDENTIALS not in repr(caught.value)
     assert secure_server.connections == 0
+
+
+async def test_request_that_cannot_be_sent_takes_no_connection(wire_to: Callable[[str], Wire]) -> None:
+    async with ConnectProxy() as proxy, ScriptedServer(always(OK)) as server:
+        wire = wire_to(proxy.url)
+        for _ in range(3):
+            request = RawRequest(server.origin, "PUT", "/x", (("x-key", "caf\u0161"),), b"{}")
+            with pytest.raises(ExchangeError, match="a character that HTTP cannot carry") as caught:
+                await wire.transport.send(request, deadline=math.inf, max_body_bytes=1)
+            assert not caught.value.may_have_arrived
+        assert (await wire.send(server)).body == b"ok"
+        assert proxy.connections == 1
+        await wire.transport.aclose()
+        await proxy.all_gone()
 
 
 async def test_proxy_that_asks_for_credentials_says_where_they_go(
@@ -228,7 +264,7 @@ async def test_tunnel_that_ends_in_the_handshake_carried_nothing(
     async with ConnectProxy(script=script) as proxy:
         with pytest.raises(ExchangeError, match="no connection") as caught:
             await wire_to(proxy.url).send(secure_server)
-        await proxy.idle()
+        await proxy.all_gone()
     assert (caught.value.may_have_arrived, caught.value.timed_out) == (False, False)
 
 
@@ -247,7 +283,7 @@ async def test_proxy_that_hangs_ends_with_the_deadline(
     async with ConnectProxy(script=script) as proxy:
         with pytest.raises(ExchangeError, match=stage) as caught:
             await wire_to(proxy.url).send(secure_server, timeout_s=0.1)
-        await proxy.idle()
+        await proxy.all_gone()
     assert (caught.value.may_have_arrived, caught.value.timed_out) == (False, True)
 
 
@@ -281,7 +317,7 @@ async def test_interim_answers_and_dribble_are_read(
         wire = wire_to(proxy.url)
         assert (await wire.send(secure_server)).body == b"ok"
         await wire.transport.aclose()
-        await proxy.idle()
+        await proxy.all_gone()
 
 
 async def test_tunnel_cut_in_the_middle_of_an_answer_may_have_arrived(
@@ -316,7 +352,7 @@ async def test_cancelling_in_connect_leaves_no_connection(
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        await proxy.idle()
+        await proxy.all_gone()
 
 
 async def test_closing_in_connect_ends_the_request(
@@ -330,7 +366,7 @@ async def test_closing_in_connect_ends_the_request(
         with pytest.raises(ExchangeError, match="the client was closed") as caught:
             await task
         assert (caught.value.may_have_arrived, caught.value.timed_out) == (False, False)
-        await proxy.idle()
+        await proxy.all_gone()
 
 
 @pytest.mark.parametrize("problem", ["server", "proxy"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ from .reread_file import RereadFile, is_readable_by_others, remedy
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import AsyncGenerator, Iterable
+    from collections.abc import AsyncGenerator, Callable, Iterable
     from pathlib import Path
 
     import httpx
@@ -34,15 +35,20 @@ class CredentialsFile:
 
     Args:
         path: The file: JSON lines, or CSV under a header.
+        clock: As in ``RereadFile``.
 
     Raises:
         CommandError: The file cannot be read or used, or other users may read it.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, clock: Callable[[], float] = time.time) -> None:
         self._path = path
         self._file = RereadFile(
-            path, partial(parse_credentials, path), check=self._check, max_bytes=_MAX_FILE_BYTES
+            path,
+            partial(parse_credentials, path),
+            check=self._check,
+            max_bytes=_MAX_FILE_BYTES,
+            clock=clock,
         )
         # Made when they are needed first, and kept as long as a line has these credentials: a session token is theirs.
         self._auths: dict[Credentials, ReadyAuth] = {}

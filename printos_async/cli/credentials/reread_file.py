@@ -37,6 +37,7 @@ class RereadFile(Generic[T]):
         parse: Returns the content; raises ``CommandError`` if it cannot be used, with a message without secrets.
         check: Raises ``CommandError`` if the open file is refused.
         max_bytes: A longer file is refused.
+        clock: Returns the seconds since the epoch, with which the file's times are compared.
 
     Raises:
         CommandError: It cannot be read or used.
@@ -49,11 +50,13 @@ class RereadFile(Generic[T]):
         *,
         check: Callable[[os.stat_result], None],
         max_bytes: int,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._path = path
         self._parse = parse
         self._check = check
         self._max_bytes = max_bytes
+        self._clock = clock
         self._problem = ""
         self._status: os.stat_result
         self._read_s = 0.0
@@ -71,10 +74,10 @@ class RereadFile(Generic[T]):
         if not stat.S_ISREG(status.st_mode):
             self._complain(f"cannot read {self._path}: it is not a regular file any more")
             return False
-        changed_s = _changed_s(status)
+        changed_s, now_s = _changed_s(status), self._clock()
         if _version(status) == _version(self._status):
-            return abs(self._read_s - changed_s) < _TICK_S <= abs(time.time() - changed_s)
-        return abs(time.time() - changed_s) >= QUIET_S  # a time in the future is of another machine's clock
+            return abs(self._read_s - changed_s) < _TICK_S <= abs(now_s - changed_s)
+        return abs(now_s - changed_s) >= QUIET_S  # a time in the future is of another machine's clock
 
     def read_again(self) -> None:
         """Read the file; one that cannot be used leaves the content as it was, and is reported once."""
@@ -91,7 +94,7 @@ class RereadFile(Generic[T]):
         try:
             with self._path.open("rb") as file:
                 status = os.fstat(file.fileno())
-                self._read_s, self._status = time.time(), status
+                self._read_s, self._status = self._clock(), status
                 self._check(status)
                 data = file.read(self._max_bytes + 1)
                 is_torn = stat.S_ISREG(status.st_mode) and _version(status) != _version(

@@ -3,78 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections import Counter
-from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING, Any, Self
 
 import pytest
 
-from printos_async import ConcurrencyLimit, DeviceCredentials, HmacAuth, PrintOSClient, SqlOutbox
-from tests.delivery.host import OK, Host, Reply, Seen, client_over, status
+from printos_async import DeviceCredentials, HmacAuth
+from tests.delivery.host import status
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from .site import LIMIT, LONG, Site, until
 
-    import httpx
-
-    from printos_async import StatusPusher
-
-LONG = bool(os.environ.get("PRINTOS_LONG_TESTS"))
 DEVICES = 10_000 if LONG else 200
-WITHIN_S = 120.0 if LONG else 30.0
-LIMIT = ConcurrencyLimit(initial=8, maximum=8)
-
-
-async def until(predicate: Callable[[], object]) -> None:
-    async with asyncio.timeout(WITHIN_S):
-        while not predicate():  # noqa: ASYNC110  # a host in memory has nothing to wait for
-            await asyncio.sleep(0.01)
-
-
-class Site:
-    """Two workers, each with a client of its own as another process has, and a host that refuses some devices."""
-
-    def __init__(self, url: str, make_auth: Callable[[], httpx.Auth], code: int = 401) -> None:
-        self.url = url
-        self.code = code
-        self.is_refused: Callable[[str], bool] = lambda _: False
-        self.host = Host(reply=self.reply, latency_s=0.01)
-        self.clients = [client_over(self.host, auth=make_auth(), limit=LIMIT) for _ in range(2)]
-        self.stack = AsyncExitStack()
-
-    def reply(self, seen: Seen) -> Reply:
-        return Reply(status=self.code, apply_after_s=None) if self.is_refused(seen.device_id) else OK
-
-    async def __aenter__(self) -> Self:
-        for client in self.clients:
-            await self.stack.enter_async_context(client)
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.stack.aclose()
-
-    async def worker(self, client: PrintOSClient, **settings: Any) -> StatusPusher:
-        pusher = client.status_pusher(outbox=SqlOutbox(self.url), drain_timeout_s=0.0, **settings)
-        return await self.stack.enter_async_context(pusher)
-
-    async def put(self, pages: dict[str, int]) -> None:
-        async with self.clients[0].spooler(SqlOutbox(self.url)) as spooler:
-            await asyncio.gather(
-                *(spooler.put(device_id, status(number)) for device_id, number in pages.items())
-            )
-
-    def mend(self) -> None:
-        self.is_refused = lambda _: False
-        for client in self.clients:
-            client.refresh_credentials()
-
-    async def dead_letters(self) -> int:
-        async with AsyncExitStack() as stack:
-            outbox = SqlOutbox(self.url)
-            await outbox.open(self.clients[0].account)
-            stack.push_async_callback(outbox.aclose)
-            return (await outbox.stats()).failed
 
 
 @pytest.mark.parametrize("code", [401, 403])

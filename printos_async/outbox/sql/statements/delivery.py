@@ -34,7 +34,7 @@ from .dialect import IS_WAITING, NOW, OURS, ROW, TENANT, WORKER, Dialect, later
 from .soundness import is_sound_after_put
 
 if TYPE_CHECKING:
-    from sqlalchemy import CTE, Executable
+    from sqlalchemy import CTE, ColumnElement, Executable
 
 
 class DeliveryStatements:
@@ -110,15 +110,7 @@ def _put(dialect: Dialect) -> Executable:
 
 
 def _claim(dialect: Dialect) -> Executable:
-    picked = (
-        select(ROW.account, ROW.device_id)
-        .where(OURS, unowned_and_waiting, ROW.due_at <= NOW, dialect.live_worker().exists())
-        .order_by(ROW.due_at)
-        .limit(bindparam("limit", type_=Integer))
-        .with_for_update(skip_locked=True)
-        .cte("picked")
-        .prefix_with("MATERIALIZED")
-    )
+    picked = _oldest_due(unowned_and_waiting, dialect.live_worker().exists())
     return (
         update(outbox)
         .where(ROW.account == picked.c.account, ROW.device_id == picked.c.device_id)
@@ -128,20 +120,25 @@ def _claim(dialect: Dialect) -> Executable:
 
 
 def _newer(dialect: Dialect) -> Executable:
-    picked = (
-        select(ROW.account, ROW.device_id)
-        .where(OURS, ROW.unseen_by == WORKER, ROW.owner == WORKER, ROW.due_at <= NOW)
-        .order_by(ROW.due_at)
-        .limit(bindparam("limit", type_=Integer))
-        .with_for_update(skip_locked=True)
-        .cte("picked")
-        .prefix_with("MATERIALIZED")
-    )
+    picked = _oldest_due(ROW.unseen_by == WORKER, ROW.owner == WORKER)
     return (
         update(outbox)
         .where(ROW.account == picked.c.account, ROW.device_id == picked.c.device_id, ROW.owner == WORKER)
         .values(unseen_by=null())
         .returning(*dialect.claim, ROW.due_at)
+    )
+
+
+def _oldest_due(*conditions: ColumnElement[bool]) -> CTE:
+    """Return the tenant's rows that are due, oldest first, up to ``limit``; lock them, and skip those that are locked."""
+    return (
+        select(ROW.account, ROW.device_id)
+        .where(OURS, *conditions, ROW.due_at <= NOW)
+        .order_by(ROW.due_at)
+        .limit(bindparam("limit", type_=Integer))
+        .with_for_update(skip_locked=True)
+        .cte("picked")
+        .prefix_with("MATERIALIZED")
     )
 
 
