@@ -16,6 +16,7 @@ import pytest
 
 from printos_async._errors import OutboxError
 from printos_async.outbox.sqlite import files
+from printos_async.outbox.sqlite.permissions import check_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -71,6 +72,26 @@ def test_an_existing_outbox_is_closed_to_others_and_keeps_its_content(tmp_path: 
         assert [mode(path.with_name(f"spool.db{suffix}")) for suffix in ("", "-wal", "-shm")] == [0o600] * 3
         assert files.identity(path) == before
         assert connection.execute("SELECT count(*) FROM t").fetchone() == (0,)
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_another_process_may_close_the_file_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    path = tmp_path / "spool.db"
+
+    def close_meanwhile(part: Path) -> None:
+        # The last one that closes the database deletes these.
+        if part != path and moment == "before":
+            part.unlink(missing_ok=True)
+        check_file(part)
+        if part != path:
+            part.unlink(missing_ok=True)
+
+    for suffix in ("", "-wal", "-shm"):
+        path.with_name(f"spool.db{suffix}").touch(0o644)
+    monkeypatch.setattr(files, "check_file", close_meanwhile)
+    assert files.prepare_file(path) == files.identity(path)
 
 
 def test_preparing_leaves_the_locks_of_open_connections_alone(tmp_path: Path) -> None:

@@ -102,6 +102,13 @@ def test_several_hosts_are_tried_in_order_and_one_that_may_be_written_to_is_mean
         ("h/db?sslmode=prefer&sslrootcert=system", "sslrootcert"),
         ("/db?host=one,two&port=1,2,3", "port"),
         ("/db?host=one:x", "port"),
+        ("h/db?sslrootcert=%00", "NUL"),
+        ("h:99999/db", "port"),
+        ("h:0/db", "port"),
+        ("h:-1/db", "port"),
+        ("/db?host=one:1,two:65536", "port"),
+        (f"{'a' * 64}/db", "host"),
+        ("one..two/db", "host"),
     ],
 )
 def test_what_has_no_meaning_is_refused_and_named_without_the_url(rest: str, named: str) -> None:

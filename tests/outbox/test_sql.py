@@ -12,7 +12,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from printos_async import ConfigurationError, OutboxError, SqlOutbox
+from printos_async import ConfigurationError, InvalidDeviceIdError, OutboxError, SqlOutbox
 from printos_async.outbox import Finish
 from printos_async.outbox.sql.tables import MIGRATIONS, prepare
 
@@ -38,6 +38,8 @@ VERSION = len(MIGRATIONS) + 1
         "postgresql://host/db",
         "mysql+aiomysql://u:%s@host/db",
         "sqlite+aiosqlite://",
+        "sqlite+aiosqlite://var/spool.db",
+        "sqlite+aiosqlite://user@/spool.db",
     ],
 )
 def test_any_other_url_is_refused_and_not_repeated(url: str) -> None:
@@ -45,6 +47,36 @@ def test_any_other_url_is_refused_and_not_repeated(url: str) -> None:
         SqlOutbox(url.replace("%s", PASSWORD))
     assert PASSWORD not in str(caught.value)
     assert "sqlite+aiosqlite:///" in str(caught.value) or "MemoryOutbox" in str(caught.value)
+
+
+@pytest.mark.parametrize("parameter", ["timeout=abc", "foo=bar", "mode=ro"])
+def test_a_file_has_no_parameters(parameter: str) -> None:
+    with pytest.raises(ConfigurationError, match=parameter.partition("=")[0]):
+        SqlOutbox(f"sqlite+aiosqlite:///spool.db?{parameter}")
+
+
+@pytest.mark.parametrize("name", ["a\0b", "\udcff"], ids=ascii)
+@pytest.mark.parametrize(
+    "url",
+    [
+        "sqlite+aiosqlite:////folder-{}/spool.db",
+        "postgresql+asyncpg://user:password@localhost/{}",
+        "postgresql+asyncpg://user{}:password@localhost/database",
+        "postgresql+asyncpg://user:password@localhost/database?passfile={}",
+        "postgresql+asyncpg://user:password@one,two/database?sslrootcert={}",
+    ],
+)
+def test_a_url_holds_text(url: str, name: str) -> None:
+    with pytest.raises(ConfigurationError, match="NUL"):
+        SqlOutbox(url.format(name))
+
+
+@pytest.mark.parametrize("device_id", ["a\0b", "\ud800"], ids=ascii)
+async def test_an_identifier_that_is_no_text_is_refused(database: SqlStore, device_id: str) -> None:
+    outbox = await database.open()
+    with pytest.raises(InvalidDeviceIdError):
+        await outbox.put([draft("a"), draft(device_id)])
+    assert (await outbox.stats()).devices == 0
 
 
 @pytest.mark.parametrize("lease_s", [0, -1.0, float("nan"), "30"])
@@ -134,6 +166,22 @@ async def test_a_take_over_reaches_the_workers_of_other_outboxes(database: SqlSt
     await database.pass_time(LEASE_S - 10)
     assert await second.renew(alive)
     assert await database.execute("SELECT count(*) FROM printos_worker") == [(1,)]
+
+
+async def test_a_device_of_a_worker_that_was_deleted_is_free_when_another_one_ends(
+    database: SqlStore,
+) -> None:
+    first, second = await database.open(), await database.open()
+    deleted, other = await first.join(), await second.join()
+    await first.put([draft("a")], owner=deleted)
+    await second.put([draft("b")], owner=other)
+    await database.execute("DELETE FROM printos_worker WHERE id = :id", id=deleted)
+    third = await database.open()
+    await third.leave(await third.join())
+    [claim] = await second.claim(other, 10)
+    assert claim.device_id == "a"
+    assert claim.uncertain_age_s is not None
+    assert claim.uncertain_age_s < LEASE_S
 
 
 async def test_damaged_bytes_become_a_dead_letter_and_are_never_sent(database: SqlStore) -> None:
@@ -264,3 +312,10 @@ async def test_purging_goes_on_until_all_is_gone(database: SqlStore) -> None:
     await outbox.finish(owner, [Finish(name, 1, hold_s=60.0) for name in names[:5_030]])
     assert await outbox.purge() == 5_030
     assert (await outbox.stats()).devices == 20
+
+
+async def test_no_age_is_negative_after_the_clock_was_set_back(database: SqlStore) -> None:
+    outbox = await database.open()
+    await outbox.put([draft("a")])
+    await database.pass_time(-3600.0)
+    assert (await outbox.stats()).oldest_waiting_s == 0.0

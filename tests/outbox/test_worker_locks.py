@@ -21,7 +21,7 @@ from printos_async.outbox.sqlite.worker_locks import WorkerLocks
 from .stores import ACCOUNT, LEASE_S, SqlStore, draft, sql_store
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
 
     from printos_async.outbox import Claim, SqlOutbox
 
@@ -234,6 +234,31 @@ def test_a_file_of_a_process_that_died_before_it_locked_it_is_deleted_later(spoo
     os.utime(new, (0.0, 0.0))
     assert locks.lock_dead(ACCOUNT) == []
     assert not new.exists()
+
+
+def test_a_directory_is_read_only_after_it_has_changed(spool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    listed: list[Path] = []
+    listdir: Callable[[Path], list[str]] = os.listdir
+
+    def count(path: Path) -> list[str]:
+        listed.append(path)
+        return listdir(path)
+
+    monkeypatch.setattr(os, "listdir", count)
+    locks, other = WorkerLocks(lambda: spool, "boot"), WorkerLocks(lambda: spool, "boot")
+    other.hold(1, ACCOUNT)
+    os.utime(spool.parent, (0.0, 0.0))
+    for _ in range(3):
+        assert locks.lock_dead(ACCOUNT) == []
+    assert len(listed) == 1
+    other.hold(2, ACCOUNT)  # just now, and it dies after the directory was read
+    assert locks.lock_dead(ACCOUNT) == []
+    other.release_all()
+    dead = locks.lock_dead(ACCOUNT)
+    assert sorted(file.owner for file in dead) == [1, 2]
+    for file in dead:
+        file.remove()
+    assert locks.lock_dead(ACCOUNT) == []
 
 
 def test_a_link_in_the_place_of_a_file_is_not_followed(spool: Path) -> None:

@@ -143,8 +143,10 @@ class Sessions:
     async def aclose(self) -> None:
         """Close idle sessions, with a farewell if the server answers, and then terminate all."""
         farewells = (driver.close(timeout=_FAREWELL_S) for driver in self._idle)
-        await asyncio.gather(*farewells, return_exceptions=True)
-        self.terminate()
+        try:
+            await asyncio.gather(*farewells, return_exceptions=True)
+        finally:
+            self.terminate()
 
     def terminate(self) -> None:
         """Terminate all sessions at once, without a farewell; their running statements fail."""

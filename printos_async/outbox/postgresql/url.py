@@ -26,6 +26,7 @@ _PARAMETERS = (
     *(*_FILES, "sslmode", "target_session_attrs"),
 )
 _SESSION_KINDS = ("any", "primary", "standby", "read-write", "read-only")
+_HIGHEST_PORT = 65_535
 _USERS_FILES = Path("~/.postgresql")
 
 
@@ -78,6 +79,8 @@ class Server:
         # Hosts and ports may have several values; of the other parameters the last one counts.
         given = {name: value if isinstance(value, str) else value[-1] for name, value in url.query.items()}
         names = _addresses(url)
+        for name, port in names:
+            _require_address(name, port)
         kind = given.get("target_session_attrs", "any" if len(names) == 1 else "read-write")
         _require("target_session_attrs", kind, _SESSION_KINDS)
         cache_size = given.get("prepared_statement_cache_size", "1")
@@ -115,6 +118,18 @@ def _addresses(url: URL) -> list[tuple[str | None, int | None]]:
     if not hosts:
         return [(None, ports[0] if ports else url.port)]
     return [(host, ports[index] if ports else port or url.port) for index, (host, port) in enumerate(split)]
+
+
+def _require_address(host: str | None, port: int | None) -> None:
+    if port is not None and not 1 <= port <= _HIGHEST_PORT:
+        raise ConfigurationError(f"a port in the outbox's URL must be from 1 to {_HIGHEST_PORT}")
+    if host is not None and not host.startswith("/"):
+        try:
+            host.encode("idna")  # as ``getaddrinfo`` does
+        except UnicodeError:
+            raise ConfigurationError(
+                "a host in the outbox's URL is no name: its parts must have 1 to 63 characters"
+            ) from None
 
 
 def _listed(url: URL, name: str) -> list[str]:

@@ -12,7 +12,7 @@ from .repair import Repair
 from .statements.adoption import AdoptionStatements
 from .statements.deletion import DeletionStatements
 from .statements.deliveries import DeliveryTimeStatements
-from .statements.workers import WorkerStatements
+from .take_over import TakeOver
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -47,7 +47,7 @@ class Adoption:
         self._statements = AdoptionStatements(dialect)
         self._deliveries = DeliveryTimeStatements(dialect)
         self._raise_floor = DeletionStatements(dialect).raise_floor
-        self._take_over = WorkerStatements(dialect).take_over
+        self._take_over = TakeOver(database, dialect, theirs)
         self._repair = Repair(database, theirs) if dialect.is_sqlite else None
 
     async def run(self) -> int:
@@ -61,7 +61,7 @@ class Adoption:
         if self._repair is not None:
             await self._repair.run_if_needed()
         # Of workers that have died.
-        await self._database.rows(self._take_over, self._theirs, within=LONG)
+        await self._take_over.run(delete_until=0.0)
         count, after = 0, ""
         while True:
             page = {**self._theirs, "after": after, "limit": _ROWS_AT_ONCE}

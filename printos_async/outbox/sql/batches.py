@@ -7,6 +7,8 @@ from itertools import islice
 from typing import TYPE_CHECKING, TypeVar
 from zlib import crc32
 
+from printos_async._errors import InvalidDeviceIdError
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
@@ -23,16 +25,27 @@ def crc(device_id: str, body: bytes) -> int:
 
 
 def merge(drafts: Iterable[Draft]) -> list[tuple[str, int, str, int]]:
-    """Return device, number of drafts, newest body and its checksum, in the order of devices."""
+    """Return device, number of drafts, newest body and its checksum, in the order of devices.
+
+    Raises:
+        InvalidDeviceIdError: A database cannot store an identifier.
+    """
     counts: dict[str, int] = {}
     bodies: dict[str, bytes] = {}
     for draft in drafts:
         counts[draft.device_id] = counts.get(draft.device_id, 0) + 1
         bodies[draft.device_id] = draft.body
-    return [
-        (device_id, counts[device_id], body.decode("ascii"), crc(device_id, body))
-        for device_id, body in sorted(bodies.items())
-    ]
+    if "\0" in "".join(bodies):  # in one scan
+        raise InvalidDeviceIdError("a device's identifier has a NUL, which no outbox in a database can store")
+    try:
+        return [
+            (device_id, counts[device_id], body.decode("ascii"), crc(device_id, body))
+            for device_id, body in sorted(bodies.items())
+        ]
+    except UnicodeEncodeError:
+        raise InvalidDeviceIdError(
+            "a device's identifier has half of a surrogate pair: it is no text"
+        ) from None
 
 
 def to_json(lines: Iterable[tuple[object, ...]]) -> str:

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 _PAUSES_S = (0.05, 0.1, 0.2, 0.4, 0.6, 0.6)
 _PATIENCE_S = sum(_PAUSES_S)
 _PATIENCE_AT_END_S = 1.0
+# SQLite's statements end by themselves, after its busy timeout at the latest, and cannot be stopped before.
+_FILE_PATIENCE_AT_END_S = 10.0
 _ABORTED = "the outbox was closed while its database did not answer"
 
 # The texts of these errors may contain values of the statement.
@@ -93,8 +95,7 @@ class Database:
         self._running: set[asyncio.Task[Any]] = set()
         self._aborted = False
         self._failures = 0
-        # SQLite ends by itself, after its busy timeout at the latest, and cannot be stopped before.
-        self.patience_s: float | None = None if server is None else _PATIENCE_AT_END_S
+        self.patience_s = _FILE_PATIENCE_AT_END_S if server is None else _PATIENCE_AT_END_S
 
     @property
     def worker_locks(self) -> WorkerLocks | None:
@@ -194,22 +195,29 @@ class Database:
         return self._aborted
 
     def abort(self) -> None:
-        """End all running and later statements with an ``OutboxError``."""
-        self._aborted = True
+        """End all running and later statements of a server with an ``OutboxError``.
+
+        Those of a file end by themselves, and no longer wait for other processes that open it.
+        """
+        if self._file is not None:
+            self._file.stop_waiting()
         if self._sessions is not None:
+            self._aborted = True
             # Otherwise SQLAlchemy waits for each silent server to confirm the end of its session.
             self._sessions.terminate()
-        for task in self._running:
-            task.cancel()
+            for task in self._running:
+                task.cancel()
 
     async def aclose(self) -> None:
         """Close the connections, with a farewell to a server that answers."""
-        if self._sessions is not None:
-            await self._sessions.aclose()
-        with contextlib.suppress(SQLAlchemyError, OSError):
-            await self._engine.dispose()
-        if self._file is not None:
-            self._file.worker_locks.release_all()
+        try:
+            if self._sessions is not None:
+                await self._sessions.aclose()
+            with contextlib.suppress(SQLAlchemyError, OSError):
+                await self._engine.dispose()
+        finally:
+            if self._file is not None:
+                self._file.worker_locks.release_all()
 
     async def _try_again(
         self,

@@ -11,6 +11,7 @@ from printos_async.outbox.administration import DeadLetter, DeviceDelivery, Outb
 from printos_async.outbox.postgresql.limits import LONG
 from printos_async.outbox.protocol import Progress
 
+from .background import Background
 from .batches import age, as_bytes, portions, to_json
 from .url import hide_secrets, parse_url, server_of
 
@@ -36,8 +37,8 @@ class SqlOutbox:
 
     Args:
         url: ``sqlite+aiosqlite:///spool.db`` for a file, which is created if it is missing (four slashes begin an
-            absolute path), or ``postgresql+asyncpg://user:password@host/database``. Parameters after ``?`` are
-            those of the connection, such as ``sslmode`` and ``sslrootcert``: see the documentation of outboxes.
+            absolute path), or ``postgresql+asyncpg://user:password@host/database``. That of a server may have
+            parameters after ``?``, such as ``sslmode`` and ``sslrootcert``: see the documentation of outboxes.
         lease_s: Seconds after which others take over the devices of a worker that does not renew its lease.
 
     Attributes:
@@ -47,8 +48,8 @@ class SqlOutbox:
             file aside.
 
     Raises:
-        ConfigurationError: The URL is of another kind or has an unknown parameter, a file of certificates cannot be
-            read, or the extra for it is not installed.
+        ConfigurationError: The URL is of another kind, or has an unknown parameter or an impossible value; a file of
+            certificates cannot be read, or the extra for it is not installed.
     """
 
     is_shared = True
@@ -63,6 +64,8 @@ class SqlOutbox:
         self._clock: MachineClock | None = None  # the machine's by default
         self._session: Session | None = None
         self._opening = asyncio.Lock()
+        # What is being closed is closed to its end, even if the caller of ``aclose`` is cancelled.
+        self._closing = Background()
 
     def __repr__(self) -> str:
         return f"SqlOutbox({hide_secrets(self._url)!r}, lease_s={self.lease_s!r})"
@@ -73,6 +76,7 @@ class SqlOutbox:
         from .session import Session  # noqa: PLC0415 - optional
 
         async with self._opening:
+            await self._closing.settle()
             if self._session is None:
                 database = Database(
                     self._url,
@@ -83,20 +87,33 @@ class SqlOutbox:
                     on_replaced=self._report_replaced,
                 )
                 session = Session(database, account, lease_s=self.lease_s)
-                await session.open(label, host)
+                try:
+                    await session.open(label, host)
+                except BaseException:
+                    await self._closing.run(session.aclose())
+                    raise
                 self._session = session
             elif self._session.tenant != account:
                 raise ConfigurationError("this outbox is open for another account: make one for each")
 
     async def aclose(self) -> None:
-        """As ``Outbox.aclose``, after running statements have ended."""
+        """As ``Outbox.aclose``, after running statements have ended.
+
+        Cancelling detaches: the outbox is closed nevertheless, and another call waits for that.
+        """
         async with self._opening:
             session, self._session = self._session, None
             if session is not None:
-                await session.aclose()
+                await self._closing.run(session.aclose())
+            await self._closing.settle()
 
     async def put(self, drafts: Sequence[Draft], *, owner: int | None = None) -> list[Kept]:
-        """As ``Outbox.put``."""
+        """As ``Outbox.put``.
+
+        Raises:
+            InvalidDeviceIdError: A device's identifier has a NUL or half of a surrogate pair. Of many statuses, some may
+                have been kept.
+        """
         session = self._opened()
         # It may take place nevertheless, and make the worker the owner of statuses of which it does not know.
         return await session.background.run(
@@ -161,7 +178,8 @@ class SqlOutbox:
         """As ``OutboxAdministration.stats``."""
         session = self._opened()
         [row] = await session.fetch(session.administration.stats, within=LONG)
-        return OutboxStats(**row._mapping)  # noqa: SLF001 - public in spite of its name
+        counts = {**row._mapping}  # noqa: SLF001 - public in spite of its name
+        return OutboxStats(**counts | {"oldest_waiting_s": age(row.oldest_waiting_s)})
 
     async def failed(self, *, limit: int = 100, after: str = "") -> list[DeadLetter]:
         """As ``OutboxAdministration.failed``."""

@@ -78,26 +78,27 @@ class Session:
         self._next_scan_s = 0.0
 
     async def open(self, label: str, host: str) -> None:
-        """Create or migrate the tables, repair a file, and enter the tenant; close the database if that fails."""
+        """Create or migrate the tables, repair a file, and enter the tenant. Close the session if that fails."""
         try:
             await self.background.run(_prepare(self.database))
             if self.database.dialect == "sqlite":
                 await self.background.run(self.repair.run_if_needed())
             await self.background.run(self.tenants.enter(label, host))
-        except BaseException:
-            await self.background.settle()
-            await self.database.aclose()
+        except asyncio.CancelledError:
+            self.database.abort()
             raise
 
     async def aclose(self) -> None:
-        """Wait for running statements, within a limit for a server, and close the database."""
+        """Wait for running statements, within a limit, and close the database."""
         try:
-            async with asyncio.timeout(self.database.patience_s):
+            try:
+                async with asyncio.timeout(self.database.patience_s):
+                    await self.background.settle()
+            except TimeoutError:
+                self.database.abort()
                 await self.background.settle()
-        except TimeoutError:
-            self.database.abort()
-            await self.background.settle()
-        await self.database.aclose()
+        finally:
+            await self.database.aclose()
 
     async def fetch(
         self, statement: Executable, *, within: Limit = USUAL, **parameters: Any

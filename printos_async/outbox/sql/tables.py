@@ -154,6 +154,7 @@ meta = Table(
 
 # SQL function that each connection to a SQLite file registers: see ``FileTime``.
 TIME_FUNCTION = "printos_time"
+_POSTGRESQL_CLOCK = "CAST(extract(epoch FROM clock_timestamp()) AS double precision)"
 
 
 class DatabaseTime(FunctionElement[float]):
@@ -164,6 +165,12 @@ class DatabaseTime(FunctionElement[float]):
     name = "database_time"
 
 
+class RowTime(DatabaseTime):
+    """As ``DatabaseTime``, but PostgreSQL reads the clock for each row, and again if it had to wait for the row's lock."""
+
+    inherit_cache = True
+
+
 @compiles(DatabaseTime, "sqlite")
 def _sqlite_time(*_: Any, **__: Any) -> str:
     return f"{TIME_FUNCTION}()"
@@ -172,7 +179,12 @@ def _sqlite_time(*_: Any, **__: Any) -> str:
 @compiles(DatabaseTime, "postgresql")
 def _postgresql_time(*_: Any, **__: Any) -> str:
     # A subquery is evaluated once, so that an index can be used.
-    return "(SELECT CAST(extract(epoch FROM clock_timestamp()) AS double precision))"
+    return f"(SELECT {_POSTGRESQL_CLOCK})"
+
+
+@compiles(RowTime, "postgresql")
+def _postgresql_row_time(*_: Any, **__: Any) -> str:
+    return _POSTGRESQL_CLOCK
 
 
 def _to_version_2(connection: Connection) -> None:

@@ -49,7 +49,16 @@ def parse_url(url: str) -> URL:
         parsed = make_url(url)
     except (ArgumentError, ValueError):
         raise ConfigurationError(f"the outbox's URL cannot be read; it must be {_POSSIBLE}") from None
+    _require_text(parsed)
     if kind == "sqlite":
+        if parsed.username or parsed.password or parsed.host or parsed.port:
+            raise ConfigurationError(
+                f"the outbox's URL names a host; before a path there are three or four slashes: {_POSSIBLE}"
+            )
+        if parsed.query:
+            raise ConfigurationError(
+                f"the outbox's URL has unknown parameters: {', '.join(sorted(parsed.query))}; a file has none"
+            )
         if parsed.database in {None, "", ":memory:"}:
             raise ConfigurationError(
                 "the outbox's URL names no file: MemoryOutbox() keeps statuses in memory"
@@ -59,6 +68,16 @@ def parse_url(url: str) -> URL:
                 f"an outbox in a file needs SQLite 3.35, and this Python has {sqlite3.sqlite_version}"
             )
     return parsed
+
+
+def _require_text(url: URL) -> None:
+    """Refuse what neither a path nor a server's protocol can carry."""
+    for given in (url.username, url.password, url.host, url.database, *url.query.values()):
+        for text in (given,) if isinstance(given, str) else given or ():
+            if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
+                raise ConfigurationError(
+                    "the outbox's URL has a NUL or a byte that is no UTF-8; choose a name without it"
+                )
 
 
 def server_of(url: URL) -> Server | None:

@@ -6,9 +6,10 @@ import secrets
 import time
 from typing import TYPE_CHECKING, Any
 
-from printos_async.outbox.postgresql.limits import LONG, PROMPT, USUAL
+from printos_async.outbox.postgresql.limits import PROMPT, USUAL
 
 from .statements.workers import WorkerStatements
+from .take_over import TakeOver
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,6 +51,7 @@ class Workers:
     ) -> None:
         self._database = database
         self._statements = WorkerStatements(dialect)
+        self._take_over = TakeOver(database, dialect, tenant)
         self._tenant = tenant
         self._lease_s = lease_s
         self._deletion = deletion
@@ -83,7 +85,7 @@ class Workers:
             self._drop_lock(owner)
             return False
         if rows[0].expired:
-            await self._take_over(rows[0].now)
+            await self._take_over.run(delete_until=rows[0].now - self._lease_s)
         if rows[0].never_due:
             await self._repair.run()
         if rows[0].has_idle:
@@ -94,7 +96,7 @@ class Workers:
         """As ``Outbox.leave``."""
         rows = await self._rows(self._statements.expire, this_worker=owner)
         if rows:
-            await self._take_over(rows[0].lease_until)
+            await self._take_over.run(delete_until=rows[0].lease_until - self._lease_s)
         self._drop_lock(owner)
 
     @property
@@ -105,7 +107,7 @@ class Workers:
     async def take_over_dead(self) -> None:
         """Free the devices of workers on this machine whose process has ended."""
         if await self._end_dead_leases():
-            await self._rows(self._statements.take_over, within=LONG)
+            await self._take_over.run(delete_until=0.0)
 
     async def _end_dead_leases(self) -> bool:
         """End the leases of workers whose process has ended; return whether there are some."""
@@ -127,12 +129,6 @@ class Workers:
     def _drop_lock(self, owner: int) -> None:
         if self._locks is not None:
             self._locks.drop(owner)
-
-    async def _take_over(self, now: float) -> None:
-        """Free the devices of all workers whose lease has ended, and delete workers that ended long before."""
-        await self._rows(self._statements.take_over, within=LONG)
-        # A statement that was running when the lease ended may still take devices for its worker; later ones cannot.
-        await self._rows(self._statements.delete_expired, until=now - self._lease_s)
 
     async def _rows(
         self, statement: Executable, *, within: Limit = USUAL, **parameters: Any

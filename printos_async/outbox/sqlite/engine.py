@@ -86,6 +86,10 @@ class SqliteFile:
             await asyncio.shield(asyncio.to_thread(thread.join))
             raise
 
+    def stop_waiting(self) -> None:
+        """End all waiting for other processes that open the file: calls that need it fail."""
+        self._spool.stop_waiting()
+
     def _connect(self) -> sqlite3.Connection:
         # A feature that this SQLite lacks fails here, in memory, and is not mistaken for damage of the file.
         _expected()

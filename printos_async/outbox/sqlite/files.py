@@ -11,6 +11,7 @@ import contextlib
 import os
 import stat
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
 # SQLite's files beside a database, in the order in which they are renamed.
 COMPANIONS = ("-wal", "-shm", "-journal")
 LOCK = "-lock"
+# A process that holds the lock may be checking a file of a million rows, which takes up to 6 s, and several may wait.
+LOCK_TIMEOUT_S = 60.0
+_LOCK_PAUSE_S = 0.02
+_NEVER = threading.Event()
 # Windows has neither: there the folder's access list decides who may open a file.
 NOFOLLOW = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
 
@@ -55,7 +60,9 @@ def identity(path: Path) -> FileIdentity | None:
 
 
 @contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
+def locked(
+    path: Path, *, stop: threading.Event = _NEVER, timeout_s: float = LOCK_TIMEOUT_S
+) -> Iterator[None]:
     """Hold the lock for opening or renaming an outbox, against other processes and other threads of this one.
 
     Blocks until it has the lock: run it in a thread. The lock file beside the database is never deleted, because two
@@ -63,9 +70,11 @@ def locked(path: Path) -> Iterator[None]:
 
     Args:
         path: As returned by ``prepare_directory``.
+        stop: Ends the waiting once it is set.
+        timeout_s: Seconds to wait: its holder may have been stopped.
 
     Raises:
-        OutboxError: The lock file cannot be created.
+        OutboxError: The lock file cannot be created, or the lock was not free in time.
     """
     lock = path.with_name(path.name + LOCK)
     try:
@@ -73,7 +82,16 @@ def locked(path: Path) -> Iterator[None]:
     except OSError as error:
         raise _failed("make", lock, error) from error
     try:
-        _lock(descriptor, lock)
+        deadline_s = time.monotonic() + timeout_s
+        while not _lock(descriptor, lock):
+            if stop.is_set():
+                raise OutboxError(f"outbox {path} was closed while it waited for its lock")
+            if time.monotonic() >= deadline_s:
+                raise OutboxError(
+                    f"outbox {path} cannot be opened: a process that opens or checks it has held {lock} for"
+                    f" {timeout_s:g} s; find it (fuser {lock}), let it continue or end it, and try again"
+                )
+            stop.wait(_LOCK_PAUSE_S)
         yield
     finally:
         os.close(descriptor)
@@ -122,7 +140,8 @@ def prepare_file(path: Path) -> FileIdentity:
             move_aside(path)
             _make(path)
         for part in (path, *(path.with_name(path.name + suffix) for suffix in (*COMPANIONS, LOCK))):
-            if os.path.lexists(part):
+            # The last process that closes the database deletes its companions at any moment.
+            with contextlib.suppress(FileNotFoundError):
                 check_file(part)
                 if sys.platform != "win32" and stat.S_IMODE(part.lstat().st_mode) != 0o600:
                     part.chmod(0o600)
@@ -155,9 +174,9 @@ def move_aside(path: Path) -> Path:
         # database. In the other order SQLite would open a database without its latest commits.
         moved = False
         for suffix in ("", *COMPANIONS):
-            source = path.with_name(path.name + suffix)
-            if os.path.lexists(source):
-                source.rename(target.with_name(target.name + suffix))
+            # As in ``prepare_file``.
+            with contextlib.suppress(FileNotFoundError):
+                path.with_name(path.name + suffix).rename(target.with_name(target.name + suffix))
                 moved = True
         if moved:
             sync_directory(path.parent)
@@ -197,18 +216,22 @@ def _free_name(path: Path) -> Path:
     return path.with_name(name)
 
 
-def _lock(descriptor: int, path: Path) -> None:
+def _lock(descriptor: int, path: Path) -> bool:
+    """Lock an open file unless it is locked."""
     try:
         if sys.platform == "win32":
             import msvcrt  # noqa: PLC0415
 
-            msvcrt.locking(descriptor, msvcrt.LK_LOCK, 1)
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
         else:
             import fcntl  # noqa: PLC0415
 
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):  # of flock, and of Windows
+        return False
     except OSError as error:
         raise _failed("lock", path, error) from error
+    return True
 
 
 def _failed(verb: str, path: Path, error: OSError) -> OutboxError:

@@ -6,8 +6,10 @@ Everything here blocks: run it in a thread.
 from __future__ import annotations
 
 import logging
+import os
 import sqlite3
 import sys
+import threading
 import urllib.parse
 from typing import TYPE_CHECKING
 
@@ -73,6 +75,11 @@ class Spool:
         self._on_set_aside = on_set_aside
         self._busy_timeout_s = busy_timeout_s
         self._file: FileIdentity | None = None
+        self._stop = threading.Event()
+
+    def stop_waiting(self) -> None:
+        """End all waiting for other processes that open the file, now and later. Does not block."""
+        self._stop.set()
 
     def connect(self) -> sqlite3.Connection:
         """Return a new connection to an undamaged file, which is created if there is none.
@@ -86,7 +93,7 @@ class Spool:
         self.path = prepare_directory(self.path)
         # All of it under the lock: SQLite opens the WAL by its name, after the database, and must not find the WAL of
         # another database.
-        with locked(self.path):
+        with locked(self.path, stop=self._stop):
             for _ in range(FILES_TRIED):
                 found = prepare_file(self.path)
                 connection = self._open()
@@ -115,13 +122,13 @@ class Spool:
         Raises:
             OutboxError: It cannot be renamed; on Windows, as long as any process has it open.
         """
-        with locked(self.path):
+        with locked(self.path, stop=self._stop):
             if not self.is_replaced():
                 self._set_aside(reason)
 
     def _open(self) -> sqlite3.Connection:
         # Not created here: SQLite would create it with the umask's mode.
-        uri = f"file:{urllib.parse.quote(str(self.path))}?mode=rw"
+        uri = f"file:{urllib.parse.quote(os.fsencode(self.path))}?mode=rw"
         try:
             return sqlite3.connect(
                 uri,

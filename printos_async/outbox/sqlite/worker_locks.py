@@ -7,7 +7,8 @@ and a worker without a file may be alive: only the end of its lease frees its de
 The locks are those of ``flock``, which belong to an open file. POSIX locks belong to a process: one of two outboxes in
 a process would not see the other's, and release it by closing the file.
 
-Nothing here waits for a lock: each call is a few system calls on a local disk, four for each other worker.
+Nothing here waits for a lock: each call is a few system calls on a local disk, four for each other worker. The
+directory, which may hold many other files, is read only after it has changed.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ _INFIX = "-worker-"
 _NEW = ".new"
 _OLD_S = 60.0
 _ATTEMPTS = 3
+# The coarsest time of a directory's change, with a margin.
+_SETTLED_S = 3.0
 _MAX_CONTENT_BYTES = 4096
 
 
@@ -81,6 +84,8 @@ class WorkerLocks:
         self._path = path
         self._boot = boot_id or ""
         self._held: dict[int, LockFile] = {}
+        self._names: list[str] = []
+        self._names_of: tuple[Path, int] | None = None
         _all.add(self)
 
     def hold(self, owner: int, tenant: str) -> None:
@@ -120,7 +125,7 @@ class WorkerLocks:
         if sys.platform == "win32":
             return dead
         path, content = self._path(), self._content(tenant)
-        for owner, candidate in _candidates(path):
+        for owner, candidate in self._candidates(path):
             if owner in self._held or (file := _try_lock(candidate, owner)) is None:
                 continue
             found = file.content()
@@ -131,6 +136,31 @@ class WorkerLocks:
             else:  # another tenant's
                 file.close()
         return dead
+
+    def _candidates(self, path: Path) -> Iterator[tuple[int, Path]]:
+        """Return the files of workers beside a database, with their owners; none that is just being created."""
+        self._read_names(path)
+        for name in self._names:
+            number = name[len(path.name) + len(_INFIX) :].removesuffix(_NEW)
+            candidate = path.with_name(name)
+            if number.isdecimal() and (candidate.suffix != _NEW or _is_old(candidate)):
+                yield int(number), candidate
+
+    def _read_names(self, path: Path) -> None:
+        """Read the names of workers' files, unless the directory has not changed since they were read."""
+        try:
+            changed_ns = path.parent.stat().st_mtime_ns
+            if self._names_of == (path, changed_ns):
+                return
+            # A change at the same time as the last one would not be noticed.
+            is_settled = time.time_ns() - changed_ns > _SETTLED_S * 1e9
+            prefix = path.name + _INFIX
+            names = os.listdir(path.parent)  # noqa: PTH208 - as text: paths of a whole directory take time
+        except OSError:
+            self._names, self._names_of = [], None
+        else:
+            self._names = [name for name in names if name.startswith(prefix)]
+            self._names_of = (path, changed_ns) if is_settled else None
 
     def _content(self, tenant: str) -> bytes:
         return f"{self._boot}\n{tenant}\n".encode()
@@ -171,22 +201,6 @@ def _make(path: Path, owner: int, content: bytes) -> LockFile:
             raise
         LockFile(owner, new, descriptor).remove()
     raise BlockingIOError
-
-
-def _candidates(path: Path) -> Iterator[tuple[int, Path]]:
-    """Return the files of workers beside a database, with their owners; none that is just being created."""
-    prefix = path.name + _INFIX
-    try:
-        names = os.listdir(path.parent)  # noqa: PTH208 - as text: paths of a whole directory take time
-    except OSError:
-        return
-    for name in names:
-        number = name[len(prefix) :].removesuffix(_NEW)
-        if not name.startswith(prefix) or not number.isdecimal():
-            continue
-        candidate = path.with_name(name)
-        if candidate.suffix != _NEW or _is_old(candidate):
-            yield int(number), candidate
 
 
 def _is_old(path: Path) -> bool:

@@ -27,10 +27,10 @@ from sqlalchemy import (
     update,
 )
 
-from printos_async.outbox.sql.tables import outbox, unowned_and_waiting, worker
+from printos_async.outbox.sql.tables import outbox, unowned_and_waiting
 
 from .deletion import current_floor
-from .dialect import IS_WAITING, LIVE, NOW, OURS, ROW, TENANT, WORKER, Dialect, later
+from .dialect import IS_WAITING, NOW, OURS, ROW, TENANT, WORKER, Dialect, later
 from .soundness import is_sound_after_put
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class DeliveryStatements:
 def _put(dialect: Dialect) -> Executable:
     batch = dialect.batch(device_id=Text, count=BigInteger, body=Text, crc=BigInteger)
     floor = current_floor(is_sqlite=dialect.is_sqlite)
-    live = select(worker.c.id).where(LIVE).scalar_subquery()
+    live = dialect.live_worker().scalar_subquery()
     columns = {
         ROW.account: TENANT,
         ROW.device_id: batch.c.device_id,
@@ -110,7 +110,7 @@ def _put(dialect: Dialect) -> Executable:
 
 
 def _claim(dialect: Dialect) -> Executable:
-    picked = _oldest_due(unowned_and_waiting, select(worker.c.id).where(LIVE).exists())
+    picked = _oldest_due(unowned_and_waiting, dialect.live_worker().exists())
     return (
         update(outbox)
         .where(ROW.account == picked.c.account, ROW.device_id == picked.c.device_id)

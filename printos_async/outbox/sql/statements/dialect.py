@@ -23,12 +23,12 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.dialects.postgresql import JSON
 from sqlalchemy.types import NullType
 
-from printos_async.outbox.sql.tables import DatabaseTime, outbox, worker
+from printos_async.outbox.sql.tables import DatabaseTime, RowTime, outbox, worker
 
 from .soundness import is_sound, is_sound_to_claim
 
 if TYPE_CHECKING:
-    from sqlalchemy import CTE, ColumnElement
+    from sqlalchemy import CTE, ColumnElement, Select
     from sqlalchemy.types import TypeEngine
 
 ROW = outbox.c
@@ -39,8 +39,9 @@ WORKER: ColumnElement[int] = bindparam("this_worker", type_=BigInteger)
 OURS = ROW.account == TENANT
 IS_WAITING = ROW.seq > ROW.done_seq
 IS_DEAD = (ROW.seq == ROW.done_seq) & ROW.error.is_not(None)
-# The statement's worker, if its lease runs.
-LIVE = (worker.c.id == WORKER) & (worker.c.account == TENANT) & (worker.c.lease_until > NOW)
+_THIS = (worker.c.id == WORKER) & (worker.c.account == TENANT)
+# The statement's worker, if its lease runs. An update that had to wait for its row reads the clock again.
+LIVE = _THIS & (worker.c.lease_until > RowTime())
 
 
 def later(at: ColumnElement[Any], other: ColumnElement[Any]) -> ColumnElement[Any]:
@@ -70,6 +71,26 @@ class Dialect:
             (NOW - ROW.put_at).label("waited_s"),
             (NOW - ROW.uncertain_since).label("uncertain_age_s"),
         )
+
+    def live_worker(self) -> Select[int]:
+        """Return the query for the number of the statement's worker, if its lease runs: the statement may claim for it.
+
+        In PostgreSQL the statement may have to wait for rows before it claims, and commit after the lease's end. So it
+        holds a lock of its worker from before it reads the clock. If this lock is free after the lease's end, no
+        statement claims for the worker any more. Nobody waits for the lock, and nothing is written for it.
+        """
+        if self.is_sqlite:
+            return select(worker.c.id).where(LIVE)
+        begun = (
+            select(func.pg_advisory_xact_lock_shared(WORKER).label("is_claiming"), RowTime().label("now"))
+            .cte("begun")
+            .prefix_with("MATERIALIZED")
+        )
+        return select(worker.c.id).join_from(begun, worker, _THIS).where(worker.c.lease_until > begun.c.now)
+
+    def claims_no_more(self) -> ColumnElement[bool]:
+        """Return whether no statement claims any more for a worker whose lease has ended: see ``live_worker``."""
+        return true() if self.is_sqlite else func.pg_try_advisory_xact_lock(worker.c.id)
 
     def soundness(self, condition: ColumnElement[bool]) -> ColumnElement[Any]:
         """Return the column that says whether a row is sound. It is the last one of its statement."""

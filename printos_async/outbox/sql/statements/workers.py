@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sqlalchemy import Double, bindparam, delete, false, func, null, select, update
+from sqlalchemy import BigInteger, Double, bindparam, delete, false, func, null, select, update
 
 from printos_async.outbox.sql.tables import idle, outbox, unowned_and_waiting, worker
 
@@ -12,7 +12,7 @@ from .dialect import LIVE, NOW, OURS, ROW, TENANT, WORKER, Dialect, later
 from .soundness import LATEST_S
 
 if TYPE_CHECKING:
-    from sqlalchemy import Executable
+    from sqlalchemy import CTE, Executable
 
 
 class WorkerStatements:
@@ -22,8 +22,11 @@ class WorkerStatements:
         join: Insert a worker; its lease starts.
         renew: Renew a lease that still runs, and return which upkeep is due.
         expire: End a lease that still runs, now.
-        take_over: Free the devices of workers whose lease has ended. Their writes are uncertain from that moment.
-        delete_expired: Delete workers whose lease ended before a given time.
+        end: Return workers whose lease has ended, and whether they claim no more. A renewal that is running fails if
+            it has not changed its row yet, and otherwise the worker is left out.
+        take_over: Free the devices of a batch of these workers, and of workers that were deleted. Their writes are
+            uncertain from the lease's end, or from now if it is unknown.
+        delete: Delete a batch of workers.
     """
 
     def __init__(self, dialect: Dialect) -> None:
@@ -42,10 +45,10 @@ class WorkerStatements:
         self.expire = (
             update(worker).where(LIVE).values(lease_until=NOW, renewed_at=NOW).returning(worker.c.lease_until)
         )
-        self.take_over = _take_over()
-        self.delete_expired = delete(worker).where(
-            worker.c.account == TENANT, worker.c.lease_until <= bindparam("until", type_=Double)
-        )
+        self.end = _end(dialect)
+        batch = dialect.batch(id=BigInteger)
+        self.take_over = _take_over(batch)
+        self.delete = delete(worker).where(worker.c.account == TENANT, worker.c.id.in_(select(batch.c.id)))
 
 
 def _renew(dialect: Dialect) -> Executable:
@@ -72,11 +75,37 @@ def _renew(dialect: Dialect) -> Executable:
     )
 
 
-def _take_over() -> Executable:
+def _end(dialect: Dialect) -> Executable:
+    ended = (
+        select(worker.c.id)
+        .where(worker.c.account == TENANT, worker.c.lease_until <= NOW)
+        .with_for_update(skip_locked=True)
+        .cte("ended")
+        .prefix_with("MATERIALIZED")
+    )
+    return (
+        update(worker)
+        .where(worker.c.id == ended.c.id)
+        # Not changed, but written: a renewal that waits for the row, or has read it, looks at its lease again.
+        .values(lease_until=worker.c.lease_until)
+        .returning(worker.c.id, worker.c.lease_until, dialect.claims_no_more().label("claims_no_more"))
+    )
+
+
+def _take_over(batch: CTE) -> Executable:
+    # Earlier versions deleted workers although a statement could still claim for them.
+    abandoned = (
+        select(ROW.device_id, ROW.owner, func.coalesce(worker.c.lease_until, NOW).label("ended_at"))
+        .join_from(outbox, worker, worker.c.id == ROW.owner, isouter=True)
+        .where(OURS, ROW.owner.is_not(None), worker.c.id.is_(None) | worker.c.id.in_(select(batch.c.id)))
+        .cte("abandoned")
+        .prefix_with("MATERIALIZED")
+    )
+    # Compared again once the row is locked: another worker may have taken the device over and claimed it.
     dead = (
-        select(ROW.device_id, worker.c.lease_until)
-        .join_from(outbox, worker, worker.c.id == ROW.owner)
-        .where(OURS, worker.c.account == TENANT, worker.c.lease_until <= NOW)
+        select(ROW.device_id, abandoned.c.ended_at)
+        .join_from(abandoned, outbox, OURS & (ROW.device_id == abandoned.c.device_id))
+        .where(ROW.owner == abandoned.c.owner)
         .order_by(ROW.device_id)
         .with_for_update(of=outbox)
         .cte("dead")
@@ -88,7 +117,7 @@ def _take_over() -> Executable:
         .values(
             owner=null(),
             unseen_by=null(),
-            uncertain_since=dead.c.lease_until,
-            due_at=later(ROW.due_at, dead.c.lease_until),
+            uncertain_since=dead.c.ended_at,
+            due_at=later(ROW.due_at, dead.c.ended_at),
         )
     )
