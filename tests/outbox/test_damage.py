@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from printos_async import OutboxError
 from printos_async.outbox import Draft, SetAside, SqlOutbox
 
 from .putter import ACCOUNT, body, claimed
@@ -143,7 +144,9 @@ async def test_a_damaged_outbox_opens_and_hands_out_only_what_was_put(
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"not a database, but long enough for one" * 100, b"SQLite format 3\0"]
+    "content",
+    [b"", b"\0not a database, but long enough for one" * 100, b"SQLite format 3\0", b"SQLite form"],
+    ids=["empty", "garbage", "header", "half a header"],
 )
 async def test_whatever_lies_at_the_path_the_outbox_opens(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "spool.db"
@@ -158,6 +161,32 @@ async def test_whatever_lies_at_the_path_the_outbox_opens(tmp_path: Path, conten
     kept = set_aside(path)
     assert [(what.path, what.kept_as) for what in told] == [(str(path), str(name)) for name in kept]
     assert [name.read_bytes() for name in kept] == ([content] if content else [])
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (b'{"deviceId": "dev-1", "status": "DS_ON"}\n' * 500, "a text file"),
+        (b"deviceId,status\r\n", "a text file"),
+        (None, "a database of another program"),
+    ],
+    ids=["JSON lines", "short CSV", "SQLite"],
+)
+async def test_a_file_of_another_program_is_refused_and_left_alone(
+    tmp_path: Path, content: bytes | None, what: str
+) -> None:
+    path = tmp_path / "statuses.jsonl"
+    if content is None:
+        with closing(sqlite3.connect(path)) as connection:
+            connection.execute("CREATE TABLE bookmark (url TEXT)")
+        content = path.read_bytes()
+    path.write_bytes(content)
+    outbox = SqlOutbox(url(path))
+    with pytest.raises(OutboxError, match=f"statuses.jsonl is {what} and no outbox; choose another path"):
+        await outbox.open(ACCOUNT)
+    await outbox.aclose()
+    assert path.read_bytes() == content
+    assert set_aside(path) == []
 
 
 def garble_bodies(path: Path) -> None:

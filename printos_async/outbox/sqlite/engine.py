@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     Answer = TypeVar("Answer")
 
 _SETTINGS = ("journal_mode = WAL", "synchronous = FULL", "cache_size = -32768")
+_TABLES = "printos_"  # with which the names of all tables begin
 _CHUNK_ROWS = 64
 
 
@@ -96,6 +97,13 @@ class SqliteFile:
         return self._spool.connect()
 
     def _initialise(self, connection: sqlite3.Connection) -> None:
+        names = [
+            name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+        ]
+        if names and not any(str(name).startswith(_TABLES) for name in names):
+            raise OutboxError(
+                f"{self._spool.path} is a database of another program and no outbox; choose another path"
+            )
         for setting in _SETTINGS:
             connection.execute(f"PRAGMA {setting}").close()
         _make_tables(connection)

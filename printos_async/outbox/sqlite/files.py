@@ -1,7 +1,7 @@
 """The file of a SQLite outbox: created for its owner alone, locked while it is opened, renamed when damaged.
 
 SQLite creates its ``-wal`` and ``-shm`` files with the mode of the database file, whatever the umask, so only the
-latter's mode matters. An existing database file is never opened here: closing any descriptor of it would drop the
+latter's mode matters. A database that may be in use is never opened here: closing any descriptor of it would drop the
 locks that SQLite holds in this process (https://www.sqlite.org/howtocorrupt.html, 2.2).
 """
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 # SQLite's files beside a database, in the order in which they are renamed.
 COMPANIONS = ("-wal", "-shm", "-journal")
 LOCK = "-lock"
+_SQLITE_HEADER = b"SQLite format 3\0"
 # A process that holds the lock may be checking a file of a million rows, which takes up to 6 s, and several may wait.
 LOCK_TIMEOUT_S = 60.0
 _LOCK_PAUSE_S = 0.02
@@ -183,6 +184,19 @@ def move_aside(path: Path) -> Path:
     except OSError as error:
         raise _failed("set aside", path, error) from error
     return target
+
+
+def is_text(path: Path) -> bool:
+    """Return whether a file that is no database begins as text does, so that it is somebody's, and no damaged outbox.
+
+    The first page of any database holds zero bytes.
+    """
+    try:
+        with path.open("rb") as file:
+            start = file.read(4096)
+    except OSError as error:
+        raise _failed("read", path, error) from error
+    return bool(start) and b"\0" not in start and not _SQLITE_HEADER.startswith(start)
 
 
 def sync_directory(directory: Path) -> None:

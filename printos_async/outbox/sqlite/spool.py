@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 
 from attrs import frozen
 
-from printos_async._errors import OutboxCorruptError
+from printos_async._errors import OutboxCorruptError, OutboxError
 
 from .damage import INTACT, INTEGRITY_CHECK, is_about_content, name_of, outbox_error
-from .files import identity, locked, move_aside, prepare_directory, prepare_file
+from .files import identity, is_text, locked, move_aside, prepare_directory, prepare_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -87,7 +87,8 @@ class Spool:
         Do not use earlier connections to another file: they commit into the file that was renamed.
 
         Raises:
-            OutboxError: The file or its directory is not safe, or cannot be created or opened.
+            OutboxError: The file or its directory is not safe, or cannot be created or opened, or the file is another
+                program's.
             OutboxCorruptError: A new file is damaged as well.
         """
         self.path = prepare_directory(self.path)
@@ -159,6 +160,9 @@ class Spool:
             raise outbox_error(error, self.path) from error
 
     def _replace(self, connection: sqlite3.Connection, reason: str) -> None:
+        if is_text(self.path):
+            connection.close()
+            raise OutboxError(f"{self.path} is a text file and no outbox; choose another path")
         if sys.platform == "win32":
             connection.close()  # an open file cannot be renamed
             self._set_aside(reason)
