@@ -141,7 +141,8 @@ class Engine:
                 device.in_flight.is_lost = True
             if device.waiting is not None:
                 dropped.append(device.waiting)
-            device.waiting, device.must_reassert = None, False
+            # Another worker may have sent something else meanwhile.
+            device.waiting, device.must_reassert, device.sent_stands = None, False, False
             self.scheduler.schedule(device)
         return dropped
 

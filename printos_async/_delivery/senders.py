@@ -164,7 +164,7 @@ class Senders:
             elif self._executor.hooks:
                 self._executor.hooks.emit(StatusReasserted(device.device_id, pending.seq))
             if pending.is_lost:
-                device.must_reassert = pending.is_lost = False
+                device.must_reassert = device.sent_stands = pending.is_lost = False
             if device.must_reassert:  # sending it again has a count of its own
                 pending.attempts, pending.exempt_attempts, pending.failed_s = 0, 0, None
         device.has_token = False

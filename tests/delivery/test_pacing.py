@@ -30,6 +30,22 @@ def test_what_comes_within_the_minimum_interval_is_coalesced() -> None:
     run(program())
 
 
+@pytest.mark.parametrize("when_lost", ["after", "in flight"])
+def test_an_unchanged_status_is_sent_again_after_a_lost_lease(when_lost: str) -> None:
+    async def program() -> None:
+        host = Host(latency_s=1.0)
+        async with client_of(host) as client, client.status_pusher(skip_unchanged=True) as pusher:
+            pushed = asyncio.create_task(pusher.push("dev-1", status(1)))
+            await asyncio.sleep(0.5 if when_lost == "in flight" else 1.5)
+            assert pusher._engine.drop() == []  # as a lost lease does: another worker may send something else
+            assert (await pushed).outcome == "sent"
+            results = [await pusher.push("dev-1", status(1)) for _ in range(2)]
+            assert [result.attempts for result in results] == [1, 0]
+        assert pages_of(host, "dev-1") == [1, 1]
+
+    run(program())
+
+
 @pytest.mark.parametrize("refusal", [404, 400, 500], ids=str)  # 401 holds the account: test_held_accounts.py
 def test_what_is_refused_keeps_the_interval_like_what_is_sent(refusal: int) -> None:
     async def program() -> None:
