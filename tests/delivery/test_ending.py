@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-from printos_async import PrintOSClient, PusherClosedError, PusherStats
+from printos_async import MemoryOutbox, PrintOSClient, PusherClosedError, PusherStats
 
 from .clock import fake_loop, run
 from .host import DOWN, SILENT, UNAVAILABLE, Host, Reply, client_of, status
@@ -167,5 +167,21 @@ def test_a_bug_in_somebodys_authentication_ends_the_waiting_with_that_bug() -> N
                 await pusher.drain()
             await pusher.aclose()
             assert adds_up(pusher.stats(), 1)
+
+    run(program())
+
+
+@pytest.mark.parametrize("kind", ["none", "memory"])
+def test_a_closed_pusher_is_not_entered_again(kind: str) -> None:
+    async def program() -> None:
+        outbox = MemoryOutbox() if kind == "memory" else None
+        async with client_of(Host()) as client:
+            async with client.status_pusher(outbox=outbox) as pusher:
+                await pusher.push("dev-1", status(1))
+            with pytest.raises(PusherClosedError):
+                await pusher.__aenter__()
+            # Nothing has the outbox: it serves the next pusher.
+            async with client.status_pusher(outbox=outbox) as another:
+                assert (await another.push("dev-1", status(2))).outcome == "sent"
 
     run(program())
