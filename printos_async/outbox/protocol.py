@@ -104,7 +104,7 @@ class Release:
     Attributes:
         device_id: The device.
         hold_s: Seconds in which nothing must be sent for it.
-        attempts: Requests that were made for its newest status.
+        attempts: Requests that were made for its newest status, without those that failed with the whole host.
         uncertain_in_s: Seconds until the last uncertain write has ended; None if the worker made none. One that the
             device had when it was claimed stays until a status is finished.
     """
