@@ -235,3 +235,33 @@ def test_deadlines_hold_while_the_host_asks_for_a_long_pause() -> None:
             assert (await pusher.push("dev-1", status(2))).outcome == "sent"
 
     run(program())
+
+
+@pytest.mark.parametrize("older", ["failed", "superseded", "withdrawn"])
+def test_a_result_has_no_error_of_an_older_status(older: str) -> None:
+    async def program() -> None:
+        reply = UNAVAILABLE
+        host = Host(reply=lambda _: reply)
+        async with (
+            client_of(host) as client,
+            client.status_pusher(deadline_s=5.0, min_interval_s=1e-3, drain_timeout_s=0.0) as pusher,
+        ):
+            first = asyncio.create_task(pusher.push("dev-1", status(1)))
+            await asyncio.sleep(0.2)
+            reply = Reply(status=429, headers=(("retry-after", "600"),), apply_after_s=None)
+            if older == "failed":
+                await first
+            await pusher.put("dev-2", status(1))  # nothing more is sent
+            await asyncio.sleep(1.0)
+            if older == "withdrawn":
+                first.cancel()
+                await fake_loop().settle()
+            requests = host.count
+            result = await pusher.push("dev-1", status(2))
+            assert host.count == requests
+            assert (result.outcome, result.attempts) == ("failed", 0)
+            assert isinstance(result.error, RequestTimeoutError)
+            assert (result.error.attempts, result.error.may_have_arrived) == (0, False)
+            await asyncio.wait([first])
+
+    run(program())
