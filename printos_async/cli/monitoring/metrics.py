@@ -62,17 +62,15 @@ class Metrics:
 
     def render(self, accept: str) -> tuple[str, bytes]:
         """Return the content type and the text of all metrics, as the header ``Accept`` asks."""
-        try:
-            encode, content_type = choose_encoder(accept)
-        except (TypeError, ValueError):  # a version that is none
-            encode, content_type = choose_encoder("")
+        encode, content_type = choose_encoder(accept)
         return content_type, encode(self._registry)
 
     def collect(self) -> Iterator[Metric]:
         """Return the metrics; called by the registry."""
         sample = self._heartbeat.latest
-        is_ready = not sample.reasons and not self._heartbeat.stalled()
-        yield _gauge("printos_ready", "1 while statuses get through, as /readyz says.", int(is_ready))
+        yield _gauge(
+            "printos_ready", "1 while statuses get through, as /readyz says.", int(not sample.reasons)
+        )
         if sample.stats is not None:
             yield from _of_pusher(sample.stats, taken_s=time.time() - sample.age_s)
         if self.outbox is not None:

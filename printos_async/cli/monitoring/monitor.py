@@ -111,17 +111,10 @@ class Monitor:
 
         def announced() -> None:
             self._manager.notify("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
-            try:
-                reload()
-            finally:
-                asyncio.get_running_loop().call_later(_RELOAD_S, self._reloaded)
+            reload()
+            asyncio.get_running_loop().call_later(_RELOAD_S, self._manager.notify, "READY=1")
 
         return announced
-
-    def _reloaded(self) -> None:
-        # Before the service is ready, that is still to be notified; after STOPPING=1 it is ready no more.
-        if self._is_ready and not self._is_stopping:
-            self._manager.notify("READY=1")
 
     async def _keep_beating(self) -> None:
         every_s = min(_BEAT_EVERY_S, self._manager.watchdog_s / 4 or _BEAT_EVERY_S)
@@ -156,12 +149,10 @@ def _listen(address: ListenAddress, heartbeat: Heartbeat, metrics: Metrics) -> M
 
     try:
         server = MonitoringServer(address, Pages(heartbeat, metrics))
-    except (
-        OSError,
-        UnicodeError,
-    ) as error:  # UnicodeError: a host that is no name, such as one of 70 letters
-        reason = getattr(error, "strerror", None) or error
-        raise CommandError(f"cannot listen on {address}: {reason}; give another --listen") from error
+    except OSError as error:
+        raise CommandError(
+            f"cannot listen on {address}: {error.strerror or error}; give another --listen"
+        ) from error
     if not address.is_loopback:
         complain(
             f"warning: {server.address} can be reached from other machines, without encryption or a password: whoever "

@@ -11,8 +11,6 @@ import os
 import socket
 import socketserver
 import threading
-import time
-from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
 
@@ -25,9 +23,8 @@ if TYPE_CHECKING:
     from .metrics import Metrics
 
 _MAX_REQUESTS = 16
-# Of a whole connection: whoever sends a byte every few seconds must not keep a thread.
 _TIMEOUT_S = 5.0
-# Time that stopping takes at most, and by which a connection may last longer.
+# Time that stopping takes at most.
 _POLL_S = 0.1
 
 
@@ -55,7 +52,6 @@ class MonitoringServer(ThreadingHTTPServer):
 
     Raises:
         OSError: The address cannot be listened on.
-        UnicodeError: Its host is no name.
     """
 
     daemon_threads = True
@@ -68,8 +64,6 @@ class MonitoringServer(ThreadingHTTPServer):
         self.address_family = found[0][0]
         self.pages = pages
         self._free = threading.BoundedSemaphore(_MAX_REQUESTS)
-        self._ends_s: dict[socket.socket, float] = {}  # open connections, in the order of their ends
-        self._ending = threading.Lock()
         self._thread = threading.Thread(
             target=self.serve_forever, args=(_POLL_S,), name="printos-monitoring", daemon=True
         )
@@ -97,31 +91,6 @@ class MonitoringServer(ThreadingHTTPServer):
     def verify_request(self, request: object, client_address: object) -> bool:  # noqa: ARG002  # overridden
         """Return whether there is a thread for one more request."""
         return self._free.acquire(blocking=False)
-
-    def process_request(self, request: socket.socket, client_address: object) -> None:  # type: ignore[override]
-        """Start the thread that answers one request."""
-        with self._ending:
-            self._ends_s[request] = time.monotonic() + _TIMEOUT_S
-        try:
-            super().process_request(request, client_address)
-        except BaseException:  # such as: can't start new thread
-            self._free.release()
-            raise
-
-    def shutdown_request(self, request: socket.socket) -> None:  # type: ignore[override]
-        """Close a connection."""
-        with self._ending:  # so that its number is not another's when it is to be ended
-            self._ends_s.pop(request, None)
-        super().shutdown_request(request)
-
-    def service_actions(self) -> None:
-        """End the connections whose time is over; called every ``_POLL_S``."""
-        now_s = time.monotonic()
-        with self._ending:
-            while self._ends_s and self._ends_s[request := next(iter(self._ends_s))] <= now_s:
-                del self._ends_s[request]
-                with suppress(OSError):
-                    request.shutdown(socket.SHUT_RDWR)  # its thread reads the end
 
     def process_request_thread(self, request: socket.socket, client_address: object) -> None:  # type: ignore[override]
         """Answer one request, in a thread of its own."""
