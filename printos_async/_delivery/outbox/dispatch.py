@@ -93,9 +93,7 @@ class Dispatcher:
             pending = self._engine.give_back(device)
             if pending is None:
                 continue
-            # Refusals say nothing of the status: they do not count for the worker that claims it.
-            attempts = pending.attempts - pending.exempt_attempts
-            release = evolve(release, hold_s=max(hold_s, release.hold_s), attempts=attempts)
+            release = evolve(release, hold_s=max(hold_s, release.hold_s))
             self._ownership.give_back(release)
             pending.held_until_s = now_s + release.hold_s
             self.leave_to_others(pending)
@@ -215,5 +213,6 @@ def release_of(device: DeviceState, *, now_s: float, timeout_s: float) -> Releas
     uncertain_in_s = 0.0 if device.is_uncertain(now_s) else None
     if device.in_flight is not None:
         uncertain_in_s = timeout_s
-    attempts = 0 if pending is None else pending.attempts
+    # Those that failed with the whole host do not count for the worker that claims it, either.
+    attempts = 0 if pending is None else pending.attempts - pending.exempt_attempts
     return Release(device.device_id, max(0.0, device.not_before_s - now_s), attempts, uncertain_in_s)
