@@ -115,10 +115,10 @@ class Engine:
         if replaced is not None:
             pending.has_replaced = True
             self._settle(replaced, Outcome("superseded", superseded_by=pending.seq))
-            if device.retrying:  # a newer status is no retry: it is due after the backoff, without a token
-                device.retrying = False
-                self.scheduler.schedule(device)
-        elif device.in_flight is None:
+        if device.retrying:  # a newer status is no retry: it is due after the backoff, without a token
+            device.retrying = False
+            self.scheduler.schedule(device)
+        elif replaced is None and device.in_flight is None:
             self.scheduler.schedule(device)
 
     def adopt(self, pending: PendingStatus) -> bool:
