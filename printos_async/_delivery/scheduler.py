@@ -253,13 +253,13 @@ class Scheduler:
     def _turn_away(self, device: DeviceState, pause_s: float) -> None:
         device.queued = False
         if device.waiting is not None:
-            device.error = device.error or pause_error(device.waiting.call, pause_s)
+            device.waiting.error = device.waiting.error or pause_error(device.waiting.call, pause_s)
         self._give_up(device)
 
     def _give_up(self, device: DeviceState) -> None:
         pending, device.waiting = device.waiting, None
         if pending is not None:
-            self._settle(pending, Outcome("failed", device.error))
+            self._settle(pending, Outcome("failed", pending.error))
         else:
             device.must_reassert = False
         self.schedule(device)

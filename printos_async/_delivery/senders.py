@@ -130,7 +130,7 @@ class Senders:
         now_s = self._loop.time()
         if pending is not device.sent and self.scheduler.deadlines.is_late(pending, now_s):
             # It was late when it was claimed from an outbox, where it had waited for its time.
-            self._settle(pending, Outcome("failed", device.error or too_late(pending)))
+            self._settle(pending, Outcome("failed", pending.error or too_late(pending)))
         elif device.is_unchanged(pending, self._policy, now_s=now_s):
             self._settle(pending, SENT)
         else:
@@ -191,7 +191,7 @@ class Senders:
                 device.not_before_s = max(device.not_before_s, started_s + self._policy.min_interval_s)
             self._give_up(device, pending, error)
             return
-        device.error = error
+        pending.error = error
         device.not_before_s = max(device.not_before_s, now_s + delay_s)
         device.failed_s = -math.inf if keeps else now_s  # the host works
         # The budget protects the host from additional requests. Probes, newer statuses, and requests that were
