@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from attrs import evolve
 
-from printos_async._delivery.device_state import SENT, Outcome, PendingStatus
+from printos_async._delivery.device_state import SENT, DeviceState, Outcome, PendingStatus
 from printos_async._errors import APIError, InvalidDeviceIdError, OutboxError
 from printos_async.outbox.protocol import Finish, Release
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from printos_async._api.requests import Operations
-    from printos_async._delivery.device_state import DeliveryPolicy, DeviceState
+    from printos_async._delivery.device_state import DeliveryPolicy
     from printos_async._delivery.engine import Engine
     from printos_async._delivery.results import Reporter
     from printos_async.outbox import Claim, Kept, Progress
@@ -97,6 +97,21 @@ class Dispatcher:
             self._ownership.give_back(release)
             pending.held_until_s = now_s + release.hold_s
             self.leave_to_others(pending)
+
+    def give_back_newer(self, claims: Iterable[Claim], *, timeout_s: float) -> list[Claim]:
+        """Give devices back for which others have put a newer status; return the claims of all other devices."""
+        now_s, ownership = self._loop.time(), self._ownership
+        left = []
+        for claim in claims:
+            device_id = claim.device_id
+            is_pending = self._engine.is_active(device_id) or ownership.is_unwritten(device_id)
+            if is_pending or device_id in ownership.elsewhere:
+                left.append(claim)
+                continue
+            device = self._engine.scheduler.devices.get(device_id) or DeviceState(device_id)
+            device.sent_stands = False
+            ownership.give_back(release_of(device, now_s=now_s, timeout_s=timeout_s))
+        return left
 
     # From the outbox
 
