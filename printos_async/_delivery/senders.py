@@ -12,7 +12,6 @@ from printos_async._errors import APIError, PrintOSError
 from printos_async._events import ReassertionFailed, StatusReasserted
 from printos_async._execution.retry import is_ambiguous, is_from_intermediary, is_local
 
-from .deadlines import too_late
 from .device_state import SENT, Outcome
 from .scheduler import Scheduler
 
@@ -86,7 +85,9 @@ class Senders:
     async def _work(self) -> None:
         limiter, health, scheduler = self._limiter, self._executor.health, self.scheduler
         accounts, probes = self._executor.accounts, scheduler.held.probes
-        while True:
+        while (
+            not scheduler.is_closed
+        ):  # a credentials' lookup may swallow the cancellation that ends this task
             device = scheduler.take()
             if device is None:
                 await scheduler.ready.park()
@@ -107,8 +108,8 @@ class Senders:
                 pending = device.next_status
                 if (
                     pending is not None
-                    and not self._is_settled_unsent(device, pending)
-                    and not (accounts.held and self._must_wait(device))
+                    and not scheduler.settle_unsent(device, pending)
+                    and (not accounts.held or not self._policy.patient or scheduler.held.admit(device))
                 ):
                     device.waiting, device.in_flight = None, pending
                     self.in_flight += 1
@@ -122,21 +123,6 @@ class Senders:
                 scheduler.schedule(device)
             finally:
                 limiter.release()
-
-    def _is_settled_unsent(self, device: DeviceState, pending: PendingStatus) -> bool:
-        """Settle a status that needs no request, because it is late or equal to what the server has."""
-        if device.sent is None and self._policy.deadline_s is None:
-            return False
-        now_s = self._loop.time()
-        if pending is not device.sent and self.scheduler.deadlines.is_late(pending, now_s):
-            # It was late when it was claimed from an outbox, where it had waited for its time.
-            self._settle(pending, Outcome("failed", pending.error or too_late(pending)))
-        elif device.is_unchanged(pending, self._policy, now_s=now_s):
-            self._settle(pending, SENT)
-        else:
-            return False
-        device.waiting = None
-        return True
 
     async def _send(self, device: DeviceState, pending: PendingStatus) -> None:
         pending.attempts += 1
@@ -211,9 +197,6 @@ class Senders:
             # A retry sends the newest status, never the one that failed.
             device.waiting.has_replaced = True
             self._settle(pending, Outcome("superseded", superseded_by=device.waiting.seq))
-
-    def _must_wait(self, device: DeviceState) -> bool:
-        return self._policy.patient and not self.scheduler.held.start_probe(device)
 
     def _refused_delay_s(self, device: DeviceState, pending: PendingStatus) -> float:
         """Return how long a device waits whose credentials were refused: usually its account is held, which is enough."""

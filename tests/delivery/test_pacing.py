@@ -265,3 +265,20 @@ def test_a_result_has_no_error_of_an_older_status(older: str) -> None:
             await asyncio.wait([first])
 
     run(program())
+
+
+def test_unchanged_statuses_take_no_turns_of_the_rate_cap() -> None:
+    async def program() -> None:
+        host = Host()
+        async with (
+            client_of(host, max_rate_per_s=10) as client,
+            client.status_pusher(skip_unchanged=True) as pusher,
+        ):
+            for number in range(2):
+                for device in range(100):
+                    await pusher.put(f"dev-{device}", status(1))
+                result = await pusher.push("changed", status(number))
+            assert result.latency_s < 0.2
+        assert host.count == 102
+
+    run(program())
