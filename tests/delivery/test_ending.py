@@ -8,10 +8,18 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-from printos_async import MemoryOutbox, PrintOSClient, PusherClosedError, PusherStats
+from printos_async import (
+    ConcurrencyLimit,
+    DeviceCredentials,
+    HmacAuth,
+    MemoryOutbox,
+    PrintOSClient,
+    PusherClosedError,
+    PusherStats,
+)
 
 from .clock import fake_loop, run
-from .host import DOWN, SILENT, UNAVAILABLE, Host, Reply, client_of, status
+from .host import DOWN, SILENT, UNAVAILABLE, Host, Reply, client_of, client_over, status
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -183,5 +191,29 @@ def test_a_closed_pusher_is_not_entered_again(kind: str) -> None:
             # Nothing has the outbox: it serves the next pusher.
             async with client.status_pusher(outbox=outbox) as another:
                 assert (await another.push("dev-1", status(2))).outcome == "sent"
+
+    run(program())
+
+
+def test_closing_ends_although_a_lookup_of_credentials_swallows_the_cancellation() -> None:
+    async def lookup(_: str) -> HmacAuth:
+        try:
+            await asyncio.sleep(3.0)
+        except asyncio.CancelledError:
+            raise RuntimeError("the vault does not answer") from None
+        return HmacAuth("k", "s")
+
+    async def program() -> None:
+        host = Host()
+        limit = ConcurrencyLimit(minimum=1, maximum=2, initial=2)
+        async with client_over(host, auth=DeviceCredentials(lookup), limit=limit) as client:
+            pusher = client.status_pusher()
+            for device in range(5):
+                await pusher.put(f"dev-{device}", status(1))
+            await asyncio.sleep(0.1)
+            async with asyncio.timeout(1.0):
+                await pusher.aclose()
+            assert pusher.stats().pending == 5
+        assert not host.count
 
     run(program())
