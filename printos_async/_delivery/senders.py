@@ -85,9 +85,7 @@ class Senders:
     async def _work(self) -> None:
         limiter, health, scheduler = self._limiter, self._executor.health, self.scheduler
         accounts, probes = self._executor.accounts, scheduler.held.probes
-        while (
-            not scheduler.is_closed
-        ):  # a credentials' lookup may swallow the cancellation that ends this task
+        while not scheduler.is_closed:  # a lookup of credentials may swallow the cancellation
             device = scheduler.take()
             if device is None:
                 await scheduler.ready.park()
