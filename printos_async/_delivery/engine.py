@@ -78,8 +78,7 @@ class Engine:
                 async with asyncio.timeout(None if until_s == math.inf else _DRAIN_POLL_S):
                     await self.occupancy.wait_until_below(1)
                     break
-        if self.occupancy.crash is not None:
-            raise self.occupancy.crash
+        self.occupancy.raise_crash()
 
     def accept(self, call: Call, waiter: asyncio.Future[PushResult] | None = None) -> PendingStatus:
         """Accept an encoded status. It supersedes one of the same device that is waiting."""
