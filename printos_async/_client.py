@@ -310,8 +310,8 @@ class PrintOSClient:
                 coalesced. PrintOS asks for 60 to 120. Retries, and what replaces a failed status, do not wait for it.
             skip_unchanged: Leave out a status equal to the last one sent; its result is ``"sent"`` with 0 attempts.
             unchanged_max_age_s: An equal status is sent all the same if the last one is older than this.
-            max_pending_devices: Most devices with pending statuses. Of a shared outbox a pusher owns at most this many,
-                and at most 1,024, or four per permit if that is more.
+            max_pending_devices: Most devices with pending statuses, those of held accounts included. Of a shared outbox
+                a pusher owns at most this many, and at most 1,024, or four per permit if that is more.
             on_full: Whether ``put`` waits for room or raises ``PusherFullError``. A shared outbox has room.
             deadline_s: Seconds after which a status that still waits fails with its last cause; None for no deadline.
             drain_timeout_s: Seconds for which leaving ``async with`` drains at most; None for as long as it takes.
