@@ -172,10 +172,16 @@ class Worker:
             else:
                 if owner == self._lease.owner:
                     self._ownership.written(completed)
-                    if self.is_draining:
-                        newer = self._dispatcher.give_back_newer(newer, timeout_s=self._timeout_s)
-                    self._dispatcher.take_claims(newer)
+                    await self._take_newer(owner, newer)
             self._dispatcher.progress.set()
+
+    async def _take_newer(self, owner: int, newer: list[Claim]) -> None:
+        if newer and self.is_draining:
+            async with self._ownership.writing:  # a put under way would be answered as this worker's
+                if owner != self._lease.owner:
+                    return
+                newer = self._dispatcher.give_back_newer(newer, timeout_s=self._timeout_s)
+        self._dispatcher.take_claims(newer)
 
     def _are_own_due(self) -> bool:
         now_s = self._loop.time()
