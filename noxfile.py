@@ -188,6 +188,8 @@ def crash(session: nox.Session) -> None:
         *outbox,
         "tests/codegen",
         "tests/delivery/outbox/test_cancellation.py",
+        "tests/delivery/outbox/test_held_accounts.py",
+        "tests/delivery/test_held_accounts.py",
         "tests/test_soak.py",
         "tests/transport/test_exits.py",
     ]

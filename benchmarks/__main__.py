@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from .loops import available_loops
 from .plot import write_plot
-from .report import check_thresholds, to_json, to_markdown, write_between_markers
+from .report import PAGE, check_thresholds, to_json, to_markdown, write_between_markers
 from .rivals import HTTP2_RIVALS, RIVALS
 from .runner import MeasurementError, run
 from .scenarios import SCENARIOS, allow_descriptors
@@ -18,9 +18,8 @@ from .scenarios import SCENARIOS, allow_descriptors
 if TYPE_CHECKING:
     from .runner import Row
 
-_PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
 _CEILING = "benchmarks.ceiling:unpipelined"
-_PLOT = _PAGE.with_name("benchmarks.svg")
+_PLOT = PAGE.with_name("benchmarks.svg")
 _QUICK_SCENARIOS, _QUICK_ROUNDS, _QUICK_DURATION_S = 2, 2, 0.3
 _ROUNDS, _DURATION_S = 5, 0.8
 
@@ -89,7 +88,7 @@ def main() -> int:
     if arguments.write:
         write_plot(rows, _PLOT)
         picture = f"![Statuses per second of each client, and share of the ideal]({_PLOT.name})"
-        write_between_markers(_PAGE, f"{picture}\n\n{markdown}")
+        write_between_markers(PAGE, f"{picture}\n\n{markdown}")
     if arguments.json:
         arguments.json.write_text(json.dumps(to_json(rows), indent=1), encoding="utf-8")
     if arguments.check:

@@ -34,13 +34,12 @@ from printos_async import (
 )
 
 from .loops import fastest_loop, loop_factory, pick_cores, pin_to
-from .report import machine, write_between_markers
+from .report import publish
 from .runner import running_server
 
 if TYPE_CHECKING:
     from printos_async import PushReport
 
-_PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
 _ACCOUNTS = 10_000
 _IN_FLIGHT = 64
 _LEAST_SHARE = 0.85
@@ -170,11 +169,7 @@ def main() -> int:
         spread = f"{max(measured):.1f} to {min(measured):.1f}"
         in_memory = "" if size is None else f"{size:,.0f} bytes"
         lines.append(f"| {kind} | {median_us:.1f} | {spread} | {share:.2f} | {in_memory} |")
-    command = f"python -m benchmarks.credentials {' '.join(sys.argv[1:])}".rstrip()
-    lines += ["", f"{machine()}  ", f"`{command}`: medians of {arguments.rounds}, in turn."]
-    print("\n".join(lines))
-    if arguments.write:
-        write_between_markers(_PAGE, "\n".join(lines), name="credentials")
+    publish(lines, name="credentials", rounds=arguments.rounds, is_written=arguments.write)
     return int(arguments.check and not reached)
 
 

@@ -35,7 +35,7 @@ from tests.postgres import PostgresServer
 
 from .loops import fastest_loop, loop_factory, pick_cores, pin_to
 from .outbox import cycle_cost_us, names_of
-from .report import machine, write_between_markers
+from .report import publish
 from .runner import running_server
 
 if TYPE_CHECKING:
@@ -43,7 +43,6 @@ if TYPE_CHECKING:
 
     from printos_async import Outbox, StatusPusher
 
-_PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
 _IN_FLIGHT = 64
 _PUTTERS = {"put": 64, "put to answer": 256}
 _WORKERS = 4
@@ -254,11 +253,7 @@ def main() -> int:
                 print(f"{key[0]:24} {key[1]:14} {measured[-1]:>10,.1f}", file=sys.stderr, flush=True)
     medians = {key: statistics.median(measured) for key, measured in samples.items()}
     lines, reached = _table(medians, {key: (min(part), max(part)) for key, part in samples.items()})
-    command = f"python -m benchmarks.outboxes {' '.join(sys.argv[1:])}".rstrip()
-    lines += ["", f"{machine()}  ", f"`{command}`: medians of {arguments.rounds}, in turn."]
-    print("\n".join(lines))
-    if arguments.write:
-        write_between_markers(_PAGE, "\n".join(lines), name="outboxes")
+    publish(lines, name="outboxes", rounds=arguments.rounds, is_written=arguments.write)
     return int(arguments.check and not reached)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from .runner import Row
     from .scenarios import Scenario, Threshold
 
+PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
 _BASELINES = ("generated", "generated_http2")
 _HTTP2_NOTE = (
     "The server (hypercorn) speaks HTTP/2 in Python and may limit these figures; clients that cannot speak it are "
@@ -132,6 +134,22 @@ def write_between_markers(path: Path, markdown: str, *, name: str = "benchmarks"
     if not found_start or not found_end:
         raise ValueError(f"{path} has no {start} ... {end}")
     path.write_text(f"{before}{start}\n\n{markdown}\n\n{end}{after}", encoding="utf-8")
+
+
+def publish(lines: Sequence[str], *, name: str, rounds: int, is_written: bool) -> None:
+    """Print a table with machine and command below it, and write it into the page if asked to.
+
+    Args:
+        lines: The table.
+        name: That of the benchmark's module, and of the page's markers.
+        rounds: How often everything was measured.
+        is_written: Whether it goes into the page.
+    """
+    command = f"python -m benchmarks.{name} {' '.join(sys.argv[1:])}".rstrip()
+    markdown = "\n".join([*lines, "", f"{machine()}  ", f"`{command}`: medians of {rounds}, in turn."])
+    print(markdown)
+    if is_written:
+        write_between_markers(PAGE, markdown, name=name)
 
 
 def to_json(rows: Sequence[Row]) -> list[dict[str, Any]]:

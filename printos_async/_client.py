@@ -46,28 +46,31 @@ class PrintOSClient:
 
     One client serves any number of tasks of one event loop. Use it as an asynchronous context manager, or call
     ``aclose``. After that, and in another event loop or process, its methods raise ``ClientClosedError``. Redirects
-    are not followed, cookies are not kept, and only ``from_env`` reads environment variables for proxies.
+    are not followed, cookies are not stored, and only ``from_env`` reads environment variables for proxies.
 
     Args:
-        base_url: Where PrintOS is. Its path, if any, is put in front of every operation's and signed with it.
-        auth: ``HmacAuth``, ``SessionTokenAuth``, any other ``Auth`` of httpx or httpx2, ``DeviceCredentials``
-            where each device has credentials of its own, or None to send none.
-        account: Name, such as ``site-7``, to which outboxes bind what they keep, so that another key, login or host
-            finds it. Without a name they bind it to base URL and credentials. Programs that share an outbox pass the
-            same one.
+        base_url: URL of PrintOS. Its path, if any, is put in front of the path of every operation, and is signed with
+            it.
+        auth: ``HmacAuth``, ``SessionTokenAuth``, any other ``Auth`` of httpx or httpx2, ``DeviceCredentials`` if each
+            device has credentials of its own, or None to send none.
+        account: Name of the account, such as ``site-7``. An outbox stores the statuses of each account apart; a named
+            account stays the same when its key, login or host changes. Without a name the account follows from base
+            URL and credentials. Programs that share statuses in an outbox must pass the same name.
         timeout_s: Seconds for each attempt, from connecting to the last byte; waiting for a permit does not count.
-        retry: Which failures are tried again, and when.
+        retry: Which failures are retried, and when.
         limit: How many requests are in flight at once. Further ones wait for a permit.
-        max_rate_per_s: Requests in each second at most, 0.1 or more, for a host that counts them; logins besides. None
-            for as many as the limit allows.
-        transport: Carries the requests instead of the default transport, for HTTP/2 and mocks: any of httpx or httpx2.
-            Yours to close; with its own TLS and proxy, so ``verify`` and ``proxy`` are refused.
-        verify: False turns the check of the server's certificate off; a context replaces the default one. A function
-            that returns a context is called for each new connection.
-        proxy: URL of an HTTP proxy, ``http://user:password@host:port``; ``https://`` where the proxy itself speaks TLS.
-            The password is percent-encoded.
+        max_rate_per_s: Maximum number of requests per second, 0.1 or more, for a host that limits the rate. Logins do
+            not count. None for no maximum.
+        transport: Replaces the default transport, for HTTP/2, SOCKS proxies or mocks: any ``AsyncBaseTransport`` of
+            httpx or httpx2. The client does not close it. It has its own TLS and proxy settings, so ``verify`` and
+            ``proxy`` are refused.
+        verify: False turns off verification of the server's certificate; a context replaces the default one. A
+            function that returns a context is called for each new connection.
+        proxy: URL of an HTTP proxy, ``http://user:password@host:port``; ``https://`` if the proxy itself uses TLS. User
+            and password are percent-encoded.
         hooks: Functions that receive the events.
-        max_body_bytes: Largest body that is read, also after decompression; 64 KiB at most for errors and statuses.
+        max_body_bytes: Maximum size of an answer's body, before and after decompression. Of an error, and of the answer
+            to a status, at most 64 KiB are read.
         allow_insecure_http: Allow plain HTTP to another machine; to loopback it is always allowed.
 
     Raises:
@@ -116,15 +119,15 @@ class PrintOSClient:
         limit: ConcurrencyLimit | None = None,
         hooks: Iterable[Hook] = (),
     ) -> Self:
-        """Return a client that environment variables describe.
+        """Return a client with the settings in environment variables.
 
-        ``PRINTOS_BASE_URL`` says where PrintOS is, the production system by default. ``PRINTOS_KEY`` with
+        ``PRINTOS_BASE_URL`` is the URL of PrintOS, by default the production system. ``PRINTOS_KEY`` with
         ``PRINTOS_SECRET``, or ``PRINTOS_LOGIN`` with ``PRINTOS_PASSWORD``, are the credentials. ``PRINTOS_ACCOUNT`` is
-        ``account``. ``PRINTOS_PROXY`` is the URL of a proxy; without it ``HTTPS_PROXY`` is, or for a base URL of plain
-        HTTP ``http_proxy``, except for hosts in ``NO_PROXY`` and for this machine.
+        ``account``. ``PRINTOS_PROXY`` is the URL of a proxy. If it is not set, ``HTTPS_PROXY`` is used, or for a base
+        URL of plain HTTP ``http_proxy``, except for hosts in ``NO_PROXY`` and for this machine.
 
         Raises:
-            ConfigurationError: No pair of credentials is set, both are, or half of one; or a URL is not valid.
+            ConfigurationError: No pair, both pairs or half a pair of credentials is set; or a URL is not valid.
         """
         base_url = os.environ.get("PRINTOS_BASE_URL") or PRODUCTION_URL
         auth = auth_from_env(os.environ)
@@ -160,10 +163,11 @@ class PrintOSClient:
 
         Functions that return a secret are called again, ``DeviceCredentials`` is asked again when a device is next
         sent to, and accounts that PrintOS has refused are probed at once. Without this the same happens at the next
-        refusal or probe, a minute later at most.
+        refusal or probe, a minute later at most. That also holds for devices of refused accounts that a worker has
+        given back to a shared outbox, which this does not reach.
 
         Raises:
-            ConfigurationError: A function that returns a secret failed. The secret before is used on.
+            ConfigurationError: A function that returns a secret failed. The client continues with the previous secret.
         """
         self._channel.executor.accounts.refresh()
 
@@ -171,12 +175,12 @@ class PrintOSClient:
         """Return the provisioned devices.
 
         A field that cannot be read (a date, a null, a value of a wrong type) is ``UNSET``. Its raw value is in the
-        device's ``additional_properties`` and goes to the hooks as ``FieldUnreadable``. A device without a field that
-        the specification requires is no device. Where the specification has pages, all are read.
+        device's ``additional_properties``, and hooks receive it in a ``FieldUnreadable``. A device without a field that
+        the specification requires makes the call fail. If the specification has pages, all of them are read.
 
         Raises:
-            APIError: The call failed after its retries, or its answer is no list of at most 250,000 devices, or one of
-                more than 10,000 pages or of pages without an end.
+            APIError: The call failed after its retries, or the answer is not a list of at most 250,000 devices, or has
+                more than 10,000 pages or a page that repeats.
 
         Source: operation ``listDevices``.
         """
@@ -197,14 +201,14 @@ class PrintOSClient:
         number in ``list_devices()`` first, as ``provision_devices`` does.
 
         Args:
-            model: The device's model, such as ``Indigo 12000``. What is ``UNSET`` is not sent; None is refused.
+            model: The device's model, such as ``Indigo 12000``. A value that is ``UNSET`` is not sent; None is refused.
             serial_number: Its serial number.
-            location: Where it stands; any text.
-            **others: Fields that ``DeviceProvisionRequest`` has beyond these, after a regeneration.
+            location: Its location; any text.
+            **others: Further fields of ``DeviceProvisionRequest``, after a regeneration.
 
         Raises:
             InvalidProvisionRequestError: A value cannot be sent, or a required one is missing. Nothing was sent.
-            APIError: The call failed, or its answer is no device.
+            APIError: The call failed, or its answer is not a device.
 
         Source: operation ``provisionDevice``.
         """
@@ -217,9 +221,9 @@ class PrintOSClient:
         """Register many devices concurrently, and return one result for each request, in the same order.
 
         After an uncertain outcome the device is looked up in the device list before its request is repeated. A
-        request without model or serial number cannot be looked up and fails instead. So does one that repeats the
-        model and serial number of an earlier one. One failure does not stop the others. Cancelling does not revoke
-        requests that were sent.
+        request without model or serial number cannot be looked up, and fails instead. A request that repeats the model
+        and serial number of an earlier one fails as well. One failure does not stop the others. Cancelling does not
+        revoke requests that were sent.
         """
         self._channel.attempts.open()
         return await provision_all(self._channel, requests)
@@ -227,10 +231,10 @@ class PrintOSClient:
     async def ensure_devices(self, requests: Iterable[DeviceProvisionRequest]) -> list[ProvisionResult]:
         """Register the devices that are missing, find the others, and return results as ``provision_devices`` does.
 
-        The device list is read once, first. A request whose model and serial number are in it is ``"found"``, with the
-        device as it is registered, whatever its location. A request without model or serial number fails.
+        The device list is read once, first. If it has a device with the request's model and serial number, the result
+        is ``"found"`` with that device, even if its location differs. A request without model or serial number fails.
 
-        Let one process at a time register a fleet: what another one registers in between, PrintOS replaces.
+        Let only one process at a time register a fleet. If two register the same device, PrintOS replaces the first.
 
         Raises:
             APIError: The device list could not be read. Nothing was sent.
@@ -242,7 +246,7 @@ class PrintOSClient:
         """Send one status of one device.
 
         Overlapping calls for one device are not ordered: await them, or use ``push_statuses``. Cancelling withdraws a
-        request that was not sent; one that was may still be applied.
+        request that was not sent; a status that was sent may still be applied.
 
         Args:
             device_id: Identifier that PrintOS gave the device; 1 to 256 characters, no path separators.
@@ -264,21 +268,22 @@ class PrintOSClient:
     ) -> PushReport:
         """Send many statuses concurrently; one device's failure does not stop the others.
 
-        At most one request per device is in flight, and the statuses of a device are sent in the order given. One
+        At most one request per device is in flight, and the statuses of a device are sent in the order given. A status
         that still waits when a newer one comes is superseded and not sent. At most 1,024 devices wait at a time,
-        besides those in flight. Cancelling withdraws what was not sent; what is in flight ends by itself.
+        besides those in flight. Cancelling withdraws the statuses that were not sent; requests in flight continue.
 
         Args:
             statuses: A mapping of device identifiers to statuses, or an iterable or asynchronous iterable of
                 pairs or ``StatusPush``. A status is encoded when it is read: changing it later changes nothing.
-            on_result: Called with each result, on the event loop. What it raises ends the push and is raised here.
+            on_result: Called with each result, on the event loop. An exception that it raises ends the push and is
+                raised here.
 
         Returns:
             The report. A status that cannot be sent, such as one with NaN, is a failed result.
 
         Raises:
-            InvalidStatusError: An item of the iterable is neither a pair nor a ``StatusPush``. Like an exception
-                of the iterable itself it is raised after all that came before was sent.
+            InvalidStatusError: An item of the iterable is neither a pair nor a ``StatusPush``. Like an exception of the
+                iterable itself, it is raised after all earlier statuses are settled.
         """
         self._channel.attempts.open()
         return await push_all(self._channel, statuses, on_result, ambiguity_s=DEFAULT_AMBIGUITY_S)
@@ -300,21 +305,23 @@ class PrintOSClient:
         """Return a pusher that lives as long as the service: ``async with printos.status_pusher() as pusher``.
 
         Args:
-            outbox: Keeps statuses until they are sent. ``SqlOutbox``: they outlive the process, and several processes
-                share the work. ``MemoryOutbox``: what was not sent passes from one pusher to the next.
-            consistency: What happens after an uncertain write, such as a timeout. ``"eventual"``: the newest status is
-                sent at once, and again after ``ambiguity_s``. ``"strict"``: the device is held for ``ambiguity_s``,
-                so that an older status never overwrites a newer one.
+            outbox: Stores statuses until they are sent. ``SqlOutbox``: they survive the end of the process, and several
+                processes share the work. ``MemoryOutbox``: unsent statuses pass from one pusher to the next.
+            consistency: How to continue after an uncertain write, such as a timeout. ``"eventual"``: the newest status
+                is sent at once, and if the uncertain write had an older one, again after ``ambiguity_s``. ``"strict"``:
+                the device is held for ``ambiguity_s``, so that an older status never overwrites a newer one.
             ambiguity_s: Seconds for which an uncertain write may still be applied; 5 by default.
-            min_interval_s: Seconds from one status of a device to its next, sent or refused; what comes between is
-                coalesced. PrintOS asks for 60 to 120. Retries, and what replaces a failed status, do not wait for it.
-            skip_unchanged: Leave out a status equal to the last one sent; its result is ``"sent"`` with 0 attempts.
+            min_interval_s: Minimum seconds from one status of a device, sent or refused, to its next; statuses that
+                come in between are coalesced. PrintOS asks for 60 to 120. Retries, and a status that replaces a failed
+                one, do not wait for it.
+            skip_unchanged: Skip a status equal to the last one sent; its result is ``"sent"`` with 0 attempts.
             unchanged_max_age_s: An equal status is sent all the same if the last one is older than this.
-            max_pending_devices: Most devices with pending statuses, those of held accounts included. Of a shared outbox
-                a pusher owns at most this many, and at most 1,024, or four per permit if that is more.
-            on_full: Whether ``put`` waits for room or raises ``PusherFullError``. A shared outbox has room.
-            deadline_s: Seconds after which a status that still waits fails with its last cause; None for no deadline.
-            drain_timeout_s: Seconds for which leaving ``async with`` drains at most; None for as long as it takes.
+            max_pending_devices: Maximum number of devices with pending statuses, those of held accounts included. With a
+                shared outbox, maximum number of devices that the pusher owns; it also owns at most 1,024, or four per
+                permit if that is more.
+            on_full: Whether ``put`` waits for room or raises ``PusherFullError``. A shared outbox always has room.
+            deadline_s: Seconds after which a status that still waits fails with its last error; None for no deadline.
+            drain_timeout_s: Maximum seconds for which leaving ``async with`` drains; None for as long as it takes.
 
         Raises:
             ConfigurationError: A setting is out of range.
@@ -337,7 +344,7 @@ class PrintOSClient:
         """Return a spooler, an asynchronous context manager that accepts statuses into an outbox for workers to send.
 
         Raises:
-            ConfigurationError: No account is named and the authentication has no ``account``, or ``outbox`` is not an
+            ConfigurationError: No account is named and ``auth`` has no attribute ``account``, or ``outbox`` is not an
                 outbox.
         """
         require_outbox(outbox)
@@ -345,11 +352,11 @@ class PrintOSClient:
 
     @property
     def account(self) -> str:
-        """Fingerprint to which an outbox binds what it keeps; 32 hexadecimal digits.
+        """Fingerprint of the account, under which an outbox stores its statuses; 32 hexadecimal digits.
 
-        It is that of the argument ``account``, or else of base URL and credentials.
+        It is made from the argument ``account``, or else from base URL and credentials.
 
         Raises:
-            ConfigurationError: No account is named, and the authentication has no ``account``.
+            ConfigurationError: No account is named, and ``auth`` has no attribute ``account``.
         """
         return self._channel.tenant.account

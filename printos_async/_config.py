@@ -16,6 +16,7 @@ from ._checks import require_type
 from ._errors import ConfigurationError
 from ._http import is_loopback
 from ._transport import Http1Transport, HttpxTransport, Origin
+from ._transport.dial import LOCAL_ERRORS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -32,12 +33,12 @@ _MAX_ACCOUNT_LENGTH = 200
 
 @frozen
 class Tenant:
-    """Whose rows of an outbox these are.
+    """An account, as an outbox sees it: its rows are stored apart from those of others.
 
     Attributes:
-        account: The fingerprint to which an outbox binds what it keeps: 32 hexadecimal digits.
+        account: The account's fingerprint: 32 hexadecimal digits.
         label: Name for people, without a secret: the account's name, or the host and the first characters of the key.
-        host: PrintOS's host, with its port unless it is the usual one.
+        host: PrintOS's host, with its port unless that is the default one.
     """
 
     account: str
@@ -49,7 +50,7 @@ def parse_base_url(base_url: str, *, allow_insecure_http: bool) -> tuple[Origin,
     """Return a base URL's origin and its path, percent-encoded and without a slash at the end.
 
     Raises:
-        ConfigurationError: It is no absolute HTTP URL, has credentials, a query or a fragment, or is plain HTTP to
+        ConfigurationError: It is not an absolute HTTP URL, has credentials, a query or a fragment, or is plain HTTP to
             another machine without ``allow_insecure_http``.
     """
     if not isinstance(base_url, str):
@@ -80,10 +81,13 @@ def origin_of(url: httpx.URL, *, allow_insecure_http: bool) -> Origin:
     """Return the origin that a request for ``url`` goes to.
 
     Raises:
-        ConfigurationError: It is not HTTP, or plain HTTP to another machine without ``allow_insecure_http``.
+        ConfigurationError: It is not HTTP, has a port that does not exist, or is plain HTTP to another machine without
+            ``allow_insecure_http``.
     """
     if url.scheme not in _DEFAULT_PORTS:
         raise ConfigurationError(f"requests go over https or http, not {url.scheme!r}")
+    if url.port is not None and not 0 < url.port < 65_536:
+        raise ConfigurationError(f"requests cannot go to port {url.port}; ports are 1 to 65535")
     host = url.raw_host.decode("ascii")
     if url.scheme == "http" and not allow_insecure_http and not is_loopback(host):
         raise ConfigurationError(
@@ -94,10 +98,10 @@ def origin_of(url: httpx.URL, *, allow_insecure_http: bool) -> Origin:
 
 
 def auth_from_env(env: Mapping[str, str]) -> HmacAuth | SessionTokenAuth:
-    """Return the authentication that the environment's variables describe.
+    """Return the credentials in environment variables.
 
     Raises:
-        ConfigurationError: No pair of variables is set, both are, or half of one.
+        ConfigurationError: No pair, both pairs or half a pair of variables is set.
     """
     try:
         return _auth_from_env(env)
@@ -137,10 +141,10 @@ def check_account(account: str | None) -> None:
 
 
 def tenant_of(base_url: str, auth: AnyAuth | None, account: str | None) -> Tenant:
-    """Return the tenant of an outbox: the named account, else that of this base URL and these credentials.
+    """Return the tenant of an outbox: the named account, or else that of this base URL and these credentials.
 
     Raises:
-        ConfigurationError: No account is named, and the authentication has no ``account``.
+        ConfigurationError: No account is named, and ``auth`` has no attribute ``account``.
     """
     host = base_url.partition("://")[2].partition("/")[0]
     if account is not None:
@@ -164,10 +168,10 @@ def transport_factory(
     verify: Verify,
     proxy: ProxyUrl,
 ) -> Callable[[], Transport]:
-    """Return a function that makes the client's transport: the user's, or HTTP/1.1 with certificates checked.
+    """Return a function that makes the client's transport: the given one, or else the default transport.
 
     Raises:
-        ConfigurationError: A value is of another type, or ``transport`` is given with one of the others.
+        ConfigurationError: A value has the wrong type, or ``transport`` is combined with one of the others.
     """
     require_type(
         "transport",
@@ -194,14 +198,9 @@ def _make_once(verify: bool | ssl.SSLContext) -> Callable[[], ssl.SSLContext]:  
 
 
 def _ask(function: Callable[[], ssl.SSLContext]) -> ssl.SSLContext:
-    try:
-        context = function()
-    except OSError as error:  # ssl.SSLError too
-        reason = error.strerror or type(error).__name__
-    else:
-        require_type("what verify returns", context, ssl.SSLContext, "ssl.SSLContext")
-        return context
-    raise ConfigurationError(f"verify returns no context for TLS: {reason}")
+    context = function()
+    require_type("what verify returns", context, ssl.SSLContext, "ssl.SSLContext")
+    return context
 
 
 def _make_ssl_context(verify: bool | ssl.SSLContext) -> ssl.SSLContext:  # noqa: FBT001
@@ -209,12 +208,15 @@ def _make_ssl_context(verify: bool | ssl.SSLContext) -> ssl.SSLContext:  # noqa:
 
     Raises:
         ConfigurationError: The certificates to check against cannot be loaded.
+        OSError: This process has no file descriptor left to read them.
     """
     if isinstance(verify, ssl.SSLContext):
         return verify
     try:
         return httpx.create_ssl_context(verify=verify)
     except OSError as error:
+        if error.errno in LOCAL_ERRORS:
+            raise
         reason = error.strerror or type(error).__name__
     raise ConfigurationError(
         f"the certificates to check servers against cannot be loaded ({reason}); look at SSL_CERT_FILE and SSL_CERT_DIR"

@@ -22,7 +22,7 @@
     ├─ PusherClosedError
     └─ PusherFullError
 
-No text of an error holds a key's secret, a password or a token, and neither does its cause chain.
+No text of an error contains a key's secret, a password or a token, and neither does its cause chain.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 class PrintOSError(Exception):
-    """Root of every error that this package raises on purpose."""
+    """Base class of every error that this package raises on purpose."""
 
 
 class ConfigurationError(PrintOSError, ValueError):
@@ -46,24 +46,24 @@ class ClientClosedError(PrintOSError, RuntimeError):
 
 
 class InvalidDeviceIdError(PrintOSError, ValueError):
-    """A device identifier that would change the request's path, or is not 1 to 256 characters of text."""
+    """A device identifier would change the request's path, or is not 1 to 256 characters of text."""
 
 
 class InvalidStatusError(PrintOSError, ValueError):
-    """A status that JSON or the specification cannot carry; the text names the field. Nothing was sent."""
+    """A status cannot be sent as JSON, or breaks the specification; the text names the field. Nothing was sent."""
 
 
 class InvalidProvisionRequestError(PrintOSError, ValueError):
-    """A provision request that JSON or the specification cannot carry. Nothing was sent."""
+    """A provision request cannot be sent as JSON, or breaks the specification. Nothing was sent."""
 
 
 class APIError(PrintOSError):
-    """A call of the API that failed.
+    """A call of the API failed.
 
     Attributes:
         method: The HTTP method, in capitals.
         path: The request's path, as it was sent.
-        attempts: How many requests were made for this call; 0 where none left this process.
+        attempts: How many requests were made for this call; 0 if none left this process.
     """
 
     def __init__(self, message: str, *, method: str, path: str, attempts: int = 1) -> None:
@@ -92,9 +92,10 @@ class TransportError(APIError):
     """No complete answer came.
 
     Attributes:
-        may_have_arrived: False only if the server certainly got no request. True otherwise: the write may have
+        may_have_arrived: False only if the server certainly received no request. Otherwise True: the write may have
             been applied, or may be applied later.
-        local: This machine had no file descriptor or port left for a connection, which says nothing about the server.
+        local: True if this machine had no file descriptor or port left for a connection, or ``verify`` raised an
+            ``OSError``. The server may be well.
     """
 
     def __init__(
@@ -120,8 +121,8 @@ class ProxyError(TransportError):
     """The proxy cannot be reached, or refuses to connect; nothing reached the server.
 
     Attributes:
-        status: The status code with which the proxy refuses, such as 407 for its credentials; None where it sent
-            no answer.
+        status: The status code with which the proxy refused, such as 407 for its credentials; None if it sent no
+            answer.
     """
 
     def __init__(
@@ -136,9 +137,9 @@ class StatusError(APIError):
 
     Attributes:
         status: The status code, registered or not.
-        body: The start of the body as text, bounded, with every secret of this client replaced.
-        request_id: The server's identifier for the request, where it sent one.
-        retry_after_s: Seconds that the server asked to wait, where it did.
+        body: The beginning of the body as text, with every secret of this client replaced.
+        request_id: The server's identifier for the request, if it sent one.
+        retry_after_s: Seconds for which the server asked the client to wait, if it did.
     """
 
     def __init__(
@@ -165,15 +166,15 @@ class BadRequestError(StatusError):
 
 
 class AuthenticationError(StatusError):
-    """401: the credentials were refused, a fresh login included."""
+    """401: the credentials were refused, also after a new login."""
 
 
 class PermissionDeniedError(StatusError):
-    """403: the credentials are known and may not do this."""
+    """403: the credentials are valid, but do not permit this request."""
 
 
 class NotFoundError(StatusError):
-    """404: no such device, or a wrong base URL."""
+    """404: there is no such device, or the base URL is wrong."""
 
 
 class ConflictError(StatusError):
@@ -189,12 +190,12 @@ class ServerError(StatusError):
 
 
 class ResponseDecodeError(APIError):
-    """A 2xx answer whose body is not what the specification says.
+    """A 2xx answer has a body that the specification does not allow.
 
     Attributes:
         status: The 2xx status code.
-        from_intermediary: The body is HTML or XML, which PrintOS does not send: a proxy, a captive portal or a
-            maintenance page answered. The request itself may be in order.
+        from_intermediary: True if the body is HTML or XML, which PrintOS does not send: a proxy, a captive portal or a
+            maintenance page answered. The request itself may be correct.
     """
 
     def __init__(
@@ -213,9 +214,9 @@ class ResponseDecodeError(APIError):
 
 
 class MissingCredentialsError(APIError):
-    """There are no credentials for a request: the lookup or the secret's function has none, or has failed.
+    """There are no credentials for a request: the lookup or the secret's function returned none, or failed.
 
-    Nothing was sent, and ``attempts`` counts what was before.
+    Nothing was sent for this attempt; ``attempts`` is the number of earlier ones.
     """
 
 
@@ -228,7 +229,7 @@ class OutboxCorruptError(OutboxError):
 
 
 class PusherClosedError(PrintOSError):
-    """The pusher is draining or closed and accepts nothing more."""
+    """The pusher or spooler accepts no more statuses: it is draining or closed."""
 
 
 class PusherFullError(PrintOSError):
@@ -247,7 +248,7 @@ _BY_STATUS: dict[int, type[StatusError]] = {
 
 
 def status_error_class(status: int) -> type[StatusError]:
-    """Return the class of the tree for a status code; ``StatusError`` itself for a code without one."""
+    """Return the error class for a status code; ``StatusError`` itself for a code without a class of its own."""
     if 500 <= status <= 599:
         return ServerError
     return _BY_STATUS.get(status, StatusError)

@@ -1,7 +1,7 @@
 """Values that callers pass and receive; the generated models are exported from here.
 
-``UNSET`` is the value of a model's field that is not there. ``None`` is not: a field set to None is refused, for the
-specification lets no field be null, and a null in an answer leaves its field unset.
+A field of a model that was not set is ``UNSET``. The specification allows no field to be null: a field set to None is
+refused, and a null in an answer leaves its field unset.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ MAX_FAILURES_KEPT = 10_000
 
 
 class StoredStatus(DeviceStatusUpdate):
-    """A status from an outbox that this version's ``DeviceStatusUpdate`` cannot be made of.
+    """A status in an outbox that cannot be read as this version's ``DeviceStatusUpdate``.
 
-    All its properties are additional ones, for a required field may be missing. ``to_dict`` returns what was stored.
+    All its properties are additional ones, because a required field may be missing.
     """
 
     def __init__(self, properties: dict[str, Any]) -> None:
@@ -77,18 +77,18 @@ class PushResult:
 
     Attributes:
         device_id: The device, as the caller gave it.
-        outcome: ``"sent"``: the server answered with a success. ``"superseded"``: a newer status of the same
-            device replaced it before it was sent. ``"failed"``: ``error`` says why. Of a status that was left to
-            other workers of an outbox ``"sent"`` may mean that a newer one of the device was sent in its place.
-        attempts: Requests made for it; 0 where it was refused or replaced before one, and where another worker of
-            an outbox has sent it, which may not be known.
+        outcome: ``"sent"``: the server answered with a success. ``"superseded"``: a newer status of the same device
+            replaced it before it was sent. ``"failed"``: ``error`` says why. If other workers of an outbox handle the
+            status, ``"sent"`` may mean that a newer one of the device was sent in its place.
+        attempts: Requests made for it; 0 if it was refused or replaced before the first one. If another worker of an
+            outbox has handled it, 0 may mean that the number is not known.
         latency_s: Seconds from acceptance to the outcome, waiting and retries included.
-        error: The last error of a failed status, else None.
-        status: Of a failed status the status itself, so that it can be pushed again, else None. One from an outbox
-            that this version's ``DeviceStatusUpdate`` cannot be made of has every property in
-            ``additional_properties``; None if it is no JSON object.
+        error: The last error of a failed status, otherwise None.
+        status: The failed status, so that it can be pushed again; None for other outcomes. If a status in an outbox
+            cannot be read as this version's ``DeviceStatusUpdate``, all its properties are in
+            ``additional_properties``; if it is not a JSON object, this is None.
         seq: The pusher's own sequence number, counted from 1 in the order of acceptance; 0 if it was refused.
-        superseded_by: The sequence number of the newer status that replaced it, else None.
+        superseded_by: The sequence number of the newer status that replaced it, otherwise None.
     """
 
     device_id: str
@@ -108,8 +108,8 @@ class PushReport:
     Attributes:
         sent: Statuses that the server acknowledged.
         superseded: Statuses replaced by a newer one of the same device before they were sent.
-        failed: Statuses given up; exact, however many.
-        failures: The first 10,000 failed results; ``on_result`` of ``push_statuses`` sees every one.
+        failed: Statuses given up; always the exact number.
+        failures: The first 10,000 failed results; ``on_result`` of ``push_statuses`` receives every one.
         elapsed_s: Seconds from the first status read to the last outcome.
     """
 
@@ -120,7 +120,7 @@ class PushReport:
     elapsed_s: float = 0.0
 
     def raise_for_failures(self) -> None:
-        """Raise an ``ExceptionGroup`` of the failures' errors, or return if nothing failed.
+        """Raise an ``ExceptionGroup`` of the failures' errors, or return None if nothing failed.
 
         Raises:
             ExceptionGroup: One ``PrintOSError`` for each result in ``failures``.
@@ -138,12 +138,12 @@ class ProvisionResult:
 
     Attributes:
         request: The request, as the caller gave it.
-        outcome: ``"provisioned"``: the server answered with the device. ``"found"``: the device list showed a
-            device of this model and serial number, before anything was sent (``ensure_devices`` only) or after
-            the answer was lost. ``"failed"``: ``error`` says why.
-        device: The device, unless the outcome is ``"failed"``.
+        outcome: ``"provisioned"``: the server answered with the device. ``"found"``: the device list has a device of
+            this model and serial number, before anything was sent (``ensure_devices`` only) or after a lost answer.
+            ``"failed"``: ``error`` says why.
+        device: The device; None if the outcome is ``"failed"``.
         attempts: POST requests made.
-        error: The last error of a failed request, else None.
+        error: The last error of a failed request, otherwise None.
     """
 
     request: DeviceProvisionRequest

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
+from urllib.parse import unquote_to_bytes
 from urllib.request import getproxies_environment, proxy_bypass
 
 import httpx
@@ -63,7 +64,10 @@ def _parse(text: str) -> Proxy:
     try:
         url = httpx.URL(text.strip())
         host = url.raw_host.decode("ascii")
-        user, password = url.username, url.password
+        if ":" in host:
+            host = host.replace("%25", "%")  # before the zone of an IPv6 address: RFC 6874
+        # Not url.username: that replaces what is not UTF-8.
+        user, _, password = map(unquote_to_bytes, url.userinfo.partition(b":"))
     except (httpx.InvalidURL, ValueError):
         raise ConfigurationError(
             f"proxy is not a URL such as {_EXAMPLE}; characters such as @ and / in the password are percent-encoded"
@@ -74,14 +78,16 @@ def _parse(text: str) -> Proxy:
         )
     if url.scheme not in _DEFAULT_PORTS or not host:
         raise ConfigurationError(f"proxy must start with http:// or https:// and name a host: {_EXAMPLE}")
+    if url.port is not None and not 0 < url.port < 65_536:
+        raise ConfigurationError(f"proxy must not have port {url.port}; ports are 1 to 65535")
     if url.raw_path not in {b"", b"/"} or url.fragment:
         raise ConfigurationError("proxy must not have a path, a query or a fragment")
-    if ":" in user:
+    if b":" in user:
         raise ConfigurationError(
             "the user in proxy must not contain a colon, which ends it in Basic credentials"
         )
     authorization = None
     if url.userinfo:
         # RFC 7617, section 2.1.
-        authorization = "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode("ascii")
+        authorization = "Basic " + base64.b64encode(user + b":" + password).decode("ascii")
     return Proxy(Origin(url.scheme, host, url.port or _DEFAULT_PORTS[url.scheme]), authorization)

@@ -67,16 +67,16 @@ _DEFAULT_PORTS = {("http", 80), ("https", 443)}
 class OpenTelemetryHook:
     """Turns the events of any number of clients into metrics and spans: ``PrintOSClient(..., hooks=[hook])``.
 
-    Names and attributes of requests are those of the semantic conventions for HTTP clients; all others begin with
-    ``printos.``. A device's identifier is an attribute of spans only: in a metric it would make a time series for
-    every device. Headers, bodies and error texts are not recorded.
+    Names and attributes of requests follow the semantic conventions for HTTP clients; all others begin with
+    ``printos.``. A device's identifier is an attribute of spans only, because in a metric every device would become a
+    time series. Headers, bodies and error texts are not recorded.
 
-    Make one hook for each meter provider. The span of an attempt is made when the attempt has ended, with the
+    Make one hook for each meter provider. The span of an attempt is created when the attempt has ended, with the
     attempt's start and end, and is a child of the span that is current then.
 
     Args:
-        meter_provider: Takes the metrics; by default the global one.
-        tracer_provider: Takes the spans; by default the global one. ``NoOpTracerProvider()`` turns them off.
+        meter_provider: Provider of the metrics; by default the global one.
+        tracer_provider: Provider of the spans; by default the global one. ``NoOpTracerProvider()`` turns spans off.
 
     Source: OpenTelemetry semantic conventions 1.44, HTTP.
     """
@@ -148,7 +148,7 @@ class OpenTelemetryHook:
         self._ends: dict[tuple[Endpoint, int | None, str | None], _Attributes] = {}
 
     def observe(self, pusher: StatusPusher) -> None:
-        """Add a pusher to the gauges of pending, active and in flight; they read it while it exists."""
+        """Add a pusher to the metrics of pending, active and in flight. The hook has only a weak reference to it."""
         # A new tuple each time: the thread that collects may be going through the old one.
         self._pushers = (*(ref for ref in self._pushers if ref() is not None), weakref.ref(pusher))
         stats = pusher.stats()
@@ -156,13 +156,13 @@ class OpenTelemetryHook:
         self._circuit_open.set(int(stats.circuit == "open"))
 
     async def watch_outbox(self, outbox: OutboxAdministration, *, every_s: float = 15.0) -> None:
-        """Show an outbox in the gauges of waiting, failed and oldest waiting, until cancelled: run it as a task.
+        """Report an outbox in the gauges of waiting, failed and oldest waiting, until cancelled. Run it as a task.
 
-        The outbox is read every ``every_s`` seconds, or less often where it is so large that counting takes long; the
-        gauges show what was read last. While it cannot be read, or is not open, they show nothing.
+        The outbox is read every ``every_s`` seconds, or less often if counting takes long. The gauges have the values
+        that were read last. While the outbox cannot be read, or is not open, they have no value.
 
         Args:
-            outbox: The outbox, which somebody else opens: that of a pusher or a spooler.
+            outbox: The outbox of a pusher or a spooler, which opens and closes it.
             every_s: Seconds between two reads.
 
         Raises:

@@ -99,6 +99,8 @@ async def test_a_path_in_the_base_url_goes_in_front_and_is_signed() -> None:
         ("https://a\x00b", "not a URL"),
         ("https://xn--/", "not a URL"),
         ("https://xn--hunter2-@host/", "not a URL|credentials"),
+        ("https://printos.api.hp.com:0", "port 0"),
+        ("https://printos.api.hp.com:65536", "port 65536; ports are 1 to 65535"),
         (None, "str"),
     ],
 )

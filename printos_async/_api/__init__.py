@@ -1,1 +1,1 @@
-"""Values to HTTP messages, and back: requests, validation, responses, errors."""
+"""Conversion of values to HTTP messages and back: requests, validation, responses, errors."""

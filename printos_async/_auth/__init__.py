@@ -1,4 +1,4 @@
-"""Credentials, as ``Auth`` of httpx and httpx2: usable with this client and with any other of theirs."""
+"""Credentials as ``Auth`` objects of httpx and httpx2, for this client and for the clients of both libraries."""
 
 from .account import Account, Accounts, SingleAccount
 from .base import REPLAY_EXTENSION, AnyAuth, Headers, ReadyAuth, SecretUnavailableError

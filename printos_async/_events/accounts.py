@@ -7,14 +7,14 @@ from attrs import frozen
 
 @frozen
 class AccountHeld:
-    """PrintOS refuses an account's credentials: its statuses wait, and only probes are sent.
+    """PrintOS refuses an account's credentials, or there are none: its statuses wait, and only probes are sent.
 
-    Emitted once, until the account is accepted again.
+    Emitted once for each hold.
 
     Attributes:
         account: The account, without a secret: ``key k123…``, ``login prin…`` or ``device dev-1``.
-        cause: The error's class, by name.
-        status: The answer's status code; None where nothing was sent, because there are no credentials.
+        cause: Name of the error's class.
+        status: The answer's status code; None if nothing was sent because there are no credentials.
     """
 
     account: str
@@ -40,7 +40,8 @@ class ClockSkewDetected:
     Attributes:
         account: As in ``AccountHeld``.
         ahead_s: Seconds by which PrintOS's clock is ahead.
-        is_corrected: Requests are signed with PrintOS's time from now on. False beyond a day.
+        is_corrected: Whether requests are signed with PrintOS's time from now on; False if the clocks differ by more
+            than a day.
     """
 
     account: str

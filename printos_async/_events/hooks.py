@@ -47,9 +47,9 @@ Event: TypeAlias = (
 
 
 class Hook(Protocol):
-    """Any function of one argument; receives every event, on the event loop, in the order in which they happen.
+    """Any function of one argument. It receives every event, on the event loop, in the order in which they happen.
 
-    Called synchronously: pass long work on to a task or a queue. An exception that a hook raises is logged once for
+    It is called synchronously: hand long work to a task or a queue. An exception that a hook raises is logged once for
     each hook, and has no other effect.
     """
 
@@ -60,8 +60,8 @@ class Hook(Protocol):
 class Hooks:
     """The hooks of one client, and the log.
 
-    True if every event is wanted: by a hook, or by a log at DEBUG. If false, only the events that are logged above
-    DEBUG need to be made and emitted.
+    True if there is a hook, or the log is at DEBUG: all events must be emitted. If false, only the events that are
+    logged above DEBUG have to be created and emitted.
     """
 
     __slots__ = ("_hooks", "_reported", "_wanted")

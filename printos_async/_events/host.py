@@ -14,7 +14,7 @@ class LimitChanged:
     Attributes:
         old: The limit before.
         new: The limit from now on.
-        reason: ``"steady"``: latency is steady and the limit was reached; ``"latency"``: latency rose;
+        reason: ``"steady"``: latency is steady, and the limit was reached. ``"latency"``: latency rose.
             ``"overload"``: the server refused because of load, or did not answer in time.
     """
 
@@ -38,13 +38,13 @@ class CircuitChanged:
 
 @frozen
 class RetryAfterCapped:
-    """The server asked for a pause of more than an hour: the client pauses for an hour, then probes once a minute.
+    """The server asked for a pause of more than an hour. The client pauses for an hour, then sends one probe a minute.
 
     Emitted once, and again only after the server has answered without such a pause.
 
     Attributes:
-        asked_s: Seconds that the server asked for, by ``Retry-After``.
-        held_s: Seconds in which nothing is sent.
+        asked_s: Seconds for which the server asked, with ``Retry-After``.
+        held_s: Seconds for which nothing is sent.
         host: The server's name or address.
     """
 

@@ -1,6 +1,6 @@
 """Hook that logs every event. The event's fields are attributes of the record, for structured formatters.
 
-The library sets no level and adds no handler: that is the application's.
+The library sets no level and adds no handler; the application does.
 """
 
 from __future__ import annotations

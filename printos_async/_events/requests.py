@@ -1,4 +1,4 @@
-"""Events of requests: attempts, retries, and what was in their answers."""
+"""Events of requests: attempts, retries, and unreadable fields of answers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from attrs import frozen
 
 @frozen(cache_hash=True)
 class Endpoint:
-    """Where the requests of one operation go; a client makes one object for each and uses it again.
+    """Method, route and host of one operation; a client has one object for each operation.
 
     Attributes:
         method: The HTTP method, in capitals.
@@ -31,17 +31,17 @@ class Endpoint:
 class AttemptFinished:
     """One request ended.
 
-    Not emitted for an attempt whose caller was cancelled: its request goes on, and its outcome is not awaited.
+    Not emitted for an attempt whose caller was cancelled: its request continues, and its outcome is not awaited.
 
     Attributes:
         operation: The specification's ``operationId``.
         device_id: The device of a status; None for the other operations.
         attempt: 1 for the first request of a call.
         latency_s: Seconds from the start of the attempt, signing and a login included.
-        status: The answer's status code; None where no complete answer came.
+        status: The answer's status code; None if no complete answer came.
         outcome: ``"ok"``, ``"error"`` for any other answer, ``"transport"`` if no complete answer came.
-        error: The error's class, by name; None for ``"ok"``.
-        endpoint: Where the request went; every event of a client has it.
+        error: Name of the error's class; None for ``"ok"``.
+        endpoint: Method, route and host; every event that a client emits has them.
     """
 
     operation: str
@@ -63,7 +63,7 @@ class RetryScheduled:
         device_id: The device of a status; None for the other operations.
         attempt: The attempt that failed.
         delay_s: Seconds until the next one.
-        cause: The failed attempt's error class, by name.
+        cause: Name of the class of the failed attempt's error.
     """
 
     operation: str
@@ -75,13 +75,13 @@ class RetryScheduled:
 
 @frozen
 class FieldUnreadable:
-    """A field of an answer that could not be read; it stays unset.
+    """A field of an answer could not be read, and stays unset.
 
     Attributes:
         operation: The specification's ``operationId``.
-        device_id: The device that the field belongs to, where its identifier could be read.
+        device_id: The device of the field; None if its identifier could not be read.
         field: The property's name in the specification.
-        raw: The value as it came; also kept in the model's ``additional_properties``.
+        raw: The value as the server sent it; it is also in the model's ``additional_properties``.
     """
 
     operation: str

@@ -35,7 +35,7 @@ class StatusSuperseded:
 
 @frozen
 class StatusSent:
-    """The server acknowledged a status, or it was left out because it equals the last one sent (0 ``attempts``).
+    """The server acknowledged a status, or it was skipped because it equals the last one sent (0 ``attempts``).
 
     Attributes:
         device_id: The device.
@@ -58,8 +58,8 @@ class StatusFailed:
         device_id: The device.
         seq: Its sequence number; 0 if it was refused before it got one.
         attempts: Requests made for it.
-        cause: The error's class, by name.
-        detail: The error's text, of any length; it holds no secret of the client.
+        cause: Name of the error's class.
+        detail: The error's text, of any length; it contains no secret of the client.
     """
 
     device_id: str
@@ -84,12 +84,12 @@ class StatusReasserted:
 
 @frozen
 class ReassertionFailed:
-    """The newest status could not be sent again: the device may be left with an older one, until its next status.
+    """The newest status could not be sent again. The device may have an older one until its next status.
 
     Attributes:
         device_id: The device.
         seq: The sequence number of the status that was to be sent again.
-        cause: The last error's class, by name.
+        cause: Name of the last error's class.
     """
 
     device_id: str
@@ -112,10 +112,10 @@ class StatusWithdrawn:
 
 @frozen
 class LeaseLost:
-    """This process did not renew its lease on the outbox in time: others may have taken its devices over.
+    """This process did not renew its lease on the outbox in time, so other workers may send for its devices.
 
     Attributes:
-        devices: Devices that it owned; it sends nothing more for them, and claims anew.
+        devices: Number of devices that it owned. It sends nothing more for them until it has claimed them again.
     """
 
     devices: int

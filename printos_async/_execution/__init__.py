@@ -1,1 +1,1 @@
-"""One call: concurrency limit, attempt, retry, circuit breaker."""
+"""Execution of one call: concurrency limit, attempt, retry, circuit breaker."""

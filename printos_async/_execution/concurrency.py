@@ -37,21 +37,20 @@ _OVERLOAD_STATUSES = frozenset({429, 503, 504})
 class ConcurrencyLimit:
     """Bounds on the requests that one client has in flight.
 
-    Within the bounds the limit moves by itself: up by one per round-trip while it is reached and latency is
-    steady, down by a tenth when the server answers 429, 503 or 504, does not answer in time, or slows down.
-    A request that lasts ten times as long as usual, and a quarter of a second at least, no longer counts against
-    the limit, only against ``maximum``. With ``minimum`` equal to ``maximum`` the limit is fixed, and every request
-    counts.
+    Within the bounds the limit adapts to the server. It rises by one per round-trip while it is reached and latency is
+    steady. It falls by a tenth when the server answers 429, 503 or 504, does not answer in time, or slows down. If a
+    request lasts ten times as long as usual, and at least a quarter of a second, it counts only against ``maximum``,
+    not against the limit. With ``minimum`` equal to ``maximum`` the limit is fixed, and every request counts.
 
     Attributes:
-        minimum: Never fewer than this are allowed. By default 1: a server in trouble gets one request at a time,
+        minimum: The limit never falls below this. By default 1: an overloaded server receives one request at a time,
             besides those that it leaves without an answer.
-        maximum: Never more than this are allowed. By default 256: at 100 ms these are 2,560 statuses a second,
-            one and a half times what 100,000 devices send at one a minute, and a common limit of open files is
+        maximum: The limit never rises above this. By default 256: at 100 ms this allows 2,560 statuses a second, one
+            and a half times the rate of 100,000 devices with one status a minute. A common limit of open files is
             1,024.
-        initial: How many are allowed at the start; by default 64, moved into the bounds. That sends a whole
-            print shop (up to 50 devices) in one round-trip, and is less than the 100 concurrent streams that
-            RFC 9113 asks every HTTP/2 server to allow.
+        initial: The limit at the start. By default 64, or the nearest bound. This sends the statuses of a whole print
+            shop (up to 50 devices) in one round-trip, and is less than the 100 concurrent streams that RFC 9113 asks
+            every HTTP/2 server to allow.
 
     Raises:
         ConfigurationError: The bounds contradict each other.

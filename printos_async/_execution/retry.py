@@ -18,21 +18,21 @@ _REFUND_AT_ONCE = 0.2
 
 @frozen(kw_only=True)
 class RetryPolicy:
-    """How failed requests are tried again.
+    """Retries of failed requests: their number, delays and budget.
 
-    PUT and GET are tried again after a transport error, 408, 429 and 5xx; POST only where it is known that
-    nothing reached the server. The delay before attempt *n* + 1 is drawn evenly from 0 to
-    ``min(max_delay_s, base_delay_s * 2 ** (n - 1))`` (full jitter), but is never less than the server's
-    ``Retry-After``. Where the server asks for more than ``max_delay_s``, the call fails at once and the error's
-    ``retry_after_s`` says how long to wait.
+    PUT and GET are retried after a transport error, 408, 429 and 5xx; a POST only if it certainly did not reach the
+    server. The delay before attempt *n* + 1 is a random time between 0 and
+    ``min(max_delay_s, base_delay_s * 2 ** (n - 1))`` (full jitter), but never less than the server's ``Retry-After``.
+    If the server asks for more than ``max_delay_s``, the call fails at once, with the pause in the error's
+    ``retry_after_s``.
 
     Attributes:
-        max_attempts: Requests for one call at most, the first one included; 1 turns retries off.
+        max_attempts: Maximum number of requests for one call, the first one included; 1 turns retries off.
         base_delay_s: Upper bound of the first delay, in seconds.
         max_delay_s: Upper bound of every delay, in seconds.
-        budget: Retries that the whole client may make without a success between; each takes a token from a
-            bucket of this size. A success gives tokens back, and ``budget / max_delay_s`` come back each second.
-            A single call whose retry finds no token fails with its last error; a pushed status waits for one.
+        budget: Size of the token bucket that all calls of the client share. Each retry takes a token. Successes return
+            tokens, and ``budget / max_delay_s`` tokens return each second. If no token is left, a single call fails
+            with its last error, and a pushed status waits for a token.
 
     Raises:
         ConfigurationError: A value is out of range.

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 # A peer that does not answer the TLS goodbye must not keep a connection.
 TLS_GOODBYE_S = 1.0
 # Of making a connection: no file descriptor in this process or on this machine, no port, no buffer.
-_LOCAL_ERRORS = frozenset({errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL, errno.ENOBUFS})
+LOCAL_ERRORS = frozenset({errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL, errno.ENOBUFS})
 
 
 class Dial:
@@ -123,11 +123,7 @@ class Dial:
             if self._to_proxy and self._proxy is not None:
                 peer = self._proxy.origin
             words = tls_problem(error, authority(peer))
-        if (
-            isinstance(error, OSError)
-            and error.errno in _LOCAL_ERRORS
-            and not isinstance(error, ssl.SSLError)
-        ):
+        if isinstance(error, OSError) and error.errno in LOCAL_ERRORS and not isinstance(error, ssl.SSLError):
             return ExchangeError(f"no connection: {words}", may_have_arrived=False, local=True)
         if self._to_proxy:
             return ProxyExchangeError(f"no connection to the proxy {self._proxy}: {words}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import defaultdict, deque
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from .proxy import Proxy
+
+_log = logging.getLogger("printos_async")
 
 # Servers and load balancers close idle connections, commonly after 60 s; a write that races with the close is
 # ambiguous, so it is better to let go first.
@@ -31,7 +34,8 @@ class Http1Transport:
     """Keeps as many connections as requests were ever in flight at once; the caller bounds that number.
 
     Args:
-        make_ssl_context: Called for each new connection with TLS, so that new certificates need no new client.
+        make_ssl_context: Called for each new connection with TLS, so that new certificates need no new client. If it
+            raises ``OSError``, this machine has failed and not the server, and the exchange may be repeated.
         proxy: Connects through it: by tunnels for ``https``, else by requests in absolute form.
         max_idle_s: Seconds after which an idle connection is not used again.
         max_idle_unsafe_s: The same for a request that must not be sent twice.
@@ -56,10 +60,12 @@ class Http1Transport:
         self._connecting: set[asyncio.Timeout] = set()
         self._closed = False
         self._all_lost: asyncio.Event | None = None
+        self._tls_problem = ""
 
     def send(self, request: RawRequest, *, deadline: float, max_body_bytes: int) -> Awaitable[RawResponse]:
         """Send one request; see ``Transport.send``."""
         if self._proxy is not None and request.origin.scheme == "http":
+            _head(request, self._proxy)  # what cannot be sent takes no connection
             return self._forward(self._proxy, request, deadline, max_body_bytes)
         # No coroutine: on a connection that is there already, waiting for the answer is all that is left to do.
         head = _head(request)
@@ -143,8 +149,7 @@ class Http1Transport:
             if idle[0].idle_since < connection.idle_since - self._max_idle_s:
                 idle.popleft().close()
 
-        is_secure = "https" in (origin.scheme, self._proxy and self._proxy.origin.scheme)
-        dial = Dial(loop, origin, self._proxy, self._make_ssl_context() if is_secure else None)
+        dial = Dial(loop, origin, self._proxy, self._ssl_context(origin))
         failure: ExchangeError
         try:
             async with asyncio.timeout_at(deadline) as attempt:
@@ -169,6 +174,23 @@ class Http1Transport:
                 "the connection was closed as soon as it was made", may_have_arrived=False
             )
         raise ExchangeError("the client was closed", may_have_arrived=False) if self._closed else failure
+
+    def _ssl_context(self, origin: Origin) -> ssl.SSLContext | None:
+        """Return the context for a new connection; None if it does not use TLS."""
+        if "https" not in (origin.scheme, self._proxy and self._proxy.origin.scheme):
+            return None
+        try:
+            context = self._make_ssl_context()
+        except OSError as error:  # ssl.SSLError too: a file that is being replaced, no file descriptor left
+            name, reason = type(error).__name__, error.strerror or type(error).__name__
+        else:
+            self._tls_problem = ""
+            return context
+        problem = f"verify returns no context for TLS: {reason}"
+        if problem != self._tls_problem:  # a pusher retries for as long as it lasts: somebody should know
+            self._tls_problem = problem
+            _log.warning("%s; requests that need a connection are retried", problem, extra={"error": name})
+        raise ExchangeError(problem, may_have_arrived=False, local=True)
 
     def _forget(self, connection: Connection) -> None:
         self._open.discard(connection)

@@ -17,8 +17,13 @@ if TYPE_CHECKING:
 # Of the answer to CONNECT, with the interim answers before it.
 MAX_HEAD_BYTES = 65_536
 _START = b"HTTP/1."
-_END_OF_HEAD = b"\r\n\r\n"
-_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,19}(?=\s|,|$)")
+# A line may end without CR: RFC 9112, section 2.2.
+_END_OF_HEAD = re.compile(rb"\n\r?\n")
+_END_OF_LINE = re.compile(rb"\r?\n")
+# One header may hold several challenges, with commas between them and within: RFC 9110, section 11.6.1. A scheme is
+# not followed by "=", as a parameter is.
+_QUOTED = re.compile(r'"(?:\\.|[^"\\])*"')
+_SCHEME = re.compile(r"\s*([A-Za-z][A-Za-z0-9-]{0,19})(?=\s+[^\s=]|\s*$)")
 
 
 @frozen
@@ -50,7 +55,7 @@ class Proxy:
         if status == 407:
             # Nothing but the names of schemes: challenges are the proxy's own words.
             values = [value for name, value in headers if name == "proxy-authenticate"]
-            schemes = sorted({found[0] for value in values if (found := _SCHEME.match(value))})
+            schemes = sorted({scheme for value in values for scheme in _schemes(value)})
             if schemes and "basic" not in {scheme.lower() for scheme in schemes}:
                 return (
                     f"asks for credentials of the kind {', '.join(schemes)} (407); only Basic can be sent: "
@@ -64,6 +69,12 @@ class Proxy:
         if status in {502, 503, 504}:
             return f"cannot reach {server} ({status}); check the host, and the proxy's own way out"
         return f"refuses to connect to {server} ({status})"
+
+
+def _schemes(challenges: str) -> list[str]:
+    """Return the names of the schemes in a value of ``Proxy-Authenticate``."""
+    parts = _QUOTED.sub('""', challenges).split(",")
+    return [found[1] for part in parts if (found := _SCHEME.match(part))]
 
 
 def authority(origin: Origin) -> str:
@@ -111,12 +122,13 @@ class ConnectExchange(asyncio.Protocol):
             if self._transport is not None:  # nobody asked
                 self._transport.abort()
             return
-        start = max(len(self._data) - len(_END_OF_HEAD) + 1, 0)
+        start = max(len(self._data) - 2, 0)
         self._data += data
         self._received_bytes += len(data)
         status = 0
-        while status < 200 and (end := self._data.find(_END_OF_HEAD, start)) >= 0:
-            head, start = bytes(self._data[: end + len(_END_OF_HEAD)]), 0
+        while status < 200 and (end := _END_OF_HEAD.search(self._data, start)):
+            head, start = bytes(self._data[: end.end()]), 0
+            del end  # the data cannot be cut while it is held
             del self._data[: len(head)]
             status, headers = _parse(head)
             if not 100 <= status <= 999 or status == 101:
@@ -155,7 +167,7 @@ def _parse(head: bytes) -> tuple[int, list[tuple[str, str]]]:
     parser = HttpResponseParser(found)
     try:
         if head.startswith(_START):  # llhttp also takes RTSP and ICE for answers
-            parser.feed_data(head)
+            parser.feed_data(_END_OF_LINE.sub(b"\r\n", head))
             return parser.get_status_code(), found.headers
     except (HttpParserError, HttpParserUpgrade):
         pass

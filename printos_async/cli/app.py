@@ -6,11 +6,12 @@ import signal
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, TextIO
 
 import typer
 
-from printos_async._errors import ConfigurationError, PrintOSError
+from printos_async._errors import APIError, ConfigurationError, PrintOSError
 
 from .commands import check, demo, devices, outbox, push, sandbox, worker
 from .terminal.output import EXIT_FAILED, EXIT_OK, EXIT_USAGE, CommandError, complain, exit_code_of_signal
@@ -61,6 +62,9 @@ def _printos(
 
 def run(args: Sequence[str] | None) -> int:
     """Run the command and return its exit code; an error is one line on standard error."""
+    # Closed by whoever started the process: what it would show is dropped.
+    sys.stdout = sys.stdout or _nowhere()
+    sys.stderr = sys.stderr or _nowhere()
     for stream in (sys.stdout, sys.stderr):
         # A device's name must not end the command because the terminal's encoding lacks a letter.
         if hasattr(stream, "reconfigure"):
@@ -68,11 +72,18 @@ def run(args: Sequence[str] | None) -> int:
     try:
         code = _run(args)
         sys.stdout.flush()
-    except BrokenPipeError:
-        # The reader of standard output has gone; the interpreter would complain when it flushes at exit.
+    except OSError as error:
+        # Where the reader of standard output has gone, nobody wants to know.
+        if not isinstance(error, BrokenPipeError):
+            complain(f"cannot write the output: {error.strerror or error}")
+        # The interpreter would complain when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_FAILED
     return code
+
+
+def _nowhere() -> TextIO:
+    return Path(os.devnull).open("w")
 
 
 def _run(args: Sequence[str] | None) -> int:
@@ -81,16 +92,17 @@ def _run(args: Sequence[str] | None) -> int:
         result = command.main(
             args=None if args is None else list(args), prog_name="printos", standalone_mode=False
         )
-    except BrokenPipeError:
-        raise
     except CommandError as error:
         complain(error)
         return error.exit_code
     except PrintOSError as error:
-        complain(error)
+        remedy = "; printos check says what is wrong" if isinstance(error, APIError) else ""
+        complain(f"{error}{remedy}")
         return EXIT_USAGE if isinstance(error, ConfigurationError) else EXIT_FAILED
     except OSError as error:
-        complain(f"{error.filename or 'a file'}: {error.strerror or error}")
+        if error.filename is None:  # of standard output
+            raise
+        complain(f"{error.filename}: {error.strerror or error}")
         return EXIT_FAILED
     except _UsageError as error:
         return _explain(error)

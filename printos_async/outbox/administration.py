@@ -14,15 +14,15 @@ if TYPE_CHECKING:
 
 @frozen
 class DeadLetter:
-    """A status that was given up; a newer one of its device takes its place.
+    """A status that was given up; a newer status of its device replaces it.
 
     Attributes:
         device_id: The device.
         seq: Sequence number of the status.
         body: The JSON that was sent.
         attempts: Requests that were made for it.
-        error: The last error, as text without secrets.
-        failed_age_s: Seconds since then.
+        error: Text of the last error, without secrets.
+        failed_age_s: Seconds since it was given up.
     """
 
     device_id: str
@@ -35,15 +35,15 @@ class DeadLetter:
 
 @frozen(kw_only=True)
 class DeviceDelivery:
-    """How far delivery of a device has come: its last delivery, what waits, and what failed.
+    """State of a device's delivery: its last delivery, its waiting status and its last failure.
 
     Attributes:
         device_id: The device.
-        delivered_age_s: Seconds since a status of it was delivered last; None if none is known.
-        waiting_s: Seconds for which it has had a status waiting; None if none waits.
+        delivered_age_s: Seconds since the last delivery of a status; None if none is known.
+        waiting_s: Seconds for which it has had a waiting status; None if none waits.
         failed_age_s: Seconds since its last completed status was given up, even if a newer one waits by now; None if
             that one was delivered.
-        error: Why it was given up, as text without secrets; None if it was delivered.
+        error: Text of the error for which it was given up, without secrets; None if it was delivered.
     """
 
     device_id: str
@@ -58,14 +58,14 @@ class OutboxStats:
     """Counts of a tenant's rows at one moment.
 
     Attributes:
-        devices: Devices with a row: those below, those in a hold, and those that a worker goes on owning. The row of
-            a delivered device is usually deleted at once.
-        waiting: Of these, with a status that is neither delivered nor given up, claimed or not.
-        claimed: Of the waiting, owned by a worker.
+        devices: Devices with a row: those below, those in a hold, and those that a worker still owns after delivery.
+            The row of a delivered device is usually deleted at once.
+        waiting: Of these, devices with a status that is neither delivered nor given up, claimed or not.
+        claimed: Of the waiting devices, those that a worker owns.
         failed: Devices whose newest status is a dead letter.
-        workers: Workers whose lease runs.
-        oldest_waiting_s: Seconds for which the device that waits longest has had a status waiting; a newer status
-            that replaces a waiting one does not shorten it. None if none waits.
+        workers: Workers whose lease has not ended.
+        oldest_waiting_s: The longest time in seconds for which a device has had a waiting status. It does not become
+            shorter when a newer status replaces the waiting one. None if none waits.
     """
 
     devices: int
@@ -83,12 +83,12 @@ class TenantStats:
     Attributes:
         account: Its fingerprint, as ``PrintOSClient.account``.
         label: Its name for people, without a secret: ``site-7``, or host and first characters of the key. Empty if it
-            is not known: an earlier release has put its rows.
+            is not known, because an earlier version has put its rows.
         host: PrintOS's host for which it was opened last; empty if it is not known.
         waiting: Devices with a status that is neither delivered nor given up.
         failed: Devices whose newest status is a dead letter.
-        workers: Workers whose lease runs.
-        is_own: It is the tenant for which the outbox is open.
+        workers: Workers whose lease has not ended.
+        is_own: Whether it is the tenant for which the outbox is open.
     """
 
     account: str
@@ -101,27 +101,29 @@ class TenantStats:
 
 
 class LabellingOutbox(Outbox, Protocol):
-    """An outbox that keeps a label for each tenant, for ``OutboxAdministration.tenants``.
+    """An outbox that stores a label for each tenant, for ``OutboxAdministration.tenants``.
 
-    An outbox that has a method ``tenants`` is opened with these arguments. Others need not accept them.
+    If an outbox has a method ``tenants``, it is opened with these arguments. Other outboxes need not accept them.
     """
 
     async def open(self, account: str, *, label: str = "", host: str = "") -> None:
-        """Open the outbox as ``Outbox.open``, and keep who its tenant is.
+        """Open the outbox as ``Outbox.open``, and store the tenant's label and host.
 
-        Warns once, in the log, if devices wait under another tenant of this host, or of another host under one that
+        Logs a warning once if devices wait under another tenant of this host, or under a tenant of another host that
         has no worker: a key or the host may have changed.
 
         Args:
             account: As in ``Outbox.open``.
-            label: As in ``TenantStats``; empty leaves the one that is kept.
-            host: As in ``TenantStats``; empty leaves the one that is kept.
+            label: As in ``TenantStats``; an empty one does not change the stored one.
+            host: As in ``TenantStats``; an empty one does not change the stored one.
         """
         ...
 
 
 class OutboxAdministration(Protocol):
-    """Operators' side of an open outbox: counts, devices, dead letters, purging, tenants. A pusher uses ``Outbox`` alone.
+    """Administration of an open outbox: counts, devices, dead letters, purging and tenants.
+
+    A pusher does not need it: it uses ``Outbox``.
 
     Every method raises ``OutboxError`` if the outbox cannot be read or written.
     """
@@ -137,67 +139,68 @@ class OutboxAdministration(Protocol):
     async def devices(
         self, *, silent_for_s: float = 0.0, limit: int = 100, after: str = ""
     ) -> list[DeviceDelivery]:
-        """Return devices that were delivered, wait or have failed, in the order of identifiers.
+        """Return devices with a delivery, a waiting status or a failure, in the order of identifiers.
 
-        The time of the last delivery is written late, after some ten seconds and after a minute or more in a busy fleet, and a process that is killed loses those of its last
-        seconds. ``purge_deliveries`` deletes it.
+        The time of the last delivery is written with a delay of about ten seconds, in a busy fleet a minute or more. A
+        process that is killed loses the times of its last seconds. ``purge_deliveries`` deletes them.
 
         Args:
-            silent_for_s: Only devices that were delivered last at least so many seconds ago. Of those without a known
-                delivery: those that have failed, or have had a status waiting for so long.
+            silent_for_s: Only devices whose last delivery was at least this many seconds ago; and of the devices
+                without a known delivery, those that have failed, or have had a waiting status for this long.
             limit: Maximum number of devices.
-            after: Only those whose identifier is greater.
+            after: Only devices whose identifier is greater.
         """
         ...
 
     async def requeue(self, device_ids: Iterable[str] | None = None) -> int:
-        """Make dead letters of these devices, or all, wait again; return how many there were.
+        """Requeue the dead letters of these devices, or of all; return their number.
 
         Each counts as put again, with the next sequence number of its device.
         """
         ...
 
     async def purge(self, *, failed: bool = False, older_than_s: float = 0.0) -> int:
-        """Delete the rows of delivered devices, or with ``failed`` dead letters; return how many there were.
+        """Delete the rows of delivered devices, or with ``failed`` dead letters; return their number.
 
-        What waits is never purged. Of delivered devices there are the few rows that ``finish`` did not delete: those
-        with a hold, and those with an uncertain write of a worker that has ended.
+        Waiting statuses are never deleted. Of delivered devices only a few rows remain, which ``finish`` did not
+        delete: those with a hold, and those with an uncertain write of a worker that has ended.
 
         Args:
-            failed: Purge dead letters instead.
-            older_than_s: Only those delivered or given up at least so many seconds ago.
+            failed: Delete dead letters instead.
+            older_than_s: Only those delivered or given up at least this many seconds ago.
         """
         ...
 
     async def purge_deliveries(self, *, older_than_s: float = 0.0) -> int:
-        """Forget when devices without a row were delivered last; return how many there were.
+        """Delete the times of the last deliveries of devices without a row; return their number.
 
-        Devices that are gone stay in ``devices`` until then.
+        Until then ``devices`` lists devices that are no longer in use.
 
         Args:
-            older_than_s: Only those delivered last at least so many seconds ago.
+            older_than_s: Only those delivered last at least this many seconds ago.
         """
         ...
 
     async def tenants(self) -> list[TenantStats]:
-        """Return the tenants of the outbox, in the order of their labels, with those that have no rows any more."""
+        """Return the tenants of the outbox, also those without rows, in the order of their labels."""
         ...
 
     async def adopt(self, tenant: str) -> int:
-        """Hand the rows of another tenant to this one; return how many waiting and failed statuses there were.
+        """Hand the rows of another tenant to this one; return the number of waiting and failed statuses.
 
-        Of a device that both have, the status that was put last stays; a dead letter stays with the other tenant as
-        long as an older status waits here. Numbers continue above those of this tenant. Holds and uncertain writes
-        count on, the longer ones. Of the last deliveries of a device the later one stays. It may be repeated, and continued after an error.
+        If both tenants have a status of a device, the one that was put last stays; a dead letter stays with the other
+        tenant as long as an older status waits here. Sequence numbers continue above those of this tenant. Of two holds
+        or uncertain writes of a device the longer one stays, and of two last deliveries the later one. The call may be
+        repeated, and continued after an error.
 
-        What this tenant has delivered is not kept. So a status that waits under the other one is sent although a
-        newer one of its device was delivered for this tenant: adopt before new statuses are put, or soon.
+        Statuses that this tenant has delivered are not stored. So a status that waits under the other tenant is sent
+        even if a newer one of its device was delivered for this tenant: adopt before new statuses are put, or soon.
 
         Args:
-            tenant: The other one's fingerprint, the beginning of it, or its label.
+            tenant: The other tenant's fingerprint, its beginning, or its label.
 
         Raises:
-            ConfigurationError: No tenant is called so, or several are, or it is the own one.
+            ConfigurationError: No tenant or several tenants match, or the tenant is this one.
             OutboxError: Workers of the other tenant run.
         """
         ...

@@ -1,4 +1,4 @@
-"""A PrintOS server to try against: real sockets, faults on request, everything it saw on record.
+"""A PrintOS server for tests: real sockets, faults on request, and a record of everything it received.
 
 Needs the extra ``sandbox``: ``pip install 'printos-async[sandbox]'``.
 """

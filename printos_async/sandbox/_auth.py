@@ -37,7 +37,7 @@ RefusalCause = Literal[
     "wrong_signature",
     "wrong_login",
 ]
-"""Why credentials were refused; a foreign token or key belongs to another device than the request's."""
+"""Cause of a refusal of credentials; a foreign token or key belongs to another device than the request's."""
 
 
 @frozen

@@ -1,4 +1,4 @@
-"""What may go wrong, and how often."""
+"""Faults of the sandbox: their kinds, and the shares of requests that suffer them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from attrs import Attribute
 
 Operation = Literal["listDevices", "provisionDevice", "updateDeviceStatus", "login"]
-"""The specification's operationIds, and the login that stands beside the specification."""
+"""The specification's ``operationId`` values, and the login, which is not in the specification."""
 
 FaultKind = Literal[
     "rate_limited",
@@ -27,12 +27,12 @@ FaultKind = Literal[
     "hang_before",
     "hang_after",
 ]
-"""What befell a request; ``_before`` and ``_after`` say on which side of the write."""
+"""Kind of a fault; ``_before`` and ``_after`` say whether it came before or after the write."""
 
 MalformedKind = Literal[
     "html", "empty", "cut_json", "null", "wrong_types", "bad_date", "not_utf8", "deep", "nan"
 ]
-"""Bodies that a success may carry although no model accepts them, or not the whole of them."""
+"""Kind of a 2xx answer's body that no model can be read from, or not completely."""
 
 LateAnswer = Literal["504", "reset", "hang"]
 
@@ -67,40 +67,39 @@ def _some_of(*allowed: object) -> Callable[[object, Attribute[Any], tuple[object
 
 @frozen(kw_only=True)
 class Faults:
-    """What goes wrong, and how often.
+    """Faults of the sandbox, each with its share of the requests.
 
-    A share is the probability, per request, that this fault befalls it; the shares add up to 1 at most. What
-    befalls the n-th request of a method and path (for a POST: and body) follows from ``seed`` alone, whatever
-    else arrives in between, so that concurrency does not change it.
+    A share is the probability that a request suffers this fault; the sum of the shares is at most 1. The fault of the
+    n-th request with the same method and path (for a POST: and body) depends on ``seed`` only, not on other requests in
+    between, so concurrency does not change it.
 
     Attributes:
-        seed: Another seed, other draws.
-        latency_s: Seconds before a request is acted upon: a fixed time, or ``(low, high)`` for a uniform draw.
-            The write is applied afterwards even if the client has gone, as a slow server would.
+        seed: Seed of the random draws.
+        latency_s: Seconds before a request is processed: a fixed time, or ``(low, high)`` for a uniform draw. As on a
+            slow server, the write is applied even if the client has closed the connection in the meantime.
         latency_tail: Share of requests that wait ``latency_tail_s`` in addition.
-        latency_tail_s: Bounds of that uniform draw.
-        rate_limited: Share answered 429; nothing is written.
-        retry_after: Literal value of the ``Retry-After`` header of a 429: seconds, a date or garbage; empty
-            leaves the header out.
-        server_error: Share answered with one of ``server_error_statuses``; nothing is written.
-        server_error_statuses: What these answers draw from.
-        reset: Share of connections reset (RST) in place of an answer, half of them before the write
+        latency_tail_s: Bounds of the uniform draw of these additional seconds.
+        rate_limited: Share of requests answered with 429; nothing is written.
+        retry_after: Literal value of the ``Retry-After`` header of a 429: seconds, a date or garbage; empty for no
+            header.
+        server_error: Share of requests answered with one of ``server_error_statuses``; nothing is written.
+        server_error_statuses: The status codes of these answers.
+        reset: Share of requests whose connection is reset (RST) instead of an answer: half of them before the write
             (``reset_before``), half after it (``reset_after``).
-        truncated: Share of answers that announce more bytes than come before the connection closes. The write
-            is applied.
-        malformed: Share of 2xx answers to GET and POST whose body is one of ``malformed_kinds``. A POST's
-            device is made.
-        malformed_kinds: What these bodies draw from.
-        late_write: Share of PUTs that are applied only after the client has been told, or left to think,
-            that they failed: a proxy's queue.
+        truncated: Share of answers that end, with their connection, before the announced length. The write is applied.
+        malformed: Share of 2xx answers to GET and POST whose body is one of ``malformed_kinds``. The device of a POST
+            is created.
+        malformed_kinds: The kinds of these bodies.
+        late_write: Share of PUTs that are applied only after they have failed for the client, as by a proxy's queue.
         late_write_by_s: Bounds of the uniform draw of seconds from the request to its late write.
-        late_write_answers: What the client of a late write sees: a 504 at once, a reset, or nothing.
-        hang: Share of requests never answered; half of them before the write (``hang_before``), half after it
-            (``hang_after``). Ends when the client closes the connection or the sandbox stops.
-        operations: The operations that suffer. ``"login"`` is not among them unless asked for.
+        late_write_answers: The client's answers to late writes: a 504 at once, a reset, or none.
+        hang: Share of requests that are never answered: half of them hang before the write (``hang_before``), half
+            after it (``hang_after``). They end when the client closes the connection, or the sandbox stops.
+        operations: The operations that suffer faults; by default all but ``"login"``.
 
     Raises:
-        ConfigurationError: A share outside 0 to 1, shares above 1 together, or times that run backwards.
+        ConfigurationError: A share is outside 0 to 1, the sum of the shares is above 1, or bounds are in the wrong
+            order.
     """
 
     seed: int = 0

@@ -1,4 +1,4 @@
-"""What the sandbox knows and what it saw, for tests to read."""
+"""State and records of the sandbox, for tests to read."""
 
 from __future__ import annotations
 
@@ -24,91 +24,91 @@ class Observation:
     _gatekeeper: Gatekeeper
     _operations: Operations
 
-    # What it knows
+    # State
 
     @property
     def devices(self) -> Mapping[str, SandboxDevice]:
-        """The devices by id, in the order in which they came."""
+        """The devices by identifier, in the order of registration."""
         return MappingProxyType(self._state.devices)
 
     @property
     def applied(self) -> Sequence[AppliedStatus]:
-        """The writes in the order in which they were applied; the newest ``record_limit`` of them at least."""
+        """The writes in the order in which they were applied; at least the newest ``record_limit`` of them."""
         return self._state.applied
 
     @property
     def applied_count(self) -> int:
-        """How many writes were applied, recorded or not."""
+        """Number of writes that were applied, recorded or not."""
         return self._state.applied_count
 
     @property
     def pending_late_writes(self) -> int:
-        """How many accepted writes are still to be applied late."""
+        """Number of late writes that have not been applied yet."""
         return self._state.late_count
 
-    # What it saw
+    # Records
 
     @property
     def requests(self) -> Sequence[RecordedRequest]:
-        """The requests in the order of arrival; the newest ``record_limit`` of them at least."""
+        """The requests in the order of arrival; at least the newest ``record_limit`` of them."""
         return self._state.requests
 
     @property
     def request_count(self) -> int:
-        """How many requests arrived, recorded or not."""
+        """Number of requests that arrived, recorded or not."""
         return self._state.request_count
 
     @property
     def request_counts(self) -> Counter[tuple[str, str, int]]:
-        """Finished requests by method, route (``/devices/{deviceId}/status``) and status; 0 for no answer."""
+        """Finished requests by method, route (``/devices/{deviceId}/status``) and status code; 0 for no answer."""
         return self._state.request_counts
 
     @property
     def in_flight(self) -> int:
-        """Requests that are neither answered nor given up by their client."""
+        """Number of requests that are neither answered nor given up by their client."""
         return self._traffic.in_flight
 
     @property
     def in_flight_by_device(self) -> Mapping[str, int]:
-        """Status updates in flight, of the devices that have any."""
+        """Number of status updates in flight, by device; only devices with at least one."""
         return self._traffic.in_flight_by_device
 
     @property
     def max_concurrency(self) -> int:
-        """The most requests that were in flight at once."""
+        """Maximum number of requests that were in flight at once."""
         return self._traffic.max_concurrency
 
     @property
     def max_in_flight_by_device(self) -> Mapping[str, int]:
-        """The most status updates that were in flight at once, by device."""
+        """Maximum number of status updates that were in flight at once, by device."""
         return MappingProxyType(self._traffic.max_in_flight_by_device)
 
     @property
     def logins_count(self) -> int:
-        """How many well-formed login requests were served, refused ones included."""
+        """Number of well-formed login requests that were processed, refused ones included."""
         return self._operations.logins_count
 
     @property
     def logins_by_login(self) -> Counter[str]:
-        """The same by the login that they named."""
+        """Number of well-formed login requests, by login."""
         return self._gatekeeper.logins_by_login
 
     @property
     def logins_in_flight(self) -> int:
-        """Logins that are neither answered nor given up by their client."""
+        """Number of logins that are neither answered nor given up by their client."""
         return self._traffic.logins_in_flight
 
     @property
     def max_logins_in_flight(self) -> int:
-        """The most logins that were in flight at once."""
+        """Maximum number of logins that were in flight at once."""
         return self._traffic.max_logins_in_flight
 
     @property
     def foreign_tokens_count(self) -> int:
-        """How many requests came with a token of another device, whatever became of them."""
+        """Number of requests with a token of another device, refused or not."""
         return self._gatekeeper.foreign_tokens_count
 
     @property
     def refusals(self) -> Counter[RefusalCause]:
-        """How many requests and logins were refused for their credentials, by cause."""
+        """Number of requests and logins whose credentials were refused, by cause."""
         return self._gatekeeper.refusals

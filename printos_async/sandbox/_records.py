@@ -1,4 +1,4 @@
-"""What the sandbox hands out about itself: devices, writes, requests."""
+"""Records of the sandbox: devices, applied statuses and requests."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ T = TypeVar("T")
 
 @define
 class SandboxDevice:
-    """A device as the sandbox knows it.
+    """A device that is registered at the sandbox.
 
     Attributes:
         id: Identifier in the path of status updates.
-        model: As provisioned; None where the request left it out, like the next two.
-        serial_number: As provisioned.
-        location: As provisioned.
-        registered_at: When it was provisioned, in UTC.
-        status: The body of the newest PUT that was applied, or None.
-        updates: How many PUTs were applied.
+        model: As provisioned; None if the request did not have it.
+        serial_number: As provisioned; None if the request did not have it.
+        location: As provisioned; None if the request did not have it.
+        registered_at: Time of its registration, in UTC.
+        status: The body of the last PUT that was applied, or None.
+        updates: Number of PUTs that were applied.
         properties: The body of the POST that provisioned it.
     """
 
@@ -42,7 +42,7 @@ class SandboxDevice:
     properties: dict[str, Any] = field(factory=dict, repr=False)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the specification's ``PrintDevice``; what is unknown is left out, or made up where it is required."""
+        """Return the specification's ``PrintDevice``. Unknown fields are omitted; required ones get made-up values."""
         return SCHEMA.device_to_json(self)
 
 
@@ -52,10 +52,10 @@ class AppliedStatus:
 
     Attributes:
         sequence: 1 for the first write since the start or the last ``reset()``.
-        device_id: The device written to.
+        device_id: The device.
         status: The body as received.
-        at_s: When, on ``time.monotonic()``.
-        late: True if the client had been answered, or had gone, before the write.
+        at_s: Time of the write, by ``time.monotonic()``.
+        late: Whether the client was answered, or had closed the connection, before the write.
     """
 
     sequence: int
@@ -73,13 +73,13 @@ class RecordedRequest:
         sequence: 1 for the first request since the start or the last ``reset()``.
         method: The HTTP method.
         path: The path as it was sent, without the query.
-        operation: What it asked for, or None where nothing of that path and method exists.
-        device_id: The device of a status update, else None.
-        at_s: When it arrived, on ``time.monotonic()``.
-        status: The status it was answered with; None while, or if ever since, it is unanswered.
-        fault: What befell it, or None.
-        headers: The headers as they came, names in lower case; emptied at the request's end unless the sandbox
-            was made with ``record_headers``.
+        operation: The operation; None if there is none with this method and path.
+        device_id: The device of a status update, otherwise None.
+        at_s: Time of arrival, by ``time.monotonic()``.
+        status: The status code of the answer; None if there is no answer, or not yet.
+        fault: The fault that it suffered, or None.
+        headers: The headers as received, names in lower case; emptied when the request ends, unless the sandbox was
+            created with ``record_headers``.
     """
 
     sequence: int

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Sandbox(Service):
-    """A PrintOS Device API that keeps everything in memory and tells what it saw.
+    """A server of the PrintOS Device API for tests. It is in memory, and records what it receives.
 
     ::
 
@@ -28,33 +28,33 @@ class Sandbox(Service):
             ...  # talk to sandbox.url
             assert sandbox.devices["dev-1"].status == {"status": "DS_ON"}
 
-    Entering starts a server in the running event loop; leaving stops it within a second, requests that hang
-    included. What was recorded stays readable afterwards, and the sandbox may be entered again. All of it
-    belongs to one event loop and is not thread-safe.
+    Entering starts a server in the running event loop; leaving stops it within a second, even if requests hang. The
+    records stay readable afterwards, and the sandbox may be entered again. All of it belongs to one event loop and is
+    not thread-safe.
 
     Args:
-        faults: What goes wrong; nothing by default.
-        hmac_keys: Secret by key. Given, requests need a valid signature (or a token, if there are logins too).
-        device_keys: Key and secret by device: keys that are good for the status of this device only, and for
-            requests that concern no device. May be combined with ``hmac_keys``.
-        logins: Password by login. Given, requests need a session token (or a signature, see above). Without logins
-            any credentials get a token, and no token is asked for.
-        device_logins: Login and password by device: their tokens are good for the status of this device only, and
-            for requests that concern no device. May be combined with ``logins``.
-        token_lifetime_requests: How many requests a token is good for; None for any number.
-        token_lifetime_s: How many seconds of ``clock`` a token is good for; None for ever.
-        login_path: Where ``{"login", "password"}`` is posted for a token.
+        faults: The faults and their shares; none by default.
+        hmac_keys: Secret by key. If given, requests need a valid signature (or a token, if there are logins too).
+        device_keys: Key and secret by device. Such a key is valid only for the status of its device, and for requests
+            that concern no device. May be combined with ``hmac_keys``.
+        logins: Password by login. If given, requests need a session token (or a signature, see above). Without logins
+            any login receives a token, and no request needs one.
+        device_logins: Login and password by device. The tokens of such a login are valid only for the status of its
+            device, and for requests that concern no device. May be combined with ``logins``.
+        token_lifetime_requests: Number of requests for which a token is valid; None for no limit.
+        token_lifetime_s: Seconds of ``clock`` for which a token is valid; None for no limit.
+        login_path: Path to which ``{"login", "password"}`` is posted for a token.
         host: Address to listen on.
         port: Port to listen on; 0 for a free one.
-        certfile: Certificate chain in PEM; given, the server speaks TLS.
-        keyfile: The certificate's private key in PEM, unless it stands in ``certfile``.
+        certfile: Certificate chain in PEM. If given, the server uses TLS.
+        keyfile: The certificate's private key in PEM, unless ``certfile`` contains it.
         keep_alive_s: Seconds after which an idle connection is closed.
-        record: Whether ``applied`` and ``requests`` are kept; the counts always are.
-        record_limit: How many of the newest entries these keep at least; they hold twice as many at most.
-        record_headers: Whether ``requests`` keep their headers, credentials included.
-        clock: Seconds since the epoch, against which signatures' dates are checked and which ``Date`` shows.
+        record: Whether to record ``applied`` and ``requests``; counts are always recorded.
+        record_limit: Number of the newest entries that these hold at least; they hold twice as many at most.
+        record_headers: Whether ``requests`` have their headers, credentials included.
+        clock: Returns the seconds since the epoch, for the check of signatures' dates and for the ``Date`` header.
         clock_offset_s: Seconds by which the server's clock is ahead of ``clock``; negative if it is behind.
-        date_header: Whether answers carry a ``Date`` header.
+        date_header: Whether answers have a ``Date`` header.
 
     Raises:
         ConfigurationError: A setting contradicts another, or is out of range.
@@ -122,18 +122,18 @@ class Sandbox(Service):
         await self.stop()
 
     async def start(self) -> None:
-        """Start the server, as entering does; after ``stop()`` on the same port.
+        """Start the server, as entering does, but after ``stop()`` on the same port.
 
         Raises:
             RuntimeError: It is running already.
-            OSError: It cannot listen there.
+            OSError: It cannot listen on this address and port.
         """
         await self._start(self._port if self._bound_port is None else self._bound_port)
 
     async def stop(self) -> None:
-        """Stop the server, as leaving does; what the sandbox knows and has recorded stays.
+        """Stop the server, as leaving does. Devices, credentials and records stay.
 
-        Requests in flight break off, and writes that were to come late never come. Does nothing if it is not running.
+        Requests in flight are broken off, and pending late writes are dropped. Does nothing if it is not running.
         """
         server, self._server = self._server, None
         if server is not None:
@@ -157,7 +157,7 @@ class Sandbox(Service):
 
     @property
     def port(self) -> int:
-        """The port it listens on, or listened on last.
+        """The port on which it listens, or listened last.
 
         Raises:
             RuntimeError: It was never started.
@@ -178,10 +178,10 @@ class Sandbox(Service):
 
     @property
     def connections_count(self) -> int:
-        """How many connections the running server has accepted."""
+        """Number of connections that the running server has accepted."""
         return self._server.connections.accepted if self._server is not None else 0
 
     @property
     def open_connections(self) -> int:
-        """How many of them are open."""
+        """Number of open connections."""
         return self._server.connections.open if self._server is not None else 0

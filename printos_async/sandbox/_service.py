@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class Service(Observation):
-    """PrintOS in memory; ``Sandbox`` says what the arguments are, and ``schema`` is the specification's."""
+    """PrintOS in memory. ``Sandbox`` describes the arguments; ``schema`` has the types of the specification."""
 
     def __init__(
         self,
@@ -66,7 +66,7 @@ class Service(Observation):
         ``ConnectionResetError`` out of the application, and a hang lasts until the caller cancels it.
         """
 
-    # What a test can do
+    # Actions of a test
 
     def add_device(
         self,
@@ -76,9 +76,9 @@ class Service(Observation):
         serial_number: str | None = None,
         location: str | None = None,
     ) -> SandboxDevice:
-        """Register a device without HTTP; its serial number is its id unless given.
+        """Register a device without HTTP. By default its serial number is its identifier.
 
-        A device of the same model and serial number is replaced, as a POST would.
+        As with a POST, a device of the same model and serial number is replaced.
         """
         given = {
             "model": model,
@@ -88,7 +88,7 @@ class Service(Observation):
         return self._state.add(device_id, {name: value for name, value in given.items() if value is not None})
 
     def remove_device(self, device_id: str) -> None:
-        """Forget a device, as if it had been removed at PrintOS: its status is answered 404 from now on.
+        """Remove a device: from now on its status updates are answered with 404.
 
         Raises:
             ConfigurationError: There is no such device.
@@ -96,7 +96,7 @@ class Service(Observation):
         self._state.remove(device_id)
 
     def set_faults(self, faults: Faults) -> None:
-        """Let other things go wrong from the next request on; draws start from the beginning."""
+        """Replace the faults from the next request on; the random draws start again from the seed."""
         self._plan.use(faults)
 
     def inject(
@@ -107,11 +107,11 @@ class Service(Observation):
         operation: Operation | None = None,
         device_id: str | None = None,
     ) -> None:
-        """Make the next ``times`` matching requests suffer one fault, whatever the shares say.
+        """Make the next ``times`` matching requests suffer one fault, independently of the shares.
 
         Args:
-            kind: The fault; its details (``retry_after``, ``malformed_kinds``...) are those of the faults in force.
-            times: How many requests.
+            kind: The fault; its details (``retry_after``, ``malformed_kinds``...) are those of the current faults.
+            times: Number of requests.
             operation: Only requests of this operation.
             device_id: Only status updates of this device.
 
@@ -121,26 +121,26 @@ class Service(Observation):
         self._plan.inject(kind, times=times, operation=operation, device_id=device_id)
 
     async def block(self, device_id: str | None = None) -> None:
-        """Hold status updates of one device, or of all, from now on: neither applied nor answered.
+        """Hold status updates of one device, or of all, from now on: they are neither applied nor answered.
 
-        They count as in flight. They are applied when released, their clients still there or not.
+        They count as in flight. They are applied when released, even if their clients have closed the connection.
         """
         self._api.gates.close(device_id)
 
     async def release(self, device_id: str | None = None) -> None:
-        """Let the updates of one device go, or without a device every update that is held."""
+        """Release the held updates of one device, or without a device all held updates."""
         self._api.gates.open(device_id)
 
     async def wait_for(self, predicate: Callable[[], object], *, timeout_s: float = 10.0) -> None:
-        """Return once ``predicate()`` is true; it is asked after every arrival, answer, write and connection.
+        """Return once ``predicate()`` is true. It is called after each arrival, answer, write and connection.
 
         Raises:
-            TimeoutError: It did not come true in time.
+            TimeoutError: It was not true in time.
         """
         await self._state.wait_for(predicate, timeout_s=timeout_s)
 
     def apply_late_writes(self) -> None:
-        """Apply now, in order of arrival, every write that waits to be applied late."""
+        """Apply all pending late writes now, in the order of their arrival."""
         self._state.apply_late_now()
 
     # Credentials and clock
@@ -151,8 +151,8 @@ class Service(Observation):
         Args:
             key: The key.
             secret: Its secret.
-            device_id: The only device for whose status it is good; None leaves that as it is, and a new key is
-                good for all devices.
+            device_id: The only device for whose status it is valid. None does not change this for a known key, and
+                makes a new key valid for all devices.
         """
         self._gatekeeper.set_key(key, secret, device_id=device_id)
 
@@ -165,13 +165,13 @@ class Service(Observation):
         self._gatekeeper.remove_key(key)
 
     def set_login(self, login: str, password: str, *, device_id: str | None = None) -> None:
-        """Add a login or change its password; tokens that were handed out stay good.
+        """Add a login or change its password; earlier tokens stay valid.
 
         Args:
             login: The login.
             password: Its password.
-            device_id: The only device for whose status its tokens are good; None leaves that as it is, and a new
-                login is good for all devices.
+            device_id: The only device for whose status its tokens are valid. None does not change this for a known
+                login, and makes a new login valid for all devices.
         """
         self._gatekeeper.set_login(login, password, device_id=device_id)
 
@@ -184,7 +184,7 @@ class Service(Observation):
         self._gatekeeper.remove_login(login)
 
     def expire_tokens(self, *, login: str | None = None, device_id: str | None = None) -> None:
-        """Refuse session tokens handed out so far with 401: all, those of one login, or those of one device."""
+        """Refuse earlier session tokens with 401: all, those of one login, or those of one device."""
         self._gatekeeper.expire_tokens(login=login, device_id=device_id)
 
     @property
@@ -198,7 +198,7 @@ class Service(Observation):
 
     @property
     def date_header(self) -> bool:
-        """Whether answers carry a ``Date`` header; may be set while it runs."""
+        """Whether answers have a ``Date`` header; may be set while it runs."""
         return self._clock.date_header
 
     @date_header.setter
@@ -206,7 +206,7 @@ class Service(Observation):
         self._clock.date_header = value
 
     def reset(self) -> None:
-        """Forget statuses, records, counts, waiting late writes and injected faults; devices and tokens stay."""
+        """Delete statuses, records, counts, pending late writes and injected faults; devices and tokens stay."""
         self._state.reset()
         self._traffic.reset()
         self._plan.restart()

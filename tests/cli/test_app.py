@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import sys
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,6 +11,8 @@ import pytest
 from printos_async.cli import main
 
 if TYPE_CHECKING:
+    from printos_async.sandbox import Sandbox
+
     from .conftest import Cli
 
 
@@ -85,3 +88,48 @@ async def test_a_reader_that_leaves_early_is_no_error_to_talk_about(cli: Cli) ->
     assert process.process.stderr is not None
     assert b"Traceback" not in await process.process.stderr.read()
     assert os.name != "posix" or await process.process.wait() in {0, 1}
+
+
+async def test_a_closed_standard_output_is_no_error(
+    cli: Cli, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdout", None)  # as Python starts after a shell's >&-
+    ended = await cli.run("devices", "list")
+    sys.stdout.close()
+    assert (ended.code, ended.err) == (0, "")
+
+
+async def test_messages_without_standard_error_do_not_go_to_standard_output(
+    cli: Cli, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stderr", None)
+    ended = await cli.run("push", cli.file("s.jsonl", "{"), "--json")
+    sys.stderr.close()
+    assert (ended.code, ended.json["badLines"]) == (1, 1)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+async def test_a_log_on_a_full_disk_does_not_end_the_command(cli: Cli, sandbox: Sandbox) -> None:
+    file = cli.file("s.jsonl", '{\n{"deviceId": "dev-1", "status": "DS_ON"}\n')
+    full = os.open("/dev/full", os.O_WRONLY)
+    try:
+        ended = await (await cli.start("push", file, "--json", stderr=full)).wait()
+    finally:
+        os.close(full)
+    assert (ended.code, ended.json["badLines"], ended.json["sent"]) == (1, 1, 1)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+async def test_a_result_that_cannot_be_written_is_named(
+    cli: Cli, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = os.open("/dev/full", os.O_WRONLY)
+    stream = os.fdopen(os.dup(full), "w")
+    monkeypatch.setattr(sys, "stdout", stream)
+    try:
+        ended = await cli.run("push", cli.file("s.jsonl", ""))
+    finally:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        stream.close()
+        os.close(full)
+    assert (ended.code, ended.err) == (1, "printos: cannot write the output: No space left on device\n")

@@ -467,6 +467,7 @@ async def test_a_credentials_file_that_others_may_read_is_named(cli: Cli, outbox
     assert checked.failed == ["credentials file"]
     assert "other users may read" in checked.steps["credentials file"]["detail"]
     assert f"chmod go-r {file}" in checked.steps["credentials file"]["remedy"]
+    assert "chmod" not in checked.steps["credentials file"]["detail"]
     # What does not need the credentials is checked all the same.
     assert checked.outcomes("path", "credentials", "outbox") == ["ok", "skipped", "skipped"]
     assert not (cli.folder / "spool.db").exists()
@@ -524,3 +525,18 @@ async def test_settings_that_cannot_be_used_are_a_usage_error(
     ended = await cli.run("check")
     assert (ended.code, ended.out) == (2, "")
     assert sandbox.request_count == 0
+
+
+@pytest.mark.parametrize("option", ["--base-url", "--proxy"])
+async def test_a_port_that_does_not_exist_is_a_usage_error(cli: Cli, sandbox: Sandbox, option: str) -> None:
+    ended = await cli.run("check", option, "http://127.0.0.1:99999")
+    assert (ended.code, ended.out) == (2, "")
+    assert "ports are 1 to 65535" in ended.err
+    assert sandbox.request_count == 0
+
+
+async def test_help_says_what_opening_an_outbox_changes(cli: Cli) -> None:
+    ended = await cli.run("check", "--help")
+    text = " ".join(ended.out.split())
+    for change in ("missing file is created", "schema is migrated", "damaged file is set aside"):
+        assert change in text

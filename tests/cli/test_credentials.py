@@ -328,3 +328,8 @@ def test_a_large_file_is_read(tmp_path: Path) -> None:
     credentials = CredentialsFile(private(tmp_path, "\n".join(map(json.dumps, records)).encode()))
     assert isinstance(credentials.auth_of("dev-9999"), SessionTokenAuth)
     assert len(credentials._auths) == 1  # made when it was needed
+
+
+def test_a_json_array_is_not_taken_for_csv() -> None:
+    with pytest.raises(CommandError, match="line 1 is not a JSON object"):
+        read(b"[" + LOGIN.strip() + b"]\n")

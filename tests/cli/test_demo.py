@@ -147,3 +147,20 @@ def test_progress_is_shown_on_a_terminal() -> None:
     assert process.returncode == 0
     assert out.startswith(b'{"ok": true')
     assert re.search(rb"100%.*statuses/s", seen)
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        (["--latency", "inf"], "--latency must be a number, not inf"),
+        (["--clock-offset", "nan"], "--clock-offset must be a number, not nan"),
+        (["--latency", "2", "--latency-max", "1"], "--latency-max must not be less than --latency"),
+        (["--host", "192.0.2.1"], "cannot listen on 192.0.2.1:8000: "),
+    ],
+)
+async def test_a_sandbox_that_cannot_run_names_the_option(
+    cli: Cli, options: list[str], complaint: str
+) -> None:
+    ended = await cli.run("sandbox", *options)
+    assert (ended.code, ended.out) == (2, "")
+    assert complaint in ended.err

@@ -145,3 +145,19 @@ async def test_a_file_and_one_device_exclude_each_other(cli: Cli, sandbox: Sandb
         ended = await cli.run("devices", "provision", *args)
         assert ended.code == 2
         assert "--file" in ended.err
+
+
+async def test_a_header_that_cannot_be_used_is_named_with_its_file(cli: Cli, sandbox: Sandbox) -> None:
+    file = cli.file("d.csv", "model,model\nA,B\n")
+    ended = await cli.run("devices", "provision", "--file", file)
+    assert (ended.code, ended.out) == (2, "")
+    assert ended.err == f"printos: {file}, line 1: the first line names a column twice\n"
+
+
+async def test_a_call_that_fails_names_the_command_that_looks_further(
+    cli: Cli, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PRINTOS_SECRET", "another")
+    ended = await cli.run("devices", "list")
+    assert (ended.code, ended.out) == (1, "")
+    assert ended.err.endswith("; printos check says what is wrong\n")

@@ -370,7 +370,7 @@ async def test_what_comes_within_the_interval_is_coalesced(cli: Cli, sandbox: Sa
         (["--follow", "--strict"], "leave --strict out"),
         (["--follow", "--dry-run"], "leave --dry-run out"),
         (["--follow", "--drain-timeout", "nan"], "--drain-timeout must be a number"),
-        (["--follow", "--ambiguity", "inf"], "ambiguity_s must be a number"),
+        (["--follow", "--ambiguity", "inf"], "--ambiguity must be a number"),
     ],
 )
 async def test_options_that_contradict_each_other_are_refused(

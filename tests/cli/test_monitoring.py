@@ -1,22 +1,17 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import signal
 import socket
 import sqlite3
 import sys
 import threading
-import urllib.error
-import urllib.request
 from contextlib import closing
 from http.client import HTTPException
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
-from attrs import define
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
-from prometheus_client.parser import text_string_to_metric_families as parse
 
 from printos_async import HmacAuth, PrintOSClient
 from printos_async.cli.monitoring.monitor import Monitor
@@ -26,94 +21,20 @@ from printos_async.cli.terminal.output import CommandError
 from printos_async.sandbox import Faults
 
 from .conftest import KEY, SECRET
+from .probe import REASON_WITHIN_S, Probe, get, lines, samples_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
     from printos_async.sandbox import Sandbox
+    from tests.postgres import PostgresServer
 
-    from .conftest import Cli, Running
+    from .conftest import Cli
 
 posix_only = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals and sockets")
-_REASON_WITHIN_S = 10.0
 # A circuit opens after a hundred failures in a row.
 _DEVICES = 120
-
-
-@define
-class Page:
-    code: int
-    content_type: str
-    text: str
-
-    @property
-    def reasons(self) -> dict[str, str]:
-        reasons: dict[str, str] = json.loads(self.text)["reasons"]
-        return reasons
-
-
-def get(url: str, *, accept: str = "*/*", timeout_s: float = 10.0) -> Page:
-    request = urllib.request.Request(url, headers={"Accept": accept})
-    try:
-        with urllib.request.urlopen(request, timeout=timeout_s) as answer:
-            return Page(answer.status, answer.headers["Content-Type"], answer.read().decode())
-    except urllib.error.HTTPError as answer:
-        with answer:
-            return Page(answer.code, answer.headers["Content-Type"], answer.read().decode())
-
-
-@define
-class Probe:
-    """Asks a process for its state; the address is in its first line."""
-
-    url: str
-
-    @classmethod
-    async def of(cls, process: Running) -> Probe:
-        assert process.process.stderr is not None
-        async with asyncio.timeout(20):
-            text = (await process.process.stderr.readline()).decode()
-        assert text.startswith("printos: health and metrics at http://127.0.0.1:"), text
-        return cls(text.split()[5].removesuffix(":"))
-
-    async def get(self, path: str, **options: Any) -> Page:
-        return await asyncio.to_thread(get, self.url + path, **options)
-
-    async def wait_for(self, path: str, is_wanted: Callable[[Page], bool]) -> Page:
-        async with asyncio.timeout(_REASON_WITHIN_S):
-            while not is_wanted(page := await self.get(path)):
-                assert (await self.get("/livez")).code == 200
-                await asyncio.sleep(0.05)
-        return page
-
-    async def is_ready(self) -> None:
-        await self.wait_for("/readyz", lambda page: page.code == 200)
-
-    async def is_unready(self, code: str) -> str:
-        page = await self.wait_for("/readyz", lambda page: page.code == 503 and code in page.reasons)
-        return page.reasons[code]
-
-    async def samples(self) -> dict[str, float]:
-        return samples_of((await self.get("/metrics")).text)
-
-
-def samples_of(text: str) -> dict[str, float]:
-    """Return the values of all samples, by name and labels."""
-    return {
-        " ".join(
-            [sample.name, *(f"{name}={value}" for name, value in sorted(sample.labels.items()))]
-        ): sample.value
-        for family in parse(text)
-        for sample in family.samples
-    }
-
-
-def lines(*device_ids: str) -> str:
-    return "".join(
-        json.dumps({"deviceId": device_id, "status": "DS_ON", "metrics": {"pagesTotal": 1}}) + "\n"
-        for device_id in device_ids
-    )
 
 
 @pytest.fixture
@@ -138,7 +59,7 @@ class Notifications:
         self.all: list[str] = []
 
     async def wait_for(self, wanted: str) -> str:
-        async with asyncio.timeout(_REASON_WITHIN_S):
+        async with asyncio.timeout(REASON_WITHIN_S):
             while True:
                 self.read()
                 found = [text for text in self.all if wanted in text]
@@ -212,8 +133,36 @@ async def test_an_outage_is_told_and_counted_and_is_no_reason_to_restart(
     assert of_puts[f"{durations} code=200 operation=updateDeviceStatus"] == _DEVICES
     assert of_puts[f"{durations} code=404 operation=updateDeviceStatus"] == 1
     notified = notifications.read()
-    assert notified[-1] == "STOPPING=1"
+    assert notified.count("STOPPING=1") == 1
+    # The loop may still beat once while it drains.
+    after_stopping = notified[notified.index("STOPPING=1") + 1 :]
+    assert all(text.startswith(("STATUS=it is draining", "WATCHDOG=1")) for text in after_stopping)
     assert notified.count("READY=1") == 0  # it was sent once, at the start
+
+
+async def test_a_postgresql_server_that_is_stopped_is_told(
+    cli: Cli,
+    sandbox: Sandbox,
+    postgres_server: PostgresServer,
+    postgres_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PRINTOS_OUTBOX", postgres_url)
+    process = await cli.start("worker", "--listen", "127.0.0.1:0", "--json")
+    probe = await Probe.of(process)
+    await probe.is_ready()
+    await asyncio.to_thread(postgres_server.stop)
+    assert postgres_server.password not in await probe.is_unready("outbox_unavailable")
+    during = await probe.samples()
+    assert (during["printos_ready"], during["printos_circuit_open"]) == (0, 0)
+    await asyncio.to_thread(postgres_server.start)
+    await probe.is_ready()
+    await put(cli, "dev-1")
+    await sandbox.wait_for(lambda: sandbox.applied_count == 1)
+    process.send_signal(signal.SIGTERM)
+    ended = await process.wait()
+    assert (ended.code, ended.json["sent"]) == (0, 1)
+    assert postgres_server.password not in ended.err
 
 
 @posix_only

@@ -160,7 +160,7 @@ async def test_a_device_of_which_nothing_was_given_up_is_named(cli: Cli, sandbox
     ended = await run_outbox(cli, url, "requeue", "waits", "a", "no-such-device", "a")
     assert (ended.code, ended.out) == (1, "1 requeued\n")
     assert ended.err == (
-        "printos: nothing was given up of waits, no-such-device; printos outbox failed lists what was\n"
+        "printos: no failed status of waits, no-such-device; printos outbox failed lists those that failed\n"
     )
     ended = await run_outbox(cli, url, "requeue", "no-such-device", "--json")
     assert (ended.code, ended.json) == (1, {"requeued": 0})

@@ -6,6 +6,7 @@ import os
 import re
 import stat
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -69,6 +70,7 @@ async def test_bad_lines_are_named_and_kept_and_do_not_stop_the_others(cli: Cli,
         f"{file}, line 1",
         f"{file}, line 4",
         f"{file}, line 5",
+        f"3 lines could not be read; correct {rejected}, and push it",
     ]
     assert rejected.read_bytes() == b"\n".join([*bad, b""])
     assert stat.S_IMODE(rejected.stat().st_mode) == 0o600
@@ -328,3 +330,30 @@ async def test_a_missing_file_and_a_folder_are_refused(cli: Cli, sandbox: Sandbo
 async def test_an_empty_file_is_all_sent(cli: Cli, sandbox: Sandbox) -> None:
     ended = await cli.run("push", cli.file("s.jsonl", ""), "--json")
     assert (ended.code, ended.json["statuses"]) == (0, 0)
+
+
+async def test_a_csv_without_the_column_of_devices_is_refused_at_its_first_line(
+    cli: Cli, sandbox: Sandbox
+) -> None:
+    ended = await cli.run("push", cli.file("s.csv", "status\nDS_ON\nDS_OFF\n"))
+    assert (ended.code, ended.out) == (2, "")
+    assert ended.err.endswith("s.csv, line 1: the first line must name the column deviceId\n")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+async def test_a_file_of_bad_lines_that_cannot_be_written_is_named(cli: Cli, sandbox: Sandbox) -> None:
+    file = cli.file("s.jsonl", line("dev-1") + "{\n" + line("dev-2"))
+    ended = await cli.run("push", file, "--bad-lines", "/dev/full", "--json")
+    assert (ended.code, ended.json["sent"]) == (1, 1)
+    assert ended.json["problem"].startswith("cannot write /dev/full, nor read on in ")
+
+
+@pytest.mark.parametrize("options", [[], ["--dry-run"]])
+async def test_bad_lines_are_counted_at_the_end_with_what_to_do(
+    cli: Cli, sandbox: Sandbox, options: list[str]
+) -> None:
+    ended = await cli.run("push", cli.file("s.jsonl", "{"), *options)
+    assert ended.code == 1
+    assert ended.err.splitlines()[-1] == (
+        "printos: 1 line could not be read; add --bad-lines FILE to keep them"
+    )

@@ -120,7 +120,7 @@ def test_csv_columns_may_be_fewer_and_in_any_order_and_empty_cells_are_left_out(
         (b'{"status": "DS_ON"}', "deviceId is missing"),
         (b'{"deviceId": 7, "status": "DS_ON"}', "a device id must be str"),
         (b'{"deviceId": "..", "status": "DS_ON"}', "would change the request's path"),
-        (b'["deviceId"]', "is not a JSON object but list"),
+        (b'["deviceId"]', "is not a JSON object but an array"),
         (b'{"deviceId": "\xff"}', "is not UTF-8 at byte 15"),
     ],
 )
@@ -181,3 +181,12 @@ def test_a_provision_request_is_read_and_checked() -> None:
         provision_request_of({"serialNumber": 1})
     with pytest.raises(BadLineError, match="unknown field 'serial'"):
         provision_request_of({"serial": "1"})
+
+
+@pytest.mark.parametrize(
+    ("value", "name"),
+    [("[]", "an array"), ('"x"', "a string"), ("1", "a number"), ("1.5", "a number"), ("null", "null")],
+)
+def test_a_json_value_that_is_no_object_is_named_as_json_names_it(value: str, name: str) -> None:
+    with pytest.raises(BadLineError, match=f"is not a JSON object but {name}"):
+        read([value.encode()])

@@ -56,6 +56,7 @@ async def test_a_second_signal_gives_up_and_keeps_what_was_not_sent(cli: Cli, sa
     ended = await process.wait_without_closing_input()
     assert ended.code in {130, 143}  # whichever of the two signals the system delivered first
     assert (ended.json["sent"], ended.json["unsent"]) == (0, 3)
+    assert f"printos: 3 statuses not sent; printos push {failures} sends again what it keeps" in ended.err
     kept = [json.loads(text) for text in failures.read_text().splitlines() if text.strip()]
     assert {item["deviceId"]: item["metrics"]["pagesTotal"] for item in kept} == {"dev-1": 3, "dev-2": 2}
     await sandbox.release()

@@ -167,6 +167,7 @@ async def test_a_status_that_is_refused_is_said_and_listed(cli: Cli, sandbox: Sa
     ended = await process.wait()
     assert (ended.code, ended.json["failed"]) == (0, 1)
     assert "1 status failed; printos outbox failed lists what was given up" in ended.err
+    assert "printos outbox requeue --all sends it again" in ended.err
     letters = (await cli.run("outbox", "failed", "--json")).json["failed"]
     assert [letter["deviceId"] for letter in letters] == ["nobody"]
 
@@ -176,7 +177,7 @@ async def test_a_status_that_is_refused_is_said_and_listed(cli: Cli, sandbox: Sa
     [
         (["--outbox", "mysql://x:pass-5f1e@host/x"], ""),
         (["--drain-timeout", "nan"], "--drain-timeout must be a number"),
-        (["--ambiguity", "inf"], "ambiguity_s must be a number"),
+        (["--ambiguity", "inf"], "--ambiguity must be a number"),
         (["--base-url", "ftp://host"], "--base-url"),
         (["--lease", "10", "--timeout", "6"], "--lease must be at least 2 times --timeout (6 s)"),
     ],

@@ -87,7 +87,7 @@ async def follow(line: str, terminal: Terminal, sandbox: Sandbox) -> None:
             worker.send_signal(signal.SIGINT)
             _, err = await worker.communicate()
         assert worker.returncode == 0, err.decode()
-    elif line.startswith(("python ", "printos outbox ")):
+    elif line.startswith(("python ", "printos check", "printos outbox ")):
         await terminal.run(line)
     else:
         # The environment is there already, and the sandbox too: the one above, on a port of its own.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import ssl
 from typing import TYPE_CHECKING
 
@@ -173,6 +174,26 @@ FAULTS: dict[str, tuple[Script, str, int | None]] = {
         "of the kind NTLM, Negotiate (407); only Basic",
         407,
     ),
+    "NTLM in one line": (
+        refusing(407, b'proxy-authenticate: NTLM, Digest realm="a, Basic b", qop="auth", Negotiate YQ==\r\n'),
+        "of the kind Digest, NTLM, Negotiate (407); only Basic",
+        407,
+    ),
+    "Basic in one line": (
+        refusing(407, b'proxy-authenticate: Negotiate, Basic realm = "x", charset="UTF-8"\r\n'),
+        "refuses its credentials (407)",
+        407,
+    ),
+    "bare LF": (
+        sending(b"HTTP/1.0 403 Forbidden\ncontent-type: text/html\n\n<html>"),
+        "does not allow connections to 127.0.0.1:",
+        403,
+    ),
+    "bare LF in part": (
+        sending(b"HTTP/1.0 407 No\r\nproxy-authenticate: NTLM\n\r\n"),
+        "of the kind NTLM (407); only Basic",
+        407,
+    ),
     "403": (refusing(403), "does not allow connections to 127.0.0.1:", 403),
     "502": (refusing(502), "cannot reach 127.0.0.1:", 502),
     "503": (refusing(503), "cannot reach 127.0.0.1:", 503),
@@ -208,6 +229,20 @@ async def test_refused_tunnel_carried_nothing(
     assert caught.value.status == status
     assert CREDENTIALS not in repr(caught.value)
     assert secure_server.connections == 0
+
+
+async def test_request_that_cannot_be_sent_takes_no_connection(wire_to: Callable[[str], Wire]) -> None:
+    async with ConnectProxy() as proxy, ScriptedServer(always(OK)) as server:
+        wire = wire_to(proxy.url)
+        for _ in range(3):
+            request = RawRequest(server.origin, "PUT", "/x", (("x-key", "caf\u0161"),), b"{}")
+            with pytest.raises(ExchangeError, match="a character that HTTP cannot carry") as caught:
+                await wire.transport.send(request, deadline=math.inf, max_body_bytes=1)
+            assert not caught.value.may_have_arrived
+        assert (await wire.send(server)).body == b"ok"
+        assert proxy.connections == 1
+        await wire.transport.aclose()
+        await proxy.all_gone()
 
 
 async def test_proxy_that_asks_for_credentials_says_where_they_go(

@@ -23,6 +23,7 @@ URL = "https://printos.api.hp.com"
 @pytest.mark.parametrize(
     ("url", "origin", "credentials"),
     [
+        ("http://[fe80::1%25eth0]:8080", Origin("http", "fe80::1%eth0", 8080), None),
         ("http://proxy:3128", Origin("http", "proxy", 3128), None),
         ("http://proxy", Origin("http", "proxy", 80), None),
         (" https://proxy/ ", Origin("https", "proxy", 443), None),
@@ -42,6 +43,13 @@ def test_url_of_a_proxy_is_read(url: str, origin: Origin, credentials: str | Non
     assert expected is None or expected not in repr(proxy)
 
 
+def test_credentials_that_are_not_utf8_are_sent_as_they_are() -> None:
+    proxy = ProxyUrl("http://pr%FFss:w%E9rd%00@proxy").parse()
+    assert proxy is not None
+    assert proxy.authorization is not None
+    assert base64.b64decode(proxy.authorization.removeprefix("Basic ")) == b"pr\xffss:w\xe9rd\0"
+
+
 REFUSED: dict[str, Callable[[], tuple[Any, str]]] = {
     "no scheme": lambda: (f"press:{PASSWORD}@proxy:3128", "http://"),
     "no host": lambda: (f"http://press:{PASSWORD}@", "host"),
@@ -53,6 +61,8 @@ REFUSED: dict[str, Callable[[], tuple[Any, str]]] = {
     "bad port": lambda: (f"http://press:{PASSWORD}@proxy:x", "not a URL"),
     "colon in the user": lambda: (f"http://pr%3Aess:{PASSWORD}@proxy", "colon"),
     "bytes": lambda: (f"http://press:{PASSWORD}@proxy".encode(), "bytes"),
+    "port 0": lambda: (f"http://press:{PASSWORD}@proxy:0", "port 0"),
+    "port 65536": lambda: (f"http://press:{PASSWORD}@proxy:65536", "port 65536"),
     "empty": lambda: ("", "http://"),
 }
 

@@ -1,1 +1,1 @@
-"""Delivery backends: what stands between a pusher and the place where its statuses wait."""
+"""Delivery backends: where a pusher stores statuses, and how they reach its engine."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from attrs import evolve
 
 from printos_async._delivery.device_state import SENT, DeviceState, Outcome, PendingStatus
-from printos_async._errors import APIError, InvalidDeviceIdError, OutboxError
+from printos_async._errors import ClientClosedError, InvalidDeviceIdError, OutboxError
 from printos_async.outbox.protocol import Finish, Release
 
 if TYPE_CHECKING:
@@ -201,10 +201,10 @@ class Dispatcher:
 def is_final(outcome: Outcome) -> bool:
     """Return whether an outcome ends the status in the outbox, too.
 
-    A superseded status has no row any more. An error of this client, which was closed or may not send at all, says
-    nothing of the status: it stays in the outbox.
+    A superseded status has no row any more. A client that was closed says nothing of the status: it stays in the
+    outbox, and is free when the pusher is closed.
     """
-    return outcome.kind != "superseded" and (outcome.error is None or isinstance(outcome.error, APIError))
+    return outcome.kind != "superseded" and not isinstance(outcome.error, ClientClosedError)
 
 
 def claimed_status(claim: Claim, operations: Operations, *, now_s: float) -> PendingStatus:

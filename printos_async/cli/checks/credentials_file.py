@@ -44,7 +44,8 @@ def read_credentials_file(path: Path, device_id: str | None) -> FileCheck:
     try:
         file = CredentialsFile(path)
     except CommandError as error:
-        return FileCheck(failed(CREDENTIALS_FILE, error, _remedy(path)))
+        to_do = _remedy(path)
+        return FileCheck(failed(CREDENTIALS_FILE, str(error).removesuffix(f"; {to_do}"), to_do))
     wanted = device_id or (DEFAULT_DEVICE if file.has_default else file.device_ids[0])
     if wanted not in file.device_ids and file.has_default:
         wanted = DEFAULT_DEVICE

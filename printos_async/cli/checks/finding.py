@@ -1,4 +1,4 @@
-"""Findings: what one step of a check has found, and how to mend it."""
+"""Findings: what one step of a check has found, and how to fix it."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ class Finding:
         check: Name of the step.
         outcome: ``skipped`` if the step does not apply, or an earlier failure leaves nothing to look at.
         detail: What was found, or why the step was skipped; without secrets.
-        remedy: What to do; empty unless the step failed.
+        remedy: What to do; None unless the step failed.
     """
 
     check: str
     outcome: Literal["ok", "failed", "skipped"]
     detail: str
-    remedy: str = ""
+    remedy: str | None = None
 
 
 def ok(check: str, detail: str) -> Finding:

@@ -1,4 +1,8 @@
-"""Step of the outbox: it can be opened and written to, and what it holds. No status is written."""
+"""Step of the outbox: it can be opened and written to, and what it holds.
+
+It is opened as a worker opens it: a missing file is created, an older schema is migrated, and a damaged file is set
+aside. No status is put or taken.
+"""
 
 from __future__ import annotations
 

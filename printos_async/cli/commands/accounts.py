@@ -1,7 +1,7 @@
 """``printos outbox accounts`` and ``printos outbox adopt``: the accounts that use an outbox."""
 
 import sys
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -12,6 +12,7 @@ from printos_async.cli.terminal.output import (
     EXIT_FAILED,
     CommandError,
     complain,
+    members,
     printable,
     write_json,
     write_line,
@@ -29,11 +30,11 @@ def accounts(
     as_json: AsJson = False,
     access: OutboxAccess,
 ) -> None:
-    """List the accounts that use the outbox, with what waits and failed for each; * marks this one."""
+    """List the accounts that use the outbox, with their waiting and failed statuses; * marks this one."""
     with LibraryWarnings(except_for={OTHERS_WAIT}):
         tenants = access.run_as(access.make_client(), lambda opened: opened.tenants())
     if as_json:
-        write_json({"accounts": [_to_json(tenant) for tenant in tenants]})
+        write_json({"accounts": [members(tenant) for tenant in tenants]})
         return
     rows = [
         (
@@ -66,8 +67,8 @@ def adopt(
 ) -> None:
     """Adopt the statuses of another account, after its key, login or host has changed; asks before it does.
 
-    Stop the workers of the other account first. Of a device that both have the newest status stays. What is left
-    over after an error, or came in the meantime, is adopted when the command is run again.
+    Stop the workers of the other account first. If both accounts have a status of a device, the newest stays. After an
+    error, or if statuses came in the meantime, run the command again: it adopts what is left.
 
     Exit codes: 0 adopted, 1 workers of the other account run, the answer was no, or the outbox failed, 2 usage or
     configuration.
@@ -98,15 +99,3 @@ def _confirm(other: TenantStats, own: TenantStats) -> None:
 
 def _name(tenant: TenantStats) -> str:
     return printable(f"{tenant.label or _NO_LABEL} ({tenant.account[:8]})")
-
-
-def _to_json(tenant: TenantStats) -> dict[str, Any]:
-    return {
-        "account": tenant.account,
-        "label": tenant.label,
-        "host": tenant.host,
-        "waiting": tenant.waiting,
-        "failed": tenant.failed,
-        "workers": tenant.workers,
-        "isOwn": tenant.is_own,
-    }

@@ -13,7 +13,7 @@ from printos_async.cli.options.connection import Connection
 from printos_async.cli.options.groups import AsJson, with_option_groups
 from printos_async.cli.options.outbox import OutboxUrl
 from printos_async.cli.terminal.log import LibraryWarnings
-from printos_async.cli.terminal.output import EXIT_FAILED, printable, write_json, write_line
+from printos_async.cli.terminal.output import EXIT_FAILED, members, printable, write_json, write_line
 from printos_async.outbox.tenants import OTHERS_WAIT
 
 
@@ -47,10 +47,12 @@ def check(
     as_json: AsJson = False,
     connection: CheckedConnection,
 ) -> None:
-    """Check the set-up step by step: what is wrong, and how to mend it. Nothing is written to PrintOS.
+    """Check the set-up step by step, and say what is wrong and how to fix it. Nothing is written to PrintOS.
 
-    Name, connection, proxy, TLS, clock, path and credentials are checked with one list of the devices, after a login
-    where there is one; the outbox, if one is set, by opening it as a worker does.
+    DNS and a TCP connection are tried first. Then one request for the list of devices, after a login if the
+    credentials are one, checks proxy, TLS, clock, path and credentials. The outbox, if one is set, is opened as by a
+    worker: a missing file is created, an older schema is migrated, and a damaged file is set aside. No status is put
+    or claimed.
 
     Exit codes: 0 all right, 1 something is wrong, 2 usage or configuration.
     """
@@ -68,7 +70,7 @@ def check(
         findings = asyncio.run(run())
     is_ok = all(finding.outcome != "failed" for finding in findings)
     if as_json:
-        write_json({"ok": is_ok, "checks": [_to_json(finding) for finding in findings]})
+        write_json({"ok": is_ok, "checks": [members(finding) for finding in findings]})
     if not is_ok:
         raise typer.Exit(EXIT_FAILED)
 
@@ -76,12 +78,3 @@ def check(
 def _line(finding: Finding) -> str:
     remedy = f"; to do: {finding.remedy}" if finding.remedy else ""
     return printable(f"{finding.outcome:<8}{finding.check:<17} {finding.detail}{remedy}")
-
-
-def _to_json(finding: Finding) -> dict[str, Any]:
-    return {
-        "check": finding.check,
-        "outcome": finding.outcome,
-        "detail": finding.detail,
-        "remedy": finding.remedy or None,
-    }

@@ -73,7 +73,7 @@ def provision_devices(
     as_json: AsJson = False,
     connection: ConcurrentRequests,
 ) -> None:
-    """Register a device, or all devices in a file; devices that are registered already are left as they are.
+    """Register a device, or all devices in a file; devices that are registered already are not changed.
 
     Model and serial number identify a device. With `--replace` all are registered again: PrintOS then replaces
     those with the same model and serial number. The whole file is checked before anything is sent.
@@ -116,6 +116,8 @@ async def _read(path: str, file_format: Format, *, replace: bool) -> list[Device
                 except BadLineError as error:
                     bad_lines += 1
                     complain(f"{source.name}, line {line.number}: {error}")
+                except CommandError as error:
+                    raise CommandError(f"{source.name}, line {line.number}: {error}") from error
     if bad_lines:
         raise CommandError(
             f"nothing was sent: correct {counted(bad_lines, 'line')} of {source.name}", exit_code=EXIT_FAILED

@@ -5,7 +5,6 @@ from typing import Annotated, Any
 
 import typer
 
-from printos_async._checks import require_number
 from printos_async.cli.options.groups import AsJson, with_option_groups
 from printos_async.cli.options.outbox import OutboxAccess
 from printos_async.cli.terminal.output import (
@@ -13,11 +12,12 @@ from printos_async.cli.terminal.output import (
     CommandError,
     complain,
     counted,
+    members,
     write_json,
     write_line,
     write_rows,
 )
-from printos_async.outbox import DeadLetter, DeviceDelivery, SqlOutbox
+from printos_async.outbox import DeadLetter, SqlOutbox
 
 from .accounts import accounts, adopt
 
@@ -25,6 +25,9 @@ app = typer.Typer(
     no_args_is_help=True,
     help="Inspect an outbox, requeue or purge its failed statuses, and adopt those of another account.",
 )
+
+Limit = Annotated[int, typer.Option(min=1, help="Maximum number of devices.")]
+After = Annotated[str, typer.Option(metavar="DEVICE", help="Start after this device.")]
 
 
 @app.command()
@@ -37,16 +40,7 @@ def stats(
     """Count the statuses in the outbox."""
     counts = access.run(lambda opened: opened.stats())
     if as_json:
-        write_json(
-            {
-                "devices": counts.devices,
-                "waiting": counts.waiting,
-                "claimed": counts.claimed,
-                "failed": counts.failed,
-                "workers": counts.workers,
-                "oldestWaitingS": counts.oldest_waiting_s,
-            }
-        )
+        write_json(members(counts))
         return
     oldest = "" if counts.oldest_waiting_s is None else f", the oldest for {counts.oldest_waiting_s:,.1f} s"
     write_line(
@@ -69,17 +63,16 @@ def devices(
             help="Only devices without a delivery for at least so long.",
         ),
     ] = 0.0,
-    limit: Annotated[int, typer.Option(min=1, help="Maximum number of devices.")] = 100,
-    after: Annotated[str, typer.Option(metavar="DEVICE", help="Start after this device.")] = "",
+    limit: Limit = 100,
+    after: After = "",
     as_json: AsJson = False,
     access: OutboxAccess,
 ) -> None:
-    """List devices with the age of their last delivery, what waits and what failed, ordered by device."""
-    require_number("--silent-for", silent_for_s, 0)
+    """List devices with the age of their last delivery, of a waiting status and of a failure, ordered by device."""
     found = access.run(lambda opened: opened.devices(silent_for_s=silent_for_s, limit=limit, after=after))
     last = found[-1].device_id if len(found) == limit else None
     if as_json:
-        write_json({"devices": [_device_to_json(device) for device in found], "nextAfter": last})
+        write_json({"devices": [members(device) for device in found], "nextAfter": last})
         return
     columns = ("device", "delivered s ago", "waiting for s", "failed s ago", "error")
     rows = [
@@ -101,8 +94,8 @@ def devices(
 @with_option_groups
 def failed(
     *,
-    limit: Annotated[int, typer.Option(min=1, help="Maximum number of statuses.")] = 100,
-    after: Annotated[str, typer.Option(metavar="DEVICE", help="Start after this device.")] = "",
+    limit: Limit = 100,
+    after: After = "",
     as_lines: Annotated[
         bool, typer.Option("--lines", help="Write the statuses as JSON lines that printos push reads.")
     ] = False,
@@ -169,7 +162,7 @@ def requeue(
     count = access.run(requeue_all)
     _write_count("requeued", count, as_json=as_json)
     if not_found:
-        complain(f"nothing was given up of {', '.join(not_found)}; printos outbox failed lists what was")
+        complain(f"no failed status of {', '.join(not_found)}; printos outbox failed lists those that failed")
         raise typer.Exit(EXIT_FAILED)
 
 
@@ -183,7 +176,8 @@ def purge(
     only_devices: Annotated[
         bool,
         typer.Option(
-            "--devices", help="Forget when devices were delivered last instead: those that are gone."
+            "--devices",
+            help="Delete the last deliveries of devices without a waiting or failed status instead.",
         ),
     ] = False,
     older_than_s: Annotated[
@@ -193,8 +187,7 @@ def purge(
     as_json: AsJson = False,
     access: OutboxAccess,
 ) -> None:
-    """Delete what is kept of delivered statuses; statuses that wait are never deleted."""
-    require_number("--older-than", older_than_s, 0)
+    """Delete rows of delivered statuses, failed statuses or last deliveries; waiting statuses are never deleted."""
     if only_failed and only_devices:
         raise CommandError("--failed and --devices exclude each other; give one of them")
     if only_devices:
@@ -217,16 +210,6 @@ def _write_count(done: str, count: int, *, as_json: bool) -> None:
 
 def _seconds(age_s: float | None) -> str:
     return "" if age_s is None else f"{age_s:.0f}"
-
-
-def _device_to_json(device: DeviceDelivery) -> dict[str, Any]:
-    return {
-        "deviceId": device.device_id,
-        "deliveredAgeS": device.delivered_age_s,
-        "waitingS": device.waiting_s,
-        "failedAgeS": device.failed_age_s,
-        "error": device.error,
-    }
 
 
 def _status_of(letter: DeadLetter) -> Any:

@@ -8,13 +8,12 @@ from typing import Annotated
 
 import typer
 
-from printos_async._checks import require_number
 from printos_async.cli.input.followed_file import FollowedSource
 from printos_async.cli.input.source import STANDARD_INPUT, Source
 from printos_async.cli.input.statuses import format_of
 from printos_async.cli.options.connection import ConcurrentRequests
 from printos_async.cli.options.delivery import PANEL, Delivery
-from printos_async.cli.options.groups import AsJson, FileFormat, with_option_groups
+from printos_async.cli.options.groups import AsJson, FileFormat, option_name, with_option_groups
 from printos_async.cli.options.listen import ListenAddress, ListenTo
 from printos_async.cli.options.outbox import OutboxUrl, outbox_url
 from printos_async.cli.push.files import FailuresFile, open_private
@@ -88,12 +87,9 @@ def push(
     configuration, 130 or 143 stopped by Ctrl-C or SIGTERM.
     """
     address = _listen_address(listen, is_followed=follow and outbox is None and not spool)
-    if drain_timeout_s is not None:
-        require_number("--drain-timeout", drain_timeout_s, 0)
     given = delivery.arguments() | ({} if drain_timeout_s is None else {"drain_timeout_s": drain_timeout_s})
     if given and not follow:
-        name = next(iter(given)).removesuffix("_s").replace("_", "-")
-        raise CommandError(f"--{name} needs --follow")
+        raise CommandError(f"{option_name(next(iter(given)))} needs --follow")
     if follow and (strict or dry_run):
         raise CommandError(f"--follow does not end; leave {'--strict' if strict else '--dry-run'} out")
     mode: Mode = Bulk()

@@ -52,6 +52,8 @@ class FaultOptions:
         """Return the arguments of ``Faults``."""
         arguments = asdict(self)
         latency, latency_max = arguments.pop("latency"), arguments.pop("latency_max")
+        if latency_max is not None and latency_max < latency:
+            raise CommandError("--latency-max must not be less than --latency")
         return {**arguments, "latency_s": (latency, latency if latency_max is None else latency_max)}
 
 
@@ -76,7 +78,7 @@ def sandbox(
         ),
     ] = None,
     token_lifetime: Annotated[
-        float | None, typer.Option(min=0.001, help="Seconds for which a session token is good.")
+        float | None, typer.Option(min=0.001, help="Seconds for which a session token is valid.")
     ] = None,
     clock_offset: Annotated[
         float, typer.Option(help="Seconds by which the server's clock is ahead; negative if it is behind.")
@@ -86,7 +88,7 @@ def sandbox(
     ] = False,
     faults: FaultOptions,
 ) -> None:
-    """Run a PrintOS server for tests, until Ctrl-C or SIGTERM; it keeps everything in memory.
+    """Run a PrintOS server for tests, until Ctrl-C or SIGTERM; nothing is stored on disk.
 
     Exit codes: 0 stopped, 2 usage or configuration.
     """
@@ -113,7 +115,7 @@ def sandbox(
         exports = {"PRINTOS_CREDENTIALS": shlex.quote(str(credentials.absolute()))}
     else:
         exports = {"PRINTOS_KEY": _ANY, "PRINTOS_SECRET": _ANY}
-    asyncio.run(_serve(server, exports, as_json=as_json))
+    asyncio.run(_serve(server, exports, where=f"{host}:{port}", as_json=as_json))
 
 
 def _read(path: Path) -> dict[str, Credentials]:
@@ -156,13 +158,13 @@ def require_sandbox() -> None:
         )
 
 
-async def _serve(server: "Sandbox", exports: dict[str, str], *, as_json: bool) -> None:
+async def _serve(server: "Sandbox", exports: dict[str, str], *, where: str, as_json: bool) -> None:
     with StopSignals() as signals:
         try:
             await server.__aenter__()
         except OSError as error:
             raise CommandError(
-                f"cannot listen: {error.strerror or error}; give another --port or --host"
+                f"cannot listen on {where}: {error.strerror or error}; give another --port or --host"
             ) from error
         try:
             if is_insecure(server.url):

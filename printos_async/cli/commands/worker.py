@@ -7,7 +7,6 @@ from typing import Annotated, Any
 
 import typer
 
-from printos_async._checks import require_number
 from printos_async._client import PrintOSClient
 from printos_async._delivery.outbox.selection import LEASE_PER_TIMEOUT
 from printos_async._delivery.pusher import PusherStats, StatusPusher
@@ -59,7 +58,8 @@ def worker(
         typer.Option(
             "--lease",
             min=1.0,
-            help="Seconds after which other workers take over what a worker that died had claimed.",
+            help="Seconds after which other workers take over the devices of a worker that has died or hangs. On SQLite "
+            "they take over from a dead process at once.",
         ),
     ] = _LEASE_S,
     state_every_s: Annotated[
@@ -78,14 +78,12 @@ def worker(
     """Send the statuses in an outbox until stopped; any number of workers, on any machines, can share it.
 
     After SIGTERM or Ctrl-C the worker claims nothing more, finishes what is under way for up to `--drain-timeout`
-    seconds, and releases the rest; a second signal ends it at once. When a worker dies, others take over what it
-    had claimed once its lease ends.
+    seconds, and releases the rest; a second signal ends it at once. When a worker dies, the others take over what it
+    had claimed: on SQLite within a second, on PostgreSQL when its lease ends.
 
     Exit codes: 0 stopped with everything finished, 1 something not finished or the outbox failed, 2 usage or
     configuration, 130 or 143 ended at once by a second Ctrl-C or SIGTERM.
     """
-    require_number("--drain-timeout", drain_timeout_s, 0)
-    require_number("--lease", lease_s, 1)
     if lease_s < LEASE_PER_TIMEOUT * connection.timeout_s:
         raise CommandError(
             f"--lease must be at least {LEASE_PER_TIMEOUT} times --timeout ({connection.timeout_s:g} s)"
@@ -108,7 +106,7 @@ class Work:
 
     Args:
         outbox: The URL of the outbox; it may hold a password.
-        lease_s: Seconds after which other workers take over what this one has claimed if it dies.
+        lease_s: Length of its lease on the outbox, in seconds.
         drain_timeout_s: Seconds to finish what is under way after a signal.
         delivery: The other arguments of ``PrintOSClient.status_pusher``.
         state_every_s: Seconds between lines of state; 0 for none.
@@ -182,7 +180,7 @@ class Work:
         if stats.failed:
             complain(
                 f"{count_failed(stats.failed)}; printos outbox failed lists what was given up, "
-                "printos outbox requeue sends it again"
+                "printos outbox requeue --all sends it again"
             )
         if stats.pending:
             was, waits = ("was", "it waits") if stats.pending == 1 else ("were", "they wait")

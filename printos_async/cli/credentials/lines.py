@@ -69,7 +69,7 @@ def parse_credentials(path: Path, data: bytes) -> dict[str, Credentials]:
             if not text:
                 continue
             # By content: files that a supervisor mounts have no extension.
-            parser = parser or (_JsonLines() if text.lstrip().startswith("{") else _CsvLines())
+            parser = parser or (_JsonLines() if text.lstrip().startswith(("{", "[")) else _CsvLines())
             record = parser.parse(text)
             if record is None:
                 continue

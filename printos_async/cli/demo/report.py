@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import Factory, define
 
-from printos_async.cli.terminal.output import counted
+from printos_async.cli.terminal.output import counted, members
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,21 +43,15 @@ class EngineReport:
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as JSON values."""
-        return {
-            "lateWrites": self.late_writes,
-            "overwritten": self.overwritten,
-            "reasserted": self.reasserted,
-            "circuitOpened": self.circuit_opened,
-            "refused": self.refused,
-            "accountHeld": self.account_held,
-            "accountResumed": self.account_resumed,
-            "limit": {
-                "first": self.limits[0],
-                "fewest": min(self.limits),
-                "most": max(self.limits),
-                "changes": len(self.limits) - 1,
-            },
+        report = members(self)
+        limits = report.pop("limits")
+        report["limit"] = {
+            "first": limits[0],
+            "fewest": min(limits),
+            "most": max(limits),
+            "changes": len(limits) - 1,
         }
+        return report
 
     def rows(self) -> list[tuple[str, str]]:
         """Return the report as lines for people."""

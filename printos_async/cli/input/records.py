@@ -29,6 +29,14 @@ T = TypeVar("T", DeviceStatusUpdate, DeviceProvisionRequest)
 
 DEVICE_ID = "deviceId"
 _TEXTS = frozenset({str, datetime, date, UUID})  # what is a text in JSON
+_JSON_NAMES = {
+    list: "an array",
+    str: "a string",
+    int: "a number",
+    float: "a number",
+    bool: "true or false",
+    type(None): "null",
+}
 _encode = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
 _WHOLE_NUMBER = re.compile(r"[+-]?[0-9]{1,30}")
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
@@ -91,7 +99,7 @@ class JsonLines:
         else:
             if isinstance(record, dict):
                 return record
-            problem = f"is not a JSON object but {type(record).__name__}"
+            problem = f"is not a JSON object but {_JSON_NAMES[type(record)]}"
         raise BadLineError(problem)
 
 
@@ -151,6 +159,8 @@ class CsvLines:
             )
         if len(set(cells)) != len(cells):
             raise CommandError("the first line names a column twice")
+        if DEVICE_ID in self._columns and DEVICE_ID not in cells:
+            raise CommandError(f"the first line must name the column {DEVICE_ID}")
         return [self._columns[cell] for cell in cells]
 
 

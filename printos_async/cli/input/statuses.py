@@ -48,6 +48,7 @@ class StatusLines:
         statuses: How many have been read.
         bad_lines: How many lines could not be read.
         last_line: The number of the last line that was taken, in the current file.
+        bad_lines_file: Keeps the lines that could not be read, if anything does.
         bytes_read: Bytes read so far.
     """
 
@@ -59,7 +60,7 @@ class StatusLines:
         self._parser = make_parser(file_format, DeviceStatusUpdate)
         self._reader = LineReader(source, stop=stop)
         self._stop = stop
-        self._bad_lines_file = bad_lines_file
+        self.bad_lines_file = bad_lines_file
         self._batch: deque[Line] = deque()
         self._kept_header = b""
         self.statuses = 0
@@ -106,8 +107,8 @@ class StatusLines:
         except BadLineError as error:
             self.bad_lines += 1
             complain(f"{self._source.name}, line {line.number}: {error}")
-            if self._bad_lines_file is not None:
-                self._keep_bad_line(line.data, self._bad_lines_file)
+            if self.bad_lines_file is not None:
+                self._keep_bad_line(line.data, self.bad_lines_file)
             return None
         except CommandError as error:
             raise CommandError(f"{self._source.name}, line {line.number}: {error}") from error
@@ -116,7 +117,11 @@ class StatusLines:
 
     def _keep_bad_line(self, data: bytes, file: IO[bytes]) -> None:
         header = self._parser.header_line
-        if header and header != self._kept_header:
-            file.write(header + b"\n")
-            self._kept_header = header
-        file.write(data + b"\n")
+        try:
+            if header and header != self._kept_header:
+                file.write(header + b"\n")
+                self._kept_header = header
+            file.write(data + b"\n")
+        except OSError as error:
+            error.filename = file.name  # tells it from an error of the file that is read
+            raise

@@ -36,7 +36,7 @@ class Sample:
 
 
 class Heartbeat:
-    """Takes samples on the event loop. Other threads read the last one, so they need no lock and no loop that turns.
+    """Takes samples on the event loop. Other threads read the last one, without a lock and even if the loop is blocked.
 
     Args:
         stall_s: Seconds without a sample after which the event loop counts as stalled.
@@ -61,8 +61,8 @@ class Heartbeat:
         return self.latest
 
     def stalled(self) -> Mapping[str, str]:
-        """Return a reason if the event loop does not turn, else nothing."""
+        """Return a reason if the event loop is blocked, else nothing."""
         age_s = self.latest.age_s
-        return (
-            {} if age_s < self._stall_s else {"stalled": f"the event loop has not turned for {age_s:.0f} s"}
-        )
+        if age_s < self._stall_s:
+            return {}
+        return {"stalled": f"the event loop has been blocked for {age_s:.0f} s"}

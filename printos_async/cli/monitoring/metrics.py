@@ -48,7 +48,7 @@ class Metrics:
         self._registry.register(self)
 
     def on_event(self, event: Event) -> None:
-        """Count what an event says; a hook of the client."""
+        """Count an event; a hook of the client."""
         kind = type(event)
         if kind is AttemptFinished:
             key = event.operation, event.status  # type: ignore[union-attr]
@@ -62,15 +62,17 @@ class Metrics:
 
     def render(self, accept: str) -> tuple[str, bytes]:
         """Return the content type and the text of all metrics, as the header ``Accept`` asks."""
-        encode, content_type = choose_encoder(accept)
+        try:
+            encode, content_type = choose_encoder(accept)
+        except (TypeError, ValueError):  # a version that is none
+            encode, content_type = choose_encoder("")
         return content_type, encode(self._registry)
 
     def collect(self) -> Iterator[Metric]:
         """Return the metrics; called by the registry."""
         sample = self._heartbeat.latest
-        yield _gauge(
-            "printos_ready", "1 while statuses get through, as /readyz says.", int(not sample.reasons)
-        )
+        is_ready = not sample.reasons and not self._heartbeat.stalled()
+        yield _gauge("printos_ready", "1 while statuses get through, as /readyz says.", int(is_ready))
         if sample.stats is not None:
             yield from _of_pusher(sample.stats, taken_s=time.time() - sample.age_s)
         if self.outbox is not None:

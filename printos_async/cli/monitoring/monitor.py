@@ -87,13 +87,13 @@ class Monitor:
 
     @property
     def address(self) -> ListenAddress | None:
-        """Where it listens, if it does."""
+        """The address that it listens on; None if it does not listen."""
         return None if self._server is None else self._server.address
 
     def watch(
         self, pusher: StatusPusher, describe: Callable[[], str], *, outbox: SqlOutbox | None = None
     ) -> None:
-        """Begin to show a pusher.
+        """Show the state and the counts of a pusher from now on.
 
         Args:
             pusher: The pusher.
@@ -111,10 +111,17 @@ class Monitor:
 
         def announced() -> None:
             self._manager.notify("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
-            reload()
-            asyncio.get_running_loop().call_later(_RELOAD_S, self._manager.notify, "READY=1")
+            try:
+                reload()
+            finally:
+                asyncio.get_running_loop().call_later(_RELOAD_S, self._reloaded)
 
         return announced
+
+    def _reloaded(self) -> None:
+        # Before the service is ready, that is still to be notified; after STOPPING=1 it is ready no more.
+        if self._is_ready and not self._is_stopping:
+            self._manager.notify("READY=1")
 
     async def _keep_beating(self) -> None:
         every_s = min(_BEAT_EVERY_S, self._manager.watchdog_s / 4 or _BEAT_EVERY_S)
@@ -124,7 +131,7 @@ class Monitor:
 
     def _notify(self, sample: Sample) -> None:
         reasons, manager = sample.reasons, self._manager
-        # This task shows that the event loop turns; a bug in one of the pusher's tasks stops the pusher.
+        # This task shows that the event loop runs; a bug in one of the pusher's tasks stops the pusher.
         if "stopped" not in reasons:
             manager.notify_alive()
         if "closed" in reasons:
@@ -149,14 +156,16 @@ def _listen(address: ListenAddress, heartbeat: Heartbeat, metrics: Metrics) -> M
 
     try:
         server = MonitoringServer(address, Pages(heartbeat, metrics))
-    except OSError as error:
-        raise CommandError(
-            f"cannot listen on {address}: {error.strerror or error}; give another --listen"
-        ) from error
+    except (
+        OSError,
+        UnicodeError,
+    ) as error:  # UnicodeError: a host that is no name, such as one of 70 letters
+        reason = getattr(error, "strerror", None) or error
+        raise CommandError(f"cannot listen on {address}: {reason}; give another --listen") from error
     if not address.is_loopback:
         complain(
-            f"warning: {server.address} can be reached from other machines, without encryption or a password: whoever "
-            "sees the network sees counts and states; --listen 127.0.0.1:9464 keeps them to this machine"
+            f"warning: {server.address} can be reached from other machines, without encryption or a password: they can "
+            "read counts and states; use --listen 127.0.0.1:9464 to serve this machine only"
         )
     complain(f"health and metrics at http://{server.address}: /livez, /readyz and /metrics")
     server.start()

@@ -1,7 +1,7 @@
 """HTTP server of health and metrics.
 
-It runs in threads of its own and not on the event loop: ``/livez`` has to answer when the loop does not turn, and a
-scrape must not take its time from the loop's. It reads only what the loop has left for it.
+It runs in threads of its own and not on the event loop: ``/livez`` has to answer when the loop is blocked, and a
+scrape must not take time of the loop. The threads read only samples that the loop has taken.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import os
 import socket
 import socketserver
 import threading
+import time
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
 
@@ -23,8 +25,9 @@ if TYPE_CHECKING:
     from .metrics import Metrics
 
 _MAX_REQUESTS = 16
+# Of a whole connection: whoever sends a byte every few seconds must not keep a thread.
 _TIMEOUT_S = 5.0
-# Time that stopping takes at most.
+# Time that stopping takes at most, and by which a connection may last longer.
 _POLL_S = 0.1
 
 
@@ -52,18 +55,23 @@ class MonitoringServer(ThreadingHTTPServer):
 
     Raises:
         OSError: The address cannot be listened on.
+        UnicodeError: Its host is no name.
     """
 
     daemon_threads = True
     # On Windows it would let two processes listen on one port, and so would the other option everywhere.
     allow_reuse_address = os.name != "nt"
     allow_reuse_port = False
+    # A connection beyond the five that are usual is made only when its client has asked again, a second later.
+    request_queue_size = 64
 
     def __init__(self, address: ListenAddress, pages: Pages) -> None:
         found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
         self.address_family = found[0][0]
         self.pages = pages
         self._free = threading.BoundedSemaphore(_MAX_REQUESTS)
+        self._ends_s: dict[socket.socket, float] = {}  # open connections, in the order of their ends
+        self._ending = threading.Lock()
         self._thread = threading.Thread(
             target=self.serve_forever, args=(_POLL_S,), name="printos-monitoring", daemon=True
         )
@@ -92,6 +100,31 @@ class MonitoringServer(ThreadingHTTPServer):
         """Return whether there is a thread for one more request."""
         return self._free.acquire(blocking=False)
 
+    def process_request(self, request: socket.socket, client_address: object) -> None:  # type: ignore[override]
+        """Start the thread that answers one request."""
+        with self._ending:
+            self._ends_s[request] = time.monotonic() + _TIMEOUT_S
+        try:
+            super().process_request(request, client_address)
+        except BaseException:  # such as: can't start new thread
+            self._free.release()
+            raise
+
+    def shutdown_request(self, request: socket.socket) -> None:  # type: ignore[override]
+        """Close a connection."""
+        with self._ending:  # so that its number is not another's when it is to be ended
+            self._ends_s.pop(request, None)
+        super().shutdown_request(request)
+
+    def service_actions(self) -> None:
+        """End the connections whose time is over; called every ``_POLL_S``."""
+        now_s = time.monotonic()
+        with self._ending:
+            while self._ends_s and self._ends_s[request := next(iter(self._ends_s))] <= now_s:
+                del self._ends_s[request]
+                with suppress(OSError):
+                    request.shutdown(socket.SHUT_RDWR)  # its thread reads the end
+
     def process_request_thread(self, request: socket.socket, client_address: object) -> None:  # type: ignore[override]
         """Answer one request, in a thread of its own."""
         try:
@@ -100,7 +133,7 @@ class MonitoringServer(ThreadingHTTPServer):
             self._free.release()
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Write nothing: whoever asked has gone, and asks again."""
+        """Write nothing: the client has disconnected, and asks again."""
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -63,7 +63,7 @@ class Connection(Network):
     account: Annotated[
         str | None,
         _option(
-            help="Name to which an outbox binds what it keeps; by default PRINTOS_ACCOUNT, else URL and credentials."
+            help="Name under which an outbox stores statuses; by default PRINTOS_ACCOUNT, else URL and credentials."
         ),
     ] = None
     insecure_http: Annotated[
@@ -202,7 +202,7 @@ class ConcurrentRequests(Requests):
     max_in_flight: Annotated[int, _option(min=1, help="Maximum number of requests in flight.")] = 64
     max_rate: Annotated[
         float | None,
-        _option(min=0.1, help="Maximum number of requests in each second, for a host that counts."),
+        _option(min=0.1, help="Maximum number of requests per second; no limit by default."),
     ] = None
 
     def _request_settings(self) -> dict[str, Any]:

@@ -4,6 +4,7 @@
 # below read them: no `from __future__ import annotations`.
 import functools
 import inspect
+import math
 from collections.abc import Callable
 from typing import Annotated, Any, TypeVar
 
@@ -11,6 +12,7 @@ import attrs
 import typer
 
 from printos_async.cli.input.records import Format
+from printos_async.cli.terminal.output import CommandError
 
 C = TypeVar("C", bound=Callable[..., None])
 
@@ -31,6 +33,8 @@ def with_option_groups(command: C) -> C:
 
     A group is a parameter annotated with an attrs class, each field of which declares one option. Typer itself
     needs every option in the signature of each command.
+
+    The command raises ``CommandError`` for a number that is infinite or none, which Typer's bounds let through.
     """
     signature = inspect.signature(command)
     groups: dict[str, type[attrs.AttrsInstance]] = {}
@@ -50,6 +54,10 @@ def with_option_groups(command: C) -> C:
 
     @functools.wraps(command)
     def with_groups(**options: Any) -> None:
+        for parameter in parameters:
+            value = options.get(parameter.name)
+            if isinstance(value, float) and not math.isfinite(value):
+                raise CommandError(f"{option_name(parameter.name)} must be a number, not {value}")
         made = {
             name: group(**{field.name: options.pop(field.name) for field in attrs.fields(group)})
             for name, group in groups.items()
@@ -59,3 +67,8 @@ def with_option_groups(command: C) -> C:
     with_groups.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     with_groups.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return with_groups  # type: ignore[return-value]
+
+
+def option_name(parameter: str) -> str:
+    """Return the option of a parameter, whose name may end in its unit."""
+    return "--" + parameter.removesuffix("_s").replace("_", "-")

@@ -12,7 +12,7 @@ from printos_async._errors import ConfigurationError
 from printos_async._proxy_url import ProxyUrl, proxy_from_env
 from printos_async.cli.terminal.output import CommandError
 
-from .tls_files import TlsFiles
+from .tls_files import TlsFiles, require_readable
 
 _option = partial(typer.Option, rich_help_panel="Network")
 
@@ -60,7 +60,7 @@ class Network:
         Raises:
             CommandError: The proxy's URL is not valid, or a file cannot be used.
         """
-        return {"proxy": self._proxy(base_url), **self._verify()}
+        return {"proxy": self._proxy(base_url), **self._verify(base_url)}
 
     def _proxy(self, base_url: str) -> str | None:
         url = self.proxy or proxy_from_env(base_url)
@@ -71,7 +71,7 @@ class Network:
             raise CommandError(f"the proxy's URL ({where}) cannot be used: {error}") from None
         return url
 
-    def _verify(self) -> dict[str, Any]:
+    def _verify(self, base_url: str) -> dict[str, Any]:
         ca_file = self.ca_file or _path_in_env("PRINTOS_CA_FILE")
         certificate = self.client_cert or _path_in_env("PRINTOS_CLIENT_CERT")
         key = self.client_key or _path_in_env("PRINTOS_CLIENT_KEY")
@@ -80,6 +80,10 @@ class Network:
                 "a client key needs its certificate: add --client-cert or set PRINTOS_CLIENT_CERT"
             )
         if ca_file is None and certificate is None and not self.system_certificates:
+            usual = _path_in_env("SSL_CERT_FILE")
+            if usual is not None and base_url.strip().lower().startswith("https:"):
+                # Now, and not when each of the statuses in an outbox fails for it.
+                require_readable(usual, "the authorities of SSL_CERT_FILE")
             return {}
         return {
             "verify": TlsFiles(

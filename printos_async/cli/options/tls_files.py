@@ -1,6 +1,8 @@
 """TLS contexts made of files, which are read again when they change: certificates expire."""
 
+import os
 import ssl
+import time
 from pathlib import Path
 from weakref import WeakSet
 
@@ -8,8 +10,12 @@ import httpx
 
 from printos_async.cli.terminal.output import CommandError, complain
 
-# Size, time, and number of each file: enough to see that it was written or replaced.
-_Stamp = tuple[tuple[int, int, int] | None, ...]
+# Size, times, and number of each file: enough to see that it was written or replaced, or that its rights have changed.
+_FileStamp = tuple[int, int, int, int] | None
+_Stamp = tuple[_FileStamp, ...]
+# Files that could not be used are read again after this time even if they look the same: it may have been for a lack
+# of file descriptors. Not for each connection, for reading takes milliseconds of the event loop's time.
+_RETRY_S = 1.0
 
 
 class TlsFiles:
@@ -39,6 +45,8 @@ class TlsFiles:
         self._has_system_certificates = has_system_certificates
         self._stamp = self._look()
         self._context = self._load()
+        self._failed: _Stamp | None = None
+        self._failed_s = 0.0
         _all.add(self)
 
     def context(self) -> ssl.SSLContext:
@@ -47,19 +55,25 @@ class TlsFiles:
         Where they cannot be used, the context that worked is kept, and standard error says so once for each change.
         """
         stamp = self._look()
-        if stamp != self._stamp:
-            # Noted before the files are read: a change meanwhile is seen next time.
-            self._stamp = stamp
-            self.reload()
+        if stamp != self._stamp and (stamp != self._failed or time.monotonic() >= self._failed_s + _RETRY_S):
+            self._read(stamp)
         return self._context
 
     def reload(self) -> None:
         """Read the files again now."""
+        self._failed = None
+        self._read(self._look())
+
+    def _read(self, stamp: _Stamp) -> None:
+        """Read the files; ``stamp`` was taken before, so that a change meanwhile is seen next time."""
         try:
             self._context = self._load()
         except CommandError as error:
-            complain(f"{error}; new connections use what was read before")
+            if stamp != self._failed:
+                complain(f"{error}; new connections use what was read before")
+            self._failed, self._failed_s = stamp, time.monotonic()
         else:
+            self._stamp, self._failed = stamp, None
             complain("the files for TLS were read again")
 
     def _look(self) -> _Stamp:
@@ -75,21 +89,25 @@ class TlsFiles:
         if self._has_system_certificates:
             context = _system_context()
         elif self._ca_file is None:
-            return httpx.create_ssl_context()
+            return _usual_context()
         else:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         if self._ca_file is not None:
-            _require_readable(self._ca_file, "the authorities")
+            require_readable(self._ca_file, "the authorities")
             try:
                 context.load_verify_locations(self._ca_file)
             except ssl.SSLError:
                 raise CommandError(f"{self._ca_file} holds no certificate in PEM form (--ca-file)") from None
+            except OSError as error:
+                raise CommandError(
+                    f"cannot read the authorities in {self._ca_file}: {error.strerror}"
+                ) from None
         return context
 
     def _add_certificate(self, context: ssl.SSLContext, certificate: Path) -> None:
         key = self._key or certificate
-        _require_readable(certificate, "the client certificate")
-        _require_readable(key, "the client key")
+        require_readable(certificate, "the client certificate")
+        require_readable(key, "the client key")
         try:
             context.load_cert_chain(certificate, self._key, password=_refuse_password)
         except _EncryptedKeyError:
@@ -101,6 +119,8 @@ class TlsFiles:
                 problem = (
                     f"{certificate} and {key} must hold a certificate and its key in PEM form (--client-cert)"
                 )
+        except OSError as error:  # it was there a moment ago
+            problem = f"cannot read {certificate} and {key}: {error.strerror}"
         else:
             return
         raise CommandError(problem)
@@ -114,7 +134,8 @@ def _refuse_password() -> str:
     raise _EncryptedKeyError
 
 
-def _require_readable(path: Path, content: str) -> None:
+def require_readable(path: Path, content: str) -> None:
+    """Raise ``CommandError`` if a file cannot be read; ``content`` is what it should hold."""
     try:
         with path.open("rb") as file:
             file.read(1)
@@ -122,12 +143,24 @@ def _require_readable(path: Path, content: str) -> None:
         raise CommandError(f"cannot read {content} in {path}: {error.strerror}") from None
 
 
-def _stamp_of(path: Path | None) -> tuple[int, int, int] | None:
+def _stamp_of(path: Path | None) -> _FileStamp:
     try:
         status = None if path is None else path.stat()
     except OSError:
         return None
-    return None if status is None else (status.st_size, status.st_mtime_ns, status.st_ino)
+    if status is None:
+        return None
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
+
+
+def _usual_context() -> ssl.SSLContext:
+    try:
+        return httpx.create_ssl_context()
+    except OSError as error:  # ssl.SSLError too
+        reason = error.strerror or error
+    names = [name for name in ("SSL_CERT_FILE", "SSL_CERT_DIR") if os.environ.get(name)]
+    where = f"{os.environ[names[0]]} ({names[0]})" if names else "the package certifi"
+    raise CommandError(f"cannot read the authorities in {where}: {reason}")
 
 
 def _system_context() -> ssl.SSLContext:

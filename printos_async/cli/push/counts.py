@@ -17,7 +17,7 @@ from printos_async._events import (
     StatusSuperseded,
 )
 from printos_async.cli.input.records import line_of
-from printos_async.cli.terminal.output import complain, complain_of_circuit
+from printos_async.cli.terminal.output import complain, complain_of_circuit, members
 
 if TYPE_CHECKING:
     import asyncio
@@ -39,15 +39,6 @@ class Failure:
     error: str
     message: str
     attempts: int
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the failure as JSON values."""
-        return {
-            "deviceId": self.device_id,
-            "error": self.error,
-            "message": self.message,
-            "attempts": self.attempts,
-        }
 
     @classmethod
     def of(cls, result: PushResult) -> Self:
@@ -173,7 +164,7 @@ class Counts:
             "retries": self.retries,
             "reasserted": self.reasserted,
             "errors": dict(self.errors),
-            "failures": [failure.to_json() for failure in self.shown],
+            "failures": [members(failure) for failure in self.shown],
         }
 
     def end_reading(self, problem: str) -> None:

@@ -39,7 +39,7 @@ def open_private(path: Path, *, flags: int = 0) -> io.FileIO:
         CommandError: It cannot be written, or is refused.
     """
     try:
-        file = io.FileIO(_open(path, flags), "r+")
+        file = io.FileIO(path, "r+", opener=lambda *_: _open(path, flags))
         problem = _problem(os.fstat(file.fileno()))
         if problem is None:
             _end_last_line(file)

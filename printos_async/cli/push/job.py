@@ -123,7 +123,7 @@ class PushJob:
                 async for _ in lines:
                     pass
             except OSError as error:
-                self._on_read_error(error)
+                self._on_file_error(error)
 
     async def _send(self, client: PrintOSClient) -> None:
         lines, counts, signals, mode = self._lines, self.counts, self._signals, self._mode
@@ -150,8 +150,9 @@ class PushJob:
                 self.counts.on_handed_over(push)
                 yield push
         except OSError as error:  # a disk that fails; what came before is sent
-            self._on_read_error(error)
+            self._on_file_error(error)
 
-    def _on_read_error(self, error: OSError) -> None:
+    def _on_file_error(self, error: OSError) -> None:
+        what = "read" if error.filename is None else f"write {error.filename}, nor read on in"
         where = f"{self._source.name} after line {self._lines.last_line}"
-        self.counts.end_reading(f"cannot read {where}: {error.strerror}")
+        self.counts.end_reading(f"cannot {what} {where}: {error.strerror}")

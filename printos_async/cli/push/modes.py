@@ -46,12 +46,12 @@ class Mode(Protocol):
         hooks: Hooks for the client.
     """
 
-    is_followed: bool
-    is_spooled: bool
-    grace_s: float
-    unconfirmed: int
-    held_accounts: int
-    hooks: Sequence[Hook]
+    is_followed: bool = False
+    is_spooled: bool = False
+    grace_s: float = GRACE_S
+    unconfirmed: int = 0
+    held_accounts: int = 0
+    hooks: Sequence[Hook] = ()
 
     async def run(
         self, client: PrintOSClient, statuses: AsyncGenerator[StatusPush, None], counts: Counts
@@ -62,15 +62,8 @@ class Mode(Protocol):
         """Return the current state in one line."""
 
 
-class Bulk:
-    """Sends in bulk with ``PrintOSClient.push_statuses``; a ``Mode``."""
-
-    is_followed = False
-    is_spooled = False
-    grace_s = GRACE_S
-    unconfirmed = 0
-    held_accounts = 0
-    hooks: Sequence[Hook] = ()
+class Bulk(Mode):
+    """Sends in bulk with ``PrintOSClient.push_statuses``."""
 
     async def run(
         self, client: PrintOSClient, statuses: AsyncGenerator[StatusPush, None], counts: Counts
@@ -83,8 +76,8 @@ class Bulk:
         return _progress("sent", counts.sent, counts.failed, elapsed_s)
 
 
-class Follow:
-    """Sends statuses as they arrive with a long-lived pusher, and drains at the end; a ``Mode``.
+class Follow(Mode):
+    """Sends statuses as they arrive with a long-lived pusher, and drains at the end.
 
     Args:
         delivery: The arguments of ``PrintOSClient.status_pusher`` that were given.
@@ -94,7 +87,6 @@ class Follow:
     """
 
     is_followed = True
-    is_spooled = False
 
     def __init__(
         self,
@@ -110,8 +102,6 @@ class Follow:
         self._monitor = Monitor(listen)
         self.hooks = self._monitor.hooks
         self.grace_s = DEFAULT_DRAIN_TIMEOUT_S if drain_timeout_s is None else drain_timeout_s
-        self.unconfirmed = 0
-        self.held_accounts = 0
 
     async def run(
         self, client: PrintOSClient, statuses: AsyncGenerator[StatusPush, None], counts: Counts
@@ -139,19 +129,14 @@ class Follow:
         )
 
 
-class Spool:
-    """Puts statuses into an outbox; a ``Mode``.
+class Spool(Mode):
+    """Puts statuses into an outbox.
 
     Args:
         url: The outbox; it may hold a password, so never show it.
     """
 
-    is_followed = False
     is_spooled = True
-    grace_s = GRACE_S
-    unconfirmed = 0
-    held_accounts = 0
-    hooks: Sequence[Hook] = ()
 
     def __init__(self, url: str) -> None:
         self._url = url

@@ -54,6 +54,10 @@ class PushReport:
         wrong = counts.failed + counts.unsent + self.lines.bad_lines + self.mode.unconfirmed
         return EXIT_FAILED if wrong or counts.problem is not None else EXIT_OK
 
+    @property
+    def _done(self) -> str:
+        return "accepted" if self.mode.is_spooled else "sent"
+
     def to_json(self) -> dict[str, Any]:
         """Return the report as JSON values."""
         spooled = {"accepted": self.counts.accepted} if self.mode.is_spooled else {}
@@ -76,6 +80,7 @@ class PushReport:
     def write(self, *, as_json: bool) -> None:
         """Write the report to standard output, and problems to standard error."""
         counts, lines, source = self.counts, self.lines, self.source
+        self._complain_of_bad_lines()
         self._complain_of_failures()
         if self.mode.unconfirmed:
             complain(
@@ -89,8 +94,7 @@ class PushReport:
         received = self.signals.received
         if received is not None:
             where = f"after line {lines.last_line} of {source.name}"
-            done = "accepted" if self.mode.is_spooled else "sent"
-            complain(f"stopped by {received.name} {where}; no line after it was {done}")
+            complain(f"stopped by {received.name} {where}; no line after it was {self._done}")
         if not self.sent_anything and lines.bad_lines and not self.is_dry_run:
             complain(
                 f"nothing was sent: {unreadable(lines.bad_lines)}; correct the file, or leave --strict out"
@@ -104,15 +108,29 @@ class PushReport:
             return
         write_line(self._summary())
 
-    def _complain_of_failures(self) -> None:
-        """Report the number of failures on standard error, and what to do next."""
-        counts = self.counts
-        if not counts.failed:
+    def _complain_of_bad_lines(self) -> None:
+        """Report the number of bad lines on standard error, and what to do next."""
+        is_all_said = self.counts.problem is not None or not (self.sent_anything or self.is_dry_run)
+        if is_all_said or not self.lines.bad_lines:
             return
-        kinds = ", ".join(f"{count:,} {name}" for name, count in counts.errors.most_common())
-        text = f"{count_failed(counts.failed)} ({kinds})"
+        file = self.lines.bad_lines_file
+        remedy = "add --bad-lines FILE to keep them" if file is None else f"correct {file.name}, and push it"
+        complain(f"{unreadable(self.lines.bad_lines)}; {remedy}")
+
+    def _complain_of_failures(self) -> None:
+        """Report on standard error how many statuses failed or were not sent, and what to do next."""
+        counts = self.counts
+        parts = []
+        if counts.failed:
+            kinds = ", ".join(f"{count:,} {name}" for name, count in counts.errors.most_common())
+            parts.append(f"{count_failed(counts.failed)} ({kinds})")
         if not counts.is_followed and counts.failed > MAX_FAILURES_SHOWN:
-            text += f", the first {MAX_FAILURES_SHOWN} are named above"
+            parts.append(f"the first {MAX_FAILURES_SHOWN} are named above")
+        if counts.unsent:
+            parts.append(f"{count_statuses(counts.unsent)} not {self._done}")
+        if not parts:
+            return
+        text = ", ".join(parts)
         if counts.failures is None:
             text += "; add --failures FILE to keep what fails in lines that can be pushed again"
         elif counts.problem is None and counts.failures.is_regular:
@@ -129,7 +147,7 @@ class PushReport:
         if counts.failed or not self.mode.is_spooled:
             parts.append(count_failed(counts.failed))
         if counts.unsent:
-            parts.append(f"{counts.unsent:,} not {'accepted' if self.mode.is_spooled else 'sent'}")
+            parts.append(f"{counts.unsent:,} not {self._done}")
         if lines.bad_lines:
             parts.append(unreadable(lines.bad_lines))
         retries = "" if self.mode.is_spooled else f", {counted(counts.retries, 'retry', 'retries')}"

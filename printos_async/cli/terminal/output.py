@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+import attrs
 from rich.console import Console
 from rich.table import Table
 
@@ -18,6 +21,7 @@ EXIT_OK = 0
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 _EXIT_SIGNAL = 128
+_AFTER_UNDERSCORE = re.compile("_(.)")
 
 
 class CommandError(Exception):
@@ -41,8 +45,10 @@ def printable(text: object) -> str:
 
 
 def complain(message: object) -> None:
-    """Write one line to standard error."""
-    print(f"printos: {printable(message)}", file=sys.stderr)  # noqa: T201
+    """Write one line to standard error, if it can still be written to."""
+    # A worker must not end because what collects its messages has gone, or the disk of the log is full.
+    with suppress(OSError):
+        print(f"printos: {printable(message)}", file=sys.stderr, flush=True)  # noqa: T201
 
 
 def complain_of_circuit(event: CircuitChanged) -> None:
@@ -88,6 +94,12 @@ def write_line(line: object = "") -> None:
 def write_json(value: dict[str, Any]) -> None:
     """Write one JSON object to standard output."""
     print(json.dumps(value, allow_nan=False), flush=True)  # noqa: T201
+
+
+def members(value: attrs.AttrsInstance) -> dict[str, Any]:
+    """Return the fields of a value as members of a JSON object: ``device_id`` as ``deviceId``."""
+    fields = attrs.asdict(value, recurse=False)
+    return {_AFTER_UNDERSCORE.sub(lambda found: found[1].upper(), name): fields[name] for name in fields}
 
 
 def write_rows(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 from sqlalchemy import make_url
 
-from printos_async import OutboxError
-from tests.conftest import status
+from printos_async import HmacAuth, OutboxError, PrintOSClient
+from tests.conftest import KEY, QUICK_RETRY, SECRET, status
 
 from .conftest import Workplace
 from .proxy import proxied
@@ -18,7 +18,6 @@ from .seen import adds_up, applied, pages
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from printos_async import PrintOSClient
     from printos_async.sandbox import Sandbox
     from tests.postgres import PostgresServer
 
@@ -63,13 +62,19 @@ async def test_the_health_says_that_the_database_is_away_and_when_it_is_back(
         await until(lambda: pusher.health().is_ready)
 
 
+def client_of(sandbox: Sandbox, *, lease_s: float) -> PrintOSClient:
+    """A client whose requests end within half of a lease."""
+    return PrintOSClient(sandbox.url, auth=HmacAuth(KEY, SECRET), retry=QUICK_RETRY, timeout_s=lease_s / 2)
+
+
 async def test_a_database_that_is_away_for_longer_than_the_lease_loses_nothing(
-    sandbox: Sandbox, postgres_server: PostgresServer, postgres_url: str, client: PrintOSClient
+    sandbox: Sandbox, postgres_server: PostgresServer, postgres_url: str
 ) -> None:
-    client._channel.timeout_s = 0.4
-    place = Workplace(client, postgres_url)
     await sandbox.block("dev-1")
-    async with place.pusher(lease_s=1.0, ambiguity_s=0.1) as pusher:
+    async with (
+        client_of(sandbox, lease_s=1.0) as client,
+        Workplace(client, postgres_url).pusher(lease_s=1.0, ambiguity_s=0.1) as pusher,
+    ):
         for index in range(5):
             await pusher.put(f"dev-{index}", status(index))
         await asyncio.to_thread(postgres_server.stop)
@@ -183,10 +188,9 @@ PUT_ENDS_S, LEASE_S = 15.0, 4.0
 
 
 async def test_a_worker_and_a_spooler_outlive_the_silence_of_their_connections(
-    sandbox: Sandbox, client: PrintOSClient, postgres_url: str
+    sandbox: Sandbox, postgres_url: str
 ) -> None:
-    client._channel.timeout_s = 0.4
-    async with proxied(postgres_url) as (proxy, url):
+    async with proxied(postgres_url) as (proxy, url), client_of(sandbox, lease_s=LEASE_S) as client:
         place = Workplace(client, url)
         async with (
             client.spooler(place.outbox(lease_s=LEASE_S)) as spooler,
@@ -213,12 +217,13 @@ async def test_a_worker_and_a_spooler_outlive_the_silence_of_their_connections(
 
 
 async def test_a_worker_and_a_spooler_go_on_when_a_read_only_database_may_be_written_to_again(
-    sandbox: Sandbox, client: PrintOSClient, postgres_url: str, postgres_server: PostgresServer
+    sandbox: Sandbox, postgres_url: str, postgres_server: PostgresServer
 ) -> None:
-    client._channel.timeout_s = 0.4
     database = make_url(postgres_url).database
+    client = client_of(sandbox, lease_s=LEASE_S)
     place = Workplace(client, postgres_url)
     async with (
+        client,
         client.spooler(place.outbox(lease_s=LEASE_S)) as spooler,
         place.pusher(lease_s=LEASE_S, consistency="strict", ambiguity_s=0.1) as pusher,
     ):
