@@ -316,8 +316,9 @@ class PrintOSClient:
                 one, do not wait for it.
             skip_unchanged: Skip a status equal to the last one sent; its result is ``"sent"`` with 0 attempts.
             unchanged_max_age_s: An equal status is sent all the same if the last one is older than this.
-            max_pending_devices: Maximum number of devices with pending statuses. With a shared outbox, maximum number
-                of devices that the pusher owns; it also owns at most 1,024, or four per permit if that is more.
+            max_pending_devices: Maximum number of devices with pending statuses, those of held accounts included. With a
+                shared outbox, maximum number of devices that the pusher owns; it also owns at most 1,024, or four per
+                permit if that is more.
             on_full: Whether ``put`` waits for room or raises ``PusherFullError``. A shared outbox always has room.
             deadline_s: Seconds after which a status that still waits fails with its last error; None for no deadline.
             drain_timeout_s: Maximum seconds for which leaving ``async with`` drains; None for as long as it takes.

@@ -9,6 +9,7 @@ from printos_async._errors import PusherClosedError, PusherFullError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import TracebackType
 
 T = TypeVar("T")
 
@@ -27,6 +28,7 @@ class Occupancy:
     def __init__(self) -> None:
         self.devices = 0
         self.crash: BaseException | None = None
+        self._crash_traceback: TracebackType | None = None
         self.is_closed = False
         self.has_ended = False
         self.watchers: list[tuple[int, asyncio.Future[None]]] = []
@@ -41,7 +43,12 @@ class Occupancy:
         if self.is_closed:
             raise PusherClosedError("the pusher is draining or closed and accepts no more")
         if self.crash is not None:
-            raise self.crash
+            self.raise_crash()
+
+    def raise_crash(self) -> None:
+        """Raise the bug that stopped the engine, if one did. However often, its traceback does not grow."""
+        if self.crash is not None:
+            raise self.crash.with_traceback(self._crash_traceback)
 
     async def wait_until_below(self, devices: int) -> None:
         """Wait until fewer than ``devices`` devices have work pending, or the engine has stopped.
@@ -56,12 +63,12 @@ class Occupancy:
                 await watcher[1]
             finally:
                 self.watchers.remove(watcher)
-        if self.crash is not None:
-            raise self.crash
+        self.raise_crash()
 
     def end(self, crash: BaseException | None = None) -> None:
         """Wake all waiting tasks, because the engine has stopped."""
-        self.crash = self.crash or crash
+        if crash is not None and self.crash is None:
+            self.crash, self._crash_traceback = crash, crash.__traceback__
         self.has_ended = True
         self.notify()
 

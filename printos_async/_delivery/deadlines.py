@@ -56,7 +56,7 @@ class Deadlines:
             if pending is not None and not self.is_late(pending, now_s):
                 self.arm(device, pending)  # a newer status has replaced the one that armed it
             elif pending is not None:
-                device.error = device.error or too_late(pending)
+                pending.error = pending.error or too_late(pending)
                 self._give_up(device)
         self._heap.rearm()
 

@@ -69,6 +69,7 @@ class PendingStatus:
         attempts: Requests so far.
         exempt_attempts: Of these, those that failed with the whole host.
         failed_s: Time of the last failure.
+        error: Error of the last request, if that failed.
         waiter: Future of the caller that waits for the result.
         has_replaced: It has superseded another status, so it must be sent.
         is_lost: The lease on its device was lost while it was in flight: it is not sent again.
@@ -83,6 +84,7 @@ class PendingStatus:
     attempts: int = 0
     exempt_attempts: int = 0
     failed_s: float | None = None
+    error: PrintOSError | None = None
     waiter: asyncio.Future[PushResult] | None = None
     has_replaced: bool = False
     is_lost: bool = False
@@ -119,7 +121,6 @@ class DeviceState:
         retrying: The next request is a retry, which needs a token of the retry budget.
         has_token: The retry has its token.
         failed_s: Time of the failure for which the device is in backoff.
-        error: Error of the last attempt, if that failed.
         queued: The device is in the ready queue.
         place: Its place in the heap of delayed devices.
         held_with: The devices of its held account, among which it waits.
@@ -139,7 +140,6 @@ class DeviceState:
     retrying: bool = False
     has_token: bool = False
     failed_s: float = -math.inf
-    error: PrintOSError | None = None
     queued: bool = False
     place: Place[DeviceState] | None = None
     held_with: OrderedDict[DeviceState, None] | None = None
@@ -200,7 +200,6 @@ class DeviceState:
 
     def acknowledged(self, pending: PendingStatus, policy: DeliveryPolicy, *, started_s: float) -> None:
         """Record that the server has acknowledged a status whose request started at ``started_s``."""
-        self.error = None
         self.refusals = 0
         self.not_before_s = started_s + policy.min_interval_s if policy.min_interval_s else 0.0
         if started_s >= self._uncertain_until_s:

@@ -78,8 +78,7 @@ class Engine:
                 async with asyncio.timeout(None if until_s == math.inf else _DRAIN_POLL_S):
                     await self.occupancy.wait_until_below(1)
                     break
-        if self.occupancy.crash is not None:
-            raise self.occupancy.crash
+        self.occupancy.raise_crash()
 
     def accept(self, call: Call, waiter: asyncio.Future[PushResult] | None = None) -> PendingStatus:
         """Accept an encoded status. It supersedes one of the same device that is waiting."""
@@ -115,10 +114,10 @@ class Engine:
         if replaced is not None:
             pending.has_replaced = True
             self._settle(replaced, Outcome("superseded", superseded_by=pending.seq))
-            if device.retrying:  # a newer status is no retry: it is due after the backoff, without a token
-                device.retrying = False
-                self.scheduler.schedule(device)
-        elif device.in_flight is None:
+        if device.retrying:  # a newer status is no retry: it is due after the backoff, without a token
+            device.retrying = False
+            self.scheduler.schedule(device)
+        elif replaced is None and device.in_flight is None:
             self.scheduler.schedule(device)
 
     def adopt(self, pending: PendingStatus) -> bool:
@@ -141,7 +140,8 @@ class Engine:
                 device.in_flight.is_lost = True
             if device.waiting is not None:
                 dropped.append(device.waiting)
-            device.waiting, device.must_reassert = None, False
+            # Another worker may have sent something else meanwhile.
+            device.waiting, device.must_reassert, device.sent_stands = None, False, False
             self.scheduler.schedule(device)
         return dropped
 

@@ -55,8 +55,8 @@ class HeldDevices:
             self._arm(account, self._next_probe_s(account))
         return True
 
-    def start_probe(self, device: DeviceState) -> bool:
-        """Return whether a device may be sent now; if its account is held, the device is the probe."""
+    def admit(self, device: DeviceState) -> bool:
+        """Admit a request, as the probe if the device's account is held; False if it has to wait for its turn."""
         account = self._accounts.of(device.device_id)
         if account is None or account.refusals is None:
             return True

@@ -101,6 +101,7 @@ class StatusPusher:
         self._ending: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
+        self._occupancy.require_open()  # once closed, nothing would close what is opened now
         await self._backend.open()
         return self
 
@@ -204,7 +205,8 @@ class StatusPusher:
         Cancelling stops the waiting only.
 
         Raises:
-            Exception: A bug, of a hook for example, has stopped the pusher; nothing is sent any more.
+            Exception: A bug, of a hook for example. The pusher accepts no more; until it is closed, it may still send
+                what it has accepted.
         """
         await self._occupancy.wait_until_below(0)
 

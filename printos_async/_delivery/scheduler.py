@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Protocol
 from printos_async._api.errors import pause_error
 from printos_async._clock import steady_s
 
-from .deadlines import Deadlines
-from .device_state import Outcome
+from .deadlines import Deadlines, too_late
+from .device_state import SENT, Outcome
 from .held_devices import HeldDevices
 from .queues import ReadyQueue, RetryQueue, TimeHeap
 
@@ -52,6 +52,7 @@ class Scheduler:
         held: The devices that wait for their account.
         deadlines: The deadlines of the statuses that wait.
         is_patient: As in ``DeliveryPolicy``.
+        is_closed: No device becomes ready any more.
         watcher: Callbacks of a shared outbox; None without one.
     """
 
@@ -71,13 +72,14 @@ class Scheduler:
         self._add_sender = add_sender
         self._loop = asyncio.get_running_loop()
         self.is_patient = policy.patient
+        self._skips_unchanged = policy.unchanged_max_age_s > 0
         self.devices: dict[str, DeviceState] = {}
         self.ready = ReadyQueue()
         self.held = HeldDevices(executor.accounts, self.schedule)
         self._delayed: TimeHeap[DeviceState] = TimeHeap(self._release_due)
         self._retries = RetryQueue(executor.budget, self._release_retries)
         self.deadlines = Deadlines(policy.deadline_s, self._give_up)
-        self._closed = False
+        self.is_closed = False
         self.watcher: DeviceWatcher | None = None
         # By steady_s(), not the loop's clock: uvloop's stands still between two iterations, during which a process may
         # have been stopped, and every loop's stands still while the machine is suspended.
@@ -89,7 +91,7 @@ class Scheduler:
         active = device.waiting is not None or device.in_flight is not None or device.must_reassert
         if active is not device.counted:
             self._count(device, active=active)
-        if device.queued or device.in_flight is not None or self._closed:
+        if device.queued or device.in_flight is not None or self.is_closed:
             return
         due_s = device.due_s(self._policy)
         if device.retrying:
@@ -111,6 +113,8 @@ class Scheduler:
         while ready.devices and (self._open_until_s is None or self.is_open()):
             if self.is_patient and self._executor.accounts.held and self.held.park(ready.devices[0]):
                 ready.devices.popleft().queued = False
+                continue
+            if self._skips_unchanged and self._settle_first_unsent():
                 continue
             now_s = self._loop.time()
             again_s = self._executor.health.admit(now_s=now_s, patient=self.is_patient)
@@ -141,6 +145,21 @@ class Scheduler:
         self._open_until_s = until_s
         self._lease_ends_s = ends_s
         self.ready.wake_all()
+
+    def settle_unsent(self, device: DeviceState, pending: PendingStatus) -> bool:
+        """Settle a status that needs no request, because it is late or equal to what the server has; else return False."""
+        if device.sent is None and self._policy.deadline_s is None:
+            return False
+        now_s = self._loop.time()
+        if pending is not device.sent and self.deadlines.is_late(pending, now_s):
+            # It was late when it was claimed from an outbox, where it had waited for its time.
+            self._settle(pending, Outcome("failed", pending.error or too_late(pending)))
+        elif device.is_unchanged(pending, self._policy, now_s=now_s):
+            self._settle(pending, SENT)
+        else:
+            return False
+        device.waiting = None
+        return True
 
     def may_progress_by(self, until_s: float) -> bool:
         """Return whether any pending work may be sent, or reach its deadline, by ``until_s``."""
@@ -199,9 +218,19 @@ class Scheduler:
 
     def close(self) -> None:
         """Stop: no device becomes ready any more."""
-        self._closed = True
+        self.is_closed = True
         for timer in (self.ready, self.held, self._delayed, self._retries, self.deadlines):
             timer.cancel()
+
+    def _settle_first_unsent(self) -> bool:
+        """Settle the status of the first ready device if it needs no request, which would take a turn of the rate cap."""
+        device = self.ready.devices[0]
+        pending = device.next_status
+        if pending is None or not self.settle_unsent(device, pending):
+            return False
+        self.ready.devices.popleft().queued = False
+        self.schedule(device)
+        return True
 
     def _leave_place(self, device: DeviceState) -> None:
         self._retries.remove(device)
@@ -253,13 +282,13 @@ class Scheduler:
     def _turn_away(self, device: DeviceState, pause_s: float) -> None:
         device.queued = False
         if device.waiting is not None:
-            device.error = device.error or pause_error(device.waiting.call, pause_s)
+            device.waiting.error = device.waiting.error or pause_error(device.waiting.call, pause_s)
         self._give_up(device)
 
     def _give_up(self, device: DeviceState) -> None:
         pending, device.waiting = device.waiting, None
         if pending is not None:
-            self._settle(pending, Outcome("failed", device.error))
+            self._settle(pending, Outcome("failed", pending.error))
         else:
             device.must_reassert = False
         self.schedule(device)

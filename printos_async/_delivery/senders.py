@@ -12,7 +12,6 @@ from printos_async._errors import APIError, PrintOSError
 from printos_async._events import ReassertionFailed, StatusReasserted
 from printos_async._execution.retry import is_ambiguous, is_from_intermediary, is_local
 
-from .deadlines import too_late
 from .device_state import SENT, Outcome
 from .scheduler import Scheduler
 
@@ -86,7 +85,7 @@ class Senders:
     async def _work(self) -> None:
         limiter, health, scheduler = self._limiter, self._executor.health, self.scheduler
         accounts, probes = self._executor.accounts, scheduler.held.probes
-        while True:
+        while not scheduler.is_closed:  # a lookup of credentials may swallow the cancellation
             device = scheduler.take()
             if device is None:
                 await scheduler.ready.park()
@@ -107,8 +106,8 @@ class Senders:
                 pending = device.next_status
                 if (
                     pending is not None
-                    and not self._is_settled_unsent(device, pending)
-                    and not (accounts.held and self._must_wait(device))
+                    and not scheduler.settle_unsent(device, pending)
+                    and (not accounts.held or not self._policy.patient or scheduler.held.admit(device))
                 ):
                     device.waiting, device.in_flight = None, pending
                     self.in_flight += 1
@@ -122,21 +121,6 @@ class Senders:
                 scheduler.schedule(device)
             finally:
                 limiter.release()
-
-    def _is_settled_unsent(self, device: DeviceState, pending: PendingStatus) -> bool:
-        """Settle a status that needs no request, because it is late or equal to what the server has."""
-        if device.sent is None and self._policy.deadline_s is None:
-            return False
-        now_s = self._loop.time()
-        if pending is not device.sent and self.scheduler.deadlines.is_late(pending, now_s):
-            # It was late when it was claimed from an outbox, where it had waited for its time.
-            self._settle(pending, Outcome("failed", device.error or too_late(pending)))
-        elif device.is_unchanged(pending, self._policy, now_s=now_s):
-            self._settle(pending, SENT)
-        else:
-            return False
-        device.waiting = None
-        return True
 
     async def _send(self, device: DeviceState, pending: PendingStatus) -> None:
         pending.attempts += 1
@@ -164,7 +148,7 @@ class Senders:
             elif self._executor.hooks:
                 self._executor.hooks.emit(StatusReasserted(device.device_id, pending.seq))
             if pending.is_lost:
-                device.must_reassert = pending.is_lost = False
+                device.must_reassert = device.sent_stands = pending.is_lost = False
             if device.must_reassert:  # sending it again has a count of its own
                 pending.attempts, pending.exempt_attempts, pending.failed_s = 0, 0, None
         device.has_token = False
@@ -191,7 +175,7 @@ class Senders:
                 device.not_before_s = max(device.not_before_s, started_s + self._policy.min_interval_s)
             self._give_up(device, pending, error)
             return
-        device.error = error
+        pending.error = error
         device.not_before_s = max(device.not_before_s, now_s + delay_s)
         device.failed_s = -math.inf if keeps else now_s  # the host works
         # The budget protects the host from additional requests. Probes, newer statuses, and requests that were
@@ -211,9 +195,6 @@ class Senders:
             # A retry sends the newest status, never the one that failed.
             device.waiting.has_replaced = True
             self._settle(pending, Outcome("superseded", superseded_by=device.waiting.seq))
-
-    def _must_wait(self, device: DeviceState) -> bool:
-        return self._policy.patient and not self.scheduler.held.start_probe(device)
 
     def _refused_delay_s(self, device: DeviceState, pending: PendingStatus) -> float:
         """Return how long a device waits whose credentials were refused: usually its account is held, which is enough."""

@@ -66,8 +66,7 @@ class Spooler:
             OutboxError: The outbox cannot be written. The status was not accepted.
             PusherClosedError: The spooler was closed.
         """
-        if self._closed:
-            raise PusherClosedError("the spooler was closed and accepts no more")
+        self._require_open()
         call = self._operations.update_device_status(device_id, status)
         if not self._is_open:
             await self._open()
@@ -79,21 +78,27 @@ class Spooler:
 
         If the database hangs, a put that could not be written within a second gets an ``OutboxError``.
         """
-        if self._closed:
-            return
         self._closed = True
-        if not self._is_open:
-            return
-        try:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(_CLOSING_S):
-                    await self._puts.settle()
-        finally:
-            await self._outbox.aclose()
-            await self._puts.settle()  # the outbox is closed: what is still to be written gets an error
+        async with self._opening:
+            if not self._is_open:
+                return
+            try:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(_CLOSING_S):
+                        await self._puts.settle()
+            finally:
+                self._is_open = False
+                await self._outbox.aclose()
+                await self._puts.settle()  # the outbox is closed: what is still to be written gets an error
 
     async def _open(self) -> None:
         async with self._opening:
+            self._require_open()
             if not self._is_open:
                 await open_outbox(self._outbox, self._tenant)
                 self._is_open = True
+                self._require_open()  # else it was closed meanwhile, and is closed as soon as it is open
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise PusherClosedError("the spooler was closed and accepts no more")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from printos_async import InvalidDeviceIdError, InvalidStatusError, PusherFullError
+from printos_async._delivery.backpressure import Occupancy
 
 from .clock import fake_loop, run
 from .host import Host, client_of, pages_of, status
@@ -173,3 +174,19 @@ def host_clear(host: Host) -> None:
         host.max_in_flight.clear()
         for device_id in [device_id for device_id, number in host.in_flight.items() if not number]:
             del host.in_flight[device_id]
+
+
+async def test_the_traceback_of_a_bug_does_not_grow_with_the_statuses_that_it_refuses() -> None:
+    occupancy = Occupancy()
+    try:
+        int("a bug")
+    except ValueError as error:
+        occupancy.end(error)
+    frames = []
+    for _ in range(5):
+        with pytest.raises(ValueError, match="a bug") as caught:
+            occupancy.require_open()
+        with pytest.raises(ValueError, match="a bug") as caught:
+            await occupancy.wait_until_below(1)
+        frames.append(len(caught.traceback))
+    assert len(set(frames)) == 1

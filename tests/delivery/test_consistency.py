@@ -213,6 +213,27 @@ def test_a_reassertion_that_is_ambiguous_itself_is_made_again() -> None:
     run(program())
 
 
+def test_a_newer_status_needs_no_token_while_a_reassertion_waits_for_one() -> None:
+    async def program() -> None:
+        replies = [LATE_RESET, OK, UNAVAILABLE]
+        host = Host(reply=lambda _: replies[host.count - 1] if host.count <= len(replies) else OK)
+        retry = RetryPolicy(base_delay_s=0.1, max_delay_s=60.0, budget=1.0)
+        async with (
+            client_of(host, retry=retry) as client,
+            client.status_pusher(ambiguity_s=1.0) as pusher,
+        ):
+            await pusher.put("dev-1", status(1))
+            await fake_loop().settle()
+            await pusher.push("dev-1", status(2))
+            while client._channel.executor.budget.take(now_s=fake_loop().time()):
+                pass
+            await asyncio.sleep(2.0)
+            assert pages_of(host, "dev-1") == [1, 2, 2]
+            assert (await pusher.push("dev-1", status(3))).latency_s < 1.0
+
+    run(program())
+
+
 def test_pushing_all_reasserts_too() -> None:
     async def program() -> None:
         host = first_then(LATE_RESET)

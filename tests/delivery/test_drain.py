@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -11,10 +11,13 @@ from printos_async import ConfigurationError, HmacAuth, SqlOutbox
 from tests.outbox.conftest import url_of
 
 from .clock import fake_loop, run
-from .host import SILENT, Host, Reply, client_of, client_over, status
+from .host import SILENT, Host, Reply, Seen, client_of, client_over, status
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from printos_async import Spooler
+    from printos_async._transport import RawResponse
 
 
 def test_draining_does_not_wait_for_an_interval_that_ends_too_late() -> None:
@@ -87,8 +90,13 @@ def test_a_drain_timeout_has_to_be_a_number_of_seconds(wrong: object) -> None:
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def outbox(request: pytest.FixtureRequest, tmp_path: Path) -> SqlOutbox:
-    return SqlOutbox(url_of(request.param, request, tmp_path))
+def outbox_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    return url_of(request.param, request, tmp_path)
+
+
+@pytest.fixture
+def outbox(outbox_url: str) -> SqlOutbox:
+    return SqlOutbox(outbox_url)
 
 
 @pytest.mark.parametrize("keep", [False, True], ids=["free", "kept"])
@@ -104,3 +112,34 @@ async def test_draining_leaves_to_an_outbox_what_is_held_for_longer(outbox: SqlO
         await outbox.open(client.account)
         assert (await outbox.stats()).waiting == 1
         await outbox.aclose()
+
+
+class BusyHost(Host):
+    """Answers a request when something else has put a newer status of its device."""
+
+    def __init__(self, spooler: Spooler) -> None:
+        super().__init__()
+        self.spooler = spooler
+
+    async def _answer(self, loop: Any, seen: Seen, *details: Any) -> RawResponse:
+        await self.spooler.put(seen.device_id, status(seen.pages + 1))
+        return await super()._answer(loop, seen, *details)
+
+
+async def test_draining_ends_although_others_put_more_than_is_sent(outbox_url: str) -> None:
+    auth = HmacAuth("k", "s")
+    host = Host()
+    async with client_over(host, auth=auth) as other, other.spooler(SqlOutbox(outbox_url)) as spooler:
+        async with (
+            client_over(BusyHost(spooler), auth=auth) as client,
+            client.status_pusher(outbox=SqlOutbox(outbox_url)) as pusher,
+        ):
+            for device in range(3):
+                await pusher.put(f"dev-{device}", status(1))
+            async with asyncio.timeout(20.0):
+                assert (await pusher.drain()).pending == 0
+                # The pusher is not closed yet: it has given the devices back, and another one sends what it has left.
+                async with other.status_pusher(outbox=SqlOutbox(outbox_url)) as sending:
+                    while sending.stats().sent < 3:  # noqa: ASYNC110
+                        await asyncio.sleep(0.01)
+        assert set(host.newest) == {f"dev-{device}" for device in range(3)}

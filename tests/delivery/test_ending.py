@@ -8,10 +8,18 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-from printos_async import PrintOSClient, PusherClosedError, PusherStats
+from printos_async import (
+    ConcurrencyLimit,
+    DeviceCredentials,
+    HmacAuth,
+    MemoryOutbox,
+    PrintOSClient,
+    PusherClosedError,
+    PusherStats,
+)
 
 from .clock import fake_loop, run
-from .host import DOWN, SILENT, UNAVAILABLE, Host, Reply, client_of, status
+from .host import DOWN, SILENT, UNAVAILABLE, Host, Reply, client_of, client_over, status
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -167,5 +175,45 @@ def test_a_bug_in_somebodys_authentication_ends_the_waiting_with_that_bug() -> N
                 await pusher.drain()
             await pusher.aclose()
             assert adds_up(pusher.stats(), 1)
+
+    run(program())
+
+
+@pytest.mark.parametrize("kind", ["none", "memory"])
+def test_a_closed_pusher_is_not_entered_again(kind: str) -> None:
+    async def program() -> None:
+        outbox = MemoryOutbox() if kind == "memory" else None
+        async with client_of(Host()) as client:
+            async with client.status_pusher(outbox=outbox) as pusher:
+                await pusher.push("dev-1", status(1))
+            with pytest.raises(PusherClosedError):
+                await pusher.__aenter__()
+            # Nothing has the outbox: it serves the next pusher.
+            async with client.status_pusher(outbox=outbox) as another:
+                assert (await another.push("dev-1", status(2))).outcome == "sent"
+
+    run(program())
+
+
+def test_closing_ends_although_a_lookup_of_credentials_swallows_the_cancellation() -> None:
+    async def lookup(_: str) -> HmacAuth:
+        try:
+            await asyncio.sleep(3.0)
+        except asyncio.CancelledError:
+            raise RuntimeError("the vault does not answer") from None
+        return HmacAuth("k", "s")
+
+    async def program() -> None:
+        host = Host()
+        limit = ConcurrencyLimit(minimum=1, maximum=2, initial=2)
+        async with client_over(host, auth=DeviceCredentials(lookup), limit=limit) as client:
+            pusher = client.status_pusher()
+            for device in range(5):
+                await pusher.put(f"dev-{device}", status(1))
+            await asyncio.sleep(0.1)
+            async with asyncio.timeout(1.0):
+                await pusher.aclose()
+            assert pusher.stats().pending == 5
+        assert not host.count
 
     run(program())

@@ -30,6 +30,22 @@ def test_what_comes_within_the_minimum_interval_is_coalesced() -> None:
     run(program())
 
 
+@pytest.mark.parametrize("when_lost", ["after", "in flight"])
+def test_an_unchanged_status_is_sent_again_after_a_lost_lease(when_lost: str) -> None:
+    async def program() -> None:
+        host = Host(latency_s=1.0)
+        async with client_of(host) as client, client.status_pusher(skip_unchanged=True) as pusher:
+            pushed = asyncio.create_task(pusher.push("dev-1", status(1)))
+            await asyncio.sleep(0.5 if when_lost == "in flight" else 1.5)
+            assert pusher._engine.drop() == []  # as a lost lease does: another worker may send something else
+            assert (await pushed).outcome == "sent"
+            results = [await pusher.push("dev-1", status(1)) for _ in range(2)]
+            assert [result.attempts for result in results] == [1, 0]
+        assert pages_of(host, "dev-1") == [1, 1]
+
+    run(program())
+
+
 @pytest.mark.parametrize("refusal", [404, 400, 500], ids=str)  # 401 holds the account: test_held_accounts.py
 def test_what_is_refused_keeps_the_interval_like_what_is_sent(refusal: int) -> None:
     async def program() -> None:
@@ -217,5 +233,52 @@ def test_deadlines_hold_while_the_host_asks_for_a_long_pause() -> None:
             await asyncio.sleep(3_590.0)
             assert pusher.stats().failed == stats.failed + 1
             assert (await pusher.push("dev-1", status(2))).outcome == "sent"
+
+    run(program())
+
+
+@pytest.mark.parametrize("older", ["failed", "superseded", "withdrawn"])
+def test_a_result_has_no_error_of_an_older_status(older: str) -> None:
+    async def program() -> None:
+        reply = UNAVAILABLE
+        host = Host(reply=lambda _: reply)
+        async with (
+            client_of(host) as client,
+            client.status_pusher(deadline_s=5.0, min_interval_s=1e-3, drain_timeout_s=0.0) as pusher,
+        ):
+            first = asyncio.create_task(pusher.push("dev-1", status(1)))
+            await asyncio.sleep(0.2)
+            reply = Reply(status=429, headers=(("retry-after", "600"),), apply_after_s=None)
+            if older == "failed":
+                await first
+            await pusher.put("dev-2", status(1))  # nothing more is sent
+            await asyncio.sleep(1.0)
+            if older == "withdrawn":
+                first.cancel()
+                await fake_loop().settle()
+            requests = host.count
+            result = await pusher.push("dev-1", status(2))
+            assert host.count == requests
+            assert (result.outcome, result.attempts) == ("failed", 0)
+            assert isinstance(result.error, RequestTimeoutError)
+            assert (result.error.attempts, result.error.may_have_arrived) == (0, False)
+            await asyncio.wait([first])
+
+    run(program())
+
+
+def test_unchanged_statuses_take_no_turns_of_the_rate_cap() -> None:
+    async def program() -> None:
+        host = Host()
+        async with (
+            client_of(host, max_rate_per_s=10) as client,
+            client.status_pusher(skip_unchanged=True) as pusher,
+        ):
+            for number in range(2):
+                for device in range(100):
+                    await pusher.put(f"dev-{device}", status(1))
+                result = await pusher.push("changed", status(number))
+            assert result.latency_s < 0.2
+        assert host.count == 102
 
     run(program())

@@ -11,10 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from printos_async import AttemptFinished, CircuitChanged, ConcurrencyLimit, PusherStats, RetryPolicy
+from printos_async import (
+    AttemptFinished,
+    CircuitChanged,
+    ConcurrencyLimit,
+    MemoryOutbox,
+    PusherStats,
+    RetryPolicy,
+)
 
 from .clock import fake_loop, run
-from .host import OK, SILENT, UNAVAILABLE, Host, Reply, Seen, client_of, status
+from .host import OK, SILENT, UNAVAILABLE, Host, Reply, Seen, client_of, status, times_of
 
 if TYPE_CHECKING:
     from printos_async import Event
@@ -230,6 +237,33 @@ def test_attempts_that_fail_with_the_whole_host_do_not_count() -> None:
             assert not +own
             assert (pusher.stats().sent, pusher.stats().failed) == (100, 0)
             await pusher.aclose()
+
+    run(program())
+
+
+def test_attempts_that_failed_with_the_whole_host_do_not_count_for_the_next_pusher_either() -> None:
+    async def program() -> None:
+        random.seed(1)
+        outbox = MemoryOutbox()
+        retry = RetryPolicy(base_delay_s=0.1, max_attempts=4)
+        down = Host(reply=lambda _: UNAVAILABLE)
+        async with (
+            client_of(down, retry=retry) as client,
+            client.status_pusher(outbox=outbox, drain_timeout_s=60.0) as pusher,
+        ):
+            await pusher.put("dev-1", status(1))
+        assert down.count > 20
+        host = Host(reply=lambda seen: UNAVAILABLE if seen.device_id == "dev-1" else OK)
+        async with (
+            client_of(host, retry=retry) as client,
+            client.status_pusher(outbox=outbox) as pusher,
+        ):
+            while not pusher.stats().failed:
+                await pusher.push("dev-2", status(1))
+                await asyncio.sleep(0.01)
+        assert (
+            len(times_of(host, "dev-1")) == 3
+        )  # the first request of all counts: it may have been the status
 
     run(program())
 

@@ -34,6 +34,20 @@ class GatedOutbox(MemoryOutbox):
         await super().aclose()
 
 
+class SlowlyOpenedOutbox(MemoryOutbox):
+    """Opens once the gate is open."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun = asyncio.Event()
+        self.gate = asyncio.Event()
+
+    async def open(self, *tenant: Any, **details: Any) -> None:
+        self.begun.set()
+        await self.gate.wait()
+        await super().open(*tenant, **details)
+
+
 async def test_concurrent_puts_reach_the_outbox_together_and_in_order(client: PrintOSClient) -> None:
     outbox = GatedOutbox()
     async with client.spooler(outbox) as spooler:
@@ -76,3 +90,30 @@ async def test_a_put_that_a_hanging_outbox_keeps_waiting_gets_an_error_at_the_en
         with pytest.raises(OutboxError, match="not open"):
             await put
     assert outbox.sizes == [1, 1]
+
+
+@pytest.mark.parametrize("how", ["put", "enter"])
+async def test_closing_while_the_outbox_opens_closes_it(client: PrintOSClient, how: str) -> None:
+    outbox = SlowlyOpenedOutbox()
+    spooler = client.spooler(outbox)
+    opens = spooler.put("dev-1", status(0)) if how == "put" else spooler.__aenter__()
+    opening = asyncio.ensure_future(opens)
+    await outbox.begun.wait()
+    closing = asyncio.create_task(spooler.aclose())
+    await asyncio.sleep(0)
+    outbox.gate.set()
+    await closing
+    with pytest.raises(PusherClosedError):
+        await opening
+    with pytest.raises(OutboxError, match="not open"):
+        await outbox.stats()
+
+
+async def test_a_closed_spooler_is_not_opened_again(client: PrintOSClient) -> None:
+    outbox = MemoryOutbox()
+    async with client.spooler(outbox) as spooler:
+        pass
+    with pytest.raises(PusherClosedError):
+        await spooler.__aenter__()
+    with pytest.raises(OutboxError, match="not open"):
+        await outbox.stats()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from attrs import evolve
 
-from printos_async._delivery.device_state import SENT, Outcome, PendingStatus
+from printos_async._delivery.device_state import SENT, DeviceState, Outcome, PendingStatus
 from printos_async._errors import ClientClosedError, InvalidDeviceIdError, OutboxError
 from printos_async.outbox.protocol import Finish, Release
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from printos_async._api.requests import Operations
-    from printos_async._delivery.device_state import DeliveryPolicy, DeviceState
+    from printos_async._delivery.device_state import DeliveryPolicy
     from printos_async._delivery.engine import Engine
     from printos_async._delivery.results import Reporter
     from printos_async.outbox import Claim, Kept, Progress
@@ -93,12 +93,25 @@ class Dispatcher:
             pending = self._engine.give_back(device)
             if pending is None:
                 continue
-            # Refusals say nothing of the status: they do not count for the worker that claims it.
-            attempts = pending.attempts - pending.exempt_attempts
-            release = evolve(release, hold_s=max(hold_s, release.hold_s), attempts=attempts)
+            release = evolve(release, hold_s=max(hold_s, release.hold_s))
             self._ownership.give_back(release)
             pending.held_until_s = now_s + release.hold_s
             self.leave_to_others(pending)
+
+    def give_back_newer(self, claims: Iterable[Claim], *, timeout_s: float) -> list[Claim]:
+        """Give devices back for which others have put a newer status; return the claims of all other devices."""
+        now_s, ownership = self._loop.time(), self._ownership
+        left = []
+        for claim in claims:
+            device_id = claim.device_id
+            is_pending = self._engine.is_active(device_id) or ownership.is_unwritten(device_id)
+            if is_pending or device_id in ownership.elsewhere:
+                left.append(claim)
+                continue
+            device = self._engine.scheduler.devices.get(device_id) or DeviceState(device_id)
+            device.sent_stands = False
+            ownership.give_back(release_of(device, now_s=now_s, timeout_s=timeout_s))
+        return left
 
     # From the outbox
 
@@ -215,5 +228,6 @@ def release_of(device: DeviceState, *, now_s: float, timeout_s: float) -> Releas
     uncertain_in_s = 0.0 if device.is_uncertain(now_s) else None
     if device.in_flight is not None:
         uncertain_in_s = timeout_s
-    attempts = 0 if pending is None else pending.attempts
+    # Those that failed with the whole host do not count for the worker that claims it, either.
+    attempts = 0 if pending is None else pending.attempts - pending.exempt_attempts
     return Release(device.device_id, max(0.0, device.not_before_s - now_s), attempts, uncertain_in_s)

@@ -68,7 +68,16 @@ class ExclusiveBackend(MemoryBackend):
         async with self._opening:
             if not self.is_open:
                 await open_outbox(self._outbox, self._tenant)
-                await self._take_all()
+                if self._outbox in _in_use:
+                    raise ConfigurationError(
+                        "another pusher has this outbox: close that one first, or make one for each"
+                    )
+                _in_use.add(self._outbox)
+                try:
+                    await self._take_all()
+                except BaseException:
+                    await self._close()
+                    raise
                 self.is_open = True
 
     async def aclose(self) -> None:
@@ -79,15 +88,16 @@ class ExclusiveBackend(MemoryBackend):
                 try:
                     await self._give_back()
                 finally:
-                    await self._outbox.aclose()
+                    await self._close()
 
     async def _take_all(self) -> None:
-        if self._outbox in _in_use:
-            raise ConfigurationError(
-                "another pusher has this outbox: close that one first, or make one for each"
-            )
-        _in_use.add(self._outbox)
         owner = await self._outbox.join()
+        try:
+            await self._take(owner)
+        finally:
+            await self._outbox.leave(owner)  # after an error, the statuses wait for the next pusher
+
+    async def _take(self, owner: int) -> None:
         claims = await self._outbox.claim_all(owner)
         for claim in claims:
             now_s = self._loop.time()
@@ -97,7 +107,6 @@ class ExclusiveBackend(MemoryBackend):
             until_s = uncertain_until_s(claim, self._policy, now_s=now_s)
             self.engine.take(pending, not_before_s=now_s + claim.hold_s, uncertain_until_s=until_s)
         await self._outbox.finish(owner, [Finish(claim.device_id, claim.seq) for claim in claims])
-        await self._outbox.leave(owner)
 
     async def _give_back(self) -> None:
         devices = [device for device in self.engine.scheduler.devices.values() if device.active]
@@ -112,4 +121,9 @@ class ExclusiveBackend(MemoryBackend):
         released = [release_of(device, now_s=now_s, timeout_s=self._timeout_s) for device in devices]
         await self._outbox.release(owner, released)
         await self._outbox.leave(owner)
-        _in_use.discard(self._outbox)
+
+    async def _close(self) -> None:
+        try:
+            await self._outbox.aclose()
+        finally:
+            _in_use.discard(self._outbox)

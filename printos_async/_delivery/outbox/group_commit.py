@@ -80,9 +80,16 @@ class GroupCommit(Generic[Item, Result]):
         except Exception as error:  # noqa: BLE001 - every caller of the group gets it
             for _, answer in group:
                 if not answer.done():
-                    # A copy for each: every raise adds to the traceback.
-                    answer.set_exception(copy.copy(error))
+                    answer.set_exception(_copy_of(error))
         else:
             for (_, answer), result in zip(group, results, strict=True):
                 if not answer.done():
                     answer.set_result(result)
+
+
+def _copy_of(error: Exception) -> Exception:
+    """Return a copy for one caller, because every raise adds to the traceback; the error itself if it has none."""
+    try:
+        return copy.copy(error)
+    except Exception:  # noqa: BLE001  # a class that is made with other arguments than it passes on
+        return error

@@ -106,7 +106,7 @@ class Ownership:
 
     def give_back(self, release: Release) -> None:
         """Record that a device with a waiting status is not owned any more, once that is written."""
-        del self._owned[release.device_id]
+        self._owned.pop(release.device_id, None)
         # An older status's: the newer one stands for it. Written after a release that failed, its completion would
         # return the newer one as this worker's, and the next release would free the device nevertheless.
         for older in (self._outcomes, self._kept, self._completed):

@@ -117,8 +117,8 @@ class SharedBackend:
 
     async def drained(self, until_s: float) -> None:
         """As ``DeliveryBackend.drained``; waits until the outcomes are written to the outbox, too."""
+        self._worker.is_draining = True  # first: others may put more than this sends, for ever
         await self.engine.drained(until_s)
-        self._worker.is_draining = True
         while self.is_open and self._may_progress_by(until_s):
             self._dispatcher.progress.clear()
             await self._dispatcher.progress.wait()

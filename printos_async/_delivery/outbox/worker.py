@@ -35,7 +35,8 @@ class Worker:
     """Owns devices of the outbox while the engine has work pending for them.
 
     Attributes:
-        is_draining: Whether nothing is claimed any more but what was put here.
+        is_draining: Whether statuses of others are left to them. They are claimed only beside what was put here and
+            may be sent, because an outbox is claimed from in its order.
         error: Why the last look into the outbox failed; None if it did not.
         answered_s: Time of the last answer of the outbox, by the event loop's clock.
     """
@@ -95,7 +96,7 @@ class Worker:
                     look_s = self._loop.time() + POLL_S
                     await self._look_around(owner)  # before a backlog takes all the room
                 room = min(self._max_devices - occupancy.devices, _MAX_CLAIMS)
-                if owner is not None and room > 0 and (self._ownership.elsewhere or not self.is_draining):
+                if owner is not None and room > 0 and (not self.is_draining or self._are_own_due()):
                     with self._ownership.asking() as told:
                         claims = await self._outbox.claim(owner, room)
                     if owner == self._lease.owner:  # else the lease was lost meanwhile
@@ -171,8 +172,20 @@ class Worker:
             else:
                 if owner == self._lease.owner:
                     self._ownership.written(completed)
-                    self._dispatcher.take_claims(newer)
+                    await self._take_newer(owner, newer)
             self._dispatcher.progress.set()
+
+    async def _take_newer(self, owner: int, newer: list[Claim]) -> None:
+        if newer and self.is_draining:
+            async with self._ownership.writing:  # a put under way would be answered as this worker's
+                if owner != self._lease.owner:
+                    return
+                newer = self._dispatcher.give_back_newer(newer, timeout_s=self._timeout_s)
+        self._dispatcher.take_claims(newer)
+
+    def _are_own_due(self) -> bool:
+        now_s = self._loop.time()
+        return any(pending.held_until_s <= now_s for pending in self._ownership.elsewhere.values())
 
     def _report(self, what: str, error: OutboxError) -> None:
         _log.warning("%s: %s", what, error, extra={"error": type(error).__name__})

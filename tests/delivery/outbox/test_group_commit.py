@@ -84,6 +84,20 @@ async def test_an_error_reaches_every_caller_of_the_group_and_no_other(statement
     assert await commits.submit("c") == "C"
 
 
+class UnkindError(Exception):
+    def __init__(self, message: str, *, code: int) -> None:
+        super().__init__(f"{message} {code}")
+
+
+async def test_an_error_that_cannot_be_copied_reaches_every_caller(statements: Statements) -> None:
+    commits: GroupCommit[str, str] = GroupCommit(statements.run)
+    statements.gate.set()
+    statements.error = UnkindError("full", code=1)
+    async with asyncio.timeout(5.0):
+        errors = await asyncio.gather(commits.submit("a"), commits.submit("b"), return_exceptions=True)
+    assert [str(error) for error in errors] == ["full 1", "full 1"]
+
+
 async def test_a_call_that_is_cancelled_before_its_statement_is_withdrawn(statements: Statements) -> None:
     commits: GroupCommit[str, str] = GroupCommit(statements.run)
     tasks = await started(commits, statements, "ab")

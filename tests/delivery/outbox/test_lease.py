@@ -14,7 +14,7 @@ from tests.delivery.host import OK, UNAVAILABLE, Host, Reply, Seen, client_over,
 from tests.delivery.host import status as host_status
 
 from .conftest import Workplace
-from .seen import adds_up, pages
+from .seen import adds_up, applied, pages
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -111,6 +111,19 @@ async def test_what_was_in_flight_when_the_lease_was_lost_is_not_tried_again_wit
         assert adds_up(stats)
         assert stats.pending == stats.failed == 0
     assert pages_of(host, "dev-1")[:3] == [1, 1, 1]
+
+
+async def test_an_unchanged_status_is_sent_again_if_another_worker_has_sent_a_different_one(
+    sandbox: Sandbox, place: Workplace, losses: list[LeaseLost]
+) -> None:
+    async with place.pusher(lease_s=LEASE_S, skip_unchanged=True) as pusher:
+        await pusher.push("dev-1", status(1))
+        await place.execute(EXPIRE)
+        await until_lost(losses)
+        async with place.pusher(lease_s=LEASE_S) as other:
+            await other.push("dev-1", status(2))
+        assert (await pusher.push("dev-1", status(1))).outcome == "sent"
+    assert applied(sandbox, "dev-1") == [1, 2, 1]
 
 
 @pytest.mark.parametrize("kind", ["key", "token"])

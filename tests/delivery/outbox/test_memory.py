@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from printos_async import MemoryOutbox, PrintOSClient, PusherClosedError
+from printos_async import MemoryOutbox, OutboxError, PrintOSClient, PusherClosedError
 from tests.conftest import status
 
 from .seen import adds_up, pages
@@ -69,3 +69,58 @@ async def test_nothing_is_asked_of_the_outbox_while_statuses_are_sent(
             await pusher.put(f"dev-{number % 10}", status(number))
         await pusher.drain()
         assert outbox.calls == before
+
+
+class FailingOnce(MemoryOutbox):
+    """One of its methods fails at its first call."""
+
+    def __init__(self, method: str) -> None:
+        super().__init__()
+        self.method: str | None = method
+
+    def fail(self, method: str) -> None:
+        if self.method == method:
+            self.method = None
+            raise OutboxError("out of order, for once")
+
+    async def claim_all(self, owner: int) -> Any:
+        self.fail("claim_all")
+        return await super().claim_all(owner)
+
+    async def finish(self, owner: int, finished: Any) -> Any:
+        if finished:
+            self.fail("finish")
+        return await super().finish(owner, finished)
+
+    async def release(self, owner: int, released: Any) -> None:
+        self.fail("release")
+        await super().release(owner, released)
+
+
+@pytest.mark.parametrize("method", ["claim_all", "finish"])
+async def test_an_outbox_that_fails_at_opening_serves_the_next_pusher(
+    sandbox: Sandbox, client: PrintOSClient, method: str
+) -> None:
+    outbox = FailingOnce(method)
+    async with client.spooler(outbox) as spooler:
+        await spooler.put("dev-1", status(1))
+    first = client.status_pusher(outbox=outbox)
+    with pytest.raises(OutboxError, match="for once"):
+        await first.__aenter__()
+    await first.aclose()
+    async with client.status_pusher(outbox=outbox) as second:
+        assert (await second.drain()).sent == 1
+    assert pages(sandbox, "dev-1") == 1
+
+
+async def test_an_outbox_that_fails_at_closing_serves_the_next_pusher(
+    sandbox: Sandbox, client: PrintOSClient
+) -> None:
+    outbox = FailingOnce("release")
+    first = client.status_pusher(outbox=outbox)
+    await first.push("dev-1", status(1))
+    with pytest.raises(OutboxError, match="for once"):
+        await first.aclose()
+    async with client.status_pusher(outbox=outbox) as second:
+        assert (await second.push("dev-1", status(2))).outcome == "sent"
+    assert pages(sandbox, "dev-1") == 2
