@@ -187,12 +187,12 @@ class StatusPusher:
         """
         self._occupancy.is_closed = True
         until_s = math.inf if timeout_s is None else self._loop.time() + timeout_s
-        text = "%(pending)d statuses cannot be sent within %(timeout_s)s s: they are held for longer"
+        text = "statuses that cannot be sent within %(timeout_s)s s, because they are held for longer: %(pending)d"
         try:
             async with asyncio.timeout(timeout_s):
                 await self._backend.drained(until_s)
         except TimeoutError:
-            text = "%(pending)d statuses were not settled within %(timeout_s)s s"
+            text = "statuses that were not settled within %(timeout_s)s s: %(pending)d"
         stats = self.stats()
         if stats.pending and self._ending is None:
             fields = {"pending": stats.pending, "timeout_s": timeout_s}
