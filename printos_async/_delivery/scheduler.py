@@ -113,16 +113,18 @@ class Scheduler:
                 ready.devices.popleft().queued = False
                 continue
             now_s = self._loop.time()
-            again_s = self._executor.health.admit(now_s=now_s, patient=self.is_patient)
+            health = self._executor.health
+            again_s = health.admit(now_s=now_s, patient=self.is_patient, caller=self)
             if again_s <= now_s:
                 device = ready.devices.popleft()
                 if ready.devices:
                     self._add_sender()  # the limit may have grown
                 return device
-            if self.is_patient or again_s - now_s <= self._executor.max_delay_s:
+            pause_s = health.pause_s(now_s=now_s)  # the cap on the rate is no reason to give up
+            if self.is_patient or pause_s <= self._executor.max_delay_s:
                 ready.wake_at(again_s)
                 break
-            self._turn_away(ready.devices.popleft(), again_s - now_s)
+            self._turn_away(ready.devices.popleft(), pause_s)
         return None
 
     @property

@@ -76,6 +76,8 @@ class Executor:
         self.accounts = AccountHealth(attempts.accounts, hooks, self.circuit_watchers)
         self._retry = retry
         self._endpoints: dict[str, Endpoint] = {}
+        # Of single calls, where there is a cap on the rate. No turn is reserved: cancelling leaves the line.
+        self._line = asyncio.Lock()
 
     async def run(
         self,
@@ -133,27 +135,46 @@ class Executor:
     async def _attempt_in_turn(
         self, call: Call, decode: Callable[[RawResponse], Awaitable[T]], *, attempt: int
     ) -> T:
-        """Wait for the pause that the server asked for and for a permit, and make one attempt.
+        """Wait until the host admits a request and for a permit, and make one attempt.
 
         Raises:
             APIError: Of the class that fits; ``attempts`` is 0 where the pause is too long to wait for.
         """
         while True:
-            now_s = asyncio.get_running_loop().time()
-            pause_s = self.health.admit(now_s=now_s, patient=False, keeps_rate=False) - now_s
-            if pause_s > self.max_delay_s:
-                raise pause_error(call, pause_s)
-            if pause_s > 0:
-                await asyncio.sleep(pause_s)
-                continue
+            await self._wait_for_pause(call)
+            if self.health.caps_rate:
+                self._attempts.open()  # the line belongs to its event loop
+                async with self._line:
+                    await self._wait_for_admission(call)
+            else:
+                await self._wait_for_admission(call)
             closings = self.health.closings
-            turn_s = self.health.reserve(now_s=now_s)
-            if turn_s > now_s:
-                await asyncio.sleep(turn_s - now_s)
             async with self.limiter:
                 if self.health.closings == closings:
                     return await self.attempt(call, decode, attempt=attempt)
             # While this call waited for its permit, the server asked for a pause.
+
+    async def _wait_for_pause(self, call: Call) -> None:
+        """Wait for the pause that the server asked for.
+
+        Raises:
+            APIError: It is too long to wait for.
+        """
+        loop = asyncio.get_running_loop()
+        while (pause_s := self.health.pause_s(now_s=loop.time())) > 0:
+            if pause_s > self.max_delay_s:
+                raise pause_error(call, pause_s)
+            await asyncio.sleep(pause_s)
+
+    async def _wait_for_admission(self, call: Call) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await self._wait_for_pause(call)
+            now_s = loop.time()
+            again_s = self.health.admit(now_s=now_s, patient=False, caller=self)
+            if again_s <= now_s:
+                return
+            await asyncio.sleep(again_s - now_s)
 
     async def attempt(
         self,
