@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 _RELEASED_AT_ONCE = 1_000
 # Interval at which the next probe is looked for while another one is in flight.
 _PROBE_POLL_S = 1.0
+# Devices without credentials of their own, besides the probe, that are looked up again with each probe of the default:
+# some may have got credentials.
+_ASKED_PER_PROBE = 1_000
 
 
 class HeldDevices:
@@ -43,6 +46,8 @@ class HeldDevices:
         self._probes: TimeHeap[Account] = TimeHeap(self._release_probes)
         self._armed: dict[Account, Place[Account]] = {}
         self.probes: dict[DeviceState, Account] = {}
+        # The device that is looked up now, and those that are next. One at a time: a lookup holds a permit.
+        self._asked: dict[DeviceState, tuple[Account, deque[DeviceState]]] = {}
 
     def park(self, device: DeviceState) -> bool:
         """Let a device wait if its account is held and no probe is due; False if it may be sent."""
@@ -57,6 +62,8 @@ class HeldDevices:
 
     def start_probe(self, device: DeviceState) -> bool:
         """Return whether a device may be sent now; if its account is held, the device is the probe."""
+        if self._asked and (asked := self._asked.pop(device, None)) is not None:
+            self._ask_next(*asked)
         account = self._accounts.of(device.device_id)
         if account is None or account.refusals is None:
             return True
@@ -74,6 +81,8 @@ class HeldDevices:
         account = self.probes.pop(device, None)
         if account is not None and account.refusals is not None:
             account.refusals.probe_ended(device.device_id, now_s=self._loop.time())
+            if self._accounts.is_default(account) and account in self._waiting:
+                self._ask_again(account)
 
     def release(self, account: Account) -> None:
         """Schedule the devices of an account that has resumed."""
@@ -106,9 +115,16 @@ class HeldDevices:
         return found
 
     def probes_due(self) -> None:
-        """Look again for when the next probes are due: it may be earlier than it was."""
-        for account in tuple(self._waiting):
+        """Look again for when the next probes are due, and schedule the devices that have to be looked up again."""
+        moved: list[DeviceState] = []
+        for account, waiting in self._waiting.items():
             self._arm(account, self._next_probe_s(account))
+            moved += [device for device in waiting if self._accounts.of(device.device_id) is not account]
+        self._release_moved(deque(moved))
+
+    def waits_for(self, account: Account) -> bool:
+        """Return whether a device waits for an account, probes it, or was just released to do so."""
+        return account in self._waiting or account in self._armed or account in self.probes.values()
 
     def cancel(self) -> None:
         """Cancel the timer."""
@@ -121,6 +137,7 @@ class HeldDevices:
             waiting = self._waiting.get(account)
             if not waiting:
                 self._waiting.pop(account, None)
+                self._accounts.end_unused_hold(account)
             elif account.may_probe(now_s):
                 # The device may have nothing to send when it is its turn: then the next one is the probe.
                 self._arm(account, now_s + _PROBE_POLL_S)
@@ -129,8 +146,34 @@ class HeldDevices:
                 self._arm(account, self._next_probe_s(account))
         self._probes.rearm()
 
+    def _release_moved(self, moved: deque[DeviceState]) -> None:
+        for _ in range(min(len(moved), _RELEASED_AT_ONCE)):
+            device = moved.popleft()
+            if device.held_with is not None:
+                self._release_one(device)
+        if moved:
+            self._loop.call_soon(self._release_moved, moved)
+
+    def _ask_again(self, account: Account) -> None:
+        for device in [each for each, (of, _) in self._asked.items() if of is account]:
+            del self._asked[device]  # it has ended meanwhile, or its lookup hangs
+        self._ask_next(account, deque(islice(self._waiting[account], _ASKED_PER_PROBE)))
+
+    def _ask_next(self, account: Account, devices: deque[DeviceState]) -> None:
+        while devices and account.is_held:
+            device = devices.popleft()
+            if device.held_with is not None and device.held_with is self._waiting.get(account):
+                self._accounts.outdate(device.device_id)
+                self._asked[device] = account, devices
+                self._release_one(device)
+                return
+
     def _release_first(self, waiting: OrderedDict[DeviceState, None]) -> None:
-        device, _ = waiting.popitem(last=False)
+        self._release_one(next(iter(waiting)))
+
+    def _release_one(self, device: DeviceState) -> None:
+        assert device.held_with is not None  # noqa: S101  # it is parked
+        del device.held_with[device]
         device.held_with = None
         self._schedule(device)
 

@@ -179,6 +179,10 @@ class Scheduler:
         """Make the devices of an account ready."""
         self.held.release(account)
 
+    def waits_for(self, account: Account) -> bool:
+        """Return whether a device waits for an account."""
+        return self.held.waits_for(account)
+
     def probes_due(self) -> None:
         """Probe the held accounts, if it is time."""
         self.held.probes_due()

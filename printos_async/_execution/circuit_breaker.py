@@ -63,8 +63,12 @@ class CircuitWatcher(Protocol):
         """Send what waits for an account."""
         ...
 
+    def waits_for(self, account: Account) -> bool:
+        """Return whether something waits for a held account."""
+        ...
+
     def probes_due(self) -> None:
-        """Probe the held accounts."""
+        """Probe the held accounts, and look again for the accounts of the devices that wait for them."""
         ...
 
     def permit_freed(self) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import math
 import random
-from contextlib import suppress
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 from printos_async._api.body import DecodeError
@@ -126,11 +125,17 @@ class Executor:
                 await asyncio.sleep(delay_s)
 
     async def find_account(self, device_id: str, *, until_s: float = math.inf) -> None:
-        """Look a device's credentials up unless they are known, so that it is known whether they are held."""
+        """Look a device's credentials up unless they are known, so that it is known whether they are held.
+
+        The caller holds a permit, which passes to another request if the lookup hangs.
+        """
         if self.accounts.is_known(device_id):
             return
-        with suppress(TimeoutError):  # then the attempt fails so
+        number = self.limiter.begin()
+        try:
             await self._attempts.find(device_id, until_s)
+        finally:
+            self.limiter.end(number)
 
     async def _attempt_in_turn(
         self, call: Call, decode: Callable[[RawResponse], Awaitable[T]], *, attempt: int
