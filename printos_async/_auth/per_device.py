@@ -75,12 +75,19 @@ class DeviceCredentials(httpx.Auth):
                 found = self._lookup(device_id)
                 if inspect.isawaitable(found):
                     found = await found
+            failure = ""
         except asyncio.CancelledError as error:
-            if (task := asyncio.current_task()) is None or task.cancelling():
+            if _is_cancelled():
                 raise
-            return _failed(error)  # something that the lookup waits for was cancelled, not the request
+            failure = type(
+                error
+            ).__name__  # something that the lookup waits for was cancelled, not the request
         except Exception as error:  # noqa: BLE001  # the caller's function: a vault, a database
-            return _failed(error)
+            failure = type(error).__name__  # its text may hold a secret
+        if failure:  # outside the handler, so that nothing is chained to it
+            if _is_cancelled():
+                raise asyncio.CancelledError  # the lookup has made something else of it
+            return f"the lookup of its credentials failed: {failure}"
         if isinstance(found, DeviceCredentials) or not isinstance(found, AnyAuth | None):
             return f"the lookup of its credentials returned {type(found).__name__}, not HmacAuth or SessionTokenAuth"
         return found
@@ -99,9 +106,8 @@ class DeviceCredentials(httpx.Auth):
         )
 
 
-def _failed(error: BaseException) -> str:
-    # By name only: the error's text may hold a secret.
-    return f"the lookup of its credentials failed: {type(error).__name__}"
+def _is_cancelled() -> bool:
+    return (task := asyncio.current_task()) is not None and task.cancelling() > 0
 
 
 class DeviceAccounts:
