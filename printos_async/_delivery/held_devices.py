@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 _RELEASED_AT_ONCE = 1_000
 # Interval at which the next probe is looked for while another one is in flight.
 _PROBE_POLL_S = 1.0
+# A held account that devices have left is held no longer, after nothing has waited for it for this long.
+_UNUSED_S = 10.0
 # Devices without credentials of their own, besides the probe, that are looked up again with each probe of the default:
 # some may have got credentials.
 _ASKED_PER_PROBE = 1_000
@@ -45,6 +47,10 @@ class HeldDevices:
         self._waiting: dict[Account, OrderedDict[DeviceState, None]] = {}
         self._probes: TimeHeap[Account] = TimeHeap(self._release_probes)
         self._armed: dict[Account, Place[Account]] = {}
+        self._released: set[Account] = set()  # one of their devices was made ready for the probe
+        self._unused: set[Account] = (
+            set()
+        )  # nothing waits for them, unless a lookup under way finds them again
         self.probes: dict[DeviceState, Account] = {}
         # The device that is looked up now, and those that are next. One at a time: a lookup holds a permit.
         self._asked: dict[DeviceState, tuple[Account, deque[DeviceState]]] = {}
@@ -56,7 +62,8 @@ class HeldDevices:
             return False
         device.held_with = self._waiting.setdefault(account, OrderedDict())
         device.held_with[device] = None
-        if account not in self._armed:
+        if account not in self._armed or account in self._unused:
+            self._unused.discard(account)
             self._arm(account, self._next_probe_s(account))
         return True
 
@@ -86,6 +93,8 @@ class HeldDevices:
 
     def release(self, account: Account) -> None:
         """Schedule the devices of an account that has resumed."""
+        self._released.discard(account)
+        self._unused.discard(account)
         waiting = self._waiting.get(account)
         if waiting is None:
             return
@@ -123,8 +132,15 @@ class HeldDevices:
         self._release_moved(deque(moved))
 
     def waits_for(self, account: Account) -> bool:
-        """Return whether a device waits for an account, probes it, or was just released to do so."""
-        return account in self._waiting or account in self._armed or account in self.probes.values()
+        """Return whether a device waits for an account, or probes it."""
+        return (
+            bool(self._waiting.get(account)) or account in self._released or account in self.probes.values()
+        )
+
+    def accounts(self) -> int:
+        """Return for how many held accounts devices wait."""
+        waited_for = {account for account, waiting in self._waiting.items() if waiting}
+        return sum(account.is_held for account in waited_for | self._released | {*self.probes.values()})
 
     def cancel(self) -> None:
         """Cancel the timer."""
@@ -134,17 +150,28 @@ class HeldDevices:
         now_s = self._loop.time()
         while (account := self._probes.pop_due(now_s)) is not None:
             del self._armed[account]
+            self._released.discard(account)
             waiting = self._waiting.get(account)
             if not waiting:
                 self._waiting.pop(account, None)
-                self._accounts.end_unused_hold(account)
+                self._note_unused(account, now_s)
             elif account.may_probe(now_s):
                 # The device may have nothing to send when it is its turn: then the next one is the probe.
                 self._arm(account, now_s + _PROBE_POLL_S)
+                self._released.add(account)
                 self._release_first(waiting)
             else:
                 self._arm(account, self._next_probe_s(account))
         self._probes.rearm()
+
+    def _note_unused(self, account: Account, now_s: float) -> None:
+        """End the hold of an account that devices have left, once nothing has waited for it for a while."""
+        if account in self._unused:
+            self._unused.discard(account)
+            self._accounts.end_unused_hold(account)
+        elif account.was_left:
+            self._unused.add(account)
+            self._arm(account, now_s + _UNUSED_S)
 
     def _release_moved(self, moved: deque[DeviceState]) -> None:
         for _ in range(min(len(moved), _RELEASED_AT_ONCE)):

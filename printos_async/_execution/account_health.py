@@ -85,6 +85,8 @@ class AccountHealth:
         account = self._accounts.last(call.device_id)
         if account is None:
             return
+        if call.device_id is None and isinstance(error, MissingCredentialsError):
+            return  # nothing that waits was refused, and no status would be the probe
         account.must_ask = account.must_ask or is_certain
         if not any(watcher.is_patient for watcher in self._watchers):
             return
@@ -110,7 +112,7 @@ class AccountHealth:
             self.troubled.discard(account)
 
     def refresh(self) -> None:
-        """Ask for all credentials again, and probe held accounts now.
+        """Ask for all credentials again, and probe held accounts now; those that nothing waits for are held no longer.
 
         Raises:
             SecretUnavailableError: A function that returns a secret failed.
@@ -119,8 +121,10 @@ class AccountHealth:
             self._accounts.refresh()
         finally:
             now_s = asyncio.get_running_loop().time()
-            for account in self.troubled:
-                if account.refusals is not None:
+            for account in tuple(self.troubled):
+                if account.is_held and not self._is_waited_for(account):
+                    self._release(account)  # there is nothing to probe with
+                elif account.refusals is not None:
                     account.refusals.probe_at(now_s)
             self._probes_due()
 
