@@ -12,7 +12,6 @@ from printos_async._api.errors import decode_error, pause_error
 from printos_async._api.requests import make_endpoint
 from printos_async._errors import (
     APIError,
-    MissingCredentialsError,
     ResponseDecodeError,
     StatusError,
 )
@@ -145,10 +144,10 @@ class Executor:
         Raises:
             APIError: Of the class that fits; ``attempts`` is 0 where the pause is too long to wait for.
         """
+        self._attempts.open()  # the clock and the line belong to its event loop
         while True:
             await self._wait_for_pause(call)
             if self.health.caps_rate:
-                self._attempts.open()  # the line belongs to its event loop
                 async with self._line:
                     await self._wait_for_admission(call)
             else:
@@ -165,17 +164,15 @@ class Executor:
         Raises:
             APIError: It is too long to wait for.
         """
-        loop = asyncio.get_running_loop()
-        while (pause_s := self.health.pause_s(now_s=loop.time())) > 0:
+        while (pause_s := self.health.pause_s(now_s=self._attempts.now_s())) > 0:
             if pause_s > self.max_delay_s:
                 raise pause_error(call, pause_s)
             await asyncio.sleep(pause_s)
 
     async def _wait_for_admission(self, call: Call) -> None:
-        loop = asyncio.get_running_loop()
         while True:
             await self._wait_for_pause(call)
-            now_s = loop.time()
+            now_s = self._attempts.now_s()
             again_s = self.health.admit(now_s=now_s, patient=False, caller=self)
             if again_s <= now_s:
                 return
@@ -234,8 +231,10 @@ class Executor:
         return result
 
     def _failed(self, call: Call, error: APIError, *, attempt: int, started_s: float, is_probe: bool) -> None:
-        now_s = self._clock()
         self.accounts.failed(call, error)
+        if not error.attempts:
+            return  # nothing was sent: there are no credentials, or another request has logged in to no avail
+        now_s = self._clock()
         is_login_of_one = self.accounts.is_login_of_one(call, error)
         # A login that is told to wait, by a 429 or 503, waits by itself: other accounts need not.
         has_own_pause = is_login_of_one and isinstance(error, StatusError) and bool(error.retry_after_s)
@@ -247,7 +246,7 @@ class Executor:
             self.limiter.record(
                 started_s=started_s, now_s=now_s, latency_s=None, overloaded=is_overload(error)
             )
-        if self.hooks and not isinstance(error, MissingCredentialsError):  # nothing was sent
+        if self.hooks:
             self._emit_attempt(call, attempt, now_s - started_s, error)
 
     def retry_delay_s(
