@@ -83,6 +83,7 @@ class HostHealth:
         max_rate_per_s: Requests admitted in each second at most; None for any number.
 
     Attributes:
+        caps_rate: There is a cap on the rate.
         circuit: ``"open"`` while the host seems down: only probes are sent. Half-open counts as open.
         closings: Incremented when requests are blocked; callers admitted earlier must ask again.
         succeeded_s: When an answer last showed a working host.
@@ -93,6 +94,7 @@ class HostHealth:
     """
 
     def __init__(self, *, max_rate_per_s: float | None = None) -> None:
+        self.caps_rate = max_rate_per_s is not None
         self._interval_s = 0.0 if max_rate_per_s is None else 1.0 / max_rate_per_s
         self._next_start_s = -math.inf
         self._line: dict[object, None] = {}  # callers that wait for the cap on the rate, first come first
@@ -169,11 +171,6 @@ class HostHealth:
             self._successes = 0
             self._next_probe_s = now_s + _PROBE_INTERVAL_S
 
-    @property
-    def caps_rate(self) -> bool:
-        """Whether there is a cap on the rate."""
-        return self._interval_s > 0.0
-
     def pause_s(self, *, now_s: float) -> float:
         """Return how long the pause still lasts that the host asked for; 0 or less without one."""
         return self._asked_until_s - now_s if self.held_until_s > now_s else 0.0
@@ -187,7 +184,7 @@ class HostHealth:
         """
         if self.held_until_s > now_s:
             return self.held_until_s if patient else self._asked_until_s
-        if self._interval_s and (turn_s := self._turn_s(now_s, caller)) > now_s:
+        if self.caps_rate and (turn_s := self._turn_s(now_s, caller)) > now_s:
             return turn_s
         if self.overlong_s is not None:
             self._probes_long_pause = True
@@ -198,7 +195,7 @@ class HostHealth:
             elif self._next_probe_s > now_s:
                 return self._next_probe_s
             self._next_probe_s = now_s + _PROBE_INTERVAL_S
-        if self._interval_s:
+        if self.caps_rate:
             # A timer that came late is made up for, within bounds: else the rate would stay below the cap.
             self._next_start_s = max(self._next_start_s, now_s - _LATENESS_S) + self._interval_s
         return now_s

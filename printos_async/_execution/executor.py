@@ -74,7 +74,7 @@ class Executor:
         self.accounts = AccountHealth(attempts.accounts, hooks, self.circuit_watchers)
         self._retry = retry
         self._endpoints: dict[str, Endpoint] = {}
-        # Of single calls, where there is a cap on the rate. No turn is reserved: cancelling leaves the line.
+        # Of single calls that are not admitted at once. No turn is reserved: cancelling leaves the line.
         self._line = asyncio.Lock()
 
     async def run(
@@ -144,39 +144,39 @@ class Executor:
         Raises:
             APIError: Of the class that fits; ``attempts`` is 0 where the pause is too long to wait for.
         """
-        self._attempts.open()  # the clock and the line belong to its event loop
+        attempts, health, limiter = self._attempts, self.health, self.limiter
+        attempts.open()  # the clock and the line belong to its event loop
         while True:
-            await self._wait_for_pause(call)
-            if self.health.caps_rate:
-                async with self._line:
-                    await self._wait_for_admission(call)
-            else:
+            now_s = attempts.now_s()
+            if health.caps_rate or health.admit(now_s=now_s, patient=False) > now_s:
                 await self._wait_for_admission(call)
-            closings = self.health.closings
-            async with self.limiter:
-                if self.health.closings == closings:
+            closings = health.closings
+            async with limiter:
+                if health.closings == closings:
                     return await self.attempt(call, decode, attempt=attempt)
             # While this call waited for its permit, the server asked for a pause.
 
-    async def _wait_for_pause(self, call: Call) -> None:
-        """Wait for the pause that the server asked for.
+    async def _wait_for_admission(self, call: Call) -> None:
+        """Wait for the pause that the server asked for, and in line for the cap on the rate.
 
         Raises:
-            APIError: It is too long to wait for.
+            APIError: The pause is too long to wait for.
         """
+        await self._wait_for_pause(call)
+        async with self._line:
+            while True:
+                await self._wait_for_pause(call)
+                now_s = self._attempts.now_s()
+                again_s = self.health.admit(now_s=now_s, patient=False, caller=self)
+                if again_s <= now_s:
+                    return
+                await asyncio.sleep(again_s - now_s)
+
+    async def _wait_for_pause(self, call: Call) -> None:
         while (pause_s := self.health.pause_s(now_s=self._attempts.now_s())) > 0:
             if pause_s > self.max_delay_s:
                 raise pause_error(call, pause_s)
             await asyncio.sleep(pause_s)
-
-    async def _wait_for_admission(self, call: Call) -> None:
-        while True:
-            await self._wait_for_pause(call)
-            now_s = self._attempts.now_s()
-            again_s = self.health.admit(now_s=now_s, patient=False, caller=self)
-            if again_s <= now_s:
-                return
-            await asyncio.sleep(again_s - now_s)
 
     async def attempt(
         self,
