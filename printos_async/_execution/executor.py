@@ -144,14 +144,13 @@ class Executor:
         Raises:
             APIError: Of the class that fits; ``attempts`` is 0 where the pause is too long to wait for.
         """
-        attempts, health, limiter = self._attempts, self.health, self.limiter
-        attempts.open()  # the clock and the line belong to its event loop
+        health = self.health
         while True:
-            now_s = attempts.now_s()
+            now_s = asyncio.get_running_loop().time()
             if health.caps_rate or health.admit(now_s=now_s, patient=False) > now_s:
                 await self._wait_for_admission(call)
             closings = health.closings
-            async with limiter:
+            async with self.limiter:
                 if health.closings == closings:
                     return await self.attempt(call, decode, attempt=attempt)
             # While this call waited for its permit, the server asked for a pause.
@@ -162,6 +161,7 @@ class Executor:
         Raises:
             APIError: The pause is too long to wait for.
         """
+        self._attempts.open()  # the line belongs to its event loop
         await self._wait_for_pause(call)
         async with self._line:
             while True:
