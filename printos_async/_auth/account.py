@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from contextlib import suppress
-from typing import TYPE_CHECKING, NoReturn, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from attrs import define, field
 
@@ -140,9 +140,9 @@ class SingleAccount:
         self._account.must_ask = False
         return self._account
 
-    def lookup_failed(self, device_id: str | None, problem: str) -> NoReturn:
-        """Never called: nothing is looked up."""
-        raise NotImplementedError
+    def lookup_failed(self, device_id: str | None, problem: str) -> Account:  # noqa: ARG002
+        """As ``Accounts.lookup_failed``."""
+        return self._account
 
     def refresh(self) -> None:
         """As ``Accounts.refresh``."""

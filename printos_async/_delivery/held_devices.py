@@ -48,9 +48,8 @@ class HeldDevices:
         self._probes: TimeHeap[Account] = TimeHeap(self._release_probes)
         self._armed: dict[Account, Place[Account]] = {}
         self._released: set[Account] = set()  # one of their devices was made ready for the probe
-        self._unused: set[Account] = (
-            set()
-        )  # nothing waits for them, unless a lookup under way finds them again
+        # Nothing waits for them, unless a lookup under way finds them again.
+        self._unused: set[Account] = set()
         self.probes: dict[DeviceState, Account] = {}
         # The device that is looked up now, and those that are next. One at a time: a lookup holds a permit.
         self._asked: dict[DeviceState, tuple[Account, deque[DeviceState]]] = {}
@@ -137,7 +136,7 @@ class HeldDevices:
             bool(self._waiting.get(account)) or account in self._released or account in self.probes.values()
         )
 
-    def accounts(self) -> int:
+    def count_accounts(self) -> int:
         """Return for how many held accounts devices wait."""
         waited_for = {account for account, waiting in self._waiting.items() if waiting}
         return sum(account.is_held for account in waited_for | self._released | {*self.probes.values()})

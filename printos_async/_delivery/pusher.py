@@ -249,7 +249,7 @@ class StatusPusher:
             self._executor,
             self._occupancy,
             self._backend,
-            held=self._engine.scheduler.held.accounts(),
+            held=self._engine.scheduler.held.count_accounts(),
             now_s=self._loop.time(),
         )
 
