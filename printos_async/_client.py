@@ -161,10 +161,11 @@ class PrintOSClient:
     def refresh_credentials(self) -> None:
         """Ask for the credentials again, after they were changed.
 
-        Functions that return a secret are called again, ``DeviceCredentials`` is asked again when a device is next
-        sent to, and accounts that PrintOS has refused are probed at once. Without this the same happens at the next
-        refusal or probe, a minute later at most. That also holds for devices of refused accounts that a worker has
-        given back to a shared outbox, which this does not reach.
+        Functions that return a secret are called again. ``DeviceCredentials`` is asked again for every device when it
+        is next sent to, and at once for the devices that wait. Accounts that PrintOS has refused are probed at once.
+        Without this, what was refused is asked for again at the next refusal or probe, a minute later at most; of more
+        than 1,000 devices that wait for a refused default, 1,000 with each probe. That also holds for devices of refused
+        accounts that a worker has given back to a shared outbox, which this does not reach.
 
         Raises:
             ConfigurationError: A function that returns a secret failed. The client continues with the previous secret.

@@ -81,7 +81,7 @@ EVENTS: list[tuple[Event, int, str]] = [
         WARNING,
         "key k123… is held: PrintOS refuses its credentials (AuthenticationError, status 401); its statuses wait",
     ),
-    (AccountResumed("key k123…"), INFO, "key k123… has resumed: PrintOS accepts its credentials"),
+    (AccountResumed("key k123…"), INFO, "key k123… is held no longer"),
     (
         ClockSkewDetected("key k123…", 3600.0, is_corrected=True),
         WARNING,

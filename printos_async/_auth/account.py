@@ -36,6 +36,8 @@ class Account:
         problem: Why nothing can be sent; empty if there are credentials.
         must_ask: The credentials were refused: they have to be looked up again before the next request.
         refusals: What PrintOS has refused since it last accepted the credentials; None if nothing.
+        devices: Number of devices for which these credentials were looked up last.
+        was_left: While it was held, a device that shared it got other credentials.
     """
 
     auth: AnyAuth | None = field(repr=False)
@@ -43,6 +45,8 @@ class Account:
     problem: str = ""
     must_ask: bool = False
     refusals: Refusals | None = None
+    devices: int = 0
+    was_left: bool = False
 
     @property
     def ready(self) -> ReadyAuth | None:
@@ -61,16 +65,15 @@ class Account:
     def start_probe(self, device_id: str) -> None:
         """Note that the next request of a device is the probe of this account, which is held.
 
-        After a 403 or 404 the credentials are asked for again first, as they are after a 401. Where that fails, the
-        probe has those from before.
+        The credentials are asked for again first: by the lookup, and after a 403 or 404 by their function, as they
+        were after a 401. Where that fails, the probe has those from before.
         """
         assert self.refusals is not None  # noqa: S101  # it is held
-        if self.refusals.may_be_of_devices:
-            self.must_ask = True
-            if isinstance(self.auth, ReadyAuth):
-                with suppress(SecretUnavailableError):
-                    # The path is of no importance: the answer says only with which token or secret one would be sent.
-                    self.auth.refused(self.auth.headers("GET", "/") or ())
+        self.must_ask = True
+        if self.refusals.may_be_of_devices and isinstance(self.auth, ReadyAuth):
+            with suppress(SecretUnavailableError):
+                # The path is of no importance: the answer says only with which token or secret one would be sent.
+                self.auth.refused(self.auth.headers("GET", "/") or ())
         self.refusals.start_probe(device_id)
 
     @property
@@ -99,8 +102,16 @@ class Accounts(Protocol):
         """Return the account of a device, or of what concerns no device; None if it has not been looked up."""
         ...
 
+    def last(self, device_id: str | None) -> Account | None:
+        """Return the account of a device as it was looked up last, although it may have to be looked up again."""
+        ...
+
     async def find(self, device_id: str | None) -> Account:
         """Return the account of a device; looks its credentials up again."""
+        ...
+
+    def lookup_failed(self, device_id: str | None, problem: str) -> Account:
+        """Return the account of a device whose lookup was given up: with the credentials from before, if there are any."""
         ...
 
     def refresh(self) -> None:
@@ -122,9 +133,15 @@ class SingleAccount:
         """As ``Accounts.known``."""
         return self._account
 
+    last = known
+
     async def find(self, device_id: str | None) -> Account:  # noqa: ARG002
         """As ``Accounts.find``."""
         self._account.must_ask = False
+        return self._account
+
+    def lookup_failed(self, device_id: str | None, problem: str) -> Account:  # noqa: ARG002
+        """As ``Accounts.lookup_failed``."""
         return self._account
 
     def refresh(self) -> None:

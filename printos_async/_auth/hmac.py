@@ -155,7 +155,8 @@ class HmacAuth(ReadyAuth):
 
     async def async_auth_flow(self, request: Request) -> AsyncGenerator[Request, Any]:
         """Sign a request of an asynchronous client."""
-        self._binding.keep(request)
+        if REPLAY_EXTENSION not in request.extensions:  # not from our own client, which follows no redirect
+            self._binding.keep(request)
         flow = self.auth_flow(request)
         signed = next(flow)
         with suppress(StopIteration):

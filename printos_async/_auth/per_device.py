@@ -75,12 +75,19 @@ class DeviceCredentials(httpx.Auth):
                 found = self._lookup(device_id)
                 if inspect.isawaitable(found):
                     found = await found
+            failure = ""
         except asyncio.CancelledError as error:
-            if (task := asyncio.current_task()) is None or task.cancelling():
+            if _is_cancelled():
                 raise
-            return _failed(error)  # something that the lookup waits for was cancelled, not the request
+            failure = type(
+                error
+            ).__name__  # something that the lookup waits for was cancelled, not the request
         except Exception as error:  # noqa: BLE001  # the caller's function: a vault, a database
-            return _failed(error)
+            failure = type(error).__name__  # its text may hold a secret
+        if failure:  # outside the handler, so that nothing is chained to it
+            if _is_cancelled():
+                raise asyncio.CancelledError  # the lookup has made something else of it
+            return f"the lookup of its credentials failed: {failure}"
         if isinstance(found, DeviceCredentials) or not isinstance(found, AnyAuth | None):
             return f"the lookup of its credentials returned {type(found).__name__}, not HmacAuth or SessionTokenAuth"
         return found
@@ -99,17 +106,17 @@ class DeviceCredentials(httpx.Auth):
         )
 
 
-def _failed(error: BaseException) -> str:
-    # By name only: the error's text may hold a secret.
-    return f"the lookup of its credentials failed: {type(error).__name__}"
+def _is_cancelled() -> bool:
+    return (task := asyncio.current_task()) is not None and task.cancelling() > 0
 
 
 class DeviceAccounts:
     """The accounts of ``DeviceCredentials``, by device, as far as they were looked up.
 
     Attributes:
-        max_accounts: Accounts that are kept at most, beside those that are held.
-        on_replaced: Called with an account that is not used any more, or whose devices are looked up again.
+        max_accounts: Devices whose accounts are kept at most, beside those of held accounts.
+        on_replaced: Called with an account that no device has any more.
+        on_outdated: Called when devices of a held account have to be looked up again.
     """
 
     def __init__(self, credentials: DeviceCredentials, *, max_accounts: int = MAX_ACCOUNTS) -> None:
@@ -121,44 +128,73 @@ class DeviceAccounts:
                 "DeviceCredentials has no default, which signs what concerns no single device"
             )
         self._known: dict[str, Account] = {}
+        # Devices that have to be looked up again, with the credentials that they keep if that fails. An account of one
+        # device has ``must_ask`` for this; the devices of a shared one may get different credentials.
+        self._outdated: dict[str, Account] = {}
         # One object for several devices is one account. The account keeps the object, and so its id, alive.
         self._by_auth: WeakValueDictionary[int, Account] = WeakValueDictionary()
         if credentials.default is not None:
             self._by_auth[id(credentials.default)] = self._default
         self.on_replaced: Callable[[Account], None] = lambda _: None
+        self.on_outdated: Callable[[], None] = lambda: None
 
     def known(self, device_id: str | None) -> Account | None:
-        """Return the account of a device, or of what concerns no device; None if it has not been looked up."""
+        """Return the account of a device, or of what concerns no device; None if it has to be looked up."""
         return self._default if device_id is None else self._known.get(device_id)
+
+    def last(self, device_id: str | None) -> Account | None:
+        """As ``Accounts.last``."""
+        return self.known(device_id) or self._outdated.get(device_id or "")
 
     async def find(self, device_id: str | None) -> Account:
         """Look the account of a device up, and keep it."""
         if device_id is None:
             self._default.must_ask = False
             return self._default
-        found = await self._credentials.find(device_id)
-        before = self._known.get(device_id)
-        if before is not None and not before.must_ask:
-            return before  # another request asked at the same time: one object logs in
-        account = self._account(device_id, found, before)
-        account.must_ask = False
-        if account is not before:
-            self._keep(device_id, account)
-            if before is not None and (before is not self._default or before.is_held):
-                self._forget(before)
-        return account
+        return self._found(device_id, await self._credentials.find(device_id))
+
+    def lookup_failed(self, device_id: str | None, problem: str) -> Account:
+        """As ``Accounts.lookup_failed``."""
+        return self._default if device_id is None else self._found(device_id, problem)
 
     def refresh(self) -> None:
-        """Ask for every account's credentials again when they are needed next, and for their secrets now."""
+        """Call the functions that return secrets again now, and look every device up again when it is needed next.
+
+        Raises:
+            SecretUnavailableError: A function that returns a secret failed; the others were called all the same.
+        """
         problem = ""
-        for account in {self._default, *self._known.values()}:
+        for account in {self._default, *self._known.values(), *self._outdated.values()}:
             account.must_ask = True
             try:
                 account.refresh()
             except SecretUnavailableError as error:
-                problem = str(error)  # the others are asked all the same
+                problem = str(error)
+        self._outdate(lambda device_id, account: account.device_id != device_id)
         if problem:
             raise SecretUnavailableError(problem)
+
+    def outdate(self, device_id: str) -> None:
+        """Look a device up again when it is needed next."""
+        account = self._known.pop(device_id, None)
+        if account is not None:
+            self._outdated[device_id] = account
+
+    def _found(self, device_id: str, found: AnyAuth | str | None) -> Account:
+        known = self._known.get(device_id)
+        if known is not None and not known.must_ask:
+            return known  # another request asked at the same time: one object logs in
+        before = self._outdated.pop(device_id, None) if known is None else known
+        account = self._account(device_id, found, before)
+        account.must_ask = False
+        if account is not known:
+            self._known[device_id] = account
+        if account is not before:
+            account.devices += 1
+            if before is not None:
+                self._left(before, asks_others=known is not None)
+            self._limit()
+        return account
 
     def _account(self, device_id: str, found: AnyAuth | str | None, before: Account | None) -> Account:
         auth = found if isinstance(found, AnyAuth) else None
@@ -184,8 +220,8 @@ class DeviceAccounts:
             account.problem = "there are no credentials for this device, and no default"
         return account
 
-    def _keep(self, device_id: str, account: Account) -> None:
-        self._known[device_id] = account
+    def _limit(self) -> None:
+        """Forget the oldest devices beyond the bound."""
         if len(self._known) <= self.max_accounts:
             return
         # Several at once: the first key of a dictionary is the slower to find, the more were deleted before it.
@@ -193,11 +229,21 @@ class DeviceAccounts:
             evicted = self._known.pop(oldest)
             if evicted.is_held:  # forgotten, it would be refused again at once
                 self._known[oldest] = evicted
-            elif evicted.device_id == oldest:
-                self.on_replaced(evicted)
+            else:
+                self._left(evicted, asks_others=False)
 
-    def _forget(self, account: Account) -> None:
-        """Forget an account that a device has left; its other devices are looked up again."""
-        if account.device_id is None:
-            self._known = {known: each for known, each in self._known.items() if each is not account}
-        self.on_replaced(account)
+    def _left(self, account: Account, *, asks_others: bool) -> None:
+        """Note that a device has left an account. Others that share it may have got other credentials too."""
+        account.devices -= 1
+        if not account.devices:
+            self.on_replaced(account)
+        elif asks_others and account.device_id is None and (account is not self._default or account.is_held):
+            self._outdate(lambda _, each: each is account)
+            self.on_outdated()
+        account.was_left = account.is_held
+
+    def _outdate(self, is_outdated: Callable[[str, Account], bool]) -> None:
+        for device_id in [each for each, account in self._known.items() if is_outdated(each, account)]:
+            self.outdate(device_id)
+        for oldest in list(islice(self._outdated, max(0, len(self._outdated) - self.max_accounts))):
+            self._left(self._outdated.pop(oldest), asks_others=False)

@@ -175,6 +175,7 @@ class SessionTokenAuth(ReadyAuth):
     def _failure_again(self) -> APIError:
         error = copy.copy(self._failure)
         assert error is not None  # noqa: S101  # a login is held because one has failed
+        error.attempts = 0  # nothing was sent: it says nothing new of the host
         if isinstance(error, StatusError) and error.retry_after_s is not None:
             error.retry_after_s = max(0.0, self._held_s())
         return error

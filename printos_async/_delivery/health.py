@@ -28,7 +28,8 @@ class PusherHealth:
             the pusher. ``"closed"``: it is draining or closed. ``"not_started"``: it has not been entered, and nothing
             was put. ``"circuit_open"``: PrintOS seems down and gets probes only. ``"paused"``: PrintOS asked for a
             pause. ``"account_held"``: PrintOS refuses credentials. ``"outbox_unavailable"``: the outbox cannot be read
-            or written.
+            or written. An open circuit or a held account is a reason only while something waits for it: without that
+            there is nothing to probe with, and the next status is the probe.
     """
 
     reasons: Mapping[HealthReason, str]
@@ -40,10 +41,10 @@ class PusherHealth:
 
 
 def health_of(
-    executor: Executor, occupancy: Occupancy, backend: DeliveryBackend, *, now_s: float
+    executor: Executor, occupancy: Occupancy, backend: DeliveryBackend, *, now_s: float, held: int
 ) -> PusherHealth:
-    """Return the health of a pusher at ``now_s``, by the event loop's clock."""
-    host, held = executor.health, executor.accounts.held
+    """Return the health of a pusher at ``now_s``, by the event loop's clock; devices wait for ``held`` accounts."""
+    host = executor.health
     reasons: dict[HealthReason, str] = {}
     if occupancy.crash is not None:
         reasons["stopped"] = f"a bug has stopped it: {type(occupancy.crash).__name__}"
@@ -51,7 +52,7 @@ def health_of(
         reasons["closed"] = "it is draining or closed"
     elif not backend.is_open:
         reasons["not_started"] = "it has not been entered, and nothing was put"
-    if host.circuit == "open":
+    if host.circuit == "open" and occupancy.devices:
         reasons["circuit_open"] = "PrintOS seems down: it is probed once a second"
     if host.held_until_s > now_s:
         reasons["paused"] = f"PrintOS asked for a pause, of which {host.held_until_s - now_s:.0f} s are left"

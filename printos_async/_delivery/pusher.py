@@ -247,7 +247,13 @@ class StatusPusher:
 
         It does no I/O. An outage shows when requests have failed: without traffic nothing is known.
         """
-        return health_of(self._executor, self._occupancy, self._backend, now_s=self._loop.time())
+        return health_of(
+            self._executor,
+            self._occupancy,
+            self._backend,
+            held=self._engine.scheduler.held.count_accounts(),
+            now_s=self._loop.time(),
+        )
 
     async def _accept(
         self, device_id: DeviceId, status: DeviceStatusUpdate, waiter: asyncio.Future[PushResult] | None

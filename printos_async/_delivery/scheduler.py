@@ -117,16 +117,18 @@ class Scheduler:
             if self._skips_unchanged and self._settle_first_unsent():
                 continue
             now_s = self._loop.time()
-            again_s = self._executor.health.admit(now_s=now_s, patient=self.is_patient)
+            health = self._executor.health
+            again_s = health.admit(now_s=now_s, patient=self.is_patient, caller=self)
             if again_s <= now_s:
                 device = ready.devices.popleft()
                 if ready.devices:
                     self._add_sender()  # the limit may have grown
                 return device
-            if self.is_patient or again_s - now_s <= self._executor.max_delay_s:
+            pause_s = health.pause_s(now_s=now_s)  # the cap on the rate is no reason to give up
+            if self.is_patient or pause_s <= self._executor.max_delay_s:
                 ready.wake_at(again_s)
                 break
-            self._turn_away(ready.devices.popleft(), again_s - now_s)
+            self._turn_away(ready.devices.popleft(), pause_s)
         return None
 
     @property
@@ -195,6 +197,10 @@ class Scheduler:
     def account_resumed(self, account: Account) -> None:
         """Make the devices of an account ready."""
         self.held.release(account)
+
+    def waits_for(self, account: Account) -> bool:
+        """Return whether a device waits for an account."""
+        return self.held.waits_for(account)
 
     def probes_due(self) -> None:
         """Probe the held accounts, if it is time."""

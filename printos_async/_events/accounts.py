@@ -24,7 +24,10 @@ class AccountHeld:
 
 @frozen
 class AccountResumed:
-    """PrintOS accepts an account's credentials again, or its devices have got other credentials.
+    """An account is held no longer.
+
+    PrintOS accepts its credentials again, its devices have got other credentials, or nothing waits for it and
+    ``refresh_credentials`` was called.
 
     Attributes:
         account: As in ``AccountHeld``.

@@ -48,7 +48,7 @@ _LINES = {
         logging.WARNING,
         "%(account)s is held: PrintOS refuses its credentials (%(cause)s, status %(status)s); its statuses wait",
     ),
-    "AccountResumed": (logging.INFO, "%(account)s has resumed: PrintOS accepts its credentials"),
+    "AccountResumed": (logging.INFO, "%(account)s is held no longer"),
     "ClockSkewDetected": (
         logging.WARNING,
         "PrintOS's clock is %(ahead_s).0f s ahead of this machine's, for %(account)s: signed with it: %(is_corrected)s",

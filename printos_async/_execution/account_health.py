@@ -47,6 +47,7 @@ class AccountHealth:
         self.are_several = isinstance(accounts, DeviceAccounts)
         if isinstance(accounts, DeviceAccounts):
             accounts.on_replaced = self._release
+            accounts.on_outdated = self._probes_due
 
     def is_held(self, device_id: str) -> bool:
         """Return whether a device's account is held."""
@@ -61,6 +62,10 @@ class AccountHealth:
         """Return the account of a device, if it is held."""
         account = self._accounts.known(device_id)
         return account if account is not None and account.is_held else None
+
+    def is_default(self, account: Account) -> bool:
+        """Return whether an account is that of the devices without credentials of their own."""
+        return self.are_several and account is self._accounts.known(None)
 
     def is_login_of_one(self, call: Call, error: APIError) -> bool:
         """Return whether the login of one account of many failed, which says little about the host."""
@@ -77,9 +82,11 @@ class AccountHealth:
         is_certain = is_refusal(call, error)
         if not is_certain and not _may_be_refusal(call, error):
             return
-        account = self._accounts.known(call.device_id)
+        account = self._accounts.last(call.device_id)
         if account is None:
             return
+        if call.device_id is None and isinstance(error, MissingCredentialsError):
+            return  # nothing that waits was refused, and no status would be the probe
         account.must_ask = account.must_ask or is_certain
         if not any(watcher.is_patient for watcher in self._watchers):
             return
@@ -95,7 +102,7 @@ class AccountHealth:
 
     def succeeded(self, call: Call) -> None:
         """Note a success. To be called only while there are ``troubled`` accounts."""
-        account = self._accounts.known(call.device_id)
+        account = self._accounts.last(call.device_id)
         if account is None or account.refusals is None:
             return
         if account.refusals.succeeded(call.device_id):
@@ -105,7 +112,7 @@ class AccountHealth:
             self.troubled.discard(account)
 
     def refresh(self) -> None:
-        """Ask for all credentials again, and probe held accounts now.
+        """Ask for all credentials again, and probe held accounts now; those that nothing waits for are held no longer.
 
         Raises:
             SecretUnavailableError: A function that returns a secret failed.
@@ -114,15 +121,33 @@ class AccountHealth:
             self._accounts.refresh()
         finally:
             now_s = asyncio.get_running_loop().time()
-            for account in self.troubled:
-                if account.refusals is not None:
+            for account in tuple(self.troubled):
+                if account.is_held and not self._is_waited_for(account):
+                    self._release(account)  # there is nothing to probe with
+                elif account.refusals is not None:
                     account.refusals.probe_at(now_s)
-            for watcher in tuple(self._watchers):
-                watcher.probes_due()
+            self._probes_due()
+
+    def outdate(self, device_id: str) -> None:
+        """Look a device's credentials up again when it is sent next, where devices have credentials of their own."""
+        if isinstance(self._accounts, DeviceAccounts):
+            self._accounts.outdate(device_id)
+
+    def end_unused_hold(self, account: Account) -> None:
+        """End the hold of an account that devices have left, if nothing waits for it any more."""
+        if account.was_left and account.is_held and not self._is_waited_for(account):
+            self._release(account)
+
+    def _is_waited_for(self, account: Account) -> bool:
+        return any(watcher.waits_for(account) for watcher in self._watchers)
+
+    def _probes_due(self) -> None:
+        for watcher in tuple(self._watchers):
+            watcher.probes_due()
 
     def _release(self, account: Account) -> None:
         self.troubled.discard(account)
-        was_held, account.refusals = account.is_held, None
+        was_held, account.refusals, account.was_left = account.is_held, None, False
         if was_held:
             self._resumed(account)
 

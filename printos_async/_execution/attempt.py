@@ -107,7 +107,7 @@ class AttemptRunner:
         transport = self.open()
         account = self.accounts.known(call.device_id)
         if account is None or account.must_ask:
-            account = await self._find(call, until_s)
+            account = await self.find(call.device_id, until_s)
         request = self._ready_request(call, account)
         if request is None:
             return await self._flow(transport, call, account, until_s, replay=False)
@@ -134,22 +134,13 @@ class AttemptRunner:
         raise failure  # outside the handler, so that the transport's own words are not chained to it
 
     async def find(self, device_id: str | None, until_s: float) -> Account:
-        """Look credentials up, within the time of an attempt.
-
-        Raises:
-            TimeoutError: It took longer.
-        """
-        async with asyncio.timeout_at(self._deadline_s(until_s)):
-            return await self.accounts.find(device_id)
-
-    async def _find(self, call: Call, until_s: float) -> Account:
+        """Look credentials up, within the time of an attempt."""
         with suppress(TimeoutError):
-            return await self.find(call.device_id, until_s)
-        account = self.accounts.known(call.device_id)
-        if account is not None and account.auth is not None:
-            account.must_ask = False  # until they are refused
-            return account
-        raise _no_credentials(call, "the lookup of its credentials took longer than timeout_s")
+            async with asyncio.timeout_at(self._deadline_s(until_s)):
+                return await self.accounts.find(device_id)
+        return self.accounts.lookup_failed(
+            device_id, "the lookup of its credentials took longer than timeout_s"
+        )
 
     def _may_pass(
         self, call: Call, account: Account, request: RawRequest, response: RawResponse, started_s: float

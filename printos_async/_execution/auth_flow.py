@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -13,14 +13,14 @@ from printos_async._api.body import DecodeError, content
 from printos_async._api.errors import secrets_of, transport_error
 from printos_async._auth import REPLAY_EXTENSION
 from printos_async._config import origin_of
-from printos_async._errors import TransportError
+from printos_async._errors import MissingCredentialsError, PrintOSError, TransportError
 from printos_async._transport import EXCERPT_BYTES, ExchangeError, RawRequest, RawResponse
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable
 
     from printos_async._api.requests import Call
-    from printos_async._auth import Account
+    from printos_async._auth import Account, AnyAuth
     from printos_async._transport import Origin, Transport
 
 # Logins at a time: a fleet whose tokens were all revoked must not storm the login.
@@ -60,6 +60,7 @@ class AuthFlow:
 
         Raises:
             APIError: A request got no answer, or the login was refused; ``attempts`` is 1.
+            MissingCredentialsError: The flow of an ``Auth`` that is not ours failed before it sent the call.
             ConfigurationError: The login URL is plain HTTP to another machine.
         """
         assert account.auth is not None  # noqa: S101  # without one, there is no flow
@@ -73,11 +74,12 @@ class AuthFlow:
             content=call.body,
             extensions={REPLAY_EXTENSION: replay},
         )
-        flow: AsyncGenerator[Any, Any] = account.auth.async_auth_flow(own)
+        flow = _Flow(account.auth, own)
         had_login = False
+        answered: tuple[RawRequest, RawResponse] | None = None
         try:
-            outgoing = await anext(flow)
-            while True:
+            outgoing = await flow.start()
+            while outgoing is not None:
                 request = self._raw_request(outgoing)
                 is_own = outgoing is own
                 had_login = had_login or not is_own
@@ -85,12 +87,17 @@ class AuthFlow:
                     response = await self._send(
                         transport, call, account, request, deadline_s(), is_own=is_own
                     )
-                try:
-                    outgoing = await flow.asend(library.Response(request=outgoing, **self._answer(response)))
-                except StopAsyncIteration:
-                    break
+                if is_own:
+                    answered = request, response
+                outgoing = await flow.send(library.Response(request=outgoing, **self._answer(response)))
         finally:
             await flow.aclose()
+        if flow.failure:
+            if answered is None:
+                raise MissingCredentialsError(
+                    f"its credentials failed: {flow.failure}", method=call.method, path=call.path, attempts=0
+                )
+            request, response = answered  # what the flow would have done after the call's answer is left out
         response.had_login = had_login
         return request, response
 
@@ -160,6 +167,53 @@ class AuthFlow:
             if k not in {"content-encoding", *_HOP_HEADERS}
         ]
         return {"status_code": response.status, "headers": headers, "content": body}
+
+
+class _Flow:
+    """The flow of an ``Auth``, which may be the caller's own code.
+
+    Attributes:
+        failure: The class of what it raised, by name only: the text may hold a secret. Empty if it did not fail.
+    """
+
+    def __init__(self, auth: AnyAuth, own: Any) -> None:
+        self._auth: Any = auth
+        self._own = own
+        self._flow: AsyncGenerator[Any, Any] | None = None
+        self.failure = ""
+
+    async def start(self) -> Any | None:
+        """Return the first request; None if there is none."""
+        outgoing = await self.send(None)
+        if outgoing is None and not self.failure:
+            self.failure = "it sent no request"
+        return outgoing
+
+    async def send(self, response: Any | None) -> Any | None:
+        """Return the request that follows a response; None after the last one.
+
+        Raises:
+            PrintOSError: As the flow raised it.
+        """
+        try:
+            if self._flow is None:
+                self._flow = self._auth.async_auth_flow(self._own)
+            return await self._flow.asend(response)
+        except PrintOSError:
+            raise
+        except StopAsyncIteration:
+            return None
+        except Exception as error:  # noqa: BLE001  # the caller's code: a token service, a file
+            self.failure = type(error).__name__
+        if (task := asyncio.current_task()) is not None and task.cancelling():
+            raise asyncio.CancelledError
+        return None
+
+    async def aclose(self) -> None:
+        """End the flow."""
+        if self._flow is not None:
+            with suppress(Exception):
+                await self._flow.aclose()
 
 
 def body_limit(method: str, max_body_bytes: int) -> int:

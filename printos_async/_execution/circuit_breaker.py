@@ -27,7 +27,7 @@ _FAILURES_THAT_SEEM_DOWN = 10
 # Longer pauses are mistakes, of a clock or a configuration: a pusher probes whether they still hold.
 MAX_HOLD_S = 3600.0
 _LONG_PAUSE_PROBE_INTERVAL_S = 60.0
-# Lateness of a timer that the cap on the rate makes up for.
+# Lateness of a timer that the cap on the rate makes up for, and for which a turn is kept.
 _LATENESS_S = 0.02
 
 Circuit = Literal["closed", "open"]
@@ -63,8 +63,12 @@ class CircuitWatcher(Protocol):
         """Send what waits for an account."""
         ...
 
+    def waits_for(self, account: Account) -> bool:
+        """Return whether something waits for a held account."""
+        ...
+
     def probes_due(self) -> None:
-        """Probe the held accounts."""
+        """Probe the held accounts, and look again for the accounts of the devices that wait for them."""
         ...
 
     def permit_freed(self) -> None:
@@ -79,6 +83,7 @@ class HostHealth:
         max_rate_per_s: Requests admitted in each second at most; None for any number.
 
     Attributes:
+        caps_rate: There is a cap on the rate.
         circuit: ``"open"`` while the host seems down: only probes are sent. Half-open counts as open.
         closings: Incremented when requests are blocked; callers admitted earlier must ask again.
         succeeded_s: When an answer last showed a working host.
@@ -89,8 +94,10 @@ class HostHealth:
     """
 
     def __init__(self, *, max_rate_per_s: float | None = None) -> None:
+        self.caps_rate = max_rate_per_s is not None
         self._interval_s = 0.0 if max_rate_per_s is None else 1.0 / max_rate_per_s
         self._next_start_s = -math.inf
+        self._line: dict[object, None] = {}  # callers that wait for the cap on the rate, first come first
         self.circuit: Circuit = "closed"
         self.closings = 0
         self.succeeded_s = -math.inf
@@ -164,25 +171,21 @@ class HostHealth:
             self._successes = 0
             self._next_probe_s = now_s + _PROBE_INTERVAL_S
 
-    def reserve(self, *, now_s: float) -> float:
-        """Return when a request may be sent that is made by itself, of which there are any number at once.
+    def pause_s(self, *, now_s: float) -> float:
+        """Return how long the pause still lasts that the host asked for; 0 or less without one."""
+        return self._asked_until_s - now_s if self.held_until_s > now_s else 0.0
 
-        It keeps to the cap on the rate, and ignores an open circuit.
-        """
-        turn_s = max(now_s, self._next_start_s)
-        self._next_start_s = turn_s + self._interval_s
-        return turn_s
-
-    def admit(self, *, now_s: float, patient: bool, keeps_rate: bool = True) -> float:
+    def admit(self, *, now_s: float, patient: bool, caller: object = None) -> float:
         """Return when one request may be sent: admitted if that is not after ``now_s``, else the time to ask again.
 
         Callers that are not ``patient`` honour ``Retry-After``, for as long as the host asked, but ignore an open circuit.
-        A caller that does not keep to the cap on the rate has to ``reserve`` its turn.
+        The cap on the rate admits one request after the other and reserves none, so that a caller that gives up costs
+        the others nothing. Those that wait for it take turns; ``caller`` tells them apart.
         """
         if self.held_until_s > now_s:
             return self.held_until_s if patient else self._asked_until_s
-        if keeps_rate and self._next_start_s > now_s:
-            return self._next_start_s
+        if self.caps_rate and (turn_s := self._turn_s(now_s, caller)) > now_s:
+            return turn_s
         if self.overlong_s is not None:
             self._probes_long_pause = True
             self.held_until_s = now_s + _LONG_PAUSE_PROBE_INTERVAL_S
@@ -192,10 +195,23 @@ class HostHealth:
             elif self._next_probe_s > now_s:
                 return self._next_probe_s
             self._next_probe_s = now_s + _PROBE_INTERVAL_S
-        if keeps_rate and self._interval_s:
+        if self.caps_rate:
             # A timer that came late is made up for, within bounds: else the rate would stay below the cap.
             self._next_start_s = max(self._next_start_s, now_s - _LATENESS_S) + self._interval_s
         return now_s
+
+    def _turn_s(self, now_s: float, caller: object) -> float:
+        """Return when the cap on the rate lets a caller ask again; ``now_s`` if it is its turn."""
+        line, start_s = self._line, self._next_start_s
+        if start_s <= now_s and next(iter(line), caller) is caller:
+            line.pop(caller, None)
+            return now_s
+        if start_s + _LATENESS_S <= now_s:
+            line.clear()  # the first has given up; the others ask again
+            return now_s
+        line[caller] = None
+        turn_s = start_s + tuple(line).index(caller) * self._interval_s
+        return turn_s if turn_s > now_s else start_s + _LATENESS_S
 
     def _hold(self, now_s: float, retry_after_s: float) -> None:
         self.closings += 1

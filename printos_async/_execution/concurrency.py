@@ -193,7 +193,10 @@ class Limiter:
         return number
 
     def end(self, number: int) -> None:
-        """Note that a request is over; one that was overdue takes a permit, which its holder releases."""
+        """Note that a request is over; one that was overdue takes a permit, which its holder releases.
+
+        ``number`` is 0 where the limit is fixed.
+        """
         if not number:
             return
         if self._began.pop(number, None) is None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import math
 import random
-from contextlib import suppress
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 from printos_async._api.body import DecodeError
@@ -13,7 +12,6 @@ from printos_async._api.errors import decode_error, pause_error
 from printos_async._api.requests import make_endpoint
 from printos_async._errors import (
     APIError,
-    MissingCredentialsError,
     ResponseDecodeError,
     StatusError,
 )
@@ -76,6 +74,8 @@ class Executor:
         self.accounts = AccountHealth(attempts.accounts, hooks, self.circuit_watchers)
         self._retry = retry
         self._endpoints: dict[str, Endpoint] = {}
+        # Of single calls that are not admitted at once. No turn is reserved: cancelling leaves the line.
+        self._line = asyncio.Lock()
 
     async def run(
         self,
@@ -124,36 +124,59 @@ class Executor:
                 await asyncio.sleep(delay_s)
 
     async def find_account(self, device_id: str, *, until_s: float = math.inf) -> None:
-        """Look a device's credentials up unless they are known, so that it is known whether they are held."""
+        """Look a device's credentials up unless they are known, so that it is known whether they are held.
+
+        The caller holds a permit, which passes to another request if the lookup hangs.
+        """
         if self.accounts.is_known(device_id):
             return
-        with suppress(TimeoutError):  # then the attempt fails so
+        number = self.limiter.begin()
+        try:
             await self._attempts.find(device_id, until_s)
+        finally:
+            self.limiter.end(number)
 
     async def _attempt_in_turn(
         self, call: Call, decode: Callable[[RawResponse], Awaitable[T]], *, attempt: int
     ) -> T:
-        """Wait for the pause that the server asked for and for a permit, and make one attempt.
+        """Wait until the host admits a request and for a permit, and make one attempt.
 
         Raises:
             APIError: Of the class that fits; ``attempts`` is 0 where the pause is too long to wait for.
         """
+        health = self.health
         while True:
             now_s = asyncio.get_running_loop().time()
-            pause_s = self.health.admit(now_s=now_s, patient=False, keeps_rate=False) - now_s
-            if pause_s > self.max_delay_s:
-                raise pause_error(call, pause_s)
-            if pause_s > 0:
-                await asyncio.sleep(pause_s)
-                continue
-            closings = self.health.closings
-            turn_s = self.health.reserve(now_s=now_s)
-            if turn_s > now_s:
-                await asyncio.sleep(turn_s - now_s)
+            if health.caps_rate or health.admit(now_s=now_s, patient=False) > now_s:
+                await self._wait_for_admission(call)
+            closings = health.closings
             async with self.limiter:
-                if self.health.closings == closings:
+                if health.closings == closings:
                     return await self.attempt(call, decode, attempt=attempt)
             # While this call waited for its permit, the server asked for a pause.
+
+    async def _wait_for_admission(self, call: Call) -> None:
+        """Wait for the pause that the server asked for, and in line for the cap on the rate.
+
+        Raises:
+            APIError: The pause is too long to wait for.
+        """
+        self._attempts.open()  # the line belongs to its event loop
+        await self._wait_for_pause(call)
+        async with self._line:
+            while True:
+                await self._wait_for_pause(call)
+                now_s = self._attempts.now_s()
+                again_s = self.health.admit(now_s=now_s, patient=False, caller=self)
+                if again_s <= now_s:
+                    return
+                await asyncio.sleep(again_s - now_s)
+
+    async def _wait_for_pause(self, call: Call) -> None:
+        while (pause_s := self.health.pause_s(now_s=self._attempts.now_s())) > 0:
+            if pause_s > self.max_delay_s:
+                raise pause_error(call, pause_s)
+            await asyncio.sleep(pause_s)
 
     async def attempt(
         self,
@@ -208,8 +231,10 @@ class Executor:
         return result
 
     def _failed(self, call: Call, error: APIError, *, attempt: int, started_s: float, is_probe: bool) -> None:
-        now_s = self._clock()
         self.accounts.failed(call, error)
+        if not error.attempts:
+            return  # nothing was sent: there are no credentials, or another request has logged in to no avail
+        now_s = self._clock()
         is_login_of_one = self.accounts.is_login_of_one(call, error)
         # A login that is told to wait, by a 429 or 503, waits by itself: other accounts need not.
         has_own_pause = is_login_of_one and isinstance(error, StatusError) and bool(error.retry_after_s)
@@ -221,7 +246,7 @@ class Executor:
             self.limiter.record(
                 started_s=started_s, now_s=now_s, latency_s=None, overloaded=is_overload(error)
             )
-        if self.hooks and not isinstance(error, MissingCredentialsError):  # nothing was sent
+        if self.hooks:
             self._emit_attempt(call, attempt, now_s - started_s, error)
 
     def retry_delay_s(

@@ -27,7 +27,7 @@ from tests.delivery.clock import run
 from .host import ON, CheckingHost
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncGenerator, Callable
 
     from printos_async import Event
 
@@ -40,6 +40,13 @@ def keys(*devices: str) -> dict[str, HmacAuth]:
 
 def host_of(*devices: str) -> CheckingHost:
     return CheckingHost(keys={f"key-{device}": f"secret-{device}" for device in devices})
+
+
+class AcceptingHost(CheckingHost):
+    """A host that asks for no credentials."""
+
+    def _accepts(self, *_: Any) -> bool:
+        return True
 
 
 def lookups() -> dict[str, Callable[[], Any]]:
@@ -430,3 +437,82 @@ def test_missing_credentials_cross_a_process_boundary() -> None:
     error = MissingCredentialsError("no credentials", method="PUT", path="/devices/dev-1/status", attempts=0)
     copy = pickle.loads(pickle.dumps(error))
     assert (type(copy), str(copy), copy.attempts) == (MissingCredentialsError, str(error), 0)
+
+
+def test_a_request_is_cancelled_although_its_lookup_makes_something_else_of_it() -> None:
+    async def program() -> None:
+        async def lookup(_: str) -> HmacAuth:
+            try:
+                await asyncio.sleep(3.0)
+            except asyncio.CancelledError:
+                raise ValueError("s3cr3t") from None
+            return HmacAuth("k", "s")
+
+        client = host_of().client(DeviceCredentials(lookup))
+        async with client, client.status_pusher(drain_timeout_s=0.0) as pusher:
+            for device in range(5):
+                await pusher.put(f"dev-{device}", ON)
+            call = asyncio.create_task(client.update_device_status("dev-9", ON))
+            await asyncio.sleep(0.1)
+            call.cancel()
+            with pytest.raises(asyncio.CancelledError) as caught:
+                await call
+            assert caught.value.__context__ is None
+
+    run(program())
+
+
+class FlakyAuth(httpx.Auth):
+    """Credentials from a token service of the site, which may be away."""
+
+    def __init__(self) -> None:
+        self.fails: BaseException | None = None
+        self.fails_after: BaseException | None = None
+
+    async def async_auth_flow(self, request: httpx.Request) -> AsyncGenerator[httpx.Request, httpx.Response]:
+        if self.fails is not None:
+            raise self.fails
+        yield request
+        if self.fails_after is not None:
+            raise self.fails_after
+
+
+@pytest.mark.parametrize("error", [httpx.ConnectError("s3cr3t"), StopIteration("s3cr3t"), KeyError("s3cr3t")])
+def test_credentials_of_another_kind_that_fail_hold_their_device_only(error: Exception) -> None:
+    async def program() -> None:
+        flaky, good = FlakyAuth(), FlakyAuth()
+        flaky.fails, good.fails_after = error, error
+        host = AcceptingHost()
+        client = host.client(DeviceCredentials({"dev-1": flaky, "dev-2": good}))
+        async with client, client.status_pusher() as pusher:
+            with pytest.raises(MissingCredentialsError, match="its credentials failed: ") as caught:
+                await client.update_device_status("dev-1", ON)
+            assert "s3cr3t" not in repr(caught.value)
+            assert caught.value.__context__ is caught.value.__cause__ is None
+            for device_id in ("dev-1", "dev-2"):
+                await pusher.put(device_id, ON)
+            await asyncio.sleep(0.5)
+            assert host.applied == {"dev-2": 1}
+            assert (pusher.stats().sent, pusher.stats().failed, pusher.stats().held_accounts) == (1, 0, 1)
+            flaky.fails = None
+            await asyncio.sleep(1.0)
+            assert host.applied == {"dev-2": 1, "dev-1": 1}
+            assert pusher.stats().held_accounts == 0
+
+    run(program())
+
+
+def test_credentials_that_send_nothing_are_missing() -> None:
+    class Silent(httpx.Auth):
+        async def async_auth_flow(
+            self, request: httpx.Request
+        ) -> AsyncGenerator[httpx.Request, httpx.Response]:
+            for nothing in tuple[httpx.Request, ...]():
+                yield nothing
+
+    async def program() -> None:
+        async with AcceptingHost().client(Silent()) as client:
+            with pytest.raises(MissingCredentialsError, match="its credentials failed: it sent no request"):
+                await client.update_device_status("dev-1", ON)
+
+    run(program())

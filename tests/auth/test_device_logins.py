@@ -11,6 +11,9 @@ import pytest
 
 from printos_async import (
     APIError,
+    AttemptFinished,
+    AuthenticationError,
+    CircuitChanged,
     DeviceCredentials,
     LimitChanged,
     PrintOSClient,
@@ -196,3 +199,42 @@ async def test_devices_log_in_once_for_each_token_and_revocation_on_a_socket() -
     assert host.applied == dict.fromkeys(devices, 6)
     assert host.foreign == 0
     assert 1 < host.logins_at_once <= 16
+
+
+def test_callers_that_cancel_their_logins_say_nothing_of_the_host() -> None:
+    async def program() -> None:
+        host = token_host(["dev-1"], latency_s=2.0)
+        events: list[Event] = []
+        auth = SessionTokenAuth("dev-1", "password-of-dev-1")
+        async with host.client(auth, hooks=[events.append], retry=RetryPolicy()) as client:
+            calls = []
+            for _ in range(5):
+                calls.append(asyncio.create_task(client.update_device_status("dev-1", ON)))
+                await asyncio.sleep(0.1)
+            for call in calls[:2]:
+                call.cancel()
+                await asyncio.sleep(0.1)
+            ended = await asyncio.gather(*calls, return_exceptions=True)
+            assert [type(end).__name__ for end in ended] == ["CancelledError"] * 2 + ["NoneType"] * 3
+        assert not [event for event in events if isinstance(event, CircuitChanged | LimitChanged)]
+        finished = [event for event in events if isinstance(event, AttemptFinished)]
+        assert [event.status for event in finished] == [200, 200, 200]
+
+    run(program())
+
+
+def test_what_a_refused_login_has_kept_from_being_sent_is_no_attempt() -> None:
+    async def program() -> None:
+        host = token_host([])
+        events: list[Event] = []
+        client = host.client(SessionTokenAuth("dev-1", "wrong"), hooks=[events.append], retry=NO_RETRY)
+        async with client, client.status_pusher(drain_timeout_s=0.0) as pusher:
+            await pusher.put("dev-1", ON)
+            await asyncio.sleep(29.0)  # with probes after 1, 3, 7 and 15 s
+            with pytest.raises(AuthenticationError) as caught:
+                await client.update_device_status("dev-1", ON)
+            assert caught.value.attempts == 0
+            assert host.logins == {"dev-1": 1}
+            assert len([event for event in events if isinstance(event, AttemptFinished)]) == 1
+
+    run(program())

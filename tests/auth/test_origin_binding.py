@@ -16,6 +16,8 @@ from printos_async.sandbox import Sandbox
 from tests.conftest import KEY, SECRET, status
 from tests.transport.scripted import ScriptedServer
 
+from .host import CheckingHost
+
 if TYPE_CHECKING:
     from tests.transport.scripted import Handler, Peer
 
@@ -167,3 +169,21 @@ async def test_clients_of_different_base_urls_share_an_auth(scheme: str) -> None
                 async with PrintOSClient(sandbox.url, auth=auth) as client:
                     await client.update_device_status("dev-1", status())
     assert (first.applied_count, second.applied_count) == (2, 2)
+
+
+async def test_each_client_that_shares_an_auth_gets_its_rotated_secret() -> None:
+    secret = "secret-of-yesterday"
+    auth = HmacAuth(KEY, lambda: secret)
+    hosts = CheckingHost(), CheckingHost()
+    async with (
+        ScriptedServer(hosts[0].handle) as first,
+        ScriptedServer(hosts[1].handle) as second,
+        PrintOSClient(f"{first.origin}", auth=auth) as one,
+        PrintOSClient(f"{second.origin}", auth=auth) as other,
+    ):
+        for number, refused in enumerate((one, other, one)):
+            secret = f"secret-{number}"
+            for host in hosts:
+                host.keys[KEY] = secret
+            await refused.update_device_status("dev-1", status())
+    assert [host.applied["dev-1"] for host in hosts] == [2, 1]

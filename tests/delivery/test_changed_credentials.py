@@ -16,6 +16,7 @@ from printos_async import (
     HmacAuth,
 )
 from printos_async._auth import DeviceAccounts
+from printos_async._transport import RawResponse
 
 from .clock import fake_loop, run
 from .host import OK, Host, Reply, Seen, client_of, client_over, status, times_of
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from printos_async import Event
+    from printos_async._transport import RawRequest
 
 REFUSED = Reply(status=401, apply_after_s=None)
 
@@ -211,5 +213,118 @@ def test_accounts_that_are_forgotten_while_they_are_held_are_neither_stuck_nor_c
             assert (stats.sent, stats.failed, stats.held_accounts) == (20, 0, 0)
         kinds = Counter(type(event) for event in events)
         assert kinds[AccountHeld] == kinds[AccountResumed]
+
+    run(program())
+
+
+class KeyHost(Host):
+    """A host that refuses some keys, and remembers with which each device was signed."""
+
+    def __init__(self, *refused: str) -> None:
+        super().__init__()
+        self.refused = set(refused)
+        self.keys: list[tuple[str, str]] = []
+
+    async def send(self, request: RawRequest, *, deadline: float, max_body_bytes: int) -> RawResponse:
+        key = dict(request.headers)["x-hp-hmac-authentication"].partition(":")[0]
+        self.keys.append((request.target.split("/")[2], key))
+        if key in self.refused:
+            return RawResponse(401, [], b"")
+        return await super().send(request, deadline=deadline, max_body_bytes=max_body_bytes)
+
+
+def test_refreshing_asks_again_for_each_device_that_shares_credentials() -> None:
+    async def program() -> None:
+        own: dict[str, HmacAuth] = {}
+        is_vault_away = False
+
+        def lookup(device_id: str) -> HmacAuth | None:
+            if is_vault_away:
+                raise OSError
+            return own.get(device_id)
+
+        host = KeyHost()
+        async with client_over(host, auth=DeviceCredentials(lookup, default=HmacAuth("site", "s"))) as client:
+
+            async def signed_with() -> list[str]:
+                for device in range(3):
+                    await client.update_device_status(f"dev-{device}", status(1))
+                return [key for _, key in host.keys[-3:]]
+
+            assert await signed_with() == ["site", "site", "site"]
+            own["dev-1"] = HmacAuth("own", "s")
+            client.refresh_credentials()
+            assert await signed_with() == ["site", "own", "site"]
+            is_vault_away = True
+            client.refresh_credentials()
+            assert await signed_with() == ["site", "own", "site"]  # kept while the lookup fails
+
+    run(program())
+
+
+@pytest.mark.parametrize("is_refreshed", [True, False])
+def test_a_device_behind_a_refused_default_that_gets_credentials_is_sent_soon(is_refreshed: bool) -> None:  # noqa: FBT001
+    async def program() -> None:
+        own: dict[str, HmacAuth] = {}
+        host = KeyHost("site")
+        events: list[Event] = []
+        auth = DeviceCredentials(own, default=HmacAuth("site", "s"))
+        client = client_over(host, auth=auth, hooks=[events.append])
+        async with client, client.status_pusher(drain_timeout_s=0.0) as pusher:
+            for device in range(500):
+                await pusher.put(f"dev-{device}", status(1))
+            await asyncio.sleep(300.0)
+            refused = len(host.keys)
+            own["dev-250"] = HmacAuth("own", "s")
+            if is_refreshed:
+                client.refresh_credentials()
+            await asyncio.sleep(0.1 if is_refreshed else 60.0)
+            assert host.newest == {"dev-250": 1}
+            own["dev-499"] = HmacAuth("own-too", "s")
+            await asyncio.sleep(60.0)
+            assert host.newest == {"dev-250": 1, "dev-499": 1}
+            assert len(host.keys) - refused <= 10  # probes: what others wait for stays held
+            assert pusher.stats().held_accounts == 1
+            host.refused.clear()
+            await asyncio.sleep(60.0)
+            assert len(host.newest) == 500
+        kinds = [type(event) for event in events if isinstance(event, AccountHeld | AccountResumed)]
+        assert kinds == [AccountHeld, AccountResumed]
+
+    run(program())
+
+
+async def test_devices_that_have_to_be_looked_up_again_are_bounded() -> None:
+    default = HmacAuth("site", "s")
+    accounts = DeviceAccounts(DeviceCredentials({}, default=default), max_accounts=100)
+    for number in range(1_000):
+        await accounts.find(f"dev-{number}")
+        if number % 50 == 49:
+            accounts.refresh()
+            assert accounts.known(f"dev-{number}") is None
+    account = await accounts.find("dev-999")
+    assert len(accounts._known) + len(accounts._outdated) == account.devices <= 200
+
+
+def test_a_lookup_that_hangs_is_given_up_once_while_another_account_is_held() -> None:
+    async def program() -> None:
+        asked = Counter[str]()
+
+        async def lookup(device_id: str) -> HmacAuth:
+            asked[device_id] += 1
+            if device_id == "slow":
+                await asyncio.Event().wait()
+            return HmacAuth(device_id, "s")
+
+        client = client_over(KeyHost("bad"), auth=DeviceCredentials(lookup), timeout_s=10.0)
+        async with client, client.status_pusher(drain_timeout_s=0.0) as pusher:
+            await pusher.put("bad", status(1))
+            await asyncio.sleep(0.5)
+            await pusher.put("slow", status(1))
+            await asyncio.sleep(10.5)
+            assert asked["slow"] == 1
+            assert (pusher.stats().in_flight, pusher.stats().held_accounts) == (0, 2)
+            await asyncio.sleep(1.0)
+            assert asked["slow"] == 2  # with the probe
 
     run(program())

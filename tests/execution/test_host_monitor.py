@@ -54,6 +54,9 @@ class Watcher:
     def account_resumed(self, account: Account) -> None:
         self.notices.append(f"resumed {account}")
 
+    def waits_for(self, account: Account) -> bool:
+        raise NotImplementedError
+
     def probes_due(self) -> None:
         self.notices.append("probes")
 

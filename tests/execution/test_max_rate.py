@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from bisect import bisect_right
+from contextlib import suppress
 
 import pytest
 
-from printos_async import ConcurrencyLimit, ConfigurationError, PrintOSClient
+from printos_async import ConcurrencyLimit, ConfigurationError, PrintOSClient, RetryPolicy
 from tests.delivery.clock import run
 from tests.delivery.host import Host, client_of, status, times_of
 
@@ -35,6 +36,72 @@ def test_a_bulk_push_a_pusher_and_single_calls_keep_to_one_rate(rate: float) -> 
             assert len(times) == 2 * count + int(rate)
             assert most_in_a_second(times) <= 1.02 * rate + 1
             assert times[-1] - times[0] <= 1.1 * len(times) / rate + 1
+
+    run(program())
+
+
+def test_single_calls_that_are_cancelled_give_their_turns_back() -> None:
+    async def program() -> None:
+        host = Host()
+        loop = asyncio.get_running_loop()
+        async with client_of(host, max_rate_per_s=10) as client:
+
+            async def impatient(device: int) -> None:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(1.0):
+                        await client.update_device_status(f"dev-{device}", status(device))
+
+            await asyncio.gather(*(impatient(device) for device in range(1_000)))
+            assert 10 <= host.count <= 11
+            started_s = loop.time()
+            report = await client.push_statuses({"bulk": status(1)})
+            assert report.sent == 1
+            async with client.status_pusher() as pusher:
+                await pusher.push("dev-1", status(1))
+            assert loop.time() - started_s < 0.3
+
+    run(program())
+
+
+def test_a_rate_below_the_longest_pause_is_no_reason_to_give_up() -> None:
+    async def program() -> None:
+        retry = RetryPolicy(max_delay_s=0.5)
+        async with client_of(Host(), max_rate_per_s=1.0, retry=retry) as client:
+            report = await client.push_statuses({f"dev-{each}": status(each) for each in range(5)})
+            assert (report.sent, report.failed) == (5, 0)
+
+    run(program())
+
+
+@pytest.mark.parametrize("rate", [10.0, 100.0])
+def test_single_calls_and_pushers_share_the_rate(rate: float) -> None:
+    async def program() -> None:
+        host = Host(latency_s=0.01)
+        over = False
+
+        async def call(device_id: str) -> None:
+            while not over:
+                await client.update_device_status(device_id, status(1))
+
+        async with client_of(host, max_rate_per_s=rate) as client:
+            async with (
+                client.status_pusher(drain_timeout_s=0.0) as first,
+                client.status_pusher(drain_timeout_s=0.0) as second,
+            ):
+                callers = [asyncio.create_task(call(f"single-{each}")) for each in range(5)]
+                await asyncio.sleep(1.0)
+                at_first = host.count
+                for each in range(int(15 * rate)):
+                    await first.put(f"dev-{each}", status(1))
+                    await second.put(f"dev-{each}", status(1))
+                await asyncio.sleep(15.0)
+                third = 5.0 * rate
+                assert host.count - at_first >= 2.9 * third
+                assert first.stats().sent >= 0.9 * third
+                assert second.stats().sent >= 0.9 * third
+                assert host.count - at_first - first.stats().sent - second.stats().sent >= 0.9 * third
+            over = True
+            await asyncio.gather(*callers)
 
     run(program())
 
