@@ -79,9 +79,8 @@ class DeviceCredentials(httpx.Auth):
         except asyncio.CancelledError as error:
             if _is_cancelled():
                 raise
-            failure = type(
-                error
-            ).__name__  # something that the lookup waits for was cancelled, not the request
+            # Something that the lookup waits for was cancelled, not the request.
+            failure = type(error).__name__
         except Exception as error:  # noqa: BLE001  # the caller's function: a vault, a database
             failure = type(error).__name__  # its text may hold a secret
         if failure:  # outside the handler, so that nothing is chained to it
