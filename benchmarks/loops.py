@@ -14,7 +14,7 @@ Loop = Literal["asyncio", "uvloop"]
 
 
 def has_uvloop() -> bool:
-    """Tell whether uvloop is installed; it has no build for Windows."""
+    """Return whether uvloop is installed; it has no build for Windows."""
     return importlib.util.find_spec("uvloop") is not None
 
 

@@ -1,4 +1,4 @@
-"""Says what a next version changes: in the specification, and for callers of the generated package.
+"""Report of what a next version changes: in the specification, and for callers of the generated package.
 
 griffe compares the packages: what is gone, moved or newly required. It knows nothing of types, words, status codes or
 security, so these are read from the two specifications.

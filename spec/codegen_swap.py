@@ -62,7 +62,7 @@ def recover(folder: Path) -> None:
 
 
 def is_staging(path: Path) -> bool:
-    """Tell a staging folder, in use or left by a killed run, from anything else."""
+    """Return whether a path is a staging folder, in use or left by a killed run."""
     return path.name.startswith(_STAGING_PREFIX) and path.is_dir()
 
 

@@ -53,7 +53,7 @@ class PostgresServer:
         return self._process is not None and self._process.poll() is None
 
     def url(self, database: str = "postgres", *, scheme: str = "postgresql+asyncpg") -> str:
-        """Give the URL of a database, with the password."""
+        """Return the URL of a database, with the password."""
         return f"{scheme}://{USER}:{self.password}@{HOST}:{self.port}/{database}"
 
     def start(self) -> None:
@@ -104,7 +104,7 @@ class PostgresServer:
 
     @contextlib.asynccontextmanager
     async def database(self) -> AsyncIterator[str]:
-        """Give the URL of a new database, which is dropped at the end, whoever is still connected."""
+        """Return the URL of a new database, which is dropped at the end, whoever is still connected."""
         self.start()
         name = f"test_{secrets.token_hex(8)}"
         await self.execute(f"CREATE DATABASE {name}")

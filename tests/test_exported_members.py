@@ -125,7 +125,7 @@ def test_every_error_is_of_one_tree() -> None:
 
 
 def _documentable(name: str) -> Iterator[tuple[str, object]]:
-    """Give the module's own classes and functions, and what of them is public. Generated ones are HP's."""
+    """Return the module's own classes and functions, and what of them is public. Generated ones are HP's."""
     module = import_module(name)
     yield name, module
     for exported in module.__all__:

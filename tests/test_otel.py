@@ -66,7 +66,7 @@ class Telemetry:
         self.hook = OpenTelemetryHook(meter_provider=self.meters, tracer_provider=self.tracers)
 
     def metrics(self) -> dict[str, list[tuple[dict[str, Any], Any]]]:
-        """Give every metric's points: attributes with the value, for a histogram with the count."""
+        """Return every metric's points: attributes with the value, for a histogram with the count."""
         data = self.reader.get_metrics_data()
         return {
             metric.name: [

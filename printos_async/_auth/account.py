@@ -221,7 +221,7 @@ class Refusals:
             self.next_probe_s = now_s + self._delay_s
 
     def probe_at(self, now_s: float) -> None:
-        """Allow the next probe at ``now_s``: the credentials may have been mended."""
+        """Allow the next probe at ``now_s``: the credentials may be correct now."""
         if not self.is_held:
             return
         if self.next_probe_s != math.inf:

@@ -201,7 +201,8 @@ async def test_what_waits_for_a_held_account_is_said_at_the_end(
     assert ended.code == 1
     assert (ended.json["failed"], ended.json["unfinished"], ended.json["heldAccounts"]) == (0, 1, 1)
     assert (
-        "1 account is held: PrintOS refuses the credentials; mend them, and what waits for them" in ended.err
+        "1 account is held: PrintOS refuses the credentials; correct them, and what waits for them"
+        in ended.err
     )
 
 
@@ -217,7 +218,7 @@ async def test_the_end_of_a_pipe_waits_for_held_accounts_as_long_as_it_may(cli: 
     assert (ended.code, ended.json["sent"], ended.json["failed"], ended.json["unsent"]) == (1, 1, 0, 1)
     assert ended.json["heldAccounts"] == 1
     assert (
-        "1 account is held: PrintOS refuses the credentials; mend them, and push again what was not"
+        "1 account is held: PrintOS refuses the credentials; correct them, and push again what was not"
         in ended.err
     )
     assert json.loads(failures.read_text())["deviceId"] == "dev-2"

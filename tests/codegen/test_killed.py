@@ -123,7 +123,7 @@ def drive(repository: Repository, part: str, at: int, events: str, *arguments: P
 
 
 def generation(package: dict[str, bytes]) -> str:
-    """Say which package this is, ``"mixed"`` for anything but a whole one."""
+    """Return which package this is, ``"mixed"`` for anything but a whole one."""
     for name in ("old", "new"):
         if package == dict.fromkeys(CONTENTS, f"CONTENT = '{name}'\n".encode()):
             return name

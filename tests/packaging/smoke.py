@@ -71,7 +71,7 @@ def check_extras_are_asked_for() -> None:
 
 
 def requirements(name: str) -> set[str]:
-    """Give the names that an installed distribution requires without extras."""
+    """Return the names that an installed distribution requires without extras."""
     try:
         lines = distribution(name).requires or []
     except ModuleNotFoundError:  # required on another platform only
@@ -84,7 +84,7 @@ def requirements(name: str) -> set[str]:
 
 
 def normalized(name: str) -> str:
-    """Give a distribution's name as PEP 503 compares it."""
+    """Return a distribution's name as PEP 503 compares it."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 

@@ -20,7 +20,7 @@ OFF = {"status": "DS_OFF"}
 
 
 async def raw_put(sandbox: Sandbox, status: dict[str, str]) -> bytes:
-    """Give all bytes that come back for a PUT, or raise what the socket raises."""
+    """Return all bytes that come back for a PUT, or raise what the socket raises."""
     body = json.dumps(status).encode()
     reader, writer = await asyncio.open_connection("127.0.0.1", sandbox.port)
     head = b"PUT /devices/dev-1/status HTTP/1.1\r\nhost: sandbox\r\ncontent-type: application/json\r\n"

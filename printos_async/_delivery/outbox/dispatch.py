@@ -80,7 +80,7 @@ class Dispatcher:
         elsewhere[pending.device_id] = newer
 
     def give_back_held(self, max_held: int, *, min_hold_s: float, timeout_s: float) -> None:
-        """Give devices of held accounts back to the outbox until their next probe, but for ``max_held`` of them.
+        """Return devices of held accounts to the outbox until their next probe, but for ``max_held`` of them.
 
         They would take the room of devices whose accounts are accepted.
         """
@@ -99,7 +99,7 @@ class Dispatcher:
             self.leave_to_others(pending)
 
     def give_back_newer(self, claims: Iterable[Claim], *, timeout_s: float) -> list[Claim]:
-        """Give devices back for which others have put a newer status; return the claims of all other devices."""
+        """Release devices for which others have put a newer status; return the claims of all other devices."""
         now_s, ownership = self._loop.time(), self._ownership
         left = []
         for claim in claims:

@@ -115,7 +115,7 @@ class Worker:
                 await asyncio.sleep(POLL_S)
 
     async def _give_back_held(self, owner: int) -> None:
-        """Give devices back that would take up more than half of the room until their accounts are accepted."""
+        """Release devices that would take up more than half of the room until their accounts are accepted."""
         ownership = self._ownership
         if not self._engine.is_held and not ownership.releasing:
             return

@@ -70,7 +70,7 @@ def count_held(accounts: int) -> str:
 def complain_of_held(accounts: int, what_next: str) -> None:
     """Report at the end on standard error that accounts are still held, and what to do."""
     complain(
-        f"{counted(accounts, 'account')} {'is' if accounts == 1 else 'are'} held: PrintOS refuses the credentials; mend them, and {what_next}"
+        f"{counted(accounts, 'account')} {'is' if accounts == 1 else 'are'} held: PrintOS refuses the credentials; correct them, and {what_next}"
     )
 
 

@@ -195,7 +195,7 @@ def plain_body(answer: Answer) -> bytes | None:
 
 
 def is_success(operation: Operation, answer: Answer) -> bool:
-    """Say what the specification and common sense let pass, without the code under test."""
+    """Return what the specification and common sense let pass, without the code under test."""
     body = plain_body(answer)
     if not 200 <= answer.status <= 299 or body is None:
         return False
