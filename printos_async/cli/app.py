@@ -76,10 +76,18 @@ def run(args: Sequence[str] | None) -> int:
         # Where the reader of standard output has gone, nobody wants to know.
         if not isinstance(error, BrokenPipeError):
             complain(f"cannot write the output: {error.strerror or error}")
-        # The interpreter would complain when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_FAILED
+        _drop(sys.stdout)
+        code = EXIT_FAILED
+    try:
+        sys.stderr.flush()
+    except OSError:
+        _drop(sys.stderr)
     return code
+
+
+def _drop(stream: TextIO) -> None:
+    """Drop what a stream still buffers: the interpreter would flush it at exit, fail, and change the exit code."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _nowhere() -> TextIO:

@@ -82,7 +82,7 @@ def test_a_missing_extra_is_named_with_what_to_install(
 
 
 async def test_a_reader_that_leaves_early_is_no_error_to_talk_about(cli: Cli) -> None:
-    process = await cli.start("--help", PYTHONUNBUFFERED="")
+    process = await cli.start("--help")
     assert process.process.stdout is not None
     process.process._transport.get_pipe_transport(1).close()  # type: ignore[attr-defined]
     assert process.process.stderr is not None
