@@ -1,7 +1,7 @@
 """Credentials as ``Auth`` objects of httpx and httpx2, for this client and for the clients of both libraries."""
 
 from .account import Account, Accounts, SingleAccount
-from .base import REPLAY_EXTENSION, AnyAuth, Headers, ReadyAuth, SecretUnavailableError
+from .base import REPLAY_EXTENSION, AnyAuth, Headers, ReadyAuth, SecretUnavailableError, is_cancelled
 from .hmac import ALGORITHM_HEADER, DATE_HEADER, REFUSED_SIGNATURE, HmacAuth
 from .per_device import DeviceAccounts, DeviceCredentials
 from .session_token import SessionTokenAuth
@@ -22,4 +22,5 @@ __all__ = [
     "SecretUnavailableError",
     "SessionTokenAuth",
     "SingleAccount",
+    "is_cancelled",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from abc import abstractmethod
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
@@ -170,3 +171,8 @@ def secret_problem(name: str, value: object) -> str:
     except UnicodeEncodeError:
         return f"{name} holds a character that UTF-8 cannot carry"
     return ""
+
+
+def is_cancelled() -> bool:
+    """Return whether the current task is cancelled, although the caller's code has made something else of it."""
+    return (task := asyncio.current_task()) is not None and task.cancelling() > 0

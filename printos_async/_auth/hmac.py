@@ -155,8 +155,7 @@ class HmacAuth(ReadyAuth):
 
     async def async_auth_flow(self, request: Request) -> AsyncGenerator[Request, Any]:
         """Sign a request of an asynchronous client."""
-        if REPLAY_EXTENSION not in request.extensions:  # not from our own client, which follows no redirect
-            self._binding.keep(request)
+        self._binding.keep(request)
         flow = self.auth_flow(request)
         signed = next(flow)
         with suppress(StopIteration):

@@ -15,6 +15,8 @@ from printos_async import _httpx2
 from printos_async._errors import ConfigurationError
 from printos_async._redaction import withhold_credentials_from_logs
 
+from .base import REPLAY_EXTENSION
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
@@ -30,9 +32,13 @@ class OriginBinding:
     def keep(self, request: httpx.Request | _httpx2.Request, *, synchronous: bool = False) -> None:
         """Refuse a request to another origin, and make a redirect to one fail before its headers are written.
 
+        Does nothing for a request of ``PrintOSClient``, which has one origin and follows no redirect.
+
         Raises:
             ConfigurationError: The request goes to another origin than the first one did.
         """
+        if REPLAY_EXTENSION in request.extensions:
+            return
         origin = httpx.URL(f"{request.url.scheme}://{request.url.netloc.decode('ascii')}/")
         if self._origin is None:
             self._origin = origin

@@ -14,7 +14,7 @@ import httpx
 from printos_async._errors import ConfigurationError
 
 from .account import Account
-from .base import AnyAuth, SecretUnavailableError
+from .base import AnyAuth, SecretUnavailableError, is_cancelled
 
 _Found: TypeAlias = AnyAuth | None
 Lookup: TypeAlias = Mapping[str, AnyAuth] | Callable[[str], _Found] | Callable[[str], Awaitable[_Found]]
@@ -77,14 +77,14 @@ class DeviceCredentials(httpx.Auth):
                     found = await found
             failure = ""
         except asyncio.CancelledError as error:
-            if _is_cancelled():
+            if is_cancelled():
                 raise
             # Something that the lookup waits for was cancelled, not the request.
             failure = type(error).__name__
         except Exception as error:  # noqa: BLE001  # the caller's function: a vault, a database
             failure = type(error).__name__  # its text may hold a secret
         if failure:  # outside the handler, so that nothing is chained to it
-            if _is_cancelled():
+            if is_cancelled():
                 raise asyncio.CancelledError  # the lookup has made something else of it
             return f"the lookup of its credentials failed: {failure}"
         if isinstance(found, DeviceCredentials) or not isinstance(found, AnyAuth | None):
@@ -103,10 +103,6 @@ class DeviceCredentials(httpx.Auth):
         raise ConfigurationError(
             "DeviceCredentials works in PrintOSClient only; give httpx one device's credentials"
         )
-
-
-def _is_cancelled() -> bool:
-    return (task := asyncio.current_task()) is not None and task.cancelling() > 0
 
 
 class DeviceAccounts:

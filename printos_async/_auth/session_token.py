@@ -125,8 +125,7 @@ class SessionTokenAuth(ReadyAuth):
     async def async_auth_flow(self, request: Request) -> AsyncGenerator[Request, Any]:
         """Authenticate a request of any client of httpx or httpx2."""
         replayed = bool(request.extensions.get(REPLAY_EXTENSION))
-        if REPLAY_EXTENSION not in request.extensions:  # not from our own client, which follows no redirect
-            self._binding.keep(request)
+        self._binding.keep(request)
         while True:
             if self._token is None:
                 tried_before = self._logins

@@ -11,7 +11,7 @@ import httpx
 from printos_async import _httpx2
 from printos_async._api.body import DecodeError, content
 from printos_async._api.errors import secrets_of, transport_error
-from printos_async._auth import REPLAY_EXTENSION
+from printos_async._auth import REPLAY_EXTENSION, is_cancelled
 from printos_async._config import origin_of
 from printos_async._errors import MissingCredentialsError, PrintOSError, TransportError
 from printos_async._transport import EXCERPT_BYTES, ExchangeError, RawRequest, RawResponse
@@ -205,7 +205,7 @@ class _Flow:
             return None
         except Exception as error:  # noqa: BLE001  # the caller's code: a token service, a file
             self.failure = type(error).__name__
-        if (task := asyncio.current_task()) is not None and task.cancelling():
+        if is_cancelled():
             raise asyncio.CancelledError
         return None
 
