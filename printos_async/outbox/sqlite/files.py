@@ -84,7 +84,7 @@ def locked(
         raise _failed("make", lock, error) from error
     try:
         deadline_s = time.monotonic() + timeout_s
-        while not _lock(descriptor, lock):
+        while not _try_lock(descriptor, lock):
             if stop.is_set():
                 raise OutboxError(f"outbox {path} was closed while it waited for its lock")
             if time.monotonic() >= deadline_s:
@@ -199,6 +199,26 @@ def is_text(path: Path) -> bool:
     return bool(start) and b"\0" not in start and not _SQLITE_HEADER.startswith(start)
 
 
+def try_lock(descriptor: int) -> bool:
+    """Lock an open file, and return True; False if it is locked.
+
+    Raises:
+        OSError: Its file system has no locks.
+    """
+    try:
+        if sys.platform == "win32":
+            import msvcrt  # noqa: PLC0415
+
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl  # noqa: PLC0415
+
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):  # of flock, and of Windows
+        return False
+    return True
+
+
 def sync_directory(directory: Path) -> None:
     """Sync the names in a directory to the disk, if the system can."""
     if sys.platform == "win32":
@@ -230,22 +250,11 @@ def _free_name(path: Path) -> Path:
     return path.with_name(name)
 
 
-def _lock(descriptor: int, path: Path) -> bool:
-    """Lock an open file unless it is locked."""
+def _try_lock(descriptor: int, lock: Path) -> bool:
     try:
-        if sys.platform == "win32":
-            import msvcrt  # noqa: PLC0415
-
-            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl  # noqa: PLC0415
-
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):  # of flock, and of Windows
-        return False
+        return try_lock(descriptor)
     except OSError as error:
-        raise _failed("lock", path, error) from error
-    return True
+        raise _failed("lock", lock, error) from error
 
 
 def _failed(verb: str, path: Path, error: OSError) -> OutboxError:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from attrs import frozen
 
-from .files import NOFOLLOW
+from .files import NOFOLLOW, try_lock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -191,7 +191,7 @@ def _make(path: Path, owner: int, content: bytes) -> LockFile:
         try:
             os.fchmod(descriptor, 0o600)  # whatever the umask took away
             os.write(descriptor, content)
-            if _lock(descriptor):
+            if try_lock(descriptor):
                 new.rename(path)  # the lock goes with the file
                 return LockFile(owner, path, descriptor)
         except FileNotFoundError:
@@ -218,26 +218,9 @@ def _try_lock(path: Path, owner: int) -> LockFile | None:
         return None
     try:
         # Its worker may have deleted and unlocked it in the meantime, or renamed it.
-        if _lock(descriptor) and os.path.samestat(os.fstat(descriptor), path.lstat()):
+        if try_lock(descriptor) and os.path.samestat(os.fstat(descriptor), path.lstat()):
             return LockFile(owner, path, descriptor)
     except OSError:
         pass
     os.close(descriptor)
     return None
-
-
-def _lock(descriptor: int) -> bool:
-    """Lock an open file unless it is locked.
-
-    Raises:
-        OSError: Its file system has no locks.
-    """
-    if sys.platform == "win32":
-        return False
-    import fcntl  # noqa: PLC0415  # Windows has none
-
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
