@@ -17,21 +17,15 @@ from printos_async.outbox.sqlite import files
 from .stores import ACCOUNT, SqlStore, draft, sql_store
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import Iterator
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no flock")
 CLOSES_S = 20.0
 
 
 @pytest.fixture
-def spool(tmp_path: Path) -> Path:
-    return tmp_path / "spool.db"
-
-
-@pytest.fixture
-async def store(spool: Path) -> AsyncIterator[SqlStore]:
-    async with sql_store(f"sqlite+aiosqlite:///{spool}") as opened:
-        yield opened
+def store_url(spool: Path) -> str:
+    return f"sqlite+aiosqlite:///{spool}"
 
 
 @contextmanager

@@ -18,7 +18,7 @@ import pytest
 
 from printos_async.outbox.sqlite.worker_locks import WorkerLocks
 
-from .stores import ACCOUNT, LEASE_S, SqlStore, draft, sql_store
+from .stores import ACCOUNT, LEASE_S, SqlStore, draft
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -32,14 +32,8 @@ LOOKS = pytest.mark.parametrize("look", ["join", "newer", "renew"])
 
 
 @pytest.fixture
-def spool(tmp_path: Path) -> Path:
-    return tmp_path / "spool.db"
-
-
-@pytest.fixture
-async def store(spool: Path) -> AsyncIterator[SqlStore]:
-    async with sql_store(f"sqlite+aiosqlite:///{spool}") as opened:
-        yield opened
+def store_url(spool: Path) -> str:
+    return f"sqlite+aiosqlite:///{spool}"
 
 
 @asynccontextmanager
