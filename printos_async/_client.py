@@ -25,7 +25,7 @@ from ._models import (
     PushResult,
     Unset,
 )
-from ._proxy_url import ProxyUrl, proxy_from_env
+from ._transport.proxy_url import ProxyUrl, proxy_from_env
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -21,8 +21,8 @@ from ._transport.dial import LOCAL_ERRORS
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from ._proxy_url import ProxyUrl
     from ._transport import Transport
+    from ._transport.proxy_url import ProxyUrl
 
     Verify: TypeAlias = bool | ssl.SSLContext | Callable[[], ssl.SSLContext]
 

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import pytest
 from attrs import define
 
-from printos_async._proxy_url import ProxyUrl
 from printos_async._transport import (
     ExchangeError,
     Http1Transport,
@@ -20,6 +19,7 @@ from printos_async._transport import (
     RawResponse,
 )
 from printos_async._transport.connection import Connection
+from printos_async._transport.proxy_url import ProxyUrl
 
 from .listener import reset
 from .proxy import CREDENTIALS, ConnectProxy, refuse

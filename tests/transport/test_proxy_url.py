@@ -9,8 +9,8 @@ import httpx
 import pytest
 
 from printos_async import ConfigurationError, HmacAuth, PrintOSClient
-from printos_async._proxy_url import ProxyUrl, proxy_from_env
 from printos_async._transport import Origin
+from printos_async._transport.proxy_url import ProxyUrl, proxy_from_env
 from tests.auth.tracebacks import assert_hidden_in_traceback
 
 if TYPE_CHECKING:

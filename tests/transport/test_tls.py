@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 import trustme
 
-from printos_async._proxy_url import ProxyUrl
 from printos_async._transport import ExchangeError, Http1Transport, Origin, RawRequest
+from printos_async._transport.proxy_url import ProxyUrl
 
 from .blocking_tls import refusing_server
 from .proxy import ConnectProxy

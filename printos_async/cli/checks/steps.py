@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from printos_async._config import parse_base_url
-from printos_async._proxy_url import ProxyUrl
+from printos_async._transport.proxy_url import ProxyUrl
 from printos_async.cli.terminal.output import CommandError
 from printos_async.outbox import SqlOutbox
 

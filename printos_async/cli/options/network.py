@@ -9,7 +9,7 @@ import typer
 from attrs import field, frozen
 
 from printos_async._errors import ConfigurationError
-from printos_async._proxy_url import ProxyUrl, proxy_from_env
+from printos_async._transport.proxy_url import ProxyUrl, proxy_from_env
 from printos_async.cli.terminal.output import CommandError
 
 from .tls_files import TlsFiles, require_readable

@@ -9,9 +9,11 @@ from urllib.request import getproxies_environment, proxy_bypass
 
 import httpx
 
-from ._errors import ConfigurationError
-from ._http import is_loopback
-from ._transport import Origin, Proxy
+from printos_async._errors import ConfigurationError
+from printos_async._http import is_loopback
+
+from .base import Origin
+from .proxy import Proxy
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _EXAMPLE = "http://user:password@host:port"
