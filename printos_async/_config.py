@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, TypeAlias
 import httpx
 from attrs import frozen
 
-from . import _httpx2
 from ._auth import Account, AnyAuth, HmacAuth, SessionTokenAuth
-from ._checks import require_type
+from ._common import optional_httpx2
+from ._common.checks import require_type
+from ._common.http import is_loopback
 from ._errors import ConfigurationError
-from ._http import is_loopback
 from ._transport import Http1Transport, HttpxTransport, Origin
 from ._transport.dial import LOCAL_ERRORS
 
@@ -164,7 +164,7 @@ def _fingerprint(text: str) -> str:
 
 
 def transport_factory(
-    transport: httpx.AsyncBaseTransport | _httpx2.AsyncBaseTransport | None,
+    transport: httpx.AsyncBaseTransport | optional_httpx2.AsyncBaseTransport | None,
     verify: Verify,
     proxy: ProxyUrl,
 ) -> Callable[[], Transport]:
@@ -176,7 +176,7 @@ def transport_factory(
     require_type(
         "transport",
         transport,
-        httpx.AsyncBaseTransport | _httpx2.AsyncBaseTransport | None,
+        httpx.AsyncBaseTransport | optional_httpx2.AsyncBaseTransport | None,
         "httpx.AsyncBaseTransport or httpx2.AsyncBaseTransport",
     )
     if not callable(verify):

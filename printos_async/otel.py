@@ -13,7 +13,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, TypeAlias
 
 from ._api.requests import device_path
-from ._checks import require_number
+from ._common.checks import require_number
 from ._events import (
     AttemptFinished,
     CircuitChanged,

@@ -6,7 +6,7 @@ import json
 import zlib
 from typing import TYPE_CHECKING, Any
 
-from printos_async._http import is_intermediary_page
+from printos_async._common.http import is_intermediary_page
 
 if TYPE_CHECKING:
     from typing import NoReturn

@@ -7,6 +7,8 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from printos_async._auth import ALGORITHM_HEADER, DATE_HEADER
+from printos_async._common.http import parse_retry_after
+from printos_async._common.redaction import excerpt, one_line
 from printos_async._errors import (
     ProxyError,
     RateLimitError,
@@ -16,8 +18,6 @@ from printos_async._errors import (
     TransportError,
     status_error_class,
 )
-from printos_async._http import parse_retry_after
-from printos_async._redaction import excerpt, one_line
 from printos_async._transport import EXCERPT_BYTES, ProxyExchangeError
 
 from .body import DecodeError, IntermediaryPageError, beginning, parse_json

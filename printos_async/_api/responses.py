@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 from attrs import frozen
 from dateutil import parser as dateutil_parser
 
+from printos_async._common.http import is_intermediary_page
 from printos_async._events import FieldUnreadable
-from printos_async._http import is_intermediary_page
 from printos_async._transport import EXCERPT_BYTES
 
 from .body import DecodeError, IntermediaryPageError, beginning, content, parse_json, refuse_constant

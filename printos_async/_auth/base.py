@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeAlias, TypeVar
 import httpx
 from attrs import frozen
 
-from printos_async import _httpx2
+from printos_async._common import optional_httpx2
 from printos_async._errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 SecretSource: TypeAlias = "str | Callable[[], str]"
 
 # A flow yields requests of the library that it was called with.
-Request = TypeVar("Request", httpx.Request, _httpx2.Request)
-Response: TypeAlias = httpx.Response | _httpx2.Response
-AnyAuth: TypeAlias = httpx.Auth | _httpx2.Auth
+Request = TypeVar("Request", httpx.Request, optional_httpx2.Request)
+Response: TypeAlias = httpx.Response | optional_httpx2.Response
+AnyAuth: TypeAlias = httpx.Auth | optional_httpx2.Auth
 
 Headers = tuple[tuple[str, str], ...]
 
@@ -29,7 +29,7 @@ Headers = tuple[tuple[str, str], ...]
 REPLAY_EXTENSION = "printos_async.replay"
 
 
-class ReadyAuth(httpx.Auth, _httpx2.Auth):  # type: ignore[misc]  # whose flows differ in the classes of their requests
+class ReadyAuth(httpx.Auth, optional_httpx2.Auth):  # type: ignore[misc]  # whose flows differ in the classes of their requests
     """An ``Auth`` of httpx and httpx2 that usually knows its headers without a request of its own.
 
     The client calls ``headers`` for every attempt. It runs the flow of ``httpx.Auth``, which costs more, only if the

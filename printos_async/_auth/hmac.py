@@ -15,10 +15,10 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from printos_async._common.http import server_time_s
 from printos_async._errors import ConfigurationError
 from printos_async._events import ClockSkewDetected
 from printos_async._events.log import log_event
-from printos_async._http import server_time_s
 
 from .base import (
     REPLAY_EXTENSION,

@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from printos_async._common.http import is_intermediary_page, parse_retry_after
 from printos_async._errors import (
     AuthenticationError,
     ResponseDecodeError,
     StatusError,
     status_error_class,
 )
-from printos_async._http import is_intermediary_page, parse_retry_after
 
 if TYPE_CHECKING:
     from .base import Response

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
-from printos_async import _httpx2
+from printos_async._common import optional_httpx2
+from printos_async._common.redaction import withhold_credentials_from_logs
 from printos_async._errors import ConfigurationError
-from printos_async._redaction import withhold_credentials_from_logs
 
 from .base import REPLAY_EXTENSION
 
@@ -29,7 +29,7 @@ class OriginBinding:
     def __init__(self) -> None:
         self._origin: httpx.URL | None = None
 
-    def keep(self, request: httpx.Request | _httpx2.Request, *, synchronous: bool = False) -> None:
+    def keep(self, request: httpx.Request | optional_httpx2.Request, *, synchronous: bool = False) -> None:
         """Refuse a request to another origin, and make a redirect to one fail before its headers are written.
 
         Does nothing for a request of ``PrintOSClient``, which has one origin and follows no redirect.
@@ -65,7 +65,7 @@ class OriginBinding:
         request.extensions = {**request.extensions, "trace": trace if synchronous else async_trace}
 
 
-class SentOnce(httpx.AsyncByteStream, _httpx2.AsyncByteStream):
+class SentOnce(httpx.AsyncByteStream, optional_httpx2.AsyncByteStream):
     """A body that no redirect can send again."""
 
     def __init__(self, body: bytes) -> None:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
     from typing import NoReturn
 
-    from printos_async import _httpx2
+    from printos_async._common import optional_httpx2
 
     from .base import Request, Response, SecretSource
 
@@ -225,7 +225,7 @@ class _Token:
     worked: bool = False  # a request with it was answered other than 401
 
 
-def _unfinished(login: httpx.Request | _httpx2.Request) -> TransportError:
+def _unfinished(login: httpx.Request | optional_httpx2.Request) -> TransportError:
     return TransportError(
         "the login that this request waited for did not end",
         method="POST",

@@ -7,7 +7,7 @@ import math
 from typing import TYPE_CHECKING, Protocol
 
 from printos_async._api.errors import pause_error
-from printos_async._clock import steady_s
+from printos_async._common.clock import steady_s
 
 from .deadlines import Deadlines, too_late
 from .device_state import SENT, Outcome

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from attrs import field, frozen, validators
 
-from printos_async._checks import at_least, one_of
+from printos_async._common.checks import at_least, one_of
 from printos_async._config import Tenant
 
 from .device_state import DeliveryPolicy

@@ -19,6 +19,7 @@ from printos_async._auth import (
     Headers,
     SecretUnavailableError,
 )
+from printos_async._common.http import server_time_s
 from printos_async._errors import (
     APIError,
     ClientClosedError,
@@ -27,7 +28,6 @@ from printos_async._errors import (
     TransportError,
 )
 from printos_async._events import ClockSkewDetected
-from printos_async._http import server_time_s
 from printos_async._transport import (
     ExchangeError,
     Origin,

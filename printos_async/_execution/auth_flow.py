@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
-from printos_async import _httpx2
 from printos_async._api.body import DecodeError, content
 from printos_async._api.errors import secrets_of, transport_error
 from printos_async._auth import REPLAY_EXTENSION, is_cancelled
+from printos_async._common import optional_httpx2
 from printos_async._config import origin_of
 from printos_async._errors import MissingCredentialsError, PrintOSError, TransportError
 from printos_async._transport import EXCERPT_BYTES, ExchangeError, RawRequest, RawResponse
@@ -66,7 +66,7 @@ class AuthFlow:
         assert account.auth is not None  # noqa: S101  # without one, there is no flow
         query = f"?{call.query}" if call.query else ""
         # Whose requests and responses the flow takes. Any: their types differ, their interface does not.
-        library: Any = httpx if isinstance(account.auth, httpx.Auth) else _httpx2
+        library: Any = httpx if isinstance(account.auth, httpx.Auth) else optional_httpx2
         own = library.Request(
             call.method,
             f"{self._origin}{call.path}{query}",

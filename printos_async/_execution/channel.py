@@ -9,7 +9,7 @@ from printos_async._api.generated_client import GENERATED_CLIENT
 from printos_async._api.requests import Operations
 from printos_async._api.responses import Answers
 from printos_async._auth import AnyAuth, DeviceAccounts, DeviceCredentials, SingleAccount
-from printos_async._checks import require_number, require_type
+from printos_async._common.checks import require_number, require_type
 from printos_async._config import check_account, parse_base_url, tenant_of
 from printos_async._events import Hooks
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from attrs import field, frozen
 
-from printos_async._checks import at_least
+from printos_async._common.checks import at_least
 from printos_async._errors import (
     APIError,
     ConfigurationError,

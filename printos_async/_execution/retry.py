@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from attrs import field, frozen
 
-from printos_async._checks import at_least
+from printos_async._common.checks import at_least
 from printos_async._errors import APIError, ProxyError, ResponseDecodeError, StatusError, TransportError
 
 # Answers of a gateway that does not know what the server did with the request.

@@ -9,8 +9,8 @@ from typing import cast
 
 import httpx
 
-from printos_async import _httpx2
-from printos_async._redaction import withhold_credentials_from_logs
+from printos_async._common import optional_httpx2
+from printos_async._common.redaction import withhold_credentials_from_logs
 
 from .base import BODILESS, EXCERPT_BYTES, ExchangeError, RawRequest, RawResponse
 
@@ -31,11 +31,11 @@ class HttpxTransport:
     httpx's pool cannot be withdrawn, and httpcore 1.0.9 keeps bytes that follow an answer for the next one.
     """
 
-    def __init__(self, transport: httpx.AsyncBaseTransport | _httpx2.AsyncBaseTransport) -> None:
+    def __init__(self, transport: httpx.AsyncBaseTransport | optional_httpx2.AsyncBaseTransport) -> None:
         # Only their own transports name the phase of a failure reliably: others report a server that read
         # the request and hung up as a connection that failed.
-        self._names_phases = type(transport) in {httpx.AsyncHTTPTransport, _httpx2.AsyncHTTPTransport}
-        if isinstance(transport, _httpx2.AsyncBaseTransport):
+        self._names_phases = type(transport) in {httpx.AsyncHTTPTransport, optional_httpx2.AsyncHTTPTransport}
+        if isinstance(transport, optional_httpx2.AsyncBaseTransport):
             from .httpx2 import Httpx2Adapter  # noqa: PLC0415  # httpx2 is optional
 
             transport = Httpx2Adapter(transport)

@@ -9,8 +9,8 @@ from urllib.request import getproxies_environment, proxy_bypass
 
 import httpx
 
+from printos_async._common.http import is_loopback
 from printos_async._errors import ConfigurationError
-from printos_async._http import is_loopback
 
 from .base import Origin
 from .proxy import Proxy

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from attrs import evolve
 
-from printos_async._checks import require_number
+from printos_async._common.checks import require_number
 from printos_async._errors import ConfigurationError, OutboxError
 
 from .administration import DeadLetter, DeviceDelivery, OutboxStats, TenantStats

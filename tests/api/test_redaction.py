@@ -26,7 +26,7 @@ from printos_async import (
     RetryPolicy,
     SessionTokenAuth,
 )
-from printos_async._redaction import MASK, MIN_CHARS_ANYWHERE, excerpt, one_line, redact
+from printos_async._common.redaction import MASK, MIN_CHARS_ANYWHERE, excerpt, one_line, redact
 from printos_async._transport import Origin, RawRequest, RawResponse
 from tests.auth.tracebacks import chain_of
 from tests.transport.scripted import ScriptedServer

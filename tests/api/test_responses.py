@@ -24,8 +24,8 @@ from printos_async._api.responses import (
     decode_device_page,
     decode_provisioned,
 )
+from printos_async._common.http import parse_retry_after
 from printos_async._events import Hooks
-from printos_async._http import parse_retry_after
 from printos_async._transport import RawResponse
 
 if TYPE_CHECKING:

@@ -22,9 +22,9 @@ from printos_async import (
     StatusError,
     TransportError,
 )
+from printos_async._common.http import parse_retry_after
 from printos_async._errors import status_error_class
 from printos_async._execution.retry import RetryBudget
-from printos_async._http import parse_retry_after
 from tests.conftest import QUICK_RETRY, status
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import pytest
 from attrs import define
 
 from printos_async import SqlOutbox
-from printos_async._clock import MachineClock, machine_clock, steady_s
+from printos_async._common.clock import MachineClock, machine_clock, steady_s
 from printos_async.outbox import Finish, Release
 from printos_async.outbox.sqlite.time import FileTime
 

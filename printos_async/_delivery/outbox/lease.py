@@ -7,7 +7,7 @@ import logging
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from printos_async._clock import steady_s
+from printos_async._common.clock import steady_s
 from printos_async._errors import OutboxError
 
 if TYPE_CHECKING:

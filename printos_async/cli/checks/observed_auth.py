@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from attrs import frozen
 
 from printos_async._auth.base import ReadyAuth
-from printos_async._http import is_intermediary_page, server_time_s
+from printos_async._common.http import is_intermediary_page, server_time_s
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterable

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from printos_async._clock import machine_clock
+from printos_async._common.clock import machine_clock
+from printos_async._common.redaction import redact
 from printos_async._errors import OutboxError
-from printos_async._redaction import redact
 from printos_async.outbox.postgresql.errors import advice, passes, state_of
 from printos_async.outbox.postgresql.limits import USUAL
 from printos_async.outbox.postgresql.sessions import NoAnswerError, Sessions
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from sqlalchemy import URL, Executable, Row
     from sqlalchemy.ext.asyncio import AsyncConnection
 
-    from printos_async._clock import MachineClock
+    from printos_async._common.clock import MachineClock
     from printos_async.outbox.postgresql.limits import Limit
     from printos_async.outbox.postgresql.url import Server
     from printos_async.outbox.sqlite.spool import SetAside

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from printos_async._clock import steady_s
+from printos_async._common.clock import steady_s
 from printos_async._errors import OutboxError
 from printos_async.outbox.deliveries import NewDeliveries
 from printos_async.outbox.postgresql.limits import LONG, PROMPT

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from printos_async._checks import require_number
+from printos_async._common.checks import require_number
 from printos_async._errors import ConfigurationError, OutboxError
 from printos_async.outbox.administration import DeadLetter, DeviceDelivery, OutboxStats
 from printos_async.outbox.postgresql.limits import LONG
@@ -18,7 +18,7 @@ from .url import hide_secrets, parse_url, server_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from printos_async._clock import MachineClock
+    from printos_async._common.clock import MachineClock
     from printos_async.outbox.administration import TenantStats
     from printos_async.outbox.protocol import Claim, Draft, Finish, Kept, Release
     from printos_async.outbox.sqlite.spool import SetAside

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.ext.asyncio import AsyncConnection
 
-    from printos_async._clock import MachineClock
+    from printos_async._common.clock import MachineClock
 
     from .spool import SetAside
 

@@ -14,7 +14,7 @@ from printos_async.outbox.sql.tables import TIME_FUNCTION
 if TYPE_CHECKING:
     import sqlite3
 
-    from printos_async._clock import MachineClock
+    from printos_async._common.clock import MachineClock
 
 # Later times were not written by this package.
 _LATEST_S = 1e10

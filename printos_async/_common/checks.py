@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from ._errors import ConfigurationError
+from printos_async._errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
