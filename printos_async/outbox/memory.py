@@ -229,6 +229,7 @@ class MemoryOutbox:
             row.seq += 1
             row.put_at = row.waiting_since = now
             row.due_at, row.attempts = max(row.due_at, now), 0
+            state.mark(row, put_by=None)
             state.make_claimable(row)
         return len(dead)
 

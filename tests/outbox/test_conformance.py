@@ -496,6 +496,17 @@ async def test_requeued_dead_letters_are_sent_again(outbox: AdministeredOutbox, 
     assert await outbox.failed() == []
 
 
+async def test_a_requeued_dead_letter_of_a_device_that_is_still_owned_goes_to_its_owner(
+    outbox: AdministeredOutbox,
+) -> None:
+    owner, other = await outbox.join(), await outbox.join()
+    await outbox.put([draft("a")], owner=owner)
+    await outbox.finish(owner, [Finish("a", 1, error="500", keep=True)])
+    assert await outbox.requeue() == 1
+    assert await outbox.claim(other, 10) == []
+    assert said(await outbox.newer(owner, 10)) == [("a", 2, draft("a").body)]
+
+
 async def test_purging_forgets_what_is_done_and_nothing_that_waits(
     outbox: AdministeredOutbox, store: Store
 ) -> None:

@@ -47,6 +47,22 @@ async def test_what_is_requeued_is_sent(sandbox: Sandbox, workplace: Workplace) 
         await sandbox.wait_for(lambda: pages(sandbox, "ghost") == 1)
 
 
+async def test_what_is_requeued_is_sent_while_the_worker_still_owns_the_device(outbox_url: str) -> None:
+    # The write that ends with 504 may land for another minute: for so long the worker keeps the device.
+    answers = iter([504, 422])
+    host = Host(reply=lambda _: Reply(status=next(answers, 200)))
+    async with client_over(host, auth=HmacAuth(KEY, SECRET)) as client:
+        place = Workplace(client, outbox_url)
+        async with place.pusher(ambiguity_s=60.0) as pusher, place.opened() as outbox:
+            assert (await pusher.push("dev-1", host_status(1))).outcome == "failed"
+            while not await outbox.failed():  # noqa: ASYNC110
+                await asyncio.sleep(0)
+            assert await outbox.requeue() == 1
+            while pusher.stats().sent == 0:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+            assert await outbox.failed() == []
+
+
 async def test_a_status_that_the_server_cannot_process_is_a_dead_letter(outbox_url: str) -> None:
     host = Host(
         reply=lambda seen: Reply(

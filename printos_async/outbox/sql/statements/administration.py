@@ -49,7 +49,7 @@ def _requeue(chosen: ColumnElement[bool]) -> Executable:
     # With the next number: done_seq never goes back.
     dead = (
         select(ROW.device_id)
-        .where(OURS, IS_DEAD, ROW.owner.is_(None), chosen)
+        .where(OURS, IS_DEAD, chosen)
         .order_by(ROW.device_id)
         .with_for_update()
         .cte("dead")
@@ -58,7 +58,13 @@ def _requeue(chosen: ColumnElement[bool]) -> Executable:
     return (
         update(outbox)
         .where(OURS, ROW.device_id == dead.c.device_id, IS_DEAD)
-        .values(seq=ROW.seq + 1, put_at=NOW, due_at=later(ROW.due_at, NOW), attempts=0)
+        .values(
+            seq=ROW.seq + 1,
+            put_at=NOW,
+            due_at=later(ROW.due_at, NOW),
+            attempts=0,
+            unseen_by=ROW.owner,  # of a worker that owns the device still, see ``Finish.keep``
+        )
         .returning(ROW.seq)
     )
 
