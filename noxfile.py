@@ -57,7 +57,7 @@ def lint(session: nox.Session) -> None:
 @nox.session(venv_backend="none")
 def types(session: nox.Session) -> None:
     """Check the types of everything that is Python."""
-    _dev(session, "mypy")
+    _dev(session, "mypy", f"--num-workers={os.cpu_count() or 1}")
 
 
 @nox.session(venv_backend="none")

@@ -88,7 +88,7 @@ def additive(copy: Copy) -> None:
     copy.codegen()
     copy.codegen("--check")
     copy.codegen("--findings")
-    copy.python("-m", "mypy", *TYPED, "tests/drill/check_additive.py")
+    copy.python("-m", "mypy", "--num-workers=2", *TYPED, "tests/drill/check_additive.py")
     copy.python("-m", "pytest", "-q", "--numprocesses=2", *TESTED)
 
 
