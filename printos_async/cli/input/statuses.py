@@ -57,7 +57,6 @@ class StatusLines:
     ) -> None:
         self._source = source
         self._format = file_format
-        self._parser = make_parser(file_format, DeviceStatusUpdate)
         self._reader = LineReader(source, stop=stop)
         self._stop = stop
         self.bad_lines_file = bad_lines_file
@@ -86,19 +85,15 @@ class StatusLines:
 
         They cannot be read again; the lines of a file are still in the file.
         """
-        pushes = []
-        while self._batch and not self._source.is_regular:
-            push = self._take(self._batch.popleft())
-            if push is not None:
-                pushes.append(push)
-        return pushes
+        if self._source.is_regular:
+            return []
+        return [push for push in map(self._take, self._batch) if push is not None]
 
     def _take(self, line: Line) -> StatusPush | None:
         self.last_line = line.number
         if line.number == 1:
-            self._parser = make_parser(
-                self._format, DeviceStatusUpdate
-            )  # a file that follows has its own header
+            # A file that follows has its own header.
+            self._parser = make_parser(self._format, DeviceStatusUpdate)
         try:
             record = self._parser.parse(line.data, is_cut=line.is_cut)
             if record is None:
