@@ -120,11 +120,9 @@ def push(
             failures=kept,
             bad_lines_file=rejected,
         )
-        if dry_run:
-            report = asyncio.run(job.check())
-        else:
-            # Made here, outside of the event loop: it may ask for a secret on the terminal.
-            report = asyncio.run(job.push(connection.make_client(hooks=job.hooks)))
+        # Made here, outside of the event loop: it may ask for a secret on the terminal.
+        client = None if dry_run else connection.make_client(hooks=job.hooks)
+        report = asyncio.run(job.run(client))
     report.write(as_json=as_json)
     raise typer.Exit(report.exit_code)
 
