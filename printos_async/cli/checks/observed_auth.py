@@ -38,6 +38,7 @@ class ObservedAuth(ReadyAuth):
     """An authentication, or none, whose answers are kept.
 
     Attributes:
+        is_anonymous: Whether no credentials are sent.
         answers: The answers so far.
 
     Args:
@@ -48,6 +49,7 @@ class ObservedAuth(ReadyAuth):
 
     def __init__(self, auth: ReadyAuth | None) -> None:
         self._auth = auth
+        self.is_anonymous = auth is None
         self.answers: list[Answer] = []
 
     def __repr__(self) -> str:

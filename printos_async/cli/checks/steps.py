@@ -11,7 +11,7 @@ from printos_async.cli.terminal.output import CommandError
 from printos_async.outbox import SqlOutbox
 
 from .credentials_file import CREDENTIALS_FILE, read_credentials_file
-from .exchange import CHECKS, Exchange, judge, list_devices
+from .exchange import CHECKS, Exchange
 from .finding import Finding, skipped
 from .network import check_connection, check_name
 from .observed_auth import ObservedAuth
@@ -54,10 +54,7 @@ class Steps:
             self._file = skipped(CREDENTIALS_FILE, "none is given")
             auth = tenant_auth = connection.single_auth(os.environ)
         else:
-            checked = read_credentials_file(path, device_id)
-            self._file, auth = checked.finding, checked.auth
-            tenant_auth = None if checked.file is None else checked.file.device_credentials()
-        self._has_credentials = auth is not None
+            self._file, auth, tenant_auth = read_credentials_file(path, device_id)
         self._auth = ObservedAuth(auth)
         self._client = connection.make_client_with(self._auth)
         base_url = connection.effective_base_url()
@@ -76,22 +73,21 @@ class Steps:
         peer, role = (self._origin, "server") if self._proxy is None else (self._proxy.origin, "proxy")
         name = await check_name(peer, role, timeout_s=self._timeout_s)
         yield name
-        if name.outcome == "failed":
-            yield skipped("connection", "there is no address to connect to")
-            is_connected = False
+        connection = skipped("connection", "there is no address to connect to")
+        if name.outcome == "ok":
+            connection = await check_connection(peer, role, timeout_s=self._timeout_s)
+        yield connection
+        if connection.outcome == "ok":
+            proxy = "" if self._proxy is None else str(self._proxy)
+            exchange = Exchange(self._origin, proxy, self._auth)
+            async with self._client:
+                await exchange.list_devices(self._client)
+            findings = exchange.judge()
         else:
-            reached = await check_connection(peer, role, timeout_s=self._timeout_s)
-            yield reached
-            is_connected = reached.outcome == "ok"
-        for finding in await self._exchange() if is_connected else _unreached():
+            findings = [skipped(check, "there is no connection") for check in CHECKS]
+        for finding in findings:
             yield finding
         yield await self._check_outbox()
-
-    async def _exchange(self) -> list[Finding]:
-        async with self._client:
-            devices, error = await list_devices(self._client, self._auth)
-        proxy = "" if self._proxy is None else str(self._proxy)
-        return judge(Exchange(self._origin, proxy, self._auth, devices, error, self._has_credentials))
 
     async def _check_outbox(self) -> Finding:
         if self._outbox is None:
@@ -99,7 +95,3 @@ class Steps:
         if self._spooling is None:
             return skipped("outbox", "the credentials name its account, and cannot be used")
         return await check_outbox(self._spooling, self._outbox)
-
-
-def _unreached() -> list[Finding]:
-    return [skipped(name, "there is no connection") for name in CHECKS]
