@@ -22,6 +22,8 @@ from printos_async._errors import PrintOSError
 from printos_async._models import DeviceProvisionRequest, DeviceStatusUpdate, StatusPush
 from printos_async.cli.terminal.output import CommandError
 
+from .source import MAX_LINE_BYTES
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
@@ -60,19 +62,15 @@ class Parser(ABC):
 
     header_line = b""
 
-    def parse(self, line: bytes, *, is_cut: bool = False) -> dict[str, Any] | None:
+    def parse(self, line: bytes) -> dict[str, Any] | None:
         """Return a line's record, or None where the line holds none.
-
-        Args:
-            line: The line, or its beginning.
-            is_cut: Whether it was too long to be read whole.
 
         Raises:
             BadLineError: The line cannot be read.
             CommandError: The file cannot be read.
         """
-        if is_cut:
-            raise BadLineError(f"is longer than {len(line)} bytes")
+        if len(line) > MAX_LINE_BYTES:
+            raise BadLineError(f"is longer than {MAX_LINE_BYTES} bytes")
         try:
             text = line.decode("utf-8").strip()
         except UnicodeDecodeError as error:

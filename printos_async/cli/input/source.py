@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
 STANDARD_INPUT = "-"
+# Of a longer line one byte more is read, which tells that it is longer.
 MAX_LINE_BYTES = 1024 * 1024
 _CHUNK_BYTES = 64 * 1024
 _UTF8_BOM = b"\xef\xbb\xbf"
@@ -33,13 +34,11 @@ class Line:
 
     Attributes:
         number: 1 for the first line of the file.
-        data: Its bytes, at most ``MAX_LINE_BYTES`` of them.
-        is_cut: True if there were more.
+        data: Its bytes, without those after ``MAX_LINE_BYTES + 1``.
     """
 
     number: int
     data: bytes
-    is_cut: bool = False
 
 
 class Source:
@@ -172,7 +171,6 @@ class LineReader:
         self._stop = stop
         self._number = 0
         self._tail = b""
-        self._is_cut = False
         self.bytes_read = 0
 
     async def batches(self) -> AsyncGenerator[list[Line], None]:
@@ -191,7 +189,7 @@ class LineReader:
                         yield batch
                     continue
                 # A line without a line end is complete only at the end of the file.
-                if self._tail or self._is_cut:
+                if self._tail:
                     yield [self._line(self._tail)]
                 self._number, self._tail, self.bytes_read = 0, b"", 0
 
@@ -205,22 +203,13 @@ class LineReader:
         return chunk.removeprefix(_UTF8_BOM)
 
     def _split(self, chunk: bytes) -> list[Line]:
-        *ended, tail = chunk.split(b"\n")
-        lines = []
-        for part in ended:
-            lines.append(self._line(self._tail + part))
-            self._tail = b""
-        self._tail += tail
-        if len(self._tail) > MAX_LINE_BYTES:
-            self._tail = self._tail[:MAX_LINE_BYTES]
-            self._is_cut = True
-        return lines
+        *ended, tail = (self._tail + chunk).split(b"\n")
+        self._tail = tail[: MAX_LINE_BYTES + 1]
+        return [self._line(data) for data in ended]
 
     def _line(self, data: bytes) -> Line:
         self._number += 1
-        line = Line(self._number, data[:MAX_LINE_BYTES], self._is_cut or len(data) > MAX_LINE_BYTES)
-        self._is_cut = False
-        return line
+        return Line(self._number, data[: MAX_LINE_BYTES + 1])
 
 
 def open_file(path: str) -> int:

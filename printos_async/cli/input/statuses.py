@@ -95,7 +95,7 @@ class StatusLines:
             # A file that follows has its own header.
             self._parser = make_parser(self._format, DeviceStatusUpdate)
         try:
-            record = self._parser.parse(line.data, is_cut=line.is_cut)
+            record = self._parser.parse(line.data)
             if record is None:
                 return None
             push = status_of(record)
