@@ -8,7 +8,6 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 from printos_async._errors import OutboxError
-from printos_async.cli.monitoring.monitor import Monitor
 from printos_async.cli.terminal.progress import PusherLine
 from printos_async.cli.terminal.signals import GRACE_S
 from printos_async.outbox import SqlOutbox
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from printos_async._delivery.spooler import Spooler
     from printos_async._events import Hook
     from printos_async._models import StatusPush
-    from printos_async.cli.options.listen import ListenAddress
+    from printos_async.cli.monitoring.monitor import Monitor
 
     from .counts import Counts
 
@@ -84,24 +83,18 @@ class Follow(Mode):
         delivery: The arguments of ``PrintOSClient.status_pusher`` that were given.
         drain_timeout_s: Seconds to drain once the statuses end; None for as long as it takes, and the default
             after a signal.
-        listen: Where to serve health and metrics; None for nowhere.
+        monitor: Serves health and metrics.
     """
 
     is_followed = True
 
-    def __init__(
-        self,
-        delivery: Mapping[str, Any],
-        drain_timeout_s: float | None,
-        *,
-        listen: ListenAddress | None = None,
-    ) -> None:
+    def __init__(self, delivery: Mapping[str, Any], drain_timeout_s: float | None, monitor: Monitor) -> None:
         self._delivery = delivery
         self._drain_timeout_s = drain_timeout_s
         self._pusher: StatusPusher | None = None
         self._line = PusherLine()
-        self._monitor = Monitor(listen)
-        self.hooks = self._monitor.hooks
+        self._monitor = monitor
+        self.hooks = monitor.hooks
         self.grace_s = DEFAULT_DRAIN_TIMEOUT_S if drain_timeout_s is None else drain_timeout_s
 
     async def run(self, client: PrintOSClient, statuses: Statuses, counts: Counts) -> None:
