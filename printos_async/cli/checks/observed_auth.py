@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
+import httpx
 from attrs import frozen
 
 from printos_async._auth.base import ReadyAuth
@@ -93,11 +94,7 @@ class ObservedAuth(ReadyAuth):
 
     async def async_auth_flow(self, request: Request) -> AsyncGenerator[Request, Any]:
         """Authenticate a request."""
-        if self._auth is None:
-            started_s = time.monotonic()
-            self._note((yield request), started_s, is_login=False)
-            return
-        auth: Any = self._auth  # its flow takes requests of httpx and httpx2
+        auth: Any = self._auth or httpx.Auth()  # their flows take requests of httpx and httpx2
         flow: AsyncGenerator[Request, Any] = auth.async_auth_flow(request)
         try:
             outgoing = await anext(flow)
