@@ -25,7 +25,7 @@ from printos_async.cli.terminal.output import CommandError
 from .source import MAX_LINE_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
 Format = Literal["jsonl", "csv"]
 T = TypeVar("T", DeviceStatusUpdate, DeviceProvisionRequest)
@@ -51,6 +51,13 @@ _CELLS: dict[type, tuple[str, re.Pattern[str]]] = {
 
 class BadLineError(Exception):
     """A line that cannot be read; the message says why."""
+
+
+def _no_constant(name: str) -> Any:
+    raise BadLineError(f"holds {name}, which is not valid JSON")
+
+
+_decode = json.JSONDecoder(parse_constant=_no_constant).decode
 
 
 class Parser(ABC):
@@ -95,12 +102,9 @@ def make_parser(file_format: Format, model: type[DeviceStatusUpdate | DeviceProv
 class JsonLines(Parser):
     """JSON objects, one on each line."""
 
-    def __init__(self) -> None:
-        self._decode = json.JSONDecoder(parse_constant=_no_constant).decode
-
     def _parse(self, text: str) -> dict[str, Any]:
         try:
-            record = self._decode(text)
+            record = _decode(text)
         except json.JSONDecodeError as error:
             problem = f"is not valid JSON: {error.msg} at character {error.pos + 1}"
         except RecursionError:
@@ -201,12 +205,9 @@ def status_of(record: dict[str, Any]) -> StatusPush:
         raise BadLineError(f"{DEVICE_ID} is missing")
     if not fields:
         raise BadLineError(f"has no field besides {DEVICE_ID}")
-    try:
-        check_device_id(device_id)
-        status = _build("status update", DeviceStatusUpdate, fields)
-        check_status(status)
-    except PrintOSError as error:
-        raise BadLineError(str(error)) from error
+    _check(check_device_id, device_id)
+    status = _build("status update", DeviceStatusUpdate, fields)
+    _check(check_status, status)
     return StatusPush(device_id, status)
 
 
@@ -218,11 +219,8 @@ def provision_request_of(record: dict[str, Any]) -> DeviceProvisionRequest:
     """
     if not record:
         raise BadLineError("has no field of its device")
-    try:
-        request = _build("provision request", DeviceProvisionRequest, record)
-        check_provision_request(request)
-    except PrintOSError as error:
-        raise BadLineError(str(error)) from error
+    request = _build("provision request", DeviceProvisionRequest, record)
+    _check(check_provision_request, request)
     return request
 
 
@@ -241,6 +239,13 @@ def _build(what: str, model: type[T], record: dict[str, Any]) -> T:
     if problem is not None:
         raise BadLineError(f"{what}: {problem}")
     return model.from_dict(record)
+
+
+def _check(check: Callable[[Any], object], value: object) -> None:
+    try:
+        check(value)
+    except PrintOSError as error:
+        raise BadLineError(str(error)) from error
 
 
 def _check_names(model: type, record: dict[str, Any], prefix: str) -> None:
@@ -270,7 +275,3 @@ def _value(column: Column, cell: str) -> Any:
     if not pattern.fullmatch(cell):
         raise BadLineError(f"{'.'.join(column.path)} must be {description}, not {cell[:60]!a}")
     return cell == "true" if column.kind is bool else column.kind(cell)
-
-
-def _no_constant(name: str) -> Any:
-    raise BadLineError(f"holds {name}, which is not valid JSON")

@@ -49,7 +49,7 @@ class StatusLines:
         bad_lines: How many lines could not be read.
         last_line: The number of the last line that was taken, in the current file.
         bad_lines_file: Keeps the lines that could not be read, if anything does.
-        bytes_read: Bytes read so far.
+        reader: Reads the lines.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class StatusLines:
     ) -> None:
         self._source = source
         self._format = file_format
-        self._reader = LineReader(source, stop=stop)
+        self.reader = LineReader(source, stop=stop)
         self._stop = stop
         self.bad_lines_file = bad_lines_file
         self._batch: deque[Line] = deque()
@@ -66,13 +66,8 @@ class StatusLines:
         self.bad_lines = 0
         self.last_line = 0
 
-    @property
-    def bytes_read(self) -> int:
-        """Bytes read so far."""
-        return self._reader.bytes_read
-
     async def __aiter__(self) -> AsyncGenerator[StatusPush, None]:
-        async with aclosing(self._reader.batches()) as batches:
+        async with aclosing(self.reader.batches()) as batches:
             async for batch in batches:
                 self._batch.extend(batch)
                 while self._batch and not self._stop.is_set():

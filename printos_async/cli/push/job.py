@@ -106,7 +106,7 @@ class PushJob:
 
         def sample() -> tuple[float, str]:
             bad = f" · {unreadable(lines.bad_lines)}" if lines.bad_lines else ""
-            return lines.bytes_read, f"{count_statuses(lines.statuses)}{bad}"
+            return lines.reader.bytes_read, f"{count_statuses(lines.statuses)}{bad}"
 
         async with live_progress("Checking", total=self.source.size_bytes, sample=sample):
             try:
@@ -121,7 +121,7 @@ class PushJob:
 
         def sample() -> tuple[float, str]:
             stopping = " · stopping" if signals.received is not None else ""
-            return lines.bytes_read, mode.progress(counts, time.perf_counter() - started_s) + stopping
+            return lines.reader.bytes_read, mode.progress(counts, time.perf_counter() - started_s) + stopping
 
         # A failure is named once: by the warning of the pusher when following, otherwise by the counts.
         warnings = LibraryWarnings(except_for=REPORTED_EVENTS if mode.is_followed else {"StatusFailed"})

@@ -92,25 +92,25 @@ class PushReport:
         if received is not None:
             where = f"after line {lines.last_line} of {job.source.name}"
             complain(f"stopped by {received.name} {where}; no line after it was {mode.done}")
-        bad = unreadable(lines.bad_lines) if lines.bad_lines else ""
-        if not job.sent_anything and bad and not self.is_dry_run:
-            complain(f"nothing was sent: {bad}; correct the file, or leave --strict out")
         if as_json:
             write_json(self.to_json())
         elif job.sent_anything:
             write_line(self._summary())
         else:
-            write_line(f"{', '.join(filter(None, (count_statuses(lines.statuses), bad)))}; nothing sent")
+            bad = f", {unreadable(lines.bad_lines)}" if lines.bad_lines else ""
+            write_line(f"{count_statuses(lines.statuses)}{bad}; nothing sent")
 
     def _complain_of_bad_lines(self) -> None:
         """Report the number of bad lines on standard error, and what to do next."""
-        job, bad_lines = self.job, self.job.lines.bad_lines
-        is_all_said = job.counts.problem is not None or not (job.sent_anything or self.is_dry_run)
-        if is_all_said or not bad_lines:
+        job, file = self.job, self.job.bad_lines_file
+        if not job.lines.bad_lines:
             return
-        file = job.bad_lines_file
-        remedy = "add --bad-lines FILE to keep them" if file is None else f"correct {file.name}, and push it"
-        complain(f"{unreadable(bad_lines)}; {remedy}")
+        bad = unreadable(job.lines.bad_lines)
+        if not (job.sent_anything or self.is_dry_run):
+            complain(f"nothing was sent: {bad}; correct the file, or leave --strict out")
+        elif job.counts.problem is None:
+            remedy = f"correct {file.name}, and push it" if file else "add --bad-lines FILE to keep them"
+            complain(f"{bad}; {remedy}")
 
     def _complain_of_failures(self) -> None:
         """Report on standard error how many statuses failed or were not sent, and what to do next."""
