@@ -104,21 +104,20 @@ class Exchange:
         if self.origin.scheme != "https":
             return skipped("tls", "the base URL is plain HTTP")
         if isinstance(error, TransportError) and not self.auth.answers:
+            remedy = ""
             # With TLS 1.3 a server refuses a client certificate, or asks for one, only after the request was written.
             if "client certificate" in str(error):
-                return failed(
-                    "tls",
-                    error.args[0],
+                remedy = (
                     "give the certificate that the server's owner has issued, with its key: --client-cert and"
-                    " --client-key",
+                    " --client-key"
                 )
-            if not error.may_have_arrived:
-                return failed(
-                    "tls",
-                    error.args[0],
+            elif not error.may_have_arrived:
+                remedy = (
                     "if the network's own gateway opens TLS, trust its authority: --ca-file or --system-certificates;"
-                    " else check --base-url, this machine's clock, and the server's certificate with its owner",
+                    " else check --base-url, this machine's clock, and the server's certificate with its owner"
                 )
+            if remedy:
+                return failed("tls", error.args[0], remedy)
         return ok("tls", f"the certificate of {self.origin.host} is trusted")
 
     def _clock(self) -> Finding:
