@@ -32,14 +32,8 @@ T = TypeVar("T", DeviceStatusUpdate, DeviceProvisionRequest)
 
 DEVICE_ID = "deviceId"
 _TEXTS = frozenset({str, datetime, date, UUID})  # what is a text in JSON
-_JSON_NAMES = {
-    list: "an array",
-    str: "a string",
-    int: "a number",
-    float: "a number",
-    bool: "true or false",
-    type(None): "null",
-}
+# Every other JSON value that is no object is a number.
+_JSON_NAMES = {list: "an array", str: "a string", bool: "true or false", type(None): "null"}
 _encode = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
 # Cells that are no texts: how they are written, in this order where a field takes several kinds.
 _CELLS: dict[type, tuple[str, re.Pattern[str]]] = {
@@ -114,7 +108,7 @@ class JsonLines(Parser):
         else:
             if isinstance(record, dict):
                 return record
-            problem = f"is not a JSON object but {_JSON_NAMES[type(record)]}"
+            problem = f"is not a JSON object but {_JSON_NAMES.get(type(record), 'a number')}"
         raise BadLineError(problem)
 
 
