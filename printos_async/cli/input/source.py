@@ -169,8 +169,6 @@ class LineReader:
     def __init__(self, source: Source, *, stop: asyncio.Event) -> None:
         self._source = source
         self._stop = stop
-        self._number = 0
-        self._tail = b""
         self.bytes_read = 0
 
     async def batches(self) -> AsyncGenerator[list[Line], None]:
@@ -182,16 +180,21 @@ class LineReader:
             CommandError: The file is UTF-16.
             OSError: Reading failed.
         """
+        number, tail = 0, b""
         async with aclosing(self._source.chunks(stop=self._stop)) as chunks:
             async for chunk in chunks:
                 if chunk:
-                    if batch := self._split(self._without_mark(chunk)):
-                        yield batch
-                    continue
-                # A line without a line end is complete only at the end of the file.
-                if self._tail:
-                    yield [self._line(self._tail)]
-                self._number, self._tail, self.bytes_read = 0, b"", 0
+                    *ended, tail = (tail + self._without_mark(chunk)).split(b"\n")
+                    tail = tail[: MAX_LINE_BYTES + 1]
+                else:
+                    # A line without a line end is complete only at the end of the file.
+                    ended, tail = [tail] if tail else [], b""
+                batch = [Line(number + i, data[: MAX_LINE_BYTES + 1]) for i, data in enumerate(ended, 1)]
+                number += len(batch)
+                if batch:
+                    yield batch
+                if not chunk:
+                    number = self.bytes_read = 0
 
     def _without_mark(self, chunk: bytes) -> bytes:
         is_first = not self.bytes_read
@@ -201,15 +204,6 @@ class LineReader:
         if chunk.startswith(_UTF16_BOMS):
             raise CommandError(f"{self._source.name} is UTF-16; convert it to UTF-8")
         return chunk.removeprefix(_UTF8_BOM)
-
-    def _split(self, chunk: bytes) -> list[Line]:
-        *ended, tail = (self._tail + chunk).split(b"\n")
-        self._tail = tail[: MAX_LINE_BYTES + 1]
-        return [self._line(data) for data in ended]
-
-    def _line(self, data: bytes) -> Line:
-        self._number += 1
-        return Line(self._number, data[: MAX_LINE_BYTES + 1])
 
 
 def open_file(path: str) -> int:
