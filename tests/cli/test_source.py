@@ -87,6 +87,27 @@ async def test_reading_a_silent_pipe_holds_nobody_up_and_ends_when_asked_to(pipe
     source.close()
 
 
+def test_a_read_that_ends_after_the_event_loop_says_nothing(
+    pipe: tuple[Path, int], caplog: pytest.LogCaptureFixture
+) -> None:
+    path, writer = pipe
+    source = Source(str(path))
+
+    async def read_until_stopped() -> None:
+        stop = asyncio.Event()
+        asyncio.get_running_loop().call_soon(stop.set)
+        assert [chunk async for chunk in source.chunks(stop=stop)] == []
+
+    before = set(threading.enumerate())
+    asyncio.run(read_until_stopped())
+    os.write(writer, b"late")
+    for thread in set(threading.enumerate()) - before:
+        thread.join(timeout=10)
+        assert not thread.is_alive()
+    assert not caplog.records
+    source.close()
+
+
 async def test_what_was_read_from_a_pipe_and_not_handed_out_is_not_lost(pipe: tuple[Path, int]) -> None:
     path, writer = pipe
     stop = asyncio.Event()
