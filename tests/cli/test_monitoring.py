@@ -333,7 +333,7 @@ def test_a_service_manager_may_listen_on_an_abstract_socket() -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
         listening.bind("")  # the kernel chooses a free name
         name = listening.getsockname()[1:].decode()
-        manager = ServiceManager.from_env({"NOTIFY_SOCKET": f"@{name}"})
+        manager = ServiceManager({"NOTIFY_SOCKET": f"@{name}"})
         assert manager.notify("READY=1", "STATUS=it works")
         manager.close()
         assert listening.recv(100) == b"READY=1\nSTATUS=it works"
@@ -352,7 +352,7 @@ def test_a_service_manager_may_listen_on_an_abstract_socket() -> None:
     ids=["none", "no_socket", "watched", "of_another_process", "of_another_kind"],
 )
 def test_the_environment_names_the_service_manager(env: dict[str, str], watchdog_s: float) -> None:
-    manager = ServiceManager.from_env(env)
+    manager = ServiceManager(env)
     assert manager.watchdog_s == watchdog_s
     assert not manager.notify("READY=1")  # nobody is there, and nothing fails
     manager.close()

@@ -15,10 +15,9 @@ import pytest
 
 from printos_async.cli.monitoring import monitor as monitor_module
 from printos_async.cli.monitoring import server as server_module
-from printos_async.cli.monitoring.heartbeat import Heartbeat, Sample
 from printos_async.cli.monitoring.metrics import Metrics
-from printos_async.cli.monitoring.monitor import Monitor
-from printos_async.cli.monitoring.server import MonitoringServer, Pages
+from printos_async.cli.monitoring.monitor import Heartbeat, Monitor, Sample
+from printos_async.cli.monitoring.server import MonitoringServer, find_page
 from printos_async.cli.options.listen import ListenAddress
 
 if TYPE_CHECKING:
@@ -33,15 +32,13 @@ THREADS = 16
 
 
 @pytest.fixture
-def pages() -> Pages:
-    heartbeat = Heartbeat(stall_s=1e9)
-    return Pages(heartbeat, Metrics(heartbeat))
+def metrics() -> Metrics:
+    return Metrics(Heartbeat(stall_s=1e9))
 
 
 @pytest.fixture
-def server(pages: Pages) -> Iterator[MonitoringServer]:
-    running = MonitoringServer(ListenAddress("127.0.0.1", 0), pages)
-    running.start()
+def server(metrics: Metrics) -> Iterator[MonitoringServer]:
+    running = MonitoringServer(ListenAddress("127.0.0.1", 0), metrics)
     yield running
     running.stop()
 
@@ -86,9 +83,9 @@ def test_a_thread_that_cannot_be_started_takes_no_place(
 def test_a_stalled_event_loop_is_not_ready_in_the_metrics_either() -> None:
     heartbeat = Heartbeat(stall_s=0.0)
     heartbeat.latest = Sample({})
-    pages = Pages(heartbeat, Metrics(heartbeat))
-    assert pages.find("/readyz", "")[0] == 503
-    assert b"printos_ready 0.0" in pages.find("/metrics", "")[2]
+    metrics = Metrics(heartbeat)
+    assert find_page(metrics, "/readyz", "")[0] == 503
+    assert b"printos_ready 0.0" in find_page(metrics, "/metrics", "")[2]
 
 
 @pytest.mark.parametrize(
@@ -102,8 +99,8 @@ def test_a_stalled_event_loop_is_not_ready_in_the_metrics_either() -> None:
         "a;b=c;d,;,;=",
     ],
 )
-def test_metrics_answer_whatever_is_accepted(pages: Pages, accept: str) -> None:
-    status, _, body = pages.find("/metrics", accept)
+def test_metrics_answer_whatever_is_accepted(metrics: Metrics, accept: str) -> None:
+    status, _, body = find_page(metrics, "/metrics", accept)
     assert status == 200
     assert b"printos_ready" in body
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from printos_async.cli.input.records import BadLineError, JsonLines
 from printos_async.cli.input.source import MAX_LINE_BYTES, Line, LineReader, Source
 from printos_async.cli.input.statuses import StatusLines
 from printos_async.cli.terminal.signals import StopSignals
@@ -61,9 +62,15 @@ async def test_a_line_that_is_too_long_is_cut(tmp_path: Path, end: bytes) -> Non
         b"x" * (MAX_LINE_BYTES + 1) + b"\n" + b"y" * MAX_LINE_BYTES + b"\n" + b"z" * 2_500_000 + end
     )
     first, second, third = await read_all(path)
-    assert (len(first.data), first.is_cut) == (MAX_LINE_BYTES, True)
-    assert (len(second.data), second.is_cut) == (MAX_LINE_BYTES, False)
-    assert (len(third.data), third.is_cut, third.number) == (MAX_LINE_BYTES, True, 3)
+    assert len(first.data) == MAX_LINE_BYTES + 1
+    assert len(second.data) == MAX_LINE_BYTES
+    assert (len(third.data), third.number) == (MAX_LINE_BYTES + 1, 3)
+    parser = JsonLines()
+    for line in (first, third):
+        with pytest.raises(BadLineError, match=f"is longer than {MAX_LINE_BYTES} bytes"):
+            parser.parse(line.data)
+    with pytest.raises(BadLineError, match="is not valid JSON"):
+        parser.parse(second.data)
 
 
 async def test_reading_a_silent_pipe_holds_nobody_up_and_ends_when_asked_to(pipe: tuple[Path, int]) -> None:
@@ -77,6 +84,27 @@ async def test_reading_a_silent_pipe_holds_nobody_up_and_ends_when_asked_to(pipe
     async with asyncio.timeout(20):
         assert [batch async for batch in batches] == []
     os.write(writer, b"\n")  # lets the thread that still reads go
+    source.close()
+
+
+def test_a_read_that_ends_after_the_event_loop_says_nothing(
+    pipe: tuple[Path, int], caplog: pytest.LogCaptureFixture
+) -> None:
+    path, writer = pipe
+    source = Source(str(path))
+
+    async def read_until_stopped() -> None:
+        stop = asyncio.Event()
+        asyncio.get_running_loop().call_soon(stop.set)
+        assert [chunk async for chunk in source.chunks(stop=stop)] == []
+
+    before = set(threading.enumerate())
+    asyncio.run(read_until_stopped())
+    os.write(writer, b"late")
+    for thread in set(threading.enumerate()) - before:
+        thread.join(timeout=10)
+        assert not thread.is_alive()
+    assert not caplog.records
     source.close()
 
 

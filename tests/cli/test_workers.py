@@ -10,6 +10,7 @@ import pytest
 
 from printos_async import HmacAuth, PrintOSClient
 from printos_async.cli.commands.worker import Work
+from printos_async.cli.monitoring.monitor import Monitor
 from printos_async.outbox import SqlOutbox
 
 from .conftest import KEY, SECRET
@@ -136,9 +137,10 @@ async def test_a_worker_takes_over_what_another_one_had_that_was_killed(
 async def test_a_bug_ends_it_so_that_another_one_can_take_its_place(
     cli: Cli, sandbox: Sandbox, outbox: str
 ) -> None:
-    work = Work(outbox, lease_s=30, drain_timeout_s=25, delivery={})
+    spool = SqlOutbox(outbox)
+    work = Work(outbox=spool, drain_timeout_s=25, delivery={}, state_every_s=0, monitor=Monitor(None))
     async with PrintOSClient(sandbox.url, auth=HmacAuth(KEY, SECRET)) as client:
-        pusher = client.status_pusher(outbox=SqlOutbox(outbox))
+        pusher = client.status_pusher(outbox=spool)
         working = asyncio.create_task(work.deliver(pusher))
         await put(cli, line("dev-1", 1))
         await sandbox.wait_for(lambda: sandbox.applied_count == 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
+import httpx
 from attrs import frozen
 
 from printos_async._auth.base import ReadyAuth
@@ -38,6 +39,7 @@ class ObservedAuth(ReadyAuth):
     """An authentication, or none, whose answers are kept.
 
     Attributes:
+        is_anonymous: Whether no credentials are sent.
         answers: The answers so far.
 
     Args:
@@ -48,6 +50,7 @@ class ObservedAuth(ReadyAuth):
 
     def __init__(self, auth: ReadyAuth | None) -> None:
         self._auth = auth
+        self.is_anonymous = auth is None
         self.answers: list[Answer] = []
 
     def __repr__(self) -> str:
@@ -91,11 +94,7 @@ class ObservedAuth(ReadyAuth):
 
     async def async_auth_flow(self, request: Request) -> AsyncGenerator[Request, Any]:
         """Authenticate a request."""
-        if self._auth is None:
-            started_s = time.monotonic()
-            self._note((yield request), started_s, is_login=False)
-            return
-        auth: Any = self._auth  # its flow takes requests of httpx and httpx2
+        auth: Any = self._auth or httpx.Auth()  # their flows take requests of httpx and httpx2
         flow: AsyncGenerator[Request, Any] = auth.async_auth_flow(request)
         try:
             outgoing = await anext(flow)

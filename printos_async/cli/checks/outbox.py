@@ -42,13 +42,10 @@ async def check_outbox(client: PrintOSClient, outbox: SqlOutbox) -> Finding:
             "check --outbox or PRINTOS_OUTBOX: the place or the server, user and password, the rights of this user to"
             " write to the file and its folder, and that this printos-async is as new as the one that made it",
         )
-    return ok("outbox", f"schema version {_newest_version()}; {_content(stats)}{_others(tenants)}")
-
-
-def _newest_version() -> int:
     from printos_async.outbox.sql.tables import MIGRATIONS  # noqa: PLC0415  # SQLAlchemy is optional
 
-    return len(MIGRATIONS) + 1  # opening an older outbox has migrated it
+    version = len(MIGRATIONS) + 1  # opening an older outbox has migrated it
+    return ok("outbox", f"schema version {version}; {_content(stats)}{_others(tenants)}")
 
 
 def _content(stats: OutboxStats) -> str:

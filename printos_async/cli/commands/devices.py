@@ -108,7 +108,7 @@ async def _read(path: str, file_format: Format, *, replace: bool) -> list[Device
         async with aclosing(LineReader(source, stop=asyncio.Event()).batches()) as batches:
             async for line in (line async for batch in batches for line in batch):
                 try:
-                    record = parser.parse(line.data, is_cut=line.is_cut)
+                    record = parser.parse(line.data)
                     if record is not None:
                         request = provision_request_of(record)
                         _check_identity(request, line.number, first_lines, replace=replace)

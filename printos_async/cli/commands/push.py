@@ -11,6 +11,7 @@ import typer
 from printos_async.cli.input.followed_file import FollowedSource
 from printos_async.cli.input.source import STANDARD_INPUT, Source
 from printos_async.cli.input.statuses import format_of
+from printos_async.cli.monitoring.monitor import Monitor
 from printos_async.cli.options.connection import ConcurrentRequests
 from printos_async.cli.options.delivery import PANEL, Delivery
 from printos_async.cli.options.groups import AsJson, FileFormat, option_name, with_option_groups
@@ -86,21 +87,22 @@ def push(
     Exit codes: 0 all sent (or replaced by a newer one), 1 some failed or some lines are bad, 2 usage or
     configuration, 130 or 143 stopped by Ctrl-C or SIGTERM.
     """
-    address = _listen_address(listen, is_followed=follow and outbox is None and not spool)
+    is_spooled = spool or outbox is not None
     given = delivery.arguments() | ({} if drain_timeout_s is None else {"drain_timeout_s": drain_timeout_s})
+    if listen is not None and (is_spooled or not follow):
+        raise CommandError("--listen needs --follow, and no outbox: other pushes end by themselves")
     if given and not follow:
         raise CommandError(f"{option_name(next(iter(given)))} needs --follow")
     if follow and (strict or dry_run):
         raise CommandError(f"--follow does not end; leave {'--strict' if strict else '--dry-run'} out")
+    if given and is_spooled:
+        raise CommandError("printos worker sends what is put into an outbox; give it the options of delivery")
     mode: Mode = Bulk()
-    if outbox is not None or spool:
+    if is_spooled:
         mode = Spool(outbox_url(outbox))
-        if given:
-            raise CommandError(
-                "printos worker sends what is put into an outbox; give it the options of delivery"
-            )
     elif follow:
-        mode = Follow(delivery.arguments(), drain_timeout_s, listen=address)
+        monitor = Monitor(None if listen is None else ListenAddress.parse(listen))
+        mode = Follow(delivery.arguments(), drain_timeout_s, monitor)
     chosen_format = format_of(file, file_format)
     with ExitStack() as stack:
         is_followed = follow and file != STANDARD_INPUT
@@ -112,27 +114,12 @@ def push(
         if bad_lines is not None:
             rejected = stack.enter_context(open_private(bad_lines, flags=os.O_APPEND))
             _refuse_same_file(source, rejected.fileno(), "--bad-lines")
-        job = PushJob(
-            source,
-            chosen_format,
-            mode,
-            strict=strict,
-            failures=kept,
-            bad_lines_file=rejected,
-        )
-        if dry_run:
-            report = asyncio.run(job.check())
-        else:
-            # Made here, outside of the event loop: it may ask for a secret on the terminal.
-            report = asyncio.run(job.push(connection.make_client(hooks=job.hooks)))
+        job = PushJob(source, chosen_format, mode, strict=strict, failures=kept, bad_lines_file=rejected)
+        # Made here, outside of the event loop: it may ask for a secret on the terminal.
+        client = None if dry_run else connection.make_client(hooks=job.hooks)
+        report = asyncio.run(job.run(client))
     report.write(as_json=as_json)
     raise typer.Exit(report.exit_code)
-
-
-def _listen_address(given: str | None, *, is_followed: bool) -> ListenAddress | None:
-    if given is not None and not is_followed:
-        raise CommandError("--listen needs --follow, and no outbox: other pushes end by themselves")
-    return None if given is None else ListenAddress.parse(given)
 
 
 def _refuse_same_file(source: Source, file_descriptor: int, option: str) -> None:

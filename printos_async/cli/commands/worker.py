@@ -2,10 +2,11 @@
 
 import asyncio
 import time
-from collections.abc import Coroutine, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import typer
+from attrs import define, field
 
 from printos_async._client import PrintOSClient
 from printos_async._delivery.outbox.selection import LEASE_PER_TIMEOUT
@@ -89,57 +90,48 @@ def worker(
             f"--lease must be at least {LEASE_PER_TIMEOUT} times --timeout ({connection.timeout_s:g} s)"
         )
     work = Work(
-        outbox_url(outbox),
-        lease_s=lease_s,
+        outbox=SqlOutbox(outbox_url(outbox), lease_s=lease_s),
         drain_timeout_s=drain_timeout_s,
         delivery=delivery.arguments(),
         state_every_s=state_every_s,
-        listen=None if listen is None else ListenAddress.parse(listen),
+        monitor=Monitor(None if listen is None else ListenAddress.parse(listen)),
     )
     client = connection.make_client(hooks=[work.on_event, *work.monitor.hooks])
     stats = asyncio.run(work.run(client))
     raise typer.Exit(work.report(stats, as_json=as_json))
 
 
+@define(eq=False, kw_only=True)
 class Work:
     """One run of the worker: a pusher that delivers what is in an outbox, until a signal ends it.
 
-    Args:
-        outbox: The URL of the outbox; it may hold a password.
-        lease_s: Length of its lease on the outbox, in seconds.
+    Attributes:
+        outbox: The outbox.
         drain_timeout_s: Seconds to finish what is under way after a signal.
         delivery: The other arguments of ``PrintOSClient.status_pusher``.
         state_every_s: Seconds between lines of state; 0 for none.
-        listen: Where to serve health and metrics; None for nowhere.
-
-    Attributes:
-        monitor: Serves them; it has hooks for the client.
+        monitor: Serves health and metrics; it has hooks for the client.
+        signals: Ctrl-C and SIGTERM.
+        retries: Retried requests.
     """
 
-    def __init__(
-        self,
-        outbox: str,
-        *,
-        lease_s: float,
-        drain_timeout_s: float,
-        delivery: Mapping[str, Any],
-        state_every_s: float = 0.0,
-        listen: ListenAddress | None = None,
-    ) -> None:
-        self._outbox = SqlOutbox(outbox, lease_s=lease_s)
-        self._drain_timeout_s = drain_timeout_s
-        self._delivery = delivery
-        self._state_every_s = state_every_s
-        self._signals = StopSignals(grace_s=drain_timeout_s + _MARGIN_S)
-        self.monitor = Monitor(listen)
-        self._started_s = time.perf_counter()
-        self._retries = 0
-        self._account_lines = AccountLines()
+    outbox: SqlOutbox
+    drain_timeout_s: float
+    delivery: Mapping[str, Any]
+    state_every_s: float
+    monitor: Monitor
+    signals: StopSignals = field(init=False)
+    retries: int = field(default=0, init=False)
+    _started_s: float = field(factory=time.perf_counter, init=False)
+    _account_lines: AccountLines = field(factory=AccountLines, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.signals = StopSignals(grace_s=self.drain_timeout_s + _MARGIN_S)
 
     def on_event(self, event: Event) -> None:
         """Count retries, and report outages and held accounts; a hook of the client."""
         if isinstance(event, RetryScheduled):
-            self._retries += 1
+            self.retries += 1
         elif isinstance(event, CircuitChanged):
             complain_of_circuit(event)
         else:
@@ -155,27 +147,27 @@ class Work:
             OutboxError: The outbox cannot be used.
             CommandError: The address for health and metrics cannot be listened on.
         """
-        signals, line = self._signals, PusherLine()
+        signals, line = self.signals, PusherLine()
         signals.on_hangup = self.monitor.announcing(refresher(client))
         with signals, self._account_lines:
             async with self.monitor, client:
-                pusher = client.status_pusher(outbox=self._outbox, **self._delivery)
+                pusher = client.status_pusher(outbox=self.outbox, **self.delivery)
 
                 def describe() -> str:
                     stopping = " · stopping" if signals.received is not None else ""
-                    return line.describe(pusher.stats(), retries=self._retries) + stopping
+                    return line.describe(pusher.stats(), retries=self.retries) + stopping
 
-                self.monitor.watch(pusher, describe, outbox=self._outbox)
+                self.monitor.watch(pusher, describe, outbox=self.outbox)
                 async with (
                     live_progress("Working", total=None, sample=lambda: (0, describe()), has_bar=False),
-                    state_lines(describe, every_s=self._state_every_s),
+                    state_lines(describe, every_s=self.state_every_s),
                 ):
                     await signals.run_until_giving_up(self.deliver(pusher))
         return pusher.stats()
 
     def report(self, stats: PusherStats, *, as_json: bool) -> int:
         """Write the report to standard output and problems to standard error, and return the exit code."""
-        received = self._signals.received
+        received = self.signals.received
         elapsed_s = time.perf_counter() - self._started_s
         if stats.failed:
             complain(
@@ -188,7 +180,7 @@ class Work:
         if stats.held_accounts:
             complain_of_held(stats.held_accounts, "what waits for them is sent once PrintOS accepts them")
         exit_code = EXIT_FAILED if stats.pending else EXIT_OK
-        if received is not None and self._signals.is_repeated:
+        if received is not None and self.signals.is_repeated:
             exit_code = exit_code_of_signal(received)
         if as_json:
             write_json(
@@ -198,7 +190,7 @@ class Work:
                     "failed": stats.failed,
                     "unfinished": stats.pending,
                     "heldAccounts": stats.held_accounts,
-                    "retries": self._retries,
+                    "retries": self.retries,
                     "elapsedS": round(elapsed_s, 6),
                     "stoppedBy": None if received is None else received.name,
                     "exitCode": exit_code,
@@ -208,7 +200,7 @@ class Work:
             write_line(
                 f"{stats.sent:,} sent, {stats.superseded:,} replaced by newer ones, "
                 f"{count_failed(stats.failed)} in {elapsed_s:.0f} s "
-                f"({counted(self._retries, 'retry', 'retries')})"
+                f"({counted(self.retries, 'retry', 'retries')})"
             )
         return exit_code
 
@@ -216,17 +208,13 @@ class Work:
         """Deliver with one pusher until a signal comes or the pusher fails, then drain and close it."""
         async with pusher:
             with LibraryWarnings(except_for=REPORTED_EVENTS):
-                await _wait_for_first(self._signals.stopping.wait(), pusher.wait_ended())
-                await pusher.drain(self._drain_timeout_s)
-
-
-async def _wait_for_first(*waits: Coroutine[Any, Any, object]) -> None:
-    """Wait until one of them ends, and raise what it raised."""
-    tasks = {asyncio.create_task(wait) for wait in waits}
-    try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()
-    for task in done:
-        task.result()
+                stopping = asyncio.create_task(self.signals.stopping.wait())
+                ended = asyncio.create_task(pusher.wait_ended())
+                try:
+                    await asyncio.wait({stopping, ended}, return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    stopping.cancel()
+                    ended.cancel()  # has no effect on one that is done
+                if ended.done():
+                    ended.result()
+                await pusher.drain(self.drain_timeout_s)

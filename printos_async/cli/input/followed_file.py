@@ -70,9 +70,6 @@ class FollowedSource(Source):
     def close(self) -> None:
         """Close the file and end a read that waits for more."""
         self._closed.set()
-        if not self.goes_on:
-            super().close()
-            return
         with self._lock:
             super().close()
             while self._waiting:

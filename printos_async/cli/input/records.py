@@ -8,8 +8,9 @@ from __future__ import annotations
 import csv
 import json
 import re
+from abc import ABC, abstractmethod
 from datetime import date, datetime
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from uuid import UUID
 
 from attrs import frozen
@@ -21,51 +22,70 @@ from printos_async._errors import PrintOSError
 from printos_async._models import DeviceProvisionRequest, DeviceStatusUpdate, StatusPush
 from printos_async.cli.terminal.output import CommandError
 
+from .source import MAX_LINE_BYTES
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
 Format = Literal["jsonl", "csv"]
 T = TypeVar("T", DeviceStatusUpdate, DeviceProvisionRequest)
 
 DEVICE_ID = "deviceId"
 _TEXTS = frozenset({str, datetime, date, UUID})  # what is a text in JSON
-_JSON_NAMES = {
-    list: "an array",
-    str: "a string",
-    int: "a number",
-    float: "a number",
-    bool: "true or false",
-    type(None): "null",
-}
+# Every other JSON value that is no object is a number.
+_JSON_NAMES = {list: "an array", str: "a string", bool: "true or false", type(None): "null"}
 _encode = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
-_WHOLE_NUMBER = re.compile(r"[+-]?[0-9]{1,30}")
-_NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
+# Cells that are no texts: how they are written, in this order where a field takes several kinds.
+_CELLS: dict[type, tuple[str, re.Pattern[str]]] = {
+    float: ("a number", re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")),
+    int: ("a whole number", re.compile(r"[+-]?[0-9]{1,30}")),
+    bool: ("true or false", re.compile("true|false")),
+}
 
 
-class BadLineError(ValueError):
+class BadLineError(Exception):
     """A line that cannot be read; the message says why."""
 
 
-class Parser(Protocol):
+def _no_constant(name: str) -> Any:
+    raise BadLineError(f"holds {name}, which is not valid JSON")
+
+
+_decode = json.JSONDecoder(parse_constant=_no_constant).decode
+
+
+class Parser(ABC):
     """Parser of one file: turns its lines into records, in order.
 
     Attributes:
         header_line: The header that the lines after it need; empty if there is none.
     """
 
-    header_line: bytes
+    header_line = b""
 
-    def parse(self, line: bytes, *, is_cut: bool = False) -> dict[str, Any] | None:
+    def parse(self, line: bytes) -> dict[str, Any] | None:
         """Return a line's record, or None where the line holds none.
-
-        Args:
-            line: The line, or its beginning.
-            is_cut: Whether it was too long to be read whole.
 
         Raises:
             BadLineError: The line cannot be read.
             CommandError: The file cannot be read.
         """
+        if len(line) > MAX_LINE_BYTES:
+            raise BadLineError(f"is longer than {MAX_LINE_BYTES} bytes")
+        try:
+            text = line.decode("utf-8").strip()
+        except UnicodeDecodeError as error:
+            raise BadLineError(f"is not UTF-8 at byte {error.start + 1}") from error
+        if not text:
+            return None
+        record = self._parse(text)
+        if record is None:
+            self.header_line = line
+        return record
+
+    @abstractmethod
+    def _parse(self, text: str) -> dict[str, Any] | None:
+        """Return the record of a line that is not empty, or None if the line is a header."""
 
 
 def make_parser(file_format: Format, model: type[DeviceStatusUpdate | DeviceProvisionRequest]) -> Parser:
@@ -73,33 +93,22 @@ def make_parser(file_format: Format, model: type[DeviceStatusUpdate | DeviceProv
     return JsonLines() if file_format == "jsonl" else CsvLines(columns_of(model))
 
 
-class JsonLines:
+class JsonLines(Parser):
     """JSON objects, one on each line."""
 
-    header_line = b""
-
-    def __init__(self) -> None:
-        self._decode = json.JSONDecoder(parse_constant=_no_constant).decode
-
-    def parse(self, line: bytes, *, is_cut: bool = False) -> dict[str, Any] | None:
-        """Return a line's object; see ``Parser``."""
-        text = _text(line, is_cut=is_cut)
-        if not text:
-            return None
+    def _parse(self, text: str) -> dict[str, Any]:
         try:
-            record = self._decode(text)
+            record = _decode(text)
         except json.JSONDecodeError as error:
             problem = f"is not valid JSON: {error.msg} at character {error.pos + 1}"
         except RecursionError:
             problem = "is nested too deeply"
-        except BadLineError:
-            raise
         except ValueError:  # from int(): too many digits
             problem = "holds a number that does not fit into 64 bits"
         else:
             if isinstance(record, dict):
                 return record
-            problem = f"is not a JSON object but {_JSON_NAMES[type(record)]}"
+            problem = f"is not a JSON object but {_JSON_NAMES.get(type(record), 'a number')}"
         raise BadLineError(problem)
 
 
@@ -111,27 +120,25 @@ class Column:
     kind: type
 
 
-class CsvLines:
+class CsvLines(Parser):
     """Comma-separated values under a header line; an empty cell leaves its field out.
 
     A header may come again, and then be another one, so that files of statuses can be put one behind the other.
     """
 
     def __init__(self, columns: Mapping[str, Column]) -> None:
-        self.header_line = b""
         self._columns = columns
         self._header: list[Column] | None = None
 
-    def parse(self, line: bytes, *, is_cut: bool = False) -> dict[str, Any] | None:
-        """Return a line's record; see ``Parser``."""
-        text = _text(line, is_cut=is_cut)
-        if not text:
-            return None
+    def _parse(self, text: str) -> dict[str, Any] | None:
         cells = _cells(text)
-        if self._header is None or self._is_header(cells):
-            self._header = self._read_header(cells)
-            self.header_line = line
-            return None
+        if self._header is None or DEVICE_ID in cells:
+            problem = self._header_problem(cells)
+            if problem is None:
+                self._header = [self._columns[cell] for cell in cells]
+                return None
+            if self._header is None:
+                raise CommandError(problem)
         if len(cells) != len(self._header):
             raise BadLineError(f"has {len(cells)} values; the header has {len(self._header)}")
         record: dict[str, Any] = {}
@@ -143,25 +150,17 @@ class CsvLines:
                 part[column.path[-1]] = _value(column, cell)
         return record
 
-    def _is_header(self, cells: list[str]) -> bool:
-        return (
-            DEVICE_ID in cells
-            and len({*cells}) == len(cells)
-            and all(cell in self._columns for cell in cells)
-        )
-
-    def _read_header(self, cells: list[str]) -> list[Column]:
-        wanted = ",".join(self._columns)
+    def _header_problem(self, cells: list[str]) -> str | None:
+        """Return why a line is no header; None if it is one."""
         unknown = [cell for cell in cells if cell not in self._columns]
         if unknown:
-            raise CommandError(
-                f"the first line must name columns of {wanted}, separated by commas; {unknown[0][:60]!a} is unknown"
-            )
+            wanted = ",".join(self._columns)
+            return f"the first line must name columns of {wanted}, separated by commas; {unknown[0][:60]!a} is unknown"
         if len(set(cells)) != len(cells):
-            raise CommandError("the first line names a column twice")
+            return "the first line names a column twice"
         if DEVICE_ID in self._columns and DEVICE_ID not in cells:
-            raise CommandError(f"the first line must name the column {DEVICE_ID}")
-        return [self._columns[cell] for cell in cells]
+            return f"the first line must name the column {DEVICE_ID}"
+        return None
 
 
 def columns_of(model: type) -> dict[str, Column]:
@@ -184,7 +183,7 @@ def _columns(model: type, path: tuple[str, ...]) -> Iterator[Column]:
             yield from _columns(field.allowed.model, place)
         elif kinds & _TEXTS:
             yield Column(place, str)
-        elif kind := next((kind for kind in (float, int, bool) if kind in kinds), None):
+        elif kind := next((kind for kind in _CELLS if kind in kinds), None):
             yield Column(place, kind)
 
 
@@ -200,12 +199,9 @@ def status_of(record: dict[str, Any]) -> StatusPush:
         raise BadLineError(f"{DEVICE_ID} is missing")
     if not fields:
         raise BadLineError(f"has no field besides {DEVICE_ID}")
-    try:
-        check_device_id(device_id)
-        status = _build("status update", DeviceStatusUpdate, fields)
-        check_status(status)
-    except PrintOSError as error:
-        raise BadLineError(str(error)) from error
+    _check(check_device_id, device_id)
+    status = _build("status update", DeviceStatusUpdate, fields)
+    _check(check_status, status)
     return StatusPush(device_id, status)
 
 
@@ -217,11 +213,8 @@ def provision_request_of(record: dict[str, Any]) -> DeviceProvisionRequest:
     """
     if not record:
         raise BadLineError("has no field of its device")
-    try:
-        request = _build("provision request", DeviceProvisionRequest, record)
-        check_provision_request(request)
-    except PrintOSError as error:
-        raise BadLineError(str(error)) from error
+    request = _build("provision request", DeviceProvisionRequest, record)
+    _check(check_provision_request, request)
     return request
 
 
@@ -242,6 +235,13 @@ def _build(what: str, model: type[T], record: dict[str, Any]) -> T:
     return model.from_dict(record)
 
 
+def _check(check: Callable[[Any], object], value: object) -> None:
+    try:
+        check(value)
+    except PrintOSError as error:
+        raise BadLineError(str(error)) from error
+
+
 def _check_names(model: type, record: dict[str, Any], prefix: str) -> None:
     # An unknown name would be sent as it is, and a misspelt field be missing without any error.
     names = {field.name: field.allowed.model for field in fields_of(model)}
@@ -253,15 +253,6 @@ def _check_names(model: type, record: dict[str, Any], prefix: str) -> None:
             _check_names(nested, value, f"{prefix}{name}.")
 
 
-def _text(line: bytes, *, is_cut: bool) -> str:
-    if is_cut:
-        raise BadLineError(f"is longer than {len(line)} bytes")
-    try:
-        return line.decode("utf-8").strip()
-    except UnicodeDecodeError as error:
-        raise BadLineError(f"is not UTF-8 at byte {error.start + 1}") from error
-
-
 def _cells(text: str) -> list[str]:
     # One record is one line: line breaks within quotes would make line numbers meaningless.
     try:
@@ -271,22 +262,10 @@ def _cells(text: str) -> list[str]:
     return [cell.strip() for cell in cells]
 
 
-def _value(column: Column, cell: str) -> str | int | float | bool:
+def _value(column: Column, cell: str) -> Any:
     if column.kind is str:
         return cell
-    name = ".".join(column.path)
-    if column.kind is bool:
-        if cell not in {"true", "false"}:
-            raise BadLineError(f"{name} must be true or false, not {cell[:60]!a}")
-        return cell == "true"
-    if column.kind is int:
-        if not _WHOLE_NUMBER.fullmatch(cell):
-            raise BadLineError(f"{name} must be a whole number, not {cell[:60]!a}")
-        return int(cell)
-    if not _NUMBER.fullmatch(cell):
-        raise BadLineError(f"{name} must be a number, not {cell[:60]!a}")
-    return float(cell)
-
-
-def _no_constant(name: str) -> Any:
-    raise BadLineError(f"holds {name}, which is not valid JSON")
+    description, pattern = _CELLS[column.kind]
+    if not pattern.fullmatch(cell):
+        raise BadLineError(f"{'.'.join(column.path)} must be {description}, not {cell[:60]!a}")
+    return cell == "true" if column.kind is bool else column.kind(cell)

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import stat
 import sys
 import tempfile
-from typing import TYPE_CHECKING, Self
+import threading
+from concurrent.futures import Future
+from contextlib import aclosing
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any, Self
 
 from attrs import frozen
 
 from printos_async.cli.terminal.output import CommandError
 
-from .chunks import ChunkThread
-
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import AsyncGenerator
-    from types import TracebackType
 
 STANDARD_INPUT = "-"
+# Of a longer line one byte more is read, which tells that it is longer.
 MAX_LINE_BYTES = 1024 * 1024
 _CHUNK_BYTES = 64 * 1024
 _UTF8_BOM = b"\xef\xbb\xbf"
@@ -32,13 +34,11 @@ class Line:
 
     Attributes:
         number: 1 for the first line of the file.
-        data: Its bytes, at most ``MAX_LINE_BYTES`` of them.
-        is_cut: True if there were more.
+        data: Its bytes, without those after ``MAX_LINE_BYTES + 1``.
     """
 
     number: int
     data: bytes
-    is_cut: bool = False
 
 
 class Source:
@@ -81,9 +81,7 @@ class Source:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -104,6 +102,46 @@ class Source:
         """Read from the first line again; regular files only."""
         os.lseek(self.file_descriptor, 0, os.SEEK_SET)
 
+    async def chunks(self, *, stop: asyncio.Event) -> AsyncGenerator[bytes, None]:
+        """Return what ``read`` returns, until the end of the file, or until ``stop`` is set.
+
+        A read of a pipe can block for any time and cannot be cancelled. So a daemon thread reads, which does not keep
+        the process alive, one chunk for each that is asked for.
+
+        Raises:
+            OSError: Reading failed.
+        """
+        requests: SimpleQueue[Future[bytes] | None] = SimpleQueue()
+        threading.Thread(target=self._answer, args=(requests,), name="printos-read", daemon=True).start()
+        stopped = asyncio.create_task(stop.wait())
+        goes_on = True
+        try:
+            while goes_on and not stop.is_set():
+                request: Future[bytes] = Future()
+                requests.put(request)
+                reading: asyncio.Future[Any] = asyncio.wrap_future(request)
+                try:
+                    await asyncio.wait({reading, stopped}, return_when=asyncio.FIRST_COMPLETED)
+                    if not reading.done():
+                        return
+                finally:
+                    reading.cancel()  # so that a read that ends after the event loop is ignored
+                chunk = reading.result()
+                goes_on = bool(chunk) or self.goes_on
+                yield chunk
+        finally:
+            requests.put(None)
+            stopped.cancel()
+
+    def _answer(self, requests: SimpleQueue[Future[bytes] | None]) -> None:
+        while (request := requests.get()) is not None:
+            if not request.set_running_or_notify_cancel():
+                continue
+            try:
+                request.set_result(self.read())
+            except OSError as error:
+                request.set_exception(error)
+
     async def spool(self, *, stop: asyncio.Event) -> None:
         """Copy what cannot be read twice to a temporary file and read from there; waits for the end of a pipe.
 
@@ -111,13 +149,10 @@ class Source:
         """
         if self.is_regular:
             return
-        chunks = ChunkThread(self.read, stop=stop)
         with tempfile.TemporaryFile(buffering=0) as spool:
-            try:
-                while chunk := await chunks.read():
+            async with aclosing(self.chunks(stop=stop)) as chunks:
+                async for chunk in chunks:
                     spool.write(chunk)
-            finally:
-                chunks.close()
             self.file_descriptor = os.dup(spool.fileno())
         self.is_regular = self._is_ours = True
         self.size_bytes = os.fstat(self.file_descriptor).st_size
@@ -131,13 +166,9 @@ class LineReader:
         bytes_read: Bytes read so far.
     """
 
-    def __init__(self, source: Source, *, stop: asyncio.Event, max_line_bytes: int = MAX_LINE_BYTES) -> None:
+    def __init__(self, source: Source, *, stop: asyncio.Event) -> None:
         self._source = source
-        self._max_line_bytes = max_line_bytes
-        self._chunks = ChunkThread(source.read, stop=stop)
-        self._number = 0
-        self._tail = b""
-        self._is_cut = False
+        self._stop = stop
         self.bytes_read = 0
 
     async def batches(self) -> AsyncGenerator[list[Line], None]:
@@ -149,21 +180,21 @@ class LineReader:
             CommandError: The file is UTF-16.
             OSError: Reading failed.
         """
-        try:
-            goes_on = True
-            while goes_on:
-                while chunk := await self._chunks.read():
-                    if batch := self._split(self._without_mark(chunk)):
-                        yield batch
-                # A line without a line end is complete only at the end of the file.
-                if self._chunks.is_stopped:
-                    return
-                if self._tail or self._is_cut:
-                    yield [self._line(self._tail)]
-                self._number, self._tail, self.bytes_read = 0, b"", 0
-                goes_on = self._source.goes_on
-        finally:
-            self._chunks.close()
+        number, tail = 0, b""
+        async with aclosing(self._source.chunks(stop=self._stop)) as chunks:
+            async for chunk in chunks:
+                if chunk:
+                    *ended, tail = (tail + self._without_mark(chunk)).split(b"\n")
+                    tail = tail[: MAX_LINE_BYTES + 1]
+                else:
+                    # A line without a line end is complete only at the end of the file.
+                    ended, tail = [tail] if tail else [], b""
+                batch = [Line(number + i, data[: MAX_LINE_BYTES + 1]) for i, data in enumerate(ended, 1)]
+                number += len(batch)
+                if batch:
+                    yield batch
+                if not chunk:
+                    number = self.bytes_read = 0
 
     def _without_mark(self, chunk: bytes) -> bytes:
         is_first = not self.bytes_read
@@ -173,26 +204,6 @@ class LineReader:
         if chunk.startswith(_UTF16_BOMS):
             raise CommandError(f"{self._source.name} is UTF-16; convert it to UTF-8")
         return chunk.removeprefix(_UTF8_BOM)
-
-    def _split(self, chunk: bytes) -> list[Line]:
-        *ended, tail = chunk.split(b"\n")
-        lines = []
-        for part in ended:
-            lines.append(self._line(self._tail + part))
-            self._tail = b""
-        self._tail += tail
-        if len(self._tail) > self._max_line_bytes:
-            self._tail = self._tail[: self._max_line_bytes]
-            self._is_cut = True
-        return lines
-
-    def _line(self, data: bytes) -> Line:
-        self._number += 1
-        line = Line(
-            self._number, data[: self._max_line_bytes], self._is_cut or len(data) > self._max_line_bytes
-        )
-        self._is_cut = False
-        return line
 
 
 def open_file(path: str) -> int:

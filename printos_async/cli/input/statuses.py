@@ -49,7 +49,7 @@ class StatusLines:
         bad_lines: How many lines could not be read.
         last_line: The number of the last line that was taken, in the current file.
         bad_lines_file: Keeps the lines that could not be read, if anything does.
-        bytes_read: Bytes read so far.
+        reader: Reads the lines.
     """
 
     def __init__(
@@ -57,8 +57,7 @@ class StatusLines:
     ) -> None:
         self._source = source
         self._format = file_format
-        self._parser = make_parser(file_format, DeviceStatusUpdate)
-        self._reader = LineReader(source, stop=stop)
+        self.reader = LineReader(source, stop=stop)
         self._stop = stop
         self.bad_lines_file = bad_lines_file
         self._batch: deque[Line] = deque()
@@ -67,13 +66,8 @@ class StatusLines:
         self.bad_lines = 0
         self.last_line = 0
 
-    @property
-    def bytes_read(self) -> int:
-        """Bytes read so far."""
-        return self._reader.bytes_read
-
     async def __aiter__(self) -> AsyncGenerator[StatusPush, None]:
-        async with aclosing(self._reader.batches()) as batches:
+        async with aclosing(self.reader.batches()) as batches:
             async for batch in batches:
                 self._batch.extend(batch)
                 while self._batch and not self._stop.is_set():
@@ -86,21 +80,17 @@ class StatusLines:
 
         They cannot be read again; the lines of a file are still in the file.
         """
-        pushes = []
-        while self._batch and not self._source.is_regular:
-            push = self._take(self._batch.popleft())
-            if push is not None:
-                pushes.append(push)
-        return pushes
+        if self._source.is_regular:
+            return []
+        return [push for push in map(self._take, self._batch) if push is not None]
 
     def _take(self, line: Line) -> StatusPush | None:
         self.last_line = line.number
         if line.number == 1:
-            self._parser = make_parser(
-                self._format, DeviceStatusUpdate
-            )  # a file that follows has its own header
+            # A file that follows has its own header.
+            self._parser = make_parser(self._format, DeviceStatusUpdate)
         try:
-            record = self._parser.parse(line.data, is_cut=line.is_cut)
+            record = self._parser.parse(line.data)
             if record is None:
                 return None
             push = status_of(record)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from bisect import bisect_left
+from collections import defaultdict
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from printos_async.outbox import OutboxStats
     from printos_async.outbox.sampling import StatsSampler
 
-    from .heartbeat import Heartbeat
+    from .monitor import Heartbeat
 
 # Those of OpenTelemetry's semantic conventions for HTTP clients, as in printos_async.otel.
 _BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
@@ -31,15 +32,15 @@ _BOUNDS = (*(str(float(bound)) for bound in _BUCKETS_S), "+Inf")
 
 
 class Metrics:
-    """Metrics of one command, in a registry of their own; no label names a device.
+    """Metrics of one command, in a registry of its own; no label names a device.
 
     The counts of statuses are the pusher's own. Requests are counted here, on the event loop, without the locks that
     each addition to a histogram of prometheus-client takes: there are thousands a second.
     """
 
     def __init__(self, heartbeat: Heartbeat) -> None:
-        self._heartbeat = heartbeat
-        self._durations: dict[tuple[str, int | None], _Durations] = {}
+        self.heartbeat = heartbeat
+        self._durations: defaultdict[tuple[str, int | None], _Durations] = defaultdict(_Durations)
         self._retries = 0
         self._lease_losses = 0
         self.outbox: StatsSampler | None = None
@@ -51,10 +52,7 @@ class Metrics:
         """Count an event; a hook of the client."""
         kind = type(event)
         if kind is AttemptFinished:
-            key = event.operation, event.status  # type: ignore[union-attr]
-            if (durations := self._durations.get(key)) is None:
-                durations = self._durations[key] = _Durations()
-            durations.add(event.latency_s)  # type: ignore[union-attr]
+            self._durations[event.operation, event.status].add(event.latency_s)  # type: ignore[union-attr]
         elif kind is RetryScheduled:
             self._retries += 1
         elif kind is LeaseLost:
@@ -70,8 +68,8 @@ class Metrics:
 
     def collect(self) -> Iterator[Metric]:
         """Return the metrics; called by the registry."""
-        sample = self._heartbeat.latest
-        is_ready = not sample.reasons and not self._heartbeat.stalled()
+        sample = self.heartbeat.latest
+        is_ready = not sample.reasons and not self.heartbeat.stalled()
         yield _gauge("printos_ready", "1 while statuses get through, as /readyz says.", int(is_ready))
         if sample.stats is not None:
             yield from _of_pusher(sample.stats, taken_s=time.time() - sample.age_s)
@@ -116,9 +114,8 @@ class _Durations:
 def _of_pusher(stats: PusherStats, *, taken_s: float) -> Iterator[Metric]:
     yield CounterMetricFamily("printos_statuses_accepted", "Statuses accepted.", stats.accepted)
     outcomes = CounterMetricFamily("printos_statuses", "Statuses by outcome.", labels=["outcome"])
-    outcomes.add_metric(["sent"], stats.sent)
-    outcomes.add_metric(["superseded"], stats.superseded)
-    outcomes.add_metric(["failed"], stats.failed)
+    for outcome in ("sent", "superseded", "failed"):
+        outcomes.add_metric([outcome], getattr(stats, outcome))
     yield outcomes
     yield _gauge("printos_statuses_pending", "Statuses that wait or are in flight here.", stats.pending)
     yield _gauge("printos_devices_active", "Devices with something to be done here.", stats.active_devices)

@@ -7,22 +7,22 @@ import os
 import time
 from typing import TYPE_CHECKING, Self
 
+from attrs import field, frozen
+
 from printos_async.cli.credentials.reread_file import QUIET_S
 from printos_async.cli.terminal.output import CommandError, complain
 from printos_async.outbox.sampling import StatsSampler
 
-from .heartbeat import Heartbeat
 from .service_manager import ServiceManager
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
-    from printos_async._delivery.pusher import StatusPusher
+    from printos_async._delivery.pusher import PusherStats, StatusPusher
     from printos_async._events import Hook
     from printos_async.cli.options.listen import ListenAddress
     from printos_async.outbox import SqlOutbox
 
-    from .heartbeat import Sample
     from .metrics import Metrics
     from .server import MonitoringServer
 
@@ -32,6 +32,60 @@ _STATUS_EVERY_S = 5.0
 _OUTBOX_EVERY_S = 5.0
 # More than the pause after which a signal's files are read.
 _RELOAD_S = 2 * QUIET_S
+_NOT_STARTED: Mapping[str, str] = {"not_started": "it is starting"}
+
+
+@frozen
+class Sample:
+    """State of a command at one moment.
+
+    Attributes:
+        reasons: Why statuses do not get through, as in ``PusherHealth``.
+        stats: The pusher's counts; None before there is a pusher.
+        taken_s: The moment, by ``time.monotonic``.
+    """
+
+    reasons: Mapping[str, str] = _NOT_STARTED
+    stats: PusherStats | None = None
+    taken_s: float = field(factory=time.monotonic)
+
+    @property
+    def age_s(self) -> float:
+        """Seconds since it was taken."""
+        return time.monotonic() - self.taken_s
+
+
+class Heartbeat:
+    """Takes samples on the event loop. Other threads read the last one, without a lock and even if the loop is blocked.
+
+    Args:
+        stall_s: Seconds without a sample after which the event loop counts as stalled.
+
+    Attributes:
+        latest: The last sample.
+        pusher: What is sampled, once there is one.
+    """
+
+    def __init__(self, *, stall_s: float) -> None:
+        self._stall_s = stall_s
+        self.latest = Sample()
+        self.pusher: StatusPusher | None = None
+
+    def beat(self) -> Sample:
+        """Take a sample; call it on the event loop."""
+        if self.pusher is None:
+            self.latest = Sample()
+        else:
+            reasons = dict[str, str](self.pusher.health().reasons.items())
+            self.latest = Sample(reasons, self.pusher.stats())
+        return self.latest
+
+    def stalled(self) -> Mapping[str, str]:
+        """Return a reason if the event loop is blocked, else nothing."""
+        age_s = self.latest.age_s
+        if age_s < self._stall_s:
+            return {}
+        return {"stalled": f"the event loop has been blocked for {age_s:.0f} s"}
 
 
 class Monitor:
@@ -48,7 +102,7 @@ class Monitor:
     def __init__(self, listen: ListenAddress | None, *, stall_s: float = _STALL_S) -> None:
         self._listen = listen
         self._heartbeat = Heartbeat(stall_s=stall_s)
-        self._manager = ServiceManager()
+        self._manager: ServiceManager
         self._describe: Callable[[], str] | None = None
         self._metrics: Metrics | None = None
         self._server: MonitoringServer | None = None
@@ -71,8 +125,8 @@ class Monitor:
             CommandError: The address cannot be listened on.
         """
         if self._listen is not None and self._metrics is not None:
-            self._server = _listen(self._listen, self._heartbeat, self._metrics)
-        self._manager = ServiceManager.from_env(os.environ)
+            self._server = _listen(self._listen, self._metrics)
+        self._manager = ServiceManager(os.environ)
         self._tasks.append(asyncio.create_task(self._keep_beating()))
         return self
 
@@ -151,15 +205,13 @@ class Monitor:
             self._manager.notify("STOPPING=1")
 
 
-def _listen(address: ListenAddress, heartbeat: Heartbeat, metrics: Metrics) -> MonitoringServer:
-    from .server import MonitoringServer, Pages  # noqa: PLC0415  # only where it is asked for
+def _listen(address: ListenAddress, metrics: Metrics) -> MonitoringServer:
+    from .server import MonitoringServer  # noqa: PLC0415  # only where it is asked for
 
     try:
-        server = MonitoringServer(address, Pages(heartbeat, metrics))
-    except (
-        OSError,
-        UnicodeError,
-    ) as error:  # UnicodeError: a host that is no name, such as one of 70 letters
+        server = MonitoringServer(address, metrics)
+    except (OSError, UnicodeError) as error:
+        # UnicodeError: a host that is no name, such as one of 70 letters.
         reason = getattr(error, "strerror", None) or error
         raise CommandError(f"cannot listen on {address}: {reason}; give another --listen") from error
     if not address.is_loopback:
@@ -168,5 +220,4 @@ def _listen(address: ListenAddress, heartbeat: Heartbeat, metrics: Metrics) -> M
             "read counts and states; use --listen 127.0.0.1:9464 to serve this machine only"
         )
     complain(f"health and metrics at http://{server.address}: /livez, /readyz and /metrics")
-    server.start()
     return server

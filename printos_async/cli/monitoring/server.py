@@ -16,12 +16,11 @@ from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
 
-from attrs import frozen
-
 from printos_async.cli.options.listen import ListenAddress
 
 if TYPE_CHECKING:
-    from .heartbeat import Heartbeat
+    from collections.abc import Mapping
+
     from .metrics import Metrics
 
 _MAX_REQUESTS = 16
@@ -31,27 +30,21 @@ _TIMEOUT_S = 5.0
 _POLL_S = 0.1
 
 
-@frozen
-class Pages:
-    """The pages that the server answers with."""
-
-    heartbeat: Heartbeat
-    metrics: Metrics
-
-    def find(self, path: str, accept: str) -> tuple[int, str, bytes]:
-        """Return the status code, the content type and the body of a page."""
-        if path == "/livez":
-            # An outage is not a reason: a restart would not end it.
-            return _report("live", dict(self.heartbeat.stalled()), accept)
-        if path == "/readyz":
-            return _report("ready", {**self.heartbeat.latest.reasons, **self.heartbeat.stalled()}, accept)
-        if path == "/metrics":
-            return 200, *self.metrics.render(accept)
-        return 404, "text/plain; charset=utf-8", b"/livez, /readyz and /metrics are here\n"
+def find_page(metrics: Metrics, path: str, accept: str) -> tuple[int, str, bytes]:
+    """Return the status code, the content type and the body of a page."""
+    heartbeat = metrics.heartbeat
+    if path == "/livez":
+        # An outage is not a reason: a restart would not end it.
+        return _report("live", heartbeat.stalled(), accept)
+    if path == "/readyz":
+        return _report("ready", {**heartbeat.latest.reasons, **heartbeat.stalled()}, accept)
+    if path == "/metrics":
+        return 200, *metrics.render(accept)
+    return 404, "text/plain; charset=utf-8", b"/livez, /readyz and /metrics are here\n"
 
 
 class MonitoringServer(ThreadingHTTPServer):
-    """Server on one address; listens from its creation on.
+    """Server on one address; answers from its creation on.
 
     Raises:
         OSError: The address cannot be listened on.
@@ -65,10 +58,10 @@ class MonitoringServer(ThreadingHTTPServer):
     # A connection beyond the five that are usual is made only when its client has asked again, a second later.
     request_queue_size = 64
 
-    def __init__(self, address: ListenAddress, pages: Pages) -> None:
+    def __init__(self, address: ListenAddress, metrics: Metrics) -> None:
         found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
         self.address_family = found[0][0]
-        self.pages = pages
+        self.metrics = metrics
         self._free = threading.BoundedSemaphore(_MAX_REQUESTS)
         self._ends_s: dict[socket.socket, float] = {}  # open connections, in the order of their ends
         self._ending = threading.Lock()
@@ -76,6 +69,7 @@ class MonitoringServer(ThreadingHTTPServer):
             target=self.serve_forever, args=(_POLL_S,), name="printos-monitoring", daemon=True
         )
         super().__init__((address.host, address.port), _Handler)
+        self._thread.start()
 
     @property
     def address(self) -> ListenAddress:
@@ -85,10 +79,6 @@ class MonitoringServer(ThreadingHTTPServer):
     def server_bind(self) -> None:
         """Bind without the look-up of the host's full name, which may take seconds."""
         socketserver.TCPServer.server_bind(self)
-
-    def start(self) -> None:
-        """Answer requests."""
-        self._thread.start()
 
     def stop(self) -> None:
         """Answer no more."""
@@ -143,9 +133,8 @@ class _Handler(BaseHTTPRequestHandler):
     timeout = _TIMEOUT_S
 
     def do_GET(self) -> None:
-        status, content_type, body = self.server.pages.find(
-            self.path.partition("?")[0], self.headers.get("Accept", "")
-        )
+        path, accept = self.path.partition("?")[0], self.headers.get("Accept", "")
+        status, content_type, body = find_page(self.server.metrics, path, accept)
         self.send_response(status)
         self.send_header("Content-Type", content_type)
         self.send_header("Content-Length", str(len(body)))
@@ -160,10 +149,10 @@ class _Handler(BaseHTTPRequestHandler):
         """Write nothing: a probe asks every few seconds."""
 
 
-def _report(state: str, reasons: dict[str, str], accept: str) -> tuple[int, str, bytes]:
+def _report(state: str, reasons: Mapping[str, str], accept: str) -> tuple[int, str, bytes]:
     status = 503 if reasons else 200
     if accept.startswith("text/plain"):
         lines = [f"{code}: {text}" for code, text in reasons.items()] or [state]
         return status, "text/plain; charset=utf-8", "".join(f"{line}\n" for line in lines).encode()
-    body = json.dumps({state: not reasons, "reasons": reasons})
+    body = json.dumps({state: not reasons, "reasons": dict(reasons)})
     return status, "application/json", f"{body}\n".encode()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import time
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,38 +18,31 @@ class ServiceManager:
     would be a dependency in place of these few lines. Without such a socket nothing is sent.
 
     Args:
-        address: The socket's address; None for none.
-        watchdog_s: Seconds after which the service manager restarts a service that has not notified it; 0 for never.
+        env: The environment.
 
     Attributes:
-        watchdog_s: As given.
+        watchdog_s: Seconds after which the service manager restarts a service that has not notified it; 0 for never.
     """
 
-    def __init__(self, address: str | None = None, *, watchdog_s: float = 0.0) -> None:
-        self._address = address
-        self.watchdog_s = watchdog_s
+    def __init__(self, env: Mapping[str, str]) -> None:
+        self.watchdog_s = 0.0
         self._next_watchdog_s = 0.0
         self._socket: socket.socket | None = None
-        if address is not None:
-            self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-            # The event loop must not wait for a service manager that does not read.
-            self._socket.setblocking(False)
-
-    @classmethod
-    def from_env(cls, env: Mapping[str, str]) -> Self:
-        """Return the service manager that the environment names, if it does."""
         name = env.get("NOTIFY_SOCKET", "")
-        if not hasattr(socket, "AF_UNIX") or name[:1] not in {"/", "@"}:
-            return cls()
         # "@" stands for the zero byte of Linux' abstract addresses.
-        address = "\0" + name[1:] if name.startswith("@") else name
+        self._address = "\0" + name[1:] if name.startswith("@") else name
+        if not hasattr(socket, "AF_UNIX") or name[:1] not in {"/", "@"}:
+            return
         usec, pid = env.get("WATCHDOG_USEC", ""), env.get("WATCHDOG_PID", "")
-        is_watched = usec.isdecimal() and pid in {"", str(os.getpid())}
-        return cls(address, watchdog_s=int(usec) / 1e6 if is_watched else 0.0)
+        if usec.isdecimal() and pid in {"", str(os.getpid())}:
+            self.watchdog_s = int(usec) / 1e6
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        # The event loop must not wait for a service manager that does not read.
+        self._socket.setblocking(False)
 
     def notify(self, *lines: str) -> bool:
         """Send one notification, and return whether it was taken."""
-        if self._socket is None or self._address is None:
+        if self._socket is None:
             return False
         try:
             self._socket.sendto("\n".join(lines).encode(), self._address)

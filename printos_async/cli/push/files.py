@@ -8,8 +8,6 @@ import stat
 import sys
 from typing import TYPE_CHECKING, Self
 
-from attrs import define
-
 from printos_async.cli.input.records import line_of
 from printos_async.cli.terminal.output import CommandError
 
@@ -85,12 +83,6 @@ def _end_last_line(file: io.FileIO) -> None:
             file.write(b"\n")
 
 
-@define
-class _Place:
-    offset: int
-    length: int
-
-
 class FailuresFile:
     """Keeps, for each device, the newest status that was not sent, unless a newer one was.
 
@@ -113,7 +105,8 @@ class FailuresFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._places: dict[str, _Place] = {}
+        # Where the line of a device begins, and how long it is.
+        self._places: dict[str, tuple[int, int]] = {}
         self._file = open_private(path)
         self.is_regular = stat.S_ISREG(os.fstat(self._file.fileno()).st_mode)
 
@@ -134,13 +127,11 @@ class FailuresFile:
             OSError: It cannot be written.
         """
         line = line_of(push)
+        offset = self._file.seek(0, os.SEEK_END) if self.is_regular else 0
+        self._write(line)
         if self.is_regular:
-            offset = self._file.seek(0, os.SEEK_END)
-            self._write(line)
             self.drop(push.device_id)
-            self._places[push.device_id] = _Place(offset, len(line))
-        else:
-            self._write(line)
+            self._places[push.device_id] = offset, len(line)
 
     def drop(self, device_id: str) -> None:
         """Drop the status of a device of which a newer one was sent.
@@ -150,8 +141,9 @@ class FailuresFile:
         """
         place = self._places.pop(device_id, None)
         if place is not None:
-            self._file.seek(place.offset)
-            self._write(b" " * (place.length - 1))
+            offset, length = place
+            self._file.seek(offset)
+            self._write(b" " * (length - 1))
 
     def _write(self, data: bytes) -> None:
         while data:

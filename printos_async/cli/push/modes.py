@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-from printos_async._errors import InvalidDeviceIdError, InvalidStatusError, OutboxError
-from printos_async.cli.monitoring.monitor import Monitor
+from printos_async._errors import OutboxError
 from printos_async.cli.terminal.progress import PusherLine
 from printos_async.cli.terminal.signals import GRACE_S
 from printos_async.outbox import SqlOutbox
-
-from .counts import Failure
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -22,9 +20,11 @@ if TYPE_CHECKING:
     from printos_async._delivery.spooler import Spooler
     from printos_async._events import Hook
     from printos_async._models import StatusPush
-    from printos_async.cli.options.listen import ListenAddress
+    from printos_async.cli.monitoring.monitor import Monitor
 
     from .counts import Counts
+
+    Statuses = AsyncGenerator[StatusPush, None]
 
 # Less than the time after which a service that does not stop is killed: 90 s under systemd, 30 s in Kubernetes.
 # Docker kills after 10 s, so --drain-timeout has to be less there.
@@ -33,11 +33,11 @@ DEFAULT_DRAIN_TIMEOUT_S = 10.0
 _AT_ONCE = 1_000
 
 
-class Mode(Protocol):
+class Mode(ABC):
     """Hands the statuses of a source over.
 
     Attributes:
-        is_followed: Whether the source is followed. Then outages are waited for, and the client's events are the outcomes.
+        is_followed: Whether the source is followed. Then outages are waited for.
         is_spooled: Whether an outbox accepts the statuses, and nothing is sent.
         grace_s: Seconds from a stop signal to giving up what is not done.
         unconfirmed: Devices whose newest status was acknowledged, but may have been overwritten by an older one
@@ -53,27 +53,27 @@ class Mode(Protocol):
     held_accounts: int = 0
     hooks: Sequence[Hook] = ()
 
-    async def run(
-        self, client: PrintOSClient, statuses: AsyncGenerator[StatusPush, None], counts: Counts
-    ) -> None:
+    @property
+    def done(self) -> str:
+        """What becomes of a status: it is sent, or accepted by an outbox."""
+        return "accepted" if self.is_spooled else "sent"
+
+    @abstractmethod
+    async def run(self, client: PrintOSClient, statuses: Statuses, counts: Counts) -> None:
         """Hand over every status, and return when all have an outcome; cancellation gives up the rest."""
 
     def progress(self, counts: Counts, elapsed_s: float) -> str:
         """Return the current state in one line."""
+        failed = f" · {counts.failed:,} failed" if counts.failed else ""
+        return f"{counts.done:,} {self.done}{failed} · {counts.done / max(elapsed_s, 0.001):,.0f}/s"
 
 
 class Bulk(Mode):
     """Sends in bulk with ``PrintOSClient.push_statuses``."""
 
-    async def run(
-        self, client: PrintOSClient, statuses: AsyncGenerator[StatusPush, None], counts: Counts
-    ) -> None:
+    async def run(self, client: PrintOSClient, statuses: Statuses, counts: Counts) -> None:  # noqa: ARG002  # counts events
         """Send every status."""
-        await client.push_statuses(statuses, on_result=counts.on_result)
-
-    def progress(self, counts: Counts, elapsed_s: float) -> str:
-        """Return the current state in one line."""
-        return _progress("sent", counts.sent, counts.failed, elapsed_s)
+        await client.push_statuses(statuses)
 
 
 class Follow(Mode):
@@ -83,29 +83,21 @@ class Follow(Mode):
         delivery: The arguments of ``PrintOSClient.status_pusher`` that were given.
         drain_timeout_s: Seconds to drain once the statuses end; None for as long as it takes, and the default
             after a signal.
-        listen: Where to serve health and metrics; None for nowhere.
+        monitor: Serves health and metrics.
     """
 
     is_followed = True
 
-    def __init__(
-        self,
-        delivery: Mapping[str, Any],
-        drain_timeout_s: float | None,
-        *,
-        listen: ListenAddress | None = None,
-    ) -> None:
+    def __init__(self, delivery: Mapping[str, Any], drain_timeout_s: float | None, monitor: Monitor) -> None:
         self._delivery = delivery
         self._drain_timeout_s = drain_timeout_s
         self._pusher: StatusPusher | None = None
         self._line = PusherLine()
-        self._monitor = Monitor(listen)
-        self.hooks = self._monitor.hooks
+        self._monitor = monitor
+        self.hooks = monitor.hooks
         self.grace_s = DEFAULT_DRAIN_TIMEOUT_S if drain_timeout_s is None else drain_timeout_s
 
-    async def run(
-        self, client: PrintOSClient, statuses: AsyncGenerator[StatusPush, None], counts: Counts
-    ) -> None:
+    async def run(self, client: PrintOSClient, statuses: Statuses, counts: Counts) -> None:
         """Send until the statuses end, then drain."""
         pusher = self._pusher = client.status_pusher(**self._delivery)
         waiting_for_room = 0
@@ -142,9 +134,7 @@ class Spool(Mode):
         self._url = url
         self._room = asyncio.Semaphore(_AT_ONCE)
 
-    async def run(
-        self, client: PrintOSClient, statuses: AsyncGenerator[StatusPush, None], counts: Counts
-    ) -> None:
+    async def run(self, client: PrintOSClient, statuses: Statuses, counts: Counts) -> None:
         """Put every status; returns when all of them are durable.
 
         Raises:
@@ -165,18 +155,7 @@ class Spool(Mode):
             await spooler.put(push.device_id, push.status)
         except OutboxError as error:  # the status stays open in the counts
             counts.end_reading(str(error))
-        except (InvalidDeviceIdError, InvalidStatusError) as error:
-            counts.on_failed(Failure(push.device_id, type(error).__name__, str(error), 0))
         else:
-            counts.on_accepted(push.device_id)
+            counts.on_done(push.device_id)
         finally:
             self._room.release()
-
-    def progress(self, counts: Counts, elapsed_s: float) -> str:
-        """Return the current state in one line."""
-        return _progress("accepted", counts.accepted, counts.failed, elapsed_s)
-
-
-def _progress(word: str, done: int, failed: int, elapsed_s: float) -> str:
-    named = f" · {failed:,} failed" if failed else ""
-    return f"{done:,} {word}{named} · {done / max(elapsed_s, 0.001):,.0f}/s"
