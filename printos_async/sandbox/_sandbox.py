@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Self
 
 from printos_async._errors import ConfigurationError
@@ -102,13 +103,20 @@ class Sandbox(Service):
             login_path=login_path,
             record=record,
             record_limit=record_limit,
+        self._scheme = "https" if certfile else "http"
             record_headers=record_headers,
         )
         self._host = host
         self._port = port
-        self._certfile = certfile
-        self._keyfile = keyfile
-        self._keep_alive_s = keep_alive_s
+        self._new_server = partial(
+            SandboxServer,
+            self.app,
+            host=host,
+            certfile=certfile,
+            keyfile=keyfile,
+            keep_alive_s=keep_alive_s,
+            on_change=self._state.changed,
+        )
         self._server: SandboxServer | None = None
         self._bound_port: int | None = None
 
@@ -128,7 +136,7 @@ class Sandbox(Service):
             RuntimeError: It is running already.
             OSError: It cannot listen on this address and port.
         """
-        await self._start(self._port if self._bound_port is None else self._bound_port)
+        await self._start(self._bound_port or self._port)
 
     async def stop(self) -> None:
         """Stop the server, as leaving does. Devices, credentials and records stay.
@@ -143,15 +151,7 @@ class Sandbox(Service):
     async def _start(self, port: int) -> None:
         if self._server is not None:
             raise RuntimeError("this sandbox is running already")
-        server = SandboxServer(
-            self.app,
-            host=self._host,
-            port=port,
-            certfile=self._certfile,
-            keyfile=self._keyfile,
-            keep_alive_s=self._keep_alive_s,
-            on_change=self._state.changed,
-        )
+        server = self._new_server(port=port)
         self._bound_port = await server.start()
         self._server = server
 
@@ -174,14 +174,14 @@ class Sandbox(Service):
             RuntimeError: It was never started.
         """
         host = f"[{self._host}]" if ":" in self._host else self._host
-        return f"{'https' if self._certfile else 'http'}://{host}:{self.port}"
+        return f"{self._scheme}://{host}:{self.port}"
 
     @property
     def connections_count(self) -> int:
         """Number of connections that the running server has accepted."""
-        return self._server.connections.accepted if self._server is not None else 0
+        return self._server.accepted if self._server is not None else 0
 
     @property
     def open_connections(self) -> int:
         """Number of open connections."""
-        return self._server.connections.open if self._server is not None else 0
+        return self._server.open if self._server is not None else 0
