@@ -27,6 +27,15 @@ class Answer:
         return self.status < 300
 
 
+class RefusedError(Exception):
+    """A request that is refused: its answer is an error."""
+
+    def __init__(self, status: int, message: str, *, headers: Headers = ()) -> None:
+        super().__init__(message)
+        self.status = status
+        self.headers = headers
+
+
 JSON: Headers = ((b"content-type", b"application/json"),)
 HTML: Headers = ((b"content-type", b"text/html; charset=utf-8"),)
 EMPTY_200 = Answer(200)
@@ -38,18 +47,18 @@ def json_answer(status: int, value: Any, *, headers: Headers = ()) -> Answer:
     return Answer(status, json.dumps(value, separators=(",", ":")).encode(), JSON + headers)
 
 
-def error(status: int, message: str, *, request_id: int, headers: Headers = ()) -> Answer:
+def error(refused: RefusedError, *, request_id: int) -> Answer:
     """Return HP's error envelope, with the request's number for the logs of both sides."""
     envelope = {
-        "statusCode": status,
-        "message": message,
+        "statusCode": refused.status,
+        "message": str(refused),
         "moreInfoUrl": "",
-        "developerInfo": message,
+        "developerInfo": str(refused),
         "subCode": 0,
         "serviceName": "printos-sandbox",
     }
-    identified = (*headers, (b"x-request-id", b"sandbox-%d" % request_id))
-    return json_answer(status, {"smsError": envelope}, headers=identified)
+    identified = (*refused.headers, (b"x-request-id", b"sandbox-%d" % request_id))
+    return json_answer(refused.status, {"smsError": envelope}, headers=identified)
 
 
 def malformed(kind: MalformedKind, good: Answer) -> Answer:

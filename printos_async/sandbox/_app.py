@@ -6,13 +6,19 @@ import asyncio
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from . import _answers
+from attrs import define, field
+
+from ._answers import RefusedError, malformed
+from ._exchange import Exchange
 from ._plan import pick
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
-    from ._exchange import Connection, Exchange
+    from ._answers import Answer
+    from ._auth import Gatekeeper
+    from ._clock import ServerClock
+    from ._exchange import Connection
     from ._operations import Operations
     from ._plan import Fate, FaultPlan
     from ._state import State
@@ -48,18 +54,18 @@ class Gates:
             await gate.wait()
 
 
+@define(eq=False)
 class Api:
     """What ``Sandbox.app`` mounts."""
 
-    def __init__(
-        self, *, state: State, traffic: Traffic, operations: Operations, plan: FaultPlan, record_headers: bool
-    ) -> None:
-        self._state = state
-        self._traffic = traffic
-        self._operations = operations
-        self._plan = plan
-        self._record_headers = record_headers
-        self.gates = Gates()
+    _state: State
+    _traffic: Traffic
+    _operations: Operations
+    _plan: FaultPlan
+    _gatekeeper: Gatekeeper
+    _clock: ServerClock
+    _record_headers: bool
+    gates: Gates = field(factory=Gates, init=False)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -70,13 +76,14 @@ class Api:
         record = self._state.new_request(
             scope["method"], path, operation=operation, device_id=device_id, headers=scope["headers"]
         )
-        exchange = self._traffic.arrive(record, connection=connection, receive=receive, send=send)
+        exchange = Exchange(record, connection, receive, send, self._clock)
+        self._traffic.arrive(exchange)
         try:
             body = await exchange.read()
             if body is None:
                 return
             if operation is None:
-                await exchange.respond(self._operations.refuse(record, route))
+                await exchange.refuse(self._operations.refusal(record, route))
                 return
             fate = self._plan.next(operation, device_id, path, body)
             record.fault = fate.kind
@@ -99,15 +106,18 @@ class Api:
         if fate.latency_s:
             await asyncio.sleep(fate.latency_s)
         if fate.kind in _BEFORE_THE_WRITE:
-            self._operations.see_credentials(record)
+            self._gatekeeper.see(record)
             await self._fail_before(exchange, fate)
             return
-        answer = self._operations.serve(
-            record,
-            body,
-            write_late_by_s=fate.late_by_s if fate.kind == "late_write" else None,
-            is_late=exchange.client_has_left(),
-        )
+        try:
+            answer = self._operations.serve(
+                record,
+                body,
+                write_late_by_s=fate.late_by_s if fate.kind == "late_write" else None,
+                is_late=exchange.client_has_left(),
+            )
+        except RefusedError as refused:
+            answer = exchange.error(refused)
         if fate.kind is not None and await self._fail_after(exchange, fate, answer):
             return
         await exchange.respond(answer)
@@ -115,22 +125,20 @@ class Api:
     async def _fail_before(self, exchange: Exchange, fate: Fate) -> None:
         """End the request by a fault that leaves nothing written."""
         faults = self._plan.faults
-        number = exchange.record.sequence
         match fate.kind:
             case "rate_limited":
                 value = faults.retry_after.encode("latin-1")
                 headers = ((b"retry-after", value),) if value else ()
-                answer = _answers.error(429, "too many requests", request_id=number, headers=headers)
-                await exchange.respond(answer)
+                await exchange.refuse(RefusedError(429, "too many requests", headers=headers))
             case "server_error":
                 status = pick(faults.server_error_statuses, fate.choice)
-                await exchange.respond(_answers.error(status, "out of order", request_id=number))
+                await exchange.refuse(RefusedError(status, "out of order"))
             case "reset_before":
                 await exchange.reset()
             case "hang_before":
                 await exchange.hang()
 
-    async def _fail_after(self, exchange: Exchange, fate: Fate, answer: _answers.Answer) -> bool:
+    async def _fail_after(self, exchange: Exchange, fate: Fate, answer: Answer) -> bool:
         """End the request by a fault that spoils its answer, if that is its fate."""
         match fate.kind:
             case "reset_after":
@@ -141,7 +149,7 @@ class Api:
                 await exchange.cut_off(answer)
             case "malformed" if answer.is_success:
                 kind = pick(self._plan.faults.malformed_kinds, fate.choice)
-                await exchange.respond(_answers.malformed(kind, answer))
+                await exchange.respond(malformed(kind, answer))
             case "late_write" if answer.is_success:
                 await self._mislead(exchange, fate)
             case _:
@@ -153,8 +161,7 @@ class Api:
     async def _mislead(self, exchange: Exchange, fate: Fate) -> None:
         match pick(self._plan.faults.late_write_answers, fate.choice):
             case "504":
-                number = exchange.record.sequence
-                await exchange.respond(_answers.error(504, "upstream timed out", request_id=number))
+                await exchange.refuse(RefusedError(504, "upstream timed out"))
             case "reset":
                 await exchange.reset()
             case "hang":

@@ -5,26 +5,29 @@ from __future__ import annotations
 from email.utils import formatdate
 from typing import TYPE_CHECKING
 
+from attrs import define, field
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ._answers import Headers
 
 
+@define
 class ServerClock:
     """Seconds since the epoch as the server sees them.
 
     Attributes:
-        offset_s: Seconds by which the server is ahead of ``clock``; negative if it is behind.
+        unshifted_s: Returns the seconds since the epoch.
+        offset_s: Seconds by which the server is ahead of that; negative if it is behind.
         date_header: Whether answers carry a ``Date``.
     """
 
-    def __init__(self, clock: Callable[[], float], *, offset_s: float, date_header: bool) -> None:
-        self.unshifted_s = clock
-        self.offset_s = offset_s
-        self.date_header = date_header
-        self._second: int | None = None
-        self._headers: Headers = ()
+    unshifted_s: Callable[[], float]
+    offset_s: float = 0.0
+    date_header: bool = True
+    _second: int | None = field(default=None, init=False)
+    _headers: Headers = field(default=(), init=False)
 
     def now_s(self) -> float:
         """Return the server's time."""

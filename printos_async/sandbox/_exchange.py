@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+from attrs import define
+
 from . import _answers
 
 if TYPE_CHECKING:
@@ -11,7 +13,7 @@ if TYPE_CHECKING:
 
     from starlette.types import Receive, Send
 
-    from ._answers import Answer
+    from ._answers import Answer, RefusedError
     from ._clock import ServerClock
     from ._records import RecordedRequest
 
@@ -36,23 +38,15 @@ class Connection(Protocol):
         """Write bytes as they are, then close."""
 
 
+@define(eq=False)
 class Exchange:
     """A request and its connection; the connection is None under another server than the sandbox's."""
 
-    def __init__(
-        self,
-        record: RecordedRequest,
-        *,
-        connection: Connection | None,
-        receive: Receive,
-        send: Send,
-        clock: ServerClock,
-    ) -> None:
-        self.record = record
-        self._clock = clock
-        self.connection = connection
-        self._receive = receive
-        self._send = send
+    record: RecordedRequest
+    connection: Connection | None
+    _receive: Receive
+    _send: Send
+    _clock: ServerClock
 
     def client_has_left(self) -> bool:
         """Return whether nobody waits for the answer any more; never true without a connection."""
@@ -77,6 +71,14 @@ class Exchange:
         headers = [*self._clock.date(), *answer.headers, (b"content-length", b"%d" % len(answer.body))]
         await self._send({"type": "http.response.start", "status": answer.status, "headers": headers})
         await self._send({"type": "http.response.body", "body": answer.body})
+
+    async def refuse(self, refused: RefusedError) -> None:
+        """Answer with an error."""
+        await self.respond(self.error(refused))
+
+    def error(self, refused: RefusedError) -> Answer:
+        """Return the answer of a refused request."""
+        return _answers.error(refused, request_id=self.record.sequence)
 
     async def reset(self) -> None:
         """Reset the connection instead of an answer.

@@ -10,7 +10,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from ._auth import Gatekeeper, RefusalCause
-    from ._operations import Operations
     from ._records import AppliedStatus, RecordedRequest, SandboxDevice
     from ._state import State
     from ._traffic import Traffic
@@ -22,7 +21,6 @@ class Observation:
     _state: State
     _traffic: Traffic
     _gatekeeper: Gatekeeper
-    _operations: Operations
 
     # State
 
@@ -86,7 +84,7 @@ class Observation:
     @property
     def logins_count(self) -> int:
         """Number of well-formed login requests that were processed, refused ones included."""
-        return self._operations.logins_count
+        return self._gatekeeper.logins_by_login.total()
 
     @property
     def logins_by_login(self) -> Counter[str]:

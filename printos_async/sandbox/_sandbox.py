@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Self
 
 from printos_async._errors import ConfigurationError
 
-from ._auth import Gatekeeper
+from ._auth import Gatekeeper, accepted
 from ._clock import ServerClock
 from ._faults import Faults
 from ._server import SandboxServer
@@ -86,15 +86,13 @@ class Sandbox(Service):
     ) -> None:
         if keyfile is not None and certfile is None:
             raise ConfigurationError("keyfile: a key without a certificate")
-        server_clock = ServerClock(clock, offset_s=clock_offset_s, date_header=date_header)
+        server_clock = ServerClock(clock, clock_offset_s, date_header)
         gatekeeper = Gatekeeper(
             server_clock,
-            hmac_keys=hmac_keys,
-            device_keys=device_keys,
-            logins=logins,
-            device_logins=device_logins,
-            token_lifetime_requests=token_lifetime_requests,
-            token_lifetime_s=token_lifetime_s,
+            accepted("device_keys", hmac_keys, device_keys),
+            accepted("device_logins", logins, device_logins),
+            token_lifetime_requests,
+            token_lifetime_s,
         )
         super().__init__(
             faults=faults or Faults(),
@@ -103,9 +101,9 @@ class Sandbox(Service):
             login_path=login_path,
             record=record,
             record_limit=record_limit,
-        self._scheme = "https" if certfile else "http"
             record_headers=record_headers,
         )
+        self._scheme = "https" if certfile else "http"
         self._host = host
         self._port = port
         self._new_server = partial(

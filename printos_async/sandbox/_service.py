@@ -45,18 +45,17 @@ class Service(Observation):
         if record_limit < 1:
             raise ConfigurationError("record_limit: at least 1; record=False records nothing")
         self._state = State(record_limit=record_limit if record else 0)
-        self._traffic = Traffic(self._state, clock)
+        self._traffic = Traffic(self._state.changed)
         self._gatekeeper = gatekeeper
         self._clock = clock
         self._plan = FaultPlan(faults)
-        self._operations = Operations(
-            state=self._state, gatekeeper=self._gatekeeper, login_path=login_path, schema=schema
-        )
         self._api = Api(
-            state=self._state,
-            traffic=self._traffic,
-            operations=self._operations,
-            plan=self._plan,
+            self._state,
+            self._traffic,
+            Operations(self._state, gatekeeper, login_path, schema),
+            self._plan,
+            gatekeeper,
+            clock,
             record_headers=record_headers,
         )
         self.app: Starlette = Starlette(routes=[Mount("/", app=self._api)])
@@ -210,5 +209,4 @@ class Service(Observation):
         self._state.reset()
         self._traffic.reset()
         self._plan.restart()
-        self._operations.logins_count = 0
         self._gatekeeper.reset()

@@ -4,23 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ._exchange import Exchange
-
 if TYPE_CHECKING:
-    from starlette.types import Receive, Send
+    from collections.abc import Callable
 
-    from ._clock import ServerClock
-    from ._exchange import Connection
-    from ._records import RecordedRequest
-    from ._state import State
+    from ._exchange import Exchange
 
 
 class Traffic:
     """The exchanges in flight, and the most that there ever were."""
 
-    def __init__(self, state: State, clock: ServerClock) -> None:
-        self._state = state
-        self._clock = clock
+    def __init__(self, on_change: Callable[[], None]) -> None:
+        self._on_change = on_change
         self._in_flight: set[Exchange] = set()
         self._by_device: dict[str, list[Exchange]] = {}
         self.max_concurrency = 0
@@ -38,13 +32,11 @@ class Traffic:
         """Status updates in flight now, of the devices that have any."""
         return {device_id: len(exchanges) for device_id, exchanges in self._by_device.items()}
 
-    def arrive(
-        self, record: RecordedRequest, *, connection: Connection | None, receive: Receive, send: Send
-    ) -> Exchange:
+    def arrive(self, exchange: Exchange) -> None:
         """Count a request that has just arrived."""
-        exchange = Exchange(record, connection=connection, receive=receive, send=send, clock=self._clock)
-        if connection is not None:
-            connection.on_lost = lambda: self.depart(exchange)
+        record = exchange.record
+        if exchange.connection is not None:
+            exchange.connection.on_lost = lambda: self.depart(exchange)
         self._in_flight.add(exchange)
         self.max_concurrency = max(self.max_concurrency, len(self._in_flight))
         if record.device_id is not None:
@@ -52,23 +44,18 @@ class Traffic:
         elif record.operation == "login":
             self.logins_in_flight += 1
             self.max_logins_in_flight = max(self.max_logins_in_flight, self.logins_in_flight)
-        self._state.changed()
-        return exchange
+        self._on_change()
 
     def _arrive_at(self, device_id: str, exchange: Exchange) -> None:
-        others = self._by_device.get(device_id)
-        if others is None:
-            self._by_device[device_id] = [exchange]
-            self.max_in_flight_by_device.setdefault(device_id, 1)
-            return
         # A client that gave up and tried again has one request in flight, although this server may read the
         # new request before the end of the old connection.
-        for other in list(others):
+        for other in list(self._by_device.get(device_id, ())):
             if other.connection is not None and other.connection.peer_has_left():
                 self.depart(other)
-        others = self._by_device.setdefault(device_id, [])
-        others.append(exchange)
-        self.max_in_flight_by_device[device_id] = max(self.max_in_flight_by_device[device_id], len(others))
+        exchanges = self._by_device.setdefault(device_id, [])
+        exchanges.append(exchange)
+        most = self.max_in_flight_by_device.get(device_id, 0)
+        self.max_in_flight_by_device[device_id] = max(most, len(exchanges))
 
     def depart(self, exchange: Exchange) -> None:
         """Take a request out of the count; a second time does nothing."""
@@ -85,7 +72,7 @@ class Traffic:
                 del self._by_device[device_id]
         elif exchange.record.operation == "login":
             self.logins_in_flight -= 1
-        self._state.changed()
+        self._on_change()
 
     def reset(self) -> None:
         """Forget the maxima."""

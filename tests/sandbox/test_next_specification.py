@@ -22,19 +22,10 @@ READ = GeneratedOperation("getDeviceStatus", "GET", "/devices/{device}/status")
 
 
 def next_service(**schema: Any) -> Service:
-    clock = ServerClock(time.time, offset_s=0.0, date_header=True)
-    gatekeeper = Gatekeeper(
-        clock,
-        hmac_keys=None,
-        device_keys=None,
-        logins=None,
-        device_logins=None,
-        token_lifetime_requests=None,
-        token_lifetime_s=None,
-    )
+    clock = ServerClock(time.time)
     return Service(
         faults=Faults(),
-        gatekeeper=gatekeeper,
+        gatekeeper=Gatekeeper(clock),
         clock=clock,
         login_path="/login",
         record=True,
