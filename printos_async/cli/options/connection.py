@@ -20,7 +20,7 @@ from printos_async._events import Hook
 from printos_async._execution.concurrency import ConcurrencyLimit
 from printos_async._execution.retry import RetryPolicy
 from printos_async.cli.credentials.credentials_file import CredentialsFile
-from printos_async.cli.credentials.secret_file import SecretFile
+from printos_async.cli.credentials.reread_file import SecretFile
 from printos_async.cli.terminal.output import CommandError
 
 from .network import Network
