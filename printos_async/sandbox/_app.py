@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from ._answers import Answer
     from ._auth import Gatekeeper
     from ._clock import ServerClock
-    from ._exchange import Connection
     from ._operations import Operations
     from ._plan import Fate, FaultPlan
+    from ._server import Connection
     from ._state import State
     from ._traffic import Traffic
 

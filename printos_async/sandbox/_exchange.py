@@ -2,40 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from attrs import define
 
 from . import _answers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from starlette.types import Receive, Send
 
     from ._answers import Answer, RefusedError
     from ._clock import ServerClock
     from ._records import RecordedRequest
+    from ._server import Connection
 
 MAX_BODY_BYTES = 1024 * 1024
-
-
-class Connection(Protocol):
-    """What a socket can do beyond ASGI; the sandbox's server puts it into the scope."""
-
-    on_lost: Callable[[], None] | None
-
-    def is_closing(self) -> bool:
-        """Return whether the connection is closed or about to be."""
-
-    def peer_has_left(self) -> bool:
-        """Return whether the client has closed its side."""
-
-    def reset(self) -> None:
-        """Close with a RST."""
-
-    def write_and_close(self, data: bytes) -> None:
-        """Write bytes as they are, then close."""
 
 
 @define(eq=False)

@@ -110,10 +110,10 @@ class Sandbox(Service):
             SandboxServer,
             self.app,
             host=host,
-            certfile=certfile,
-            keyfile=keyfile,
-            keep_alive_s=keep_alive_s,
             on_change=self._state.changed,
+            ssl_certfile=certfile,
+            ssl_keyfile=keyfile,
+            timeout_keep_alive=keep_alive_s,
         )
         self._server: SandboxServer | None = None
         self._bound_port: int | None = None

@@ -17,7 +17,6 @@ from ._app import CONNECTION_EXTENSION
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from starlette.types import ASGIApp
 
@@ -26,8 +25,12 @@ _GRACE_S = 0.5
 _LINGER_0 = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
 
 
-class _Protocol(HttpToolsProtocol):
-    """uvicorn's HTTP/1.1 protocol, which lends the application its connection."""
+class Connection(HttpToolsProtocol):
+    """uvicorn's HTTP/1.1 protocol, which puts itself into the scope: a socket can do more than ASGI.
+
+    Attributes:
+        on_lost: Called when the connection is lost.
+    """
 
     def __init__(self, *args: Any, server: SandboxServer, **settings: Any) -> None:
         super().__init__(*args, **settings)
@@ -54,9 +57,11 @@ class _Protocol(HttpToolsProtocol):
         self.scope["extensions"] = {CONNECTION_EXTENSION: self}  # type: ignore[dict-item]
 
     def is_closing(self) -> bool:
+        """Return whether the connection is closed or about to be."""
         return self.transport.is_closing()
 
     def peer_has_left(self) -> bool:
+        """Return whether the client has closed its side."""
         if self.transport.is_closing():
             return True
         wrapped = self.transport.get_extra_info("socket")
@@ -72,11 +77,13 @@ class _Protocol(HttpToolsProtocol):
             raw.detach()
 
     def reset(self) -> None:
+        """Close with a RST."""
         wrapped = self.transport.get_extra_info("socket")
         wrapped.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_0)
         self.transport.abort()
 
     def write_and_close(self, data: bytes) -> None:
+        """Write bytes as they are, then close."""
         self.transport.write(data)
         self.transport.close()
 
@@ -96,6 +103,13 @@ class SandboxServer:
         accepted: How many connections it has accepted.
         open: How many of them are open.
         is_stopping: It wants no more connections.
+
+    Args:
+        app: What it serves.
+        host: Address to listen on.
+        port: Port to listen on; 0 for a free one.
+        on_change: Called after each connection's start and end.
+        settings: Further settings of uvicorn.
     """
 
     def __init__(
@@ -104,10 +118,8 @@ class SandboxServer:
         *,
         host: str,
         port: int,
-        certfile: Path | None,
-        keyfile: Path | None,
-        keep_alive_s: int,
         on_change: Callable[[], None],
+        **settings: Any,
     ) -> None:
         self.accepted = 0
         self.open = 0
@@ -119,16 +131,14 @@ class SandboxServer:
         self._port = port
         self._config = uvicorn.Config(
             app,
-            http=partial(_Protocol, server=self),  # type: ignore[arg-type]  # called as the class is
+            http=partial(Connection, server=self),  # type: ignore[arg-type]  # called as the class is
             ws="none",
             lifespan="off",
             interface="asgi3",
             log_config=None,
             proxy_headers=False,
             date_header=False,  # the sandbox's own follows its clock
-            timeout_keep_alive=keep_alive_s,
-            ssl_certfile=certfile,
-            ssl_keyfile=keyfile,
+            **settings,
         )
         self._server = uvicorn.Server(self._config)
 
