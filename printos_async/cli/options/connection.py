@@ -135,16 +135,7 @@ class Connection(Network):
             ConfigurationError: No pair is given, both are, or half of one.
             CommandError: A file cannot be read, or options contradict each other.
         """
-        secret = None if self.secret_file is None else SecretFile(self.secret_file)
-        password = None if self.password_file is None else SecretFile(self.password_file)
-        found = self._pair(env, secret=secret, password=password)
-        auth = auth_from_env(found)  # checks that it is one pair
-        # A function in place of the secret is asked again when PrintOS refuses the secret.
-        if secret is not None:
-            return HmacAuth(found["PRINTOS_KEY"], secret)
-        if password is not None:
-            return SessionTokenAuth(found["PRINTOS_LOGIN"], password)
-        return auth
+        return auth_from_env(self._pair(env))
 
     def _auth(self, env: Mapping[str, str], *, needs_default: bool) -> httpx.Auth:
         path = self.credentials_path(env)
@@ -157,23 +148,23 @@ class Connection(Network):
             )
         return file.device_credentials()
 
-    def _pair(
-        self, env: Mapping[str, str], *, secret: SecretFile | None, password: SecretFile | None
-    ) -> dict[str, str]:
-        """Return the environment variables of a key or a login, overridden by the options."""
-        by_key = self.key is not None or secret is not None
-        by_login = self.login is not None or password is not None
+    def _pair(self, env: Mapping[str, str]) -> dict[str, Any]:
+        """Return the environment variables of a key or a login, overridden by the options.
+
+        A file of a secret stands there as a function, which is asked again when PrintOS refuses the secret.
+        """
+        by_key = self.key is not None or self.secret_file is not None
+        by_login = self.login is not None or self.password_file is not None
         if by_key and by_login:
             raise CommandError("--key and --login exclude each other; give one of them")
         names: tuple[str, ...] = _CREDENTIALS
         if by_key or by_login:  # then the other pair of the environment is ignored
             names = names[:2] if by_key else names[2:]
-        found = {name: env[name] for name in names if env.get(name)}
-        options = {"PRINTOS_KEY": self.key, "PRINTOS_LOGIN": self.login}
-        found |= {name: value for name, value in options.items() if value is not None}
-        for name, file in (("PRINTOS_SECRET", secret), ("PRINTOS_PASSWORD", password)):
-            if file is not None:
-                found[name] = file()
+        found: dict[str, Any] = {name: env[name] for name in names if env.get(name)}
+        files = (self.secret_file, self.password_file)
+        secret, password = (None if file is None else SecretFile(file) for file in files)
+        options = zip(_CREDENTIALS, (self.key, secret, self.login, password), strict=True)
+        found |= {name: value for name, value in options if value is not None}
         if sys.stdin is not None and sys.stdin.isatty():
             for name, secret_name in (_CREDENTIALS[:2], _CREDENTIALS[2:]):
                 if name in found and secret_name not in found:
