@@ -8,8 +8,8 @@ from urllib.parse import quote
 
 from attrs import define, field
 
-from ._answers import RefusedError, malformed
-from ._exchange import Exchange
+from ._answers import EMPTY_200, RefusedError, malformed
+from ._exchange import Exchange, Traffic
 from ._plan import pick
 
 if TYPE_CHECKING:
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from ._answers import Answer
     from ._auth import Gatekeeper
     from ._clock import ServerClock
+    from ._faults import FaultKind, LateAnswer
     from ._operations import Operations
     from ._plan import Fate, FaultPlan
     from ._server import Connection
     from ._state import State
-    from ._traffic import Traffic
 
 CONNECTION_EXTENSION = "printos.sandbox.connection"
 _BEFORE_THE_WRITE = frozenset({"rate_limited", "server_error", "reset_before", "hang_before"})
@@ -83,7 +83,7 @@ class Api:
             if body is None:
                 return
             if operation is None:
-                await exchange.refuse(self._operations.refusal(record, route))
+                await exchange.respond(exchange.error(self._operations.refusal(record, route)))
                 return
             fate = self._plan.next(operation, device_id, path, body)
             record.fault = fate.kind
@@ -105,64 +105,49 @@ class Api:
             await self.gates.pass_through(record.device_id)
         if fate.latency_s:
             await asyncio.sleep(fate.latency_s)
+        answer = self._answer(exchange, body, fate)
+        end: FaultKind | LateAnswer | None = fate.kind
+        if end in {"malformed", "late_write"} and not answer.is_success:
+            # A body cannot be spoilt, nor a write delayed, where the request was refused.
+            end = record.fault = None
+        elif end == "late_write":
+            end = pick(self._plan.faults.late_write_answers, fate.choice)
+        match end:
+            case "reset_before" | "reset_after" | "reset":
+                await exchange.reset()
+            case "hang_before" | "hang_after" | "hang":
+                await exchange.hang()
+            case "truncated":
+                await exchange.cut_off(answer)
+            case "malformed":
+                kind = pick(self._plan.faults.malformed_kinds, fate.choice)
+                await exchange.respond(malformed(kind, answer))
+            case "504":
+                await exchange.respond(exchange.error(RefusedError(504, "upstream timed out")))
+            case _:
+                await exchange.respond(answer)
+
+    def _answer(self, exchange: Exchange, body: bytes, fate: Fate) -> Answer:
+        """Serve a request, unless a fault leaves nothing written."""
+        record, faults = exchange.record, self._plan.faults
         if fate.kind in _BEFORE_THE_WRITE:
             self._gatekeeper.see(record)
-            await self._fail_before(exchange, fate)
-            return
+        match fate.kind:
+            case "rate_limited":
+                value = faults.retry_after.encode("latin-1")
+                headers = ((b"retry-after", value),) if value else ()
+                return exchange.error(RefusedError(429, "too many requests", headers=headers))
+            case "server_error":
+                status = pick(faults.server_error_statuses, fate.choice)
+                return exchange.error(RefusedError(status, "out of order"))
+            case "reset_before" | "hang_before":
+                return EMPTY_200  # never sent
         try:
-            answer = self._operations.serve(
+            return self._operations.serve(
                 record,
                 body,
                 write_late_by_s=fate.late_by_s if fate.kind == "late_write" else None,
                 is_late=exchange.client_has_left(),
             )
         except RefusedError as refused:
-            answer = exchange.error(refused)
-        if fate.kind is not None and await self._fail_after(exchange, fate, answer):
-            return
-        await exchange.respond(answer)
-
-    async def _fail_before(self, exchange: Exchange, fate: Fate) -> None:
-        """End the request by a fault that leaves nothing written."""
-        faults = self._plan.faults
-        match fate.kind:
-            case "rate_limited":
-                value = faults.retry_after.encode("latin-1")
-                headers = ((b"retry-after", value),) if value else ()
-                await exchange.refuse(RefusedError(429, "too many requests", headers=headers))
-            case "server_error":
-                status = pick(faults.server_error_statuses, fate.choice)
-                await exchange.refuse(RefusedError(status, "out of order"))
-            case "reset_before":
-                await exchange.reset()
-            case "hang_before":
-                await exchange.hang()
-
-    async def _fail_after(self, exchange: Exchange, fate: Fate, answer: Answer) -> bool:
-        """End the request by a fault that spoils its answer, if that is its fate."""
-        match fate.kind:
-            case "reset_after":
-                await exchange.reset()
-            case "hang_after":
-                await exchange.hang()
-            case "truncated":
-                await exchange.cut_off(answer)
-            case "malformed" if answer.is_success:
-                kind = pick(self._plan.faults.malformed_kinds, fate.choice)
-                await exchange.respond(malformed(kind, answer))
-            case "late_write" if answer.is_success:
-                await self._mislead(exchange, fate)
-            case _:
-                # A body cannot be spoilt, nor a write delayed, where the request was refused.
-                exchange.record.fault = None
-                return False
-        return True
-
-    async def _mislead(self, exchange: Exchange, fate: Fate) -> None:
-        match pick(self._plan.faults.late_write_answers, fate.choice):
-            case "504":
-                await exchange.refuse(RefusedError(504, "upstream timed out"))
-            case "reset":
-                await exchange.reset()
-            case "hang":
-                await exchange.hang()
+            return exchange.error(refused)

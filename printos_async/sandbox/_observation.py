@@ -10,9 +10,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from ._auth import Gatekeeper, RefusalCause
+    from ._exchange import Traffic
     from ._records import AppliedStatus, RecordedRequest, SandboxDevice
     from ._state import State
-    from ._traffic import Traffic
 
 
 class Observation:

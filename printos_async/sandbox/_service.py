@@ -10,12 +10,12 @@ from starlette.routing import Mount
 from printos_async._errors import ConfigurationError
 
 from ._app import Api
+from ._exchange import Traffic
 from ._observation import Observation
 from ._operations import Operations
 from ._plan import FaultPlan
 from ._schema import SCHEMA
 from ._state import State
-from ._traffic import Traffic
 
 if TYPE_CHECKING:
     from collections.abc import Callable
