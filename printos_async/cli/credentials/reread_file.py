@@ -9,6 +9,8 @@ import sys
 import time
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from attrs import define, field
+
 from printos_async.cli.terminal.output import CommandError, complain
 
 if TYPE_CHECKING:
@@ -25,6 +27,7 @@ _TICK_S = 1.0
 _MAX_SECRET_BYTES = 64 * 1024
 
 
+@define(eq=False, repr=False)
 class RereadFile(Generic[T]):
     """A file whose content may be replaced while the command runs, by renaming or in place.
 
@@ -45,26 +48,19 @@ class RereadFile(Generic[T]):
         CommandError: It cannot be read or used.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        parse: Callable[[bytes], T],
-        *,
-        content_name: str,
-        on_readable: Callable[[str], None],
-        max_bytes: int,
-        clock: Callable[[], float] = time.time,
-    ) -> None:
-        self._path = path
-        self._parse = parse
-        self._content_name = content_name
-        self._on_readable = on_readable
-        self._max_bytes = max_bytes
-        self._clock = clock
-        self._problem = ""
-        self._status: os.stat_result
-        self._read_s = 0.0
-        self.content = parse(self._read())
+    _path: Path
+    _parse: Callable[[bytes], T]
+    _content_name: str = field(kw_only=True)
+    _on_readable: Callable[[str], None] = field(kw_only=True)
+    _max_bytes: int = field(kw_only=True)
+    _clock: Callable[[], float] = field(default=time.time, kw_only=True)
+    _problem: str = field(default="", init=False)
+    _status: os.stat_result = field(init=False)
+    _read_s: float = field(default=0.0, init=False)
+    content: T = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.content = self._parse(self._read())
 
     def has_changed(self) -> bool:
         """Return whether there is something new to read; not while the file is being written."""
