@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from attrs import define, field
+from attrs import define
 
 from ._answers import EMPTY_200, RefusedError, malformed
 from ._exchange import Exchange, Traffic
@@ -62,10 +62,10 @@ class Api:
     _traffic: Traffic
     _operations: Operations
     _plan: FaultPlan
+    _gates: Gates
     _gatekeeper: Gatekeeper
     _clock: ServerClock
     _record_headers: bool
-    gates: Gates = field(factory=Gates, init=False)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -102,7 +102,7 @@ class Api:
     async def _serve(self, exchange: Exchange, body: bytes, fate: Fate) -> None:
         record = exchange.record
         if record.operation == "updateDeviceStatus":
-            await self.gates.pass_through(record.device_id)
+            await self._gates.pass_through(record.device_id)
         if fate.latency_s:
             await asyncio.sleep(fate.latency_s)
         answer = self._answer(exchange, body, fate)

@@ -6,13 +6,22 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Self
 
+from starlette.applications import Starlette
+from starlette.routing import Mount
+
 from printos_async._errors import ConfigurationError
 
+from ._app import Api, Gates
 from ._auth import Gatekeeper, accepted
 from ._clock import ServerClock
+from ._exchange import Traffic
 from ._faults import Faults
+from ._operations import Operations
+from ._plan import FaultPlan
+from ._schema import SCHEMA
 from ._server import SandboxServer
 from ._service import Service
+from ._state import State
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -61,6 +70,8 @@ class Sandbox(Service):
         ConfigurationError: A setting contradicts another, or is out of range.
     """
 
+    _schema = SCHEMA  # the types of the specification; tests of a next one have others
+
     def __init__(
         self,
         *,
@@ -86,23 +97,36 @@ class Sandbox(Service):
     ) -> None:
         if keyfile is not None and certfile is None:
             raise ConfigurationError("keyfile: a key without a certificate")
-        server_clock = ServerClock(clock, clock_offset_s, date_header)
-        gatekeeper = Gatekeeper(
-            server_clock,
+        if record_limit < 1:
+            raise ConfigurationError("record_limit: at least 1; record=False records nothing")
+        self._clock = ServerClock(clock, clock_offset_s, date_header)
+        self._gatekeeper = Gatekeeper(
+            self._clock,
             accepted("device_keys", hmac_keys, device_keys),
             accepted("device_logins", logins, device_logins),
             token_lifetime_requests,
             token_lifetime_s,
         )
-        super().__init__(
-            faults=faults or Faults(),
-            gatekeeper=gatekeeper,
-            clock=server_clock,
-            login_path=login_path,
-            record=record,
-            record_limit=record_limit,
+        self._state = State(record_limit=record_limit if record else 0)
+        self._traffic = Traffic(self._state.changed)
+        self._plan = FaultPlan(faults or Faults())
+        self._gates = Gates()
+        api = Api(
+            self._state,
+            self._traffic,
+            Operations(self._state, self._gatekeeper, login_path, self._schema),
+            self._plan,
+            self._gates,
+            self._gatekeeper,
+            self._clock,
             record_headers=record_headers,
         )
+        self.app: Starlette = Starlette(routes=[Mount("/", app=api)])
+        """The ASGI application, for another server or ``httpx.ASGITransport``.
+
+        Without the sandbox's own server there is no socket to break: a reset and a truncation raise
+        ``ConnectionResetError`` out of the application, and a hang lasts until the caller cancels it.
+        """
         self._scheme = "https" if certfile else "http"
         self._host = host
         self._port = port
