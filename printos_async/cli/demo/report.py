@@ -129,13 +129,8 @@ class DemoReport:
 
     def _engine_rows(self) -> list[tuple[str, str]]:
         first, *changed = self.limits
-        changes = (
-            f", then {min(self.limits):,} to {max(self.limits):,} in {counted(len(changed), 'change')}"
-            if changed
-            else ""
-        )
-        opened = self.events["CircuitOpened"]
-        times = {0: "never opened", 1: "opened once"}.get(opened, f"opened {opened:,} times")
+        changes = f"{min(self.limits):,} to {max(self.limits):,} in {counted(len(changed), 'change')}"
+        opened = counted(self.events["CircuitOpened"], "time")
         held = (
             "the account was held, its statuses waited, and it resumed with the key"
             if self.events["AccountHeld"]
@@ -147,7 +142,7 @@ class DemoReport:
                 "reasserted",
                 f"{self.events['StatusReasserted']:,} newest statuses were sent once more, so that no device stays wrong",
             ),
-            ("limit", f"{first:,} requests in flight{changes}"),
-            ("circuit", f"{times}: open, the server counts as down and is asked once a second"),
+            ("limit", f"{first:,} requests in flight, then {changes}"),
+            ("circuit", f"opened {opened}: open, the server counts as down and is asked once a second"),
             ("key", f"revoked for a moment: {counted(self.refused, 'request')} refused; {held}"),
         ]
