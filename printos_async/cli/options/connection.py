@@ -87,7 +87,15 @@ class Connection(Network):
             ConfigurationError: A setting is missing, contradictory or out of range.
             CommandError: A file cannot be read, options contradict each other, or the base URL is unsafe.
         """
-        return self.make_client_with(self._auth(os.environ, needs_default=needs_default), hooks=hooks)
+        path = self.credentials_path(os.environ)
+        if path is None:
+            return self.make_client_with(self.single_auth(os.environ), hooks=hooks)
+        file = CredentialsFile(path)
+        if needs_default and not file.has_default:
+            raise CommandError(
+                f"{path} has no line for the device *, whose credentials sign what concerns no single device"
+            )
+        return self.make_client_with(file.device_credentials(), hooks=hooks)
 
     def make_client_with(self, auth: httpx.Auth | None, *, hooks: Iterable[Hook] = ()) -> PrintOSClient:
         """Return a client with these credentials in place of those of the options. Raises as ``make_client``."""
@@ -136,17 +144,6 @@ class Connection(Network):
             CommandError: A file cannot be read, or options contradict each other.
         """
         return auth_from_env(self._pair(env))
-
-    def _auth(self, env: Mapping[str, str], *, needs_default: bool) -> httpx.Auth:
-        path = self.credentials_path(env)
-        if path is None:
-            return self.single_auth(env)
-        file = CredentialsFile(path)
-        if needs_default and not file.has_default:
-            raise CommandError(
-                f"{path} has no line for the device *, whose credentials sign what concerns no single device"
-            )
-        return file.device_credentials()
 
     def _pair(self, env: Mapping[str, str]) -> dict[str, Any]:
         """Return the environment variables of a key or a login, overridden by the options.
