@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from attrs import Factory, define
 
 from printos_async.cli.terminal.output import counted
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 
 @define(kw_only=True)
@@ -41,7 +38,7 @@ class DemoReport:
     events: Counter[str] = Factory(Counter)
     requests: int = 0
     pushing_s: float = 0.0
-    latencies_s: Sequence[float] = ()
+    latencies_s: list[float] = Factory(list)
     faults: dict[str, int] = Factory(dict)
     problems: list[str] = Factory(list)
     limits: list[int] = Factory(list)

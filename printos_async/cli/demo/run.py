@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from array import array
 from collections import Counter
 from typing import TYPE_CHECKING, Literal
 
@@ -64,7 +63,6 @@ class Demo:
         self._faults = faults
         self.key = ("demo", secrets.token_urlsafe(24))
         self._report = DemoReport(seed=faults.seed)
-        self._latencies_s = array("d")
         self._failures: list[str] = []
         self._newest: dict[str, int] = {}
 
@@ -91,7 +89,7 @@ class Demo:
         self._problem("not sent", self._failures)
         await sandbox.wait_for(lambda: not sandbox.pending_late_writes)
         self.check(sandbox)
-        report.latencies_s = sorted(self._latencies_s)
+        report.latencies_s.sort()
         return report
 
     def on_event(self, event: Event) -> None:
@@ -99,7 +97,7 @@ class Demo:
         name = type(event).__name__
         match event:
             case StatusSent():
-                self._latencies_s.append(event.latency_s)
+                self._report.latencies_s.append(event.latency_s)
             case StatusFailed():
                 self._failures.append(f"{event.device_id}: {event.detail}")
             case CircuitChanged():
@@ -130,7 +128,7 @@ class Demo:
         started_s = time.perf_counter()
 
         def sample() -> tuple[float, str]:
-            rate = len(self._latencies_s) / max(time.perf_counter() - started_s, 0.001)
+            rate = len(self._report.latencies_s) / max(time.perf_counter() - started_s, 0.001)
             return self._report.settled, f"{rate:,.0f} statuses/s"
 
         total = len(device_ids) * self.REPORTS_PER_ROUND * self._rounds
