@@ -15,9 +15,8 @@ from ._plan import pick
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
-    from ._answers import Answer
+    from ._answers import Answer, ServerClock
     from ._auth import Gatekeeper
-    from ._clock import ServerClock
     from ._faults import FaultKind, LateAnswer
     from ._operations import Operations
     from ._plan import Fate, FaultPlan

@@ -19,7 +19,7 @@ from ._answers import RefusedError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from ._clock import ServerClock
+    from ._answers import ServerClock
     from ._records import RecordedRequest
 
 TOKEN_HEADER = "Indigo-SmS-Auth-Token"  # noqa: S105 - the header's name

@@ -13,8 +13,7 @@ if TYPE_CHECKING:
 
     from starlette.types import Receive, Send
 
-    from ._answers import Answer, RefusedError
-    from ._clock import ServerClock
+    from ._answers import Answer, RefusedError, ServerClock
     from ._records import RecordedRequest
     from ._server import Connection
 

@@ -11,9 +11,9 @@ from starlette.routing import Mount
 
 from printos_async._errors import ConfigurationError
 
+from ._answers import ServerClock
 from ._app import Api, Gates
 from ._auth import Gatekeeper, accepted
-from ._clock import ServerClock
 from ._exchange import Traffic
 from ._faults import Faults
 from ._operations import Operations

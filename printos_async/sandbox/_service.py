@@ -9,9 +9,9 @@ if TYPE_CHECKING:
     from collections import Counter
     from collections.abc import Callable, Mapping, Sequence
 
+    from ._answers import ServerClock
     from ._app import Gates
     from ._auth import Gatekeeper, RefusalCause
-    from ._clock import ServerClock
     from ._exchange import Traffic
     from ._faults import FaultKind, Faults, Operation
     from ._plan import FaultPlan
