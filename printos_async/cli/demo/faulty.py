@@ -22,7 +22,6 @@ _LATE_WRITE_BY_S = (0.05, 0.4)
 _AMBIGUITY_S = 0.6  # longer than any write is late
 _DRAIN_TIMEOUT_S = 30.0
 _EVENT_AT_MOST_S = 5.0
-_POLL_S = 0.01
 # The late write that is arranged: the next status is usually there in 0.05 s, and else it is tried again.
 _ARRANGED_LATE_BY_S = 0.3
 _MAX_ARRANGED = 5
@@ -123,5 +122,4 @@ class FaultyDemo(Demo):
         # An event that has not come by then is not waited for; the report counts them.
         with suppress(TimeoutError):
             async with asyncio.timeout(_EVENT_AT_MOST_S):
-                while not self._report.events[name]:  # noqa: ASYNC110  # as good as an event for each name
-                    await asyncio.sleep(_POLL_S)
+                await self._seen[name].wait()

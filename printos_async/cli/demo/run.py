@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Literal
 
 from printos_async._auth import HmacAuth
@@ -65,6 +65,7 @@ class Demo:
         self._report = DemoReport(seed=faults.seed)
         self._failures: list[str] = []
         self._newest: dict[str, int] = {}
+        self._seen: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
 
     async def run(self) -> DemoReport:
         """Run it and return the report."""
@@ -103,6 +104,7 @@ class Demo:
             case CircuitChanged():
                 name = "CircuitOpened" if event.circuit == "open" else "CircuitClosed"
         self._report.events[name] += 1
+        self._seen[name].set()
 
     async def _provision(self, client: PrintOSClient) -> list[str]:
         complain(f"registering {self._devices:,} devices at {self._report.url}")
