@@ -37,18 +37,18 @@ class Connection(HttpToolsProtocol):
         # Set here: the setting of uvicorn's Config would change the process's loggers.
         self.access_log = False
         self.on_lost: Callable[[], None] | None = None
-        self._server = server
+        self._sandbox_server = server
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._server.count_connection()
-        if self._server.is_stopping:
+        self._sandbox_server.count_connection()
+        if self._sandbox_server.is_stopping:
             # Accepted, or in its TLS handshake, just when the server stopped.
             transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
-        self._server.uncount_connection()
+        self._sandbox_server.uncount_connection()
         if self.on_lost is not None:
             self.on_lost()
 
