@@ -1,13 +1,16 @@
-"""Answers: the specification's, HP's error envelope, and the ones that no client should believe."""
+"""Answers: the specification's, HP's error envelope, the ones that no client should believe, and their date."""
 
 from __future__ import annotations
 
 import json
+from email.utils import formatdate
 from typing import TYPE_CHECKING, Any
 
-from attrs import frozen
+from attrs import define, field, frozen
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ._faults import MalformedKind
 
 Headers = tuple[tuple[bytes, bytes], ...]
@@ -27,6 +30,15 @@ class Answer:
         return self.status < 300
 
 
+class RefusedError(Exception):
+    """A request that is refused: its answer is an error."""
+
+    def __init__(self, status: int, message: str, *, headers: Headers = ()) -> None:
+        super().__init__(message)
+        self.status = status
+        self.headers = headers
+
+
 JSON: Headers = ((b"content-type", b"application/json"),)
 HTML: Headers = ((b"content-type", b"text/html; charset=utf-8"),)
 EMPTY_200 = Answer(200)
@@ -38,18 +50,18 @@ def json_answer(status: int, value: Any, *, headers: Headers = ()) -> Answer:
     return Answer(status, json.dumps(value, separators=(",", ":")).encode(), JSON + headers)
 
 
-def error(status: int, message: str, *, request_id: int, headers: Headers = ()) -> Answer:
+def error(refused: RefusedError, *, request_id: int) -> Answer:
     """Return HP's error envelope, with the request's number for the logs of both sides."""
     envelope = {
-        "statusCode": status,
-        "message": message,
+        "statusCode": refused.status,
+        "message": str(refused),
         "moreInfoUrl": "",
-        "developerInfo": message,
+        "developerInfo": str(refused),
         "subCode": 0,
         "serviceName": "printos-sandbox",
     }
-    identified = (*headers, (b"x-request-id", b"sandbox-%d" % request_id))
-    return json_answer(status, {"smsError": envelope}, headers=identified)
+    identified = (*refused.headers, (b"x-request-id", b"sandbox-%d" % request_id))
+    return json_answer(refused.status, {"smsError": envelope}, headers=identified)
 
 
 def malformed(kind: MalformedKind, good: Answer) -> Answer:
@@ -82,3 +94,34 @@ def cut_off(good: Answer, date: Headers) -> bytes:
     head = b"HTTP/1.1 %d Cut\r\n%bcontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
     dated = b"".join(b"%b: %b\r\n" % header for header in date)
     return head % (good.status, dated, len(good.body) + 64) + good.body[: len(good.body) // 2]
+
+
+@define
+class ServerClock:
+    """Seconds since the epoch as the server sees them.
+
+    Attributes:
+        unshifted_s: Returns the seconds since the epoch.
+        offset_s: Seconds by which the server is ahead of that; negative if it is behind.
+        date_header: Whether answers carry a ``Date``.
+    """
+
+    unshifted_s: Callable[[], float]
+    offset_s: float = 0.0
+    date_header: bool = True
+    _second: int | None = field(default=None, init=False)
+    _headers: Headers = field(default=(), init=False)
+
+    def now_s(self) -> float:
+        """Return the server's time."""
+        return self.unshifted_s() + self.offset_s
+
+    def date(self) -> Headers:
+        """Return the ``Date`` header of an answer that is sent now; nothing where answers carry none."""
+        if not self.date_header:
+            return ()
+        second = int(self.now_s())
+        if second != self._second:  # formatting takes ten times as long as the comparison
+            self._second = second
+            self._headers = ((b"date", formatdate(second, usegmt=True).encode()),)
+        return self._headers

@@ -6,17 +6,22 @@ import asyncio
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from . import _answers
+from attrs import define
+
+from ._answers import EMPTY_200, RefusedError, malformed
+from ._exchange import Exchange, Traffic
 from ._plan import pick
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
-    from ._exchange import Connection, Exchange
+    from ._answers import Answer, ServerClock
+    from ._auth import Gatekeeper
+    from ._faults import FaultKind, LateAnswer
     from ._operations import Operations
     from ._plan import Fate, FaultPlan
+    from ._server import Connection
     from ._state import State
-    from ._traffic import Traffic
 
 CONNECTION_EXTENSION = "printos.sandbox.connection"
 _BEFORE_THE_WRITE = frozenset({"rate_limited", "server_error", "reset_before", "hang_before"})
@@ -48,18 +53,18 @@ class Gates:
             await gate.wait()
 
 
+@define(eq=False)
 class Api:
     """What ``Sandbox.app`` mounts."""
 
-    def __init__(
-        self, *, state: State, traffic: Traffic, operations: Operations, plan: FaultPlan, record_headers: bool
-    ) -> None:
-        self._state = state
-        self._traffic = traffic
-        self._operations = operations
-        self._plan = plan
-        self._record_headers = record_headers
-        self.gates = Gates()
+    _state: State
+    _traffic: Traffic
+    _operations: Operations
+    _plan: FaultPlan
+    _gates: Gates
+    _gatekeeper: Gatekeeper
+    _clock: ServerClock
+    _record_headers: bool
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -70,13 +75,14 @@ class Api:
         record = self._state.new_request(
             scope["method"], path, operation=operation, device_id=device_id, headers=scope["headers"]
         )
-        exchange = self._traffic.arrive(record, connection=connection, receive=receive, send=send)
+        exchange = Exchange(record, connection, receive, send, self._clock)
+        self._traffic.arrive(exchange)
         try:
             body = await exchange.read()
             if body is None:
                 return
             if operation is None:
-                await exchange.respond(self._operations.refuse(record, route))
+                await exchange.respond(exchange.error(self._operations.refusal(record, route)))
                 return
             fate = self._plan.next(operation, device_id, path, body)
             record.fault = fate.kind
@@ -95,67 +101,52 @@ class Api:
     async def _serve(self, exchange: Exchange, body: bytes, fate: Fate) -> None:
         record = exchange.record
         if record.operation == "updateDeviceStatus":
-            await self.gates.pass_through(record.device_id)
+            await self._gates.pass_through(record.device_id)
         if fate.latency_s:
             await asyncio.sleep(fate.latency_s)
-        if fate.kind in _BEFORE_THE_WRITE:
-            self._operations.see_credentials(record)
-            await self._fail_before(exchange, fate)
-            return
-        answer = self._operations.serve(
-            record,
-            body,
-            write_late_by_s=fate.late_by_s if fate.kind == "late_write" else None,
-            is_late=exchange.client_has_left(),
-        )
-        if fate.kind is not None and await self._fail_after(exchange, fate, answer):
-            return
-        await exchange.respond(answer)
+        answer = self._answer(exchange, body, fate)
+        end: FaultKind | LateAnswer | None = fate.kind
+        if end in {"malformed", "late_write"} and not answer.is_success:
+            # A body cannot be spoilt, nor a write delayed, where the request was refused.
+            end = record.fault = None
+        elif end == "late_write":
+            end = pick(self._plan.faults.late_write_answers, fate.choice)
+        match end:
+            case "reset_before" | "reset_after" | "reset":
+                await exchange.reset()
+            case "hang_before" | "hang_after" | "hang":
+                await exchange.hang()
+            case "truncated":
+                await exchange.cut_off(answer)
+            case "malformed":
+                kind = pick(self._plan.faults.malformed_kinds, fate.choice)
+                await exchange.respond(malformed(kind, answer))
+            case "504":
+                await exchange.respond(exchange.error(RefusedError(504, "upstream timed out")))
+            case _:
+                await exchange.respond(answer)
 
-    async def _fail_before(self, exchange: Exchange, fate: Fate) -> None:
-        """End the request by a fault that leaves nothing written."""
-        faults = self._plan.faults
-        number = exchange.record.sequence
+    def _answer(self, exchange: Exchange, body: bytes, fate: Fate) -> Answer:
+        """Serve a request, unless a fault leaves nothing written."""
+        record, faults = exchange.record, self._plan.faults
+        if fate.kind in _BEFORE_THE_WRITE:
+            self._gatekeeper.see(record)
         match fate.kind:
             case "rate_limited":
                 value = faults.retry_after.encode("latin-1")
                 headers = ((b"retry-after", value),) if value else ()
-                answer = _answers.error(429, "too many requests", request_id=number, headers=headers)
-                await exchange.respond(answer)
+                return exchange.error(RefusedError(429, "too many requests", headers=headers))
             case "server_error":
                 status = pick(faults.server_error_statuses, fate.choice)
-                await exchange.respond(_answers.error(status, "out of order", request_id=number))
-            case "reset_before":
-                await exchange.reset()
-            case "hang_before":
-                await exchange.hang()
-
-    async def _fail_after(self, exchange: Exchange, fate: Fate, answer: _answers.Answer) -> bool:
-        """End the request by a fault that spoils its answer, if that is its fate."""
-        match fate.kind:
-            case "reset_after":
-                await exchange.reset()
-            case "hang_after":
-                await exchange.hang()
-            case "truncated":
-                await exchange.cut_off(answer)
-            case "malformed" if answer.is_success:
-                kind = pick(self._plan.faults.malformed_kinds, fate.choice)
-                await exchange.respond(_answers.malformed(kind, answer))
-            case "late_write" if answer.is_success:
-                await self._mislead(exchange, fate)
-            case _:
-                # A body cannot be spoilt, nor a write delayed, where the request was refused.
-                exchange.record.fault = None
-                return False
-        return True
-
-    async def _mislead(self, exchange: Exchange, fate: Fate) -> None:
-        match pick(self._plan.faults.late_write_answers, fate.choice):
-            case "504":
-                number = exchange.record.sequence
-                await exchange.respond(_answers.error(504, "upstream timed out", request_id=number))
-            case "reset":
-                await exchange.reset()
-            case "hang":
-                await exchange.hang()
+                return exchange.error(RefusedError(status, "out of order"))
+            case "reset_before" | "hang_before":
+                return EMPTY_200  # never sent
+        try:
+            return self._operations.serve(
+                record,
+                body,
+                write_late_by_s=fate.late_by_s if fate.kind == "late_write" else None,
+                is_late=exchange.client_has_left(),
+            )
+        except RefusedError as refused:
+            return exchange.error(refused)

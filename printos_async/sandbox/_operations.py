@@ -6,10 +6,10 @@ import re
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
-from . import _answers
+from ._answers import EMPTY_200, RefusedError, json_answer
 from ._auth import TOKEN_HEADER
 from ._exchange import MAX_BODY_BYTES
-from ._schema import BadBodyError, credentials
+from ._schema import credentials, read_body
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -46,7 +46,7 @@ def unserved_operations(specified: Iterable[GeneratedOperation]) -> list[Generat
 class Operations:
     """Routes and serves requests."""
 
-    def __init__(self, *, state: State, gatekeeper: Gatekeeper, login_path: str, schema: Schema) -> None:
+    def __init__(self, state: State, gatekeeper: Gatekeeper, login_path: str, schema: Schema) -> None:
         self._state = state
         self._gatekeeper = gatekeeper
         self._login_path = login_path
@@ -56,7 +56,6 @@ class Operations:
             self._by_route.setdefault(route, {})[method] = operation
         unserved = unserved_operations(schema.operations)
         self._unserved = [(operation, operation.path_pattern) for operation in unserved]
-        self.logins_count = 0
 
     def find(self, method: str, path: str) -> tuple[str, Operation | None, str | None]:
         """Return the route, the operation and the device of a path as it was sent."""
@@ -79,18 +78,17 @@ class Operations:
                 return operation
         return None
 
-    def refuse(self, request: RecordedRequest, route: str) -> Answer:
-        """Answer a request that no operation serves."""
+    def refusal(self, request: RecordedRequest, route: str) -> RefusedError:
+        """Return the error of a request that no operation serves."""
         if (unserved := self._find_unserved(request.method, request.path)) is not None:
-            reason = (
-                f"the sandbox does not serve {unserved.operation_id} ({unserved.method} {unserved.route})"
+            return RefusedError(
+                501,
+                f"the sandbox does not serve {unserved.operation_id} ({unserved.method} {unserved.route})",
             )
-            return _answers.error(501, reason, request_id=request.sequence)
         allowed = self._by_route[route]
         if not allowed:
-            return _answers.error(404, "no such path", request_id=request.sequence)
-        headers = ((b"allow", ", ".join(allowed).encode()),)
-        return _answers.error(405, "method not allowed", request_id=request.sequence, headers=headers)
+            return RefusedError(404, "no such path")
+        return RefusedError(405, "method not allowed", headers=((b"allow", ", ".join(allowed).encode()),))
 
     def serve(
         self, request: RecordedRequest, body: bytes, *, write_late_by_s: float | None, is_late: bool
@@ -102,72 +100,40 @@ class Operations:
             body: Its body.
             write_late_by_s: Seconds after which a status is to be written, None for now.
             is_late: Whether the client has left already.
+
+        Raises:
+            RefusedError: The credentials, the device or the body are not accepted.
         """
-        refusal = self._refuse_credentials(request) or _refuse_content(request, body)
-        if refusal is not None:
-            return refusal
-        try:
-            if request.operation == "listDevices":
-                return self._list()
-            if request.operation == "provisionDevice":
-                return self._provision(body)
-            if request.operation == "login":
-                return self._login(request, body)
-            return self._update(request, body, write_late_by_s=write_late_by_s, is_late=is_late)
-        except BadBodyError as bad:
-            return _answers.error(400, str(bad), request_id=request.sequence)
-
-    def see_credentials(self, request: RecordedRequest) -> None:
-        """Take note of the credentials of a request that a fault has ended before it was served."""
-        self._gatekeeper.see(request)
-
-    def _refuse_credentials(self, request: RecordedRequest) -> Answer | None:
+        if request.operation != "login":
+            self._gatekeeper.check(request)
+        if request.operation == "listDevices":
+            return json_answer(200, self._schema.list_to_json(self._state.devices.values()))
+        _check_content(request, body)
+        if request.operation == "provisionDevice":
+            device = self._state.provision(read_body(self._schema.provision_request, body))
+            return json_answer(201, self._schema.device_to_json(device))
         if request.operation == "login":
-            return None
-        refusal = self._gatekeeper.refuse(request)
-        if refusal is None:
-            return None
-        return _answers.error(refusal.status, refusal.message, request_id=request.sequence)
-
-    def _list(self) -> Answer:
-        return _answers.json_answer(200, self._schema.list_to_json(self._state.devices.values()))
-
-    def _provision(self, body: bytes) -> Answer:
-        device = self._state.provision(self._schema.read_provision_request(body))
-        return _answers.json_answer(201, self._schema.device_to_json(device))
-
-    def _update(
-        self, request: RecordedRequest, body: bytes, *, write_late_by_s: float | None, is_late: bool
-    ) -> Answer:
-        status = self._schema.read_status(body)
+            token = self._gatekeeper.login(*credentials(body))
+            cookie = (b"set-cookie", f"{TOKEN_HEADER}={token}; Path=/; HttpOnly".encode())
+            return json_answer(200, {"authToken": token}, headers=(cookie,))
+        status = read_body(self._schema.status_update, body)
         device_id = request.device_id
         if device_id is None or device_id not in self._state.devices:
-            return _answers.error(404, "no such device", request_id=request.sequence)
+            raise RefusedError(404, "no such device")
         if write_late_by_s is None:
             self._state.apply(device_id, status, late=is_late)
         else:
             self._state.apply_later(device_id, status, delay_s=write_late_by_s)
-        return _answers.EMPTY_200
-
-    def _login(self, request: RecordedRequest, body: bytes) -> Answer:
-        self.logins_count += 1
-        token = self._gatekeeper.login(*credentials(body))
-        if token is None:
-            return _answers.error(401, "wrong login or password", request_id=request.sequence)
-        cookie = (b"set-cookie", f"{TOKEN_HEADER}={token}; Path=/; HttpOnly".encode())
-        return _answers.json_answer(200, {"authToken": token}, headers=(cookie,))
+        return EMPTY_200
 
 
 def _without_names(route: str) -> str:
     return re.sub(r"\{[^}]*\}", "{}", route)
 
 
-def _refuse_content(request: RecordedRequest, body: bytes) -> Answer | None:
-    if request.operation == "listDevices":
-        return None
+def _check_content(request: RecordedRequest, body: bytes) -> None:
     if len(body) > MAX_BODY_BYTES:
-        return _answers.error(413, "the body is larger than 1 MiB", request_id=request.sequence)
+        raise RefusedError(413, "the body is larger than 1 MiB")
     media_type = dict(request.headers).get(b"content-type", b"").partition(b";")[0].strip().lower()
     if media_type != b"application/json":
-        return _answers.error(415, "content-type is not application/json", request_id=request.sequence)
-    return None
+        raise RefusedError(415, "content-type is not application/json")

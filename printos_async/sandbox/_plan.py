@@ -6,7 +6,7 @@ import struct
 from hashlib import blake2b
 from typing import TypeVar, get_args
 
-from attrs import define, evolve, fields, frozen
+from attrs import define, evolve, frozen
 
 from printos_async._errors import ConfigurationError
 
@@ -55,9 +55,7 @@ class FaultPlan:
         self.faults = faults
         self._operations = frozenset(faults.operations)
         self._counts: dict[tuple[str, bytes], int] = {}
-        nothing = fields(Faults)
-        names = ("latency_s", "latency_tail", *SHARES)
-        self._quiet = all(getattr(faults, name) == getattr(nothing, name).default for name in names)
+        self._is_quiet = not any(getattr(faults, name) for name in ("latency_s", "latency_tail", *SHARES))
 
     def restart(self) -> None:
         """Count from the beginning again and drop what was injected and has not happened."""
@@ -75,7 +73,7 @@ class FaultPlan:
     def next(self, operation: Operation, device_id: str | None, path: str, body: bytes) -> Fate:
         """Decide what befalls the request that has just arrived."""
         injected = self._take_injection(operation, device_id) if self._injections else None
-        suffers = not self._quiet and operation in self._operations
+        suffers = not self._is_quiet and operation in self._operations
         if injected is None and not suffers:
             return _UNHARMED
         # A POST's path is the same for all devices; its body tells them apart.
@@ -105,15 +103,11 @@ class FaultPlan:
         which, choice, latency, tail, tail_by, late_by = (
             word / 2**64 for word in struct.unpack("<6Q", digest)
         )
-        low, high = (
-            faults.latency_s if isinstance(faults.latency_s, tuple) else (faults.latency_s, faults.latency_s)
-        )
-        latency_s = low + latency * (high - low)
+        latency_s = _between(faults.latency_s, latency)
         if tail < faults.latency_tail:
-            low, high = faults.latency_tail_s
-            latency_s += low + tail_by * (high - low)
-        low, high = faults.late_write_by_s
-        return Fate(self._kind(operation, which, choice), latency_s, choice, low + late_by * (high - low))
+            latency_s += _between(faults.latency_tail_s, tail_by)
+        late_by_s = _between(faults.late_write_by_s, late_by)
+        return Fate(self._kind(operation, which, choice), latency_s, choice, late_by_s)
 
     def _kind(self, operation: Operation, which: float, choice: float) -> FaultKind | None:
         for name in SHARES:
@@ -135,6 +129,11 @@ class FaultPlan:
             case "rate_limited" | "server_error" | "truncated":
                 return name
         raise AssertionError(name)
+
+
+def _between(bounds: float | tuple[float, float], choice: float) -> float:
+    low, high = bounds if isinstance(bounds, tuple) else (bounds, bounds)
+    return low + choice * (high - low)
 
 
 def pick(options: tuple[T, ...], choice: float) -> T:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from attrs import define, field, frozen
 
@@ -93,33 +92,16 @@ class RecordedRequest:
     headers: list[tuple[bytes, bytes]] = field(factory=list, repr=False)
 
 
-class Record(Sequence[T]):
+class Record(list[T]):
     """The last entries of something: at least ``limit`` of them, at most twice as many."""
 
     def __init__(self, limit: int) -> None:
+        super().__init__()
         self._limit = limit
-        self._entries: list[T] = []
 
     def append(self, entry: T) -> None:
         """Add the newest entry; the oldest may go."""
-        self._entries.append(entry)
+        super().append(entry)
         # Halving now and then is cheaper than a deque that cannot be sliced.
-        if len(self._entries) > 2 * self._limit:
-            del self._entries[: -self._limit or None]
-
-    def clear(self) -> None:
-        """Forget all entries."""
-        self._entries.clear()
-
-    def __len__(self) -> int:
-        return len(self._entries)
-
-    @overload
-    def __getitem__(self, index: int) -> T: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[T]: ...
-    def __getitem__(self, index: int | slice) -> T | list[T]:
-        return self._entries[index]
-
-    def __repr__(self) -> str:
-        return f"Record({self._entries!r})"
+        if len(self) > 2 * self._limit:
+            del self[: -self._limit or None]

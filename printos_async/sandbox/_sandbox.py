@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Self
+
+from starlette.applications import Starlette
+from starlette.routing import Mount
 
 from printos_async._errors import ConfigurationError
 
-from ._auth import Gatekeeper
-from ._clock import ServerClock
+from ._answers import ServerClock
+from ._app import Api, Gates
+from ._auth import Gatekeeper, accepted
+from ._exchange import Traffic
 from ._faults import Faults
+from ._operations import Operations
+from ._plan import FaultPlan
+from ._schema import SCHEMA
 from ._server import SandboxServer
 from ._service import Service
+from ._state import State
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -60,6 +70,8 @@ class Sandbox(Service):
         ConfigurationError: A setting contradicts another, or is out of range.
     """
 
+    _schema = SCHEMA  # the types of the specification; tests of a next one have others
+
     def __init__(
         self,
         *,
@@ -85,30 +97,48 @@ class Sandbox(Service):
     ) -> None:
         if keyfile is not None and certfile is None:
             raise ConfigurationError("keyfile: a key without a certificate")
-        server_clock = ServerClock(clock, offset_s=clock_offset_s, date_header=date_header)
-        gatekeeper = Gatekeeper(
-            server_clock,
-            hmac_keys=hmac_keys,
-            device_keys=device_keys,
-            logins=logins,
-            device_logins=device_logins,
-            token_lifetime_requests=token_lifetime_requests,
-            token_lifetime_s=token_lifetime_s,
+        if record_limit < 1:
+            raise ConfigurationError("record_limit: at least 1; record=False records nothing")
+        self._clock = ServerClock(clock, clock_offset_s, date_header)
+        self._gatekeeper = Gatekeeper(
+            self._clock,
+            accepted("device_keys", hmac_keys, device_keys),
+            accepted("device_logins", logins, device_logins),
+            token_lifetime_requests,
+            token_lifetime_s,
         )
-        super().__init__(
-            faults=faults or Faults(),
-            gatekeeper=gatekeeper,
-            clock=server_clock,
-            login_path=login_path,
-            record=record,
-            record_limit=record_limit,
+        self._state = State(record_limit=record_limit if record else 0)
+        self._traffic = Traffic(self._state.changed)
+        self._plan = FaultPlan(faults or Faults())
+        self._gates = Gates()
+        api = Api(
+            self._state,
+            self._traffic,
+            Operations(self._state, self._gatekeeper, login_path, self._schema),
+            self._plan,
+            self._gates,
+            self._gatekeeper,
+            self._clock,
             record_headers=record_headers,
         )
+        self.app: Starlette = Starlette(routes=[Mount("/", app=api)])
+        """The ASGI application, for another server or ``httpx.ASGITransport``.
+
+        Without the sandbox's own server there is no socket to break: a reset and a truncation raise
+        ``ConnectionResetError`` out of the application, and a hang lasts until the caller cancels it.
+        """
+        self._scheme = "https" if certfile else "http"
         self._host = host
         self._port = port
-        self._certfile = certfile
-        self._keyfile = keyfile
-        self._keep_alive_s = keep_alive_s
+        self._new_server = partial(
+            SandboxServer,
+            self.app,
+            host=host,
+            on_change=self._state.changed,
+            ssl_certfile=certfile,
+            ssl_keyfile=keyfile,
+            timeout_keep_alive=keep_alive_s,
+        )
         self._server: SandboxServer | None = None
         self._bound_port: int | None = None
 
@@ -128,7 +158,7 @@ class Sandbox(Service):
             RuntimeError: It is running already.
             OSError: It cannot listen on this address and port.
         """
-        await self._start(self._port if self._bound_port is None else self._bound_port)
+        await self._start(self._bound_port or self._port)
 
     async def stop(self) -> None:
         """Stop the server, as leaving does. Devices, credentials and records stay.
@@ -143,15 +173,7 @@ class Sandbox(Service):
     async def _start(self, port: int) -> None:
         if self._server is not None:
             raise RuntimeError("this sandbox is running already")
-        server = SandboxServer(
-            self.app,
-            host=self._host,
-            port=port,
-            certfile=self._certfile,
-            keyfile=self._keyfile,
-            keep_alive_s=self._keep_alive_s,
-            on_change=self._state.changed,
-        )
+        server = self._new_server(port=port)
         self._bound_port = await server.start()
         self._server = server
 
@@ -174,14 +196,14 @@ class Sandbox(Service):
             RuntimeError: It was never started.
         """
         host = f"[{self._host}]" if ":" in self._host else self._host
-        return f"{'https' if self._certfile else 'http'}://{host}:{self.port}"
+        return f"{self._scheme}://{host}:{self.port}"
 
     @property
     def connections_count(self) -> int:
         """Number of connections that the running server has accepted."""
-        return self._server.connections.accepted if self._server is not None else 0
+        return self._server.accepted if self._server is not None else 0
 
     @property
     def open_connections(self) -> int:
         """Number of open connections."""
-        return self._server.connections.open if self._server is not None else 0
+        return self._server.open if self._server is not None else 0

@@ -11,23 +11,23 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, NoReturn
 from uuid import UUID
 
-from attrs import field, frozen
+from attrs import frozen
 
 from printos_async._api.fields import fields_of
 from printos_async._api.generated_operations import generated_operations
 from printos_async._api.json_validation import raw_object_problem, raw_problem
 from printos_async._models import DeviceProvisionRequest, DeviceStatusUpdate, PrintDevice, PrintDeviceList
 
+from ._answers import RefusedError
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from printos_async._api.fields import Field, ValueType
+    from printos_async._api.fields import ValueType
     from printos_async._api.generated_operations import GeneratedOperation
 
     from ._records import SandboxDevice
 
-# Fields of a device that the sandbox has values of; a next specification may add others.
-_KNOWN_FIELDS = frozenset({"id", "model", "serialNumber", "status", "registeredAt"})
 _PLACEHOLDERS: dict[type, Any] = {
     str: "",
     int: 0,
@@ -38,10 +38,6 @@ _PLACEHOLDERS: dict[type, Any] = {
     date: "1970-01-01",
     UUID: str(UUID(int=0)),
 }
-
-
-class BadBodyError(ValueError):
-    """A body that is no JSON object, or has a property of another type than the specification's."""
 
 
 @frozen(kw_only=True)
@@ -61,19 +57,6 @@ class Schema:
     device_list: type
     provision_request: type
     status_update: type
-    _further_fields: tuple[Field, ...] = field(init=False)
-
-    @_further_fields.default
-    def _find_further_fields(self) -> tuple[Field, ...]:
-        return tuple(further for further in fields_of(self.device) if further.name not in _KNOWN_FIELDS)
-
-    def read_provision_request(self, body: bytes) -> dict[str, Any]:
-        """Read the body of ``provisionDevice``."""
-        return _object_of(self.provision_request, body)
-
-    def read_status(self, body: bytes) -> dict[str, Any]:
-        """Read the body of ``updateDeviceStatus``."""
-        return _object_of(self.status_update, body)
 
     def device_to_json(self, device: SandboxDevice) -> dict[str, Any]:
         """Return a device; what is unknown is left out, or made up where it is required."""
@@ -85,10 +68,11 @@ class Schema:
             "registeredAt": device.registered_at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         }
         known = {name: value for name, value in values.items() if value is not None}
-        for further in self._further_fields:  # the POST may have named them
-            value = device.properties.get(further.name)
-            if value is not None and raw_problem(value, further.allowed, further.name) is None:
-                known[further.name] = value
+        # A next specification may add fields, and the POST may have named them.
+        for field in fields_of(self.device):
+            value = None if field.name in values else device.properties.get(field.name)
+            if value is not None and raw_problem(value, field.allowed, field.name) is None:
+                known[field.name] = value
         return {**_placeholders(self.device), **known}
 
     def list_to_json(self, devices: Iterable[SandboxDevice]) -> dict[str, Any]:
@@ -110,27 +94,28 @@ SCHEMA = Schema(
 
 def credentials(body: bytes) -> tuple[str, str]:
     """Read the login's body; it stands beside the specification."""
-    login = _object(body)
+    login = _read_object(body)
     for name in ("login", "password"):
         if not isinstance(login.get(name), str):
-            raise BadBodyError(f"{name} must be a text")
+            raise RefusedError(400, f"{name} must be a text")
     return login["login"], login["password"]
 
 
-def _object_of(model: type, body: bytes) -> dict[str, Any]:
-    value = _object(body)
+def read_body(model: type, body: bytes) -> dict[str, Any]:
+    """Read a body of the specification; refuse a property of another type than the model's."""
+    value = _read_object(body)
     if problem := raw_object_problem(value, model, ""):
-        raise BadBodyError(problem)
+        raise RefusedError(400, problem)
     return value
 
 
-def _object(body: bytes) -> dict[str, Any]:
+def _read_object(body: bytes) -> dict[str, Any]:
     try:
         value = json.loads(body, parse_constant=_no_constant)
     except (ValueError, RecursionError):
-        raise BadBodyError("the body is not JSON") from None
+        raise RefusedError(400, "the body is not JSON") from None
     if not isinstance(value, dict):
-        raise BadBodyError("the body is not a JSON object")
+        raise RefusedError(400, "the body is not a JSON object")
     return value
 
 

@@ -7,6 +7,7 @@ import contextlib
 import socket
 import struct
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
@@ -16,76 +17,38 @@ from ._app import CONNECTION_EXTENSION
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from starlette.types import ASGIApp
-    from uvicorn.server import ServerState
 
 _GRACE_S = 0.5
 # l_onoff and l_linger are ints everywhere but on Windows.
 _LINGER_0 = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
 
 
-class _Config(uvicorn.Config):
-    """uvicorn's settings, and where its connections report."""
+class Connection(HttpToolsProtocol):
+    """uvicorn's HTTP/1.1 protocol, which puts itself into the scope: a socket can do more than ASGI.
 
-    def __init__(self, app: ASGIApp, *, connections: Connections, **settings: Any) -> None:
-        super().__init__(app, **settings)
-        self.connections = connections
+    Attributes:
+        on_lost: Called when the connection is lost.
+    """
 
-
-class Connections:
-    """How many connections were accepted, whether all are gone, and whether more are welcome."""
-
-    def __init__(self, on_change: Callable[[], None]) -> None:
-        self._on_change = on_change
-        self.refused = False
-        self.accepted = 0
-        self.open = 0
-        self.none_left = asyncio.Event()
-        self.none_left.set()
-
-    def made(self) -> None:
-        """Count a new connection."""
-        self.accepted += 1
-        self.open += 1
-        self.none_left.clear()
-        self._on_change()
-
-    def lost(self) -> None:
-        """Count a connection's end."""
-        self.open -= 1
-        if not self.open:
-            self.none_left.set()
-        self._on_change()
-
-
-class _Protocol(HttpToolsProtocol):
-    """uvicorn's HTTP/1.1 protocol, which lends the application its connection."""
-
-    def __init__(
-        self,
-        config: _Config,
-        server_state: ServerState,
-        app_state: dict[str, Any],
-        _loop: asyncio.AbstractEventLoop | None = None,
-    ) -> None:
-        super().__init__(config, server_state, app_state, _loop)
+    def __init__(self, *args: Any, server: SandboxServer, **settings: Any) -> None:
+        super().__init__(*args, **settings)
         # Set here: the setting of uvicorn's Config would change the process's loggers.
         self.access_log = False
         self.on_lost: Callable[[], None] | None = None
-        self._watched = config.connections
+        self._sandbox_server = server
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._watched.made()
-        if self._watched.refused:
+        self._sandbox_server.count_connection()
+        if self._sandbox_server.is_stopping:
             # Accepted, or in its TLS handshake, just when the server stopped.
             transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
-        self._watched.lost()
+        self._sandbox_server.uncount_connection()
         if self.on_lost is not None:
             self.on_lost()
 
@@ -94,9 +57,11 @@ class _Protocol(HttpToolsProtocol):
         self.scope["extensions"] = {CONNECTION_EXTENSION: self}  # type: ignore[dict-item]
 
     def is_closing(self) -> bool:
+        """Return whether the connection is closed or about to be."""
         return self.transport.is_closing()
 
     def peer_has_left(self) -> bool:
+        """Return whether the client has closed its side."""
         if self.transport.is_closing():
             return True
         wrapped = self.transport.get_extra_info("socket")
@@ -112,11 +77,13 @@ class _Protocol(HttpToolsProtocol):
             raw.detach()
 
     def reset(self) -> None:
+        """Close with a RST."""
         wrapped = self.transport.get_extra_info("socket")
         wrapped.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_0)
         self.transport.abort()
 
     def write_and_close(self, data: bytes) -> None:
+        """Write bytes as they are, then close."""
         self.transport.write(data)
         self.transport.close()
 
@@ -130,7 +97,20 @@ class _Protocol(HttpToolsProtocol):
 
 
 class SandboxServer:
-    """One listening socket and its connections."""
+    """One listening socket and its connections.
+
+    Attributes:
+        accepted: How many connections it has accepted.
+        open: How many of them are open.
+        is_stopping: It wants no more connections.
+
+    Args:
+        app: What it serves.
+        host: Address to listen on.
+        port: Port to listen on; 0 for a free one.
+        on_change: Called after each connection's start and end.
+        settings: Further settings of uvicorn.
+    """
 
     def __init__(
         self,
@@ -138,29 +118,43 @@ class SandboxServer:
         *,
         host: str,
         port: int,
-        certfile: Path | None,
-        keyfile: Path | None,
-        keep_alive_s: int,
         on_change: Callable[[], None],
+        **settings: Any,
     ) -> None:
-        self.connections = Connections(on_change)
+        self.accepted = 0
+        self.open = 0
+        self.is_stopping = False
+        self._none_left = asyncio.Event()
+        self._none_left.set()
+        self._on_change = on_change
         self._host = host
         self._port = port
-        self._config = _Config(
+        self._config = uvicorn.Config(
             app,
-            connections=self.connections,
-            http=_Protocol,
+            http=partial(Connection, server=self),  # type: ignore[arg-type]  # called as the class is
             ws="none",
             lifespan="off",
             interface="asgi3",
             log_config=None,
             proxy_headers=False,
             date_header=False,  # the sandbox's own follows its clock
-            timeout_keep_alive=keep_alive_s,
-            ssl_certfile=certfile,
-            ssl_keyfile=keyfile,
+            **settings,
         )
         self._server = uvicorn.Server(self._config)
+
+    def count_connection(self) -> None:
+        """Count a new connection."""
+        self.accepted += 1
+        self.open += 1
+        self._none_left.clear()
+        self._on_change()
+
+    def uncount_connection(self) -> None:
+        """Count a connection's end."""
+        self.open -= 1
+        if not self.open:
+            self._none_left.set()
+        self._on_change()
 
     async def start(self) -> int:
         """Listen, and give the port."""
@@ -178,7 +172,7 @@ class SandboxServer:
 
     async def stop(self) -> None:
         """Stop listening, close what is idle and break off what is under way; takes a second at most."""
-        self.connections.refused = True
+        self.is_stopping = True
         for server in self._server.servers:
             server.close()
         state = self._server.server_state
@@ -186,14 +180,14 @@ class SandboxServer:
             protocol.finish()  # type: ignore[union-attr]
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_GRACE_S):
-                await self.connections.none_left.wait()
+                await self._none_left.wait()
         # A TLS client need not answer a polite farewell.
         for protocol in list(state.connections):
             protocol.transport.abort()
         if sys.version_info >= (3, 13):
             for server in self._server.servers:
                 server.abort_clients()
-        await self.connections.none_left.wait()
+        await self._none_left.wait()
         for task in list(state.tasks):
             task.cancel()
         while state.tasks:

@@ -1,70 +1,122 @@
-"""The sandbox without its socket: the service in memory, and what a test does to it."""
+"""What tests read of the sandbox, and what they do to it."""
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from starlette.applications import Starlette
-from starlette.routing import Mount
-
-from printos_async._errors import ConfigurationError
-
-from ._app import Api
-from ._observation import Observation
-from ._operations import Operations
-from ._plan import FaultPlan
-from ._schema import SCHEMA
-from ._state import State
-from ._traffic import Traffic
-
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections import Counter
+    from collections.abc import Callable, Mapping, Sequence
 
-    from ._auth import Gatekeeper
-    from ._clock import ServerClock
+    from ._answers import ServerClock
+    from ._app import Gates
+    from ._auth import Gatekeeper, RefusalCause
+    from ._exchange import Traffic
     from ._faults import FaultKind, Faults, Operation
-    from ._records import SandboxDevice
-    from ._schema import Schema
+    from ._plan import FaultPlan
+    from ._records import AppliedStatus, RecordedRequest, SandboxDevice
+    from ._state import State
 
 
-class Service(Observation):
-    """PrintOS in memory. ``Sandbox`` describes the arguments; ``schema`` has the types of the specification."""
+class Service:
+    """PrintOS in memory: ``Sandbox`` without its arguments and its socket."""
 
-    def __init__(
-        self,
-        *,
-        faults: Faults,
-        gatekeeper: Gatekeeper,
-        clock: ServerClock,
-        login_path: str,
-        record: bool,
-        record_limit: int,
-        record_headers: bool,
-        schema: Schema = SCHEMA,
-    ) -> None:
-        if record_limit < 1:
-            raise ConfigurationError("record_limit: at least 1; record=False records nothing")
-        self._state = State(record_limit=record_limit if record else 0)
-        self._traffic = Traffic(self._state, clock)
-        self._gatekeeper = gatekeeper
-        self._clock = clock
-        self._plan = FaultPlan(faults)
-        self._operations = Operations(
-            state=self._state, gatekeeper=self._gatekeeper, login_path=login_path, schema=schema
-        )
-        self._api = Api(
-            state=self._state,
-            traffic=self._traffic,
-            operations=self._operations,
-            plan=self._plan,
-            record_headers=record_headers,
-        )
-        self.app: Starlette = Starlette(routes=[Mount("/", app=self._api)])
-        """The ASGI application, for another server or ``httpx.ASGITransport``.
+    _state: State
+    _traffic: Traffic
+    _gatekeeper: Gatekeeper
+    _clock: ServerClock
+    _plan: FaultPlan
+    _gates: Gates
 
-        Without the sandbox's own server there is no socket to break: a reset and a truncation raise
-        ``ConnectionResetError`` out of the application, and a hang lasts until the caller cancels it.
-        """
+    # State
+
+    @property
+    def devices(self) -> Mapping[str, SandboxDevice]:
+        """The devices by identifier, in the order of registration."""
+        return MappingProxyType(self._state.devices)
+
+    @property
+    def applied(self) -> Sequence[AppliedStatus]:
+        """The writes in the order in which they were applied; at least the newest ``record_limit`` of them."""
+        return self._state.applied
+
+    @property
+    def applied_count(self) -> int:
+        """Number of writes that were applied, recorded or not."""
+        return self._state.applied_count
+
+    @property
+    def pending_late_writes(self) -> int:
+        """Number of late writes that have not been applied yet."""
+        return self._state.late_count
+
+    # Records
+
+    @property
+    def requests(self) -> Sequence[RecordedRequest]:
+        """The requests in the order of arrival; at least the newest ``record_limit`` of them."""
+        return self._state.requests
+
+    @property
+    def request_count(self) -> int:
+        """Number of requests that arrived, recorded or not."""
+        return self._state.request_count
+
+    @property
+    def request_counts(self) -> Counter[tuple[str, str, int]]:
+        """Finished requests by method, route (``/devices/{deviceId}/status``) and status code; 0 for no answer."""
+        return self._state.request_counts
+
+    @property
+    def in_flight(self) -> int:
+        """Number of requests that are neither answered nor given up by their client."""
+        return self._traffic.in_flight
+
+    @property
+    def in_flight_by_device(self) -> Mapping[str, int]:
+        """Number of status updates in flight, by device; only devices with at least one."""
+        return self._traffic.in_flight_by_device
+
+    @property
+    def max_concurrency(self) -> int:
+        """Maximum number of requests that were in flight at once."""
+        return self._traffic.max_concurrency
+
+    @property
+    def max_in_flight_by_device(self) -> Mapping[str, int]:
+        """Maximum number of status updates that were in flight at once, by device."""
+        return MappingProxyType(self._traffic.max_in_flight_by_device)
+
+    @property
+    def logins_count(self) -> int:
+        """Number of well-formed login requests that were processed, refused ones included."""
+        return self._gatekeeper.logins_by_login.total()
+
+    @property
+    def logins_by_login(self) -> Counter[str]:
+        """Number of well-formed login requests, by login."""
+        return self._gatekeeper.logins_by_login
+
+    @property
+    def logins_in_flight(self) -> int:
+        """Number of logins that are neither answered nor given up by their client."""
+        return self._traffic.logins_in_flight
+
+    @property
+    def max_logins_in_flight(self) -> int:
+        """Maximum number of logins that were in flight at once."""
+        return self._traffic.max_logins_in_flight
+
+    @property
+    def foreign_tokens_count(self) -> int:
+        """Number of requests with a token of another device, refused or not."""
+        return self._gatekeeper.foreign_tokens_count
+
+    @property
+    def refusals(self) -> Counter[RefusalCause]:
+        """Number of requests and logins whose credentials were refused, by cause."""
+        return self._gatekeeper.refusals
 
     # Actions of a test
 
@@ -125,11 +177,11 @@ class Service(Observation):
 
         They count as in flight. They are applied when released, even if their clients have closed the connection.
         """
-        self._api.gates.close(device_id)
+        self._gates.close(device_id)
 
     async def release(self, device_id: str | None = None) -> None:
         """Release the held updates of one device, or without a device all held updates."""
-        self._api.gates.open(device_id)
+        self._gates.open(device_id)
 
     async def wait_for(self, predicate: Callable[[], object], *, timeout_s: float = 10.0) -> None:
         """Return once ``predicate()`` is true. It is called after each arrival, answer, write and connection.
@@ -210,5 +262,4 @@ class Service(Observation):
         self._state.reset()
         self._traffic.reset()
         self._plan.restart()
-        self._operations.logins_count = 0
         self._gatekeeper.reset()

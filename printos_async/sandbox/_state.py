@@ -143,22 +143,15 @@ class State:
 
     def changed(self) -> None:
         """Wake whoever waits for what is now true."""
-        if not self._waiters:
-            return
-        waiting = []
-        for predicate, future in self._waiters:
-            if future.done():
-                continue
+        waiters, self._waiters = self._waiters, []
+        for predicate, future in waiters:
             try:
-                met = predicate()
+                if not future.done() and predicate():
+                    future.set_result(None)
             except Exception as error:  # noqa: BLE001 - it is the waiter's error, not the request's
                 future.set_exception(error)
-                continue
-            if met:
-                future.set_result(None)
-            else:
-                waiting.append((predicate, future))
-        self._waiters = waiting
+            if not future.done():
+                self._waiters.append((predicate, future))
 
     async def wait_for(self, predicate: Callable[[], object], *, timeout_s: float) -> None:
         """Return once the predicate holds; it is asked again after every change."""

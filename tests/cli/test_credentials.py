@@ -15,8 +15,7 @@ from printos_async import HmacAuth, SessionTokenAuth
 from printos_async._auth import ReadyAuth
 from printos_async.cli.credentials.credentials_file import CredentialsFile
 from printos_async.cli.credentials.lines import parse_credentials
-from printos_async.cli.credentials.reread_file import QUIET_S
-from printos_async.cli.credentials.secret_file import SecretFile
+from printos_async.cli.credentials.reread_file import QUIET_S, SecretFile
 from printos_async.cli.terminal.output import CommandError
 from printos_async.sandbox import Sandbox
 

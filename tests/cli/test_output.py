@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from printos_async.cli.checks.finding import Finding, ok
-from printos_async.cli.demo.report import EngineReport
+from printos_async.cli.demo.report import DemoReport
 from printos_async.cli.push.counts import Failure
 from printos_async.cli.terminal.output import members
 from printos_async.outbox import DeviceDelivery, OutboxStats
@@ -32,6 +32,6 @@ def test_the_members_of_json_objects_are_the_documented_ones() -> None:
         "remedy": None,
     }
     assert names(Finding("name", "failed", "not found", "look")) == "check outcome detail remedy"
-    assert " ".join(EngineReport(limits=[8]).to_json()) == (
+    assert " ".join(DemoReport(seed=0, limits=[8]).to_json()["engine"]) == (
         "lateWrites overwritten reasserted circuitOpened refused accountHeld accountResumed limit"
     )

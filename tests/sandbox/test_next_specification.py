@@ -2,49 +2,29 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import httpx
 from attrs import evolve
 
 from printos_async._api.generated_operations import GeneratedOperation, generated_operations
-from printos_async.sandbox import Faults
-from printos_async.sandbox._auth import Gatekeeper
-from printos_async.sandbox._clock import ServerClock
+from printos_async.sandbox import Sandbox
 from printos_async.sandbox._operations import unserved_operations
 from printos_async.sandbox._schema import SCHEMA
-from printos_async.sandbox._service import Service
 from tests.api.next_models import NextDevice, NextStatus
 
 JOBS = GeneratedOperation("listJobs", "GET", "/devices/{deviceId}/jobs")
 READ = GeneratedOperation("getDeviceStatus", "GET", "/devices/{device}/status")
 
 
-def next_service(**schema: Any) -> Service:
-    clock = ServerClock(time.time, offset_s=0.0, date_header=True)
-    gatekeeper = Gatekeeper(
-        clock,
-        hmac_keys=None,
-        device_keys=None,
-        logins=None,
-        device_logins=None,
-        token_lifetime_requests=None,
-        token_lifetime_s=None,
-    )
-    return Service(
-        faults=Faults(),
-        gatekeeper=gatekeeper,
-        clock=clock,
-        login_path="/login",
-        record=True,
-        record_limit=100,
-        record_headers=False,
-        schema=evolve(SCHEMA, **schema),
-    )
+def next_service(**schema: Any) -> Sandbox:
+    class NextSandbox(Sandbox):
+        _schema = evolve(SCHEMA, **schema)
+
+    return NextSandbox()
 
 
-def connected(service: Service) -> httpx.AsyncClient:
+def connected(service: Sandbox) -> httpx.AsyncClient:
     return httpx.AsyncClient(transport=httpx.ASGITransport(app=service.app), base_url="http://sandbox")
 
 

@@ -1,21 +1,21 @@
 """``printos outbox accounts`` and ``printos outbox adopt``: the accounts that use an outbox."""
 
 import sys
+from functools import partial
 from typing import Annotated
 
 import typer
 
 from printos_async.cli.options.groups import AsJson, with_option_groups
 from printos_async.cli.options.outbox import OutboxAccess
-from printos_async.cli.terminal.log import LibraryWarnings
 from printos_async.cli.terminal.output import (
     EXIT_FAILED,
     CommandError,
     complain,
     members,
     printable,
+    write_count,
     write_json,
-    write_line,
     write_rows,
 )
 from printos_async.outbox import TenantStats
@@ -31,8 +31,7 @@ def accounts(
     access: OutboxAccess,
 ) -> None:
     """List the accounts that use the outbox, with their waiting and failed statuses; * marks this one."""
-    with LibraryWarnings(except_for={OTHERS_WAIT}):
-        tenants = access.run_as(access.make_client(), lambda opened: opened.tenants())
+    tenants = access.run(lambda opened: opened.tenants(), except_for={OTHERS_WAIT})
     if as_json:
         write_json({"accounts": [members(tenant) for tenant in tenants]})
         return
@@ -74,15 +73,11 @@ def adopt(
     configuration.
     """
     client = access.make_client()
-    with LibraryWarnings(except_for={OTHERS_WAIT}):
-        if not yes:
-            tenants = access.run_as(client, lambda opened: opened.tenants())
-            _confirm(find_tenant(tenants, other), next(tenant for tenant in tenants if tenant.is_own))
-        count = access.run_as(client, lambda opened: opened.adopt(other))
-    if as_json:
-        write_json({"adopted": count})
-    else:
-        write_line(f"{count:,} adopted")
+    run = partial(access.run, client=client, except_for={OTHERS_WAIT})
+    if not yes:
+        tenants = run(lambda opened: opened.tenants())
+        _confirm(find_tenant(tenants, other), next(tenant for tenant in tenants if tenant.is_own))
+    write_count("adopted", run(lambda opened: opened.adopt(other)), as_json=as_json)
 
 
 def _confirm(other: TenantStats, own: TenantStats) -> None:

@@ -160,21 +160,21 @@ async def _provision(
 
 
 def _report(results: list[ProvisionResult], replaced: int, *, as_json: bool, has_summary: bool) -> None:
-    for result in results:
-        if result.error is not None:
-            wanted = result.request.to_dict()
-            complain(f"{wanted.get('model')}, {wanted.get('serialNumber')}: {result.error}")
+    shown = [_to_json(result) for result in results]
+    for each in shown:
+        if each["error"] is not None:
+            complain(
+                f"{each['request'].get('model')}, {each['request'].get('serialNumber')}: {each['error']}"
+            )
     if as_json:
-        write_json({"results": [_to_json(result) for result in results], "replaced": replaced})
+        write_json({"results": shown, "replaced": replaced})
         return
-    rows = []
-    for result in results:
-        wanted = result.request.to_dict()
-        device = {} if result.device is None else result.device.to_dict()
-        rows.append(
-            [result.outcome, device.get("id"), *map(wanted.get, ("model", "serialNumber", "location"))]
-        )
-    write_rows(("outcome", "id", "model", "serialNumber", "location"), rows)
+    columns = ("model", "serialNumber", "location")
+    rows = [
+        [each["outcome"], (each["device"] or {}).get("id"), *map(each["request"].get, columns)]
+        for each in shown
+    ]
+    write_rows(("outcome", "id", *columns), rows)
     if has_summary:
         counts = Counter(result.outcome for result in results)
         anew = f" ({replaced:,} of them replaced)" if replaced else ""

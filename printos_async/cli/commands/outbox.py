@@ -13,6 +13,7 @@ from printos_async.cli.terminal.output import (
     complain,
     counted,
     members,
+    write_count,
     write_json,
     write_line,
     write_rows,
@@ -160,7 +161,7 @@ def requeue(
         return count
 
     count = access.run(requeue_all)
-    _write_count("requeued", count, as_json=as_json)
+    write_count("requeued", count, as_json=as_json)
     if not_found:
         complain(f"no failed status of {', '.join(not_found)}; printos outbox failed lists those that failed")
         raise typer.Exit(EXIT_FAILED)
@@ -194,18 +195,11 @@ def purge(
         count = access.run(lambda opened: opened.purge_deliveries(older_than_s=older_than_s))
     else:
         count = access.run(lambda opened: opened.purge(failed=only_failed, older_than_s=older_than_s))
-    _write_count("purged", count, as_json=as_json)
+    write_count("purged", count, as_json=as_json)
 
 
 app.command()(accounts)
 app.command()(adopt)
-
-
-def _write_count(done: str, count: int, *, as_json: bool) -> None:
-    if as_json:
-        write_json({done: count})
-    else:
-        write_line(f"{count:,} {done}")
 
 
 def _seconds(age_s: float | None) -> str:
@@ -221,11 +215,6 @@ def _status_of(letter: DeadLetter) -> Any:
 
 
 def _to_json(letter: DeadLetter) -> dict[str, Any]:
-    return {
-        "deviceId": letter.device_id,
-        "seq": letter.seq,
-        "status": _status_of(letter),
-        "attempts": letter.attempts,
-        "error": letter.error,
-        "failedAgeS": letter.failed_age_s,
-    }
+    values = members(letter)
+    del values["body"]
+    return {**values, "status": _status_of(letter)}

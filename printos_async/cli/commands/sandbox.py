@@ -123,13 +123,9 @@ def _read(path: Path) -> dict[str, Credentials]:
         table = parse_credentials(path, path.read_bytes())
     except OSError as error:
         raise CommandError(f"cannot read {path}: {error.strerror or error}") from error
-    secrets: dict[tuple[bool, str], str] = {}
-    for credentials in table.values():
-        if (
-            secrets.setdefault((credentials.is_key, credentials.name), credentials.secret)
-            != credentials.secret
-        ):
-            raise CommandError(f"cannot use {path}: a key or a login stands there with two different secrets")
+    distinct = set(table.values())
+    if len({(credentials.is_key, credentials.name) for credentials in distinct}) != len(distinct):
+        raise CommandError(f"cannot use {path}: a key or a login stands there with two different secrets")
     return table
 
 

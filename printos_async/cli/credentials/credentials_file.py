@@ -5,17 +5,16 @@ from __future__ import annotations
 import asyncio
 import time
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from printos_async._auth import DeviceCredentials, HmacAuth, SessionTokenAuth
 from printos_async._auth.base import ReadyAuth, SecretUnavailableError
 from printos_async.cli.terminal.output import CommandError
 
 from .lines import DEFAULT_DEVICE, parse_credentials
-from .reread_file import RereadFile, is_readable_by_others, remedy
+from .reread_file import RereadFile
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import AsyncGenerator, Callable, Iterable
     from pathlib import Path
 
@@ -42,11 +41,11 @@ class CredentialsFile:
     """
 
     def __init__(self, path: Path, *, clock: Callable[[], float] = time.time) -> None:
-        self._path = path
         self._file = RereadFile(
             path,
             partial(parse_credentials, path),
-            check=self._check,
+            content_name="the credentials",
+            on_readable=_refuse,
             max_bytes=_MAX_FILE_BYTES,
             clock=clock,
         )
@@ -108,11 +107,9 @@ class CredentialsFile:
         self._file.read_again()
         return set(self._file.content.values())
 
-    def _check(self, status: os.stat_result) -> None:
-        if is_readable_by_others(status):
-            raise CommandError(
-                f"other users may read the credentials in {self._path} {remedy(self._path, status)}"
-            )
+
+def _refuse(problem: str) -> NoReturn:
+    raise CommandError(problem)
 
 
 class _DefaultLine(ReadyAuth):

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import csv
 import json
-from typing import TYPE_CHECKING, Protocol
+from functools import partial
+from typing import TYPE_CHECKING
 
 from attrs import frozen
 
@@ -19,7 +20,7 @@ from printos_async.cli.input.records import BadLineError
 from printos_async.cli.terminal.output import CommandError, counted
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
 # In place of a device: the credentials for what concerns no single device, and for devices without a line.
@@ -42,15 +43,6 @@ class Credentials:
     secret: str
 
 
-class _Parser(Protocol):
-    def parse(self, text: str) -> Mapping[str, object] | None:
-        """Return a line's record; None for a header.
-
-        Raises:
-            BadLineError: The line cannot be read.
-        """
-
-
 def parse_credentials(path: Path, data: bytes) -> dict[str, Credentials]:
     """Return the credentials by device. Equal credentials are one object: they are one account.
 
@@ -61,27 +53,29 @@ def parse_credentials(path: Path, data: bytes) -> dict[str, Credentials]:
     first_lines: dict[str, int] = {}
     canonical: dict[Credentials, Credentials] = {}
     problems: list[str] = []
-    parser: _Parser | None = None
+    read_record: Callable[[str], Mapping[str, object]] | None = None
     bad_lines = 0
     for number, line in enumerate(data.removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1):
+        text = ""
         try:
             text = _text(line)
             if not text:
                 continue
-            # By content: files that a supervisor mounts have no extension.
-            parser = parser or (_JsonLines() if text.lstrip().startswith(("{", "[")) else _CsvLines())
-            record = parser.parse(text)
-            if record is None:
-                continue
-            device_id, credentials = _device_and_credentials(record)
+            if read_record is None:
+                # By content: files that a supervisor mounts have no extension.
+                if not text.lstrip().startswith(("{", "[")):
+                    read_record = partial(_csv_record, _csv_header(text))
+                    continue
+                read_record = _json_record
+            device_id, credentials = _device_and_credentials(read_record(text))
             _check_first(first_lines.setdefault(device_id, number), number)
             table[device_id] = canonical.setdefault(credentials, credentials)
-        except BadLineError as error:
+        except BadLineError as error:  # ends here, for its context may hold the line
             bad_lines += 1
             if len(problems) < _MAX_PROBLEMS_SHOWN:
                 problems.append(f"line {number} {error}")
-            if isinstance(parser, _CsvLines) and not parser.has_header:
-                break  # what follows cannot be read without it
+            if text and read_record is None:
+                break  # what follows cannot be read without the header
     if problems:
         more = bad_lines - len(problems)
         named = "; ".join(problems) + (f"; and {counted(more, 'more bad line')}" if more else "")
@@ -96,51 +90,39 @@ def _check_first(first_line: int, number: int) -> None:
         raise BadLineError(f"repeats the {_DEVICE_ID} of line {first_line}")
 
 
-class _JsonLines:
-    """JSON objects, one on each line."""
-
-    def parse(self, text: str) -> Mapping[str, object]:
-        problem = "is not a JSON object"
-        try:
-            record = json.loads(text)
-        except json.JSONDecodeError as error:
-            problem = f"is not valid JSON at character {error.pos + 1}"
-        except (RecursionError, ValueError):
-            problem = "is not valid JSON"
-        else:
-            if isinstance(record, dict):
-                return record
-        raise BadLineError(problem)  # outside the handler: the decoder's error holds the line
+def _json_record(text: str) -> Mapping[str, object]:
+    try:
+        record = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise BadLineError(f"is not valid JSON at character {error.pos + 1}") from None
+    except (RecursionError, ValueError):
+        raise BadLineError("is not valid JSON") from None
+    if not isinstance(record, dict):
+        raise BadLineError("is not a JSON object")
+    return record
 
 
-class _CsvLines:
-    """Comma-separated values under a header line; values are taken as they are, spaces included."""
+def _csv_header(text: str) -> list[str]:
+    header = [cell.strip() for cell in _csv_cells(text)]
+    if len(set(header)) != len(header) or set(header) not in _COLUMNS:
+        raise BadLineError(f"must name the columns {_WANTED}, or be a JSON object")
+    return header
 
-    def __init__(self) -> None:
-        self._header: list[str] = []
 
-    @property
-    def has_header(self) -> bool:
-        """Whether the header was read."""
-        return bool(self._header)
+def _csv_record(header: list[str], text: str) -> Mapping[str, object]:
+    """Return the record of a line under a header; values are taken as they are, spaces included."""
+    cells = _csv_cells(text)
+    if len(cells) != len(header):
+        raise BadLineError(f"has {counted(len(cells), 'value')}; the header has {len(header)}")
+    return dict(zip(header, cells, strict=True))
 
-    def parse(self, text: str) -> Mapping[str, object] | None:
-        cells: list[str] | None
-        try:
-            [cells] = csv.reader([text], strict=True)
-        except csv.Error:
-            cells = None
-        if cells is None:
-            raise BadLineError("is not valid CSV")
-        if not self._header:
-            header = [cell.strip() for cell in cells]
-            if len(set(header)) != len(header) or set(header) not in _COLUMNS:
-                raise BadLineError(f"must name the columns {_WANTED}, or be a JSON object")
-            self._header = header
-            return None
-        if len(cells) != len(self._header):
-            raise BadLineError(f"has {counted(len(cells), 'value')}; the header has {len(self._header)}")
-        return dict(zip(self._header, cells, strict=True))
+
+def _csv_cells(text: str) -> list[str]:
+    try:
+        [cells] = csv.reader([text], strict=True)
+    except csv.Error:
+        raise BadLineError("is not valid CSV") from None
+    return cells
 
 
 def _text(line: bytes) -> str:
@@ -149,10 +131,8 @@ def _text(line: bytes) -> str:
     try:
         text = line.decode()
     except UnicodeDecodeError as error:
-        position = error.start + 1
-    else:
-        return text.removesuffix("\r") if text.strip() else ""
-    raise BadLineError(f"is not UTF-8 at byte {position}")
+        raise BadLineError(f"is not UTF-8 at byte {error.start + 1}") from None
+    return text.removesuffix("\r") if text.strip() else ""
 
 
 def _device_and_credentials(record: Mapping[str, object]) -> tuple[str, Credentials]:

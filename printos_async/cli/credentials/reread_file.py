@@ -1,4 +1,4 @@
-"""A file that is read again after it has changed, and the check of its rights."""
+"""A file that is read again after it has changed, one with a secret, and the check of its rights."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import stat
 import sys
 import time
 from typing import TYPE_CHECKING, Generic, TypeVar
+
+from attrs import define, field
 
 from printos_async.cli.terminal.output import CommandError, complain
 
@@ -22,8 +24,10 @@ QUIET_S = 0.2
 # A write within a tick of the file system's clock may leave the times as they are, so a file that was read so soon
 # after a change is read once more.
 _TICK_S = 1.0
+_MAX_SECRET_BYTES = 64 * 1024
 
 
+@define(eq=False, repr=False)
 class RereadFile(Generic[T]):
     """A file whose content may be replaced while the command runs, by renaming or in place.
 
@@ -35,7 +39,8 @@ class RereadFile(Generic[T]):
     Args:
         path: The file.
         parse: Returns the content; raises ``CommandError`` if it cannot be used, with a message without secrets.
-        check: Raises ``CommandError`` if the open file is refused.
+        content_name: What the file holds, for messages, such as "the secret".
+        on_readable: Called with a message if other users may read the open file; may raise ``CommandError``.
         max_bytes: A longer file is refused.
         clock: Returns the seconds since the epoch, with which the file's times are compared.
 
@@ -43,24 +48,19 @@ class RereadFile(Generic[T]):
         CommandError: It cannot be read or used.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        parse: Callable[[bytes], T],
-        *,
-        check: Callable[[os.stat_result], None],
-        max_bytes: int,
-        clock: Callable[[], float] = time.time,
-    ) -> None:
-        self._path = path
-        self._parse = parse
-        self._check = check
-        self._max_bytes = max_bytes
-        self._clock = clock
-        self._problem = ""
-        self._status: os.stat_result
-        self._read_s = 0.0
-        self.content = parse(self._read())
+    _path: Path
+    _parse: Callable[[bytes], T]
+    _content_name: str = field(kw_only=True)
+    _on_readable: Callable[[str], None] = field(kw_only=True)
+    _max_bytes: int = field(kw_only=True)
+    _clock: Callable[[], float] = field(default=time.time, kw_only=True)
+    _problem: str = field(default="", init=False)
+    _status: os.stat_result = field(init=False)
+    _read_s: float = field(default=0.0, init=False)
+    content: T = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.content = self._parse(self._read())
 
     def has_changed(self) -> bool:
         """Return whether there is something new to read; not while the file is being written."""
@@ -95,7 +95,10 @@ class RereadFile(Generic[T]):
             with self._path.open("rb") as file:
                 status = os.fstat(file.fileno())
                 self._read_s, self._status = self._clock(), status
-                self._check(status)
+                if is_readable_by_others(status):
+                    self._on_readable(
+                        f"other users may read {self._content_name} in {self._path} {remedy(self._path, status)}"
+                    )
                 data = file.read(self._max_bytes + 1)
                 is_torn = stat.S_ISREG(status.st_mode) and _version(status) != _version(
                     os.fstat(file.fileno())
@@ -116,6 +119,43 @@ class RereadFile(Generic[T]):
 
 class _BeingWrittenError(CommandError):
     """The file changed while it was read."""
+
+
+class SecretFile(RereadFile[str]):
+    """A secret in a file, without the line end that editors add; read again when it is asked for and has changed.
+
+    Warns on standard error if other users may read the file.
+
+    Args:
+        path: The file.
+
+    Raises:
+        CommandError: The file cannot be read, or holds no secret.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(
+            path,
+            self._secret,
+            content_name="the secret",
+            on_readable=lambda problem: complain(f"warning: {problem}"),
+            max_bytes=_MAX_SECRET_BYTES,
+        )
+
+    def __call__(self) -> str:
+        """Return the secret."""
+        if self.has_changed():
+            self.read_again()
+        return self.content
+
+    def _secret(self, data: bytes) -> str:
+        try:
+            secret = data.decode("utf-8-sig").rstrip("\r\n")
+        except UnicodeDecodeError:
+            secret = ""
+        if not secret:
+            raise CommandError(f"{self._path} holds no secret; it must be one line of UTF-8 text")
+        return secret
 
 
 def is_readable_by_others(status: os.stat_result) -> bool:

@@ -3,24 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING
 
-from printos_async._events import (
-    AccountHeld,
-    AccountResumed,
-    AttemptFinished,
-    CircuitChanged,
-    StatusFailed,
-    StatusReasserted,
-    StatusSent,
-)
-from printos_async.cli.terminal.output import complain
+from printos_async._events import LimitChanged
 from printos_async.cli.terminal.progress import PusherLine, live_progress
 from printos_async.sandbox import Faults
 
-from .report import EngineReport
 from .run import Demo
 
 if TYPE_CHECKING:
@@ -58,47 +47,20 @@ class FaultyDemo(Demo):
             late_write_by_s=_LATE_WRITE_BY_S,
         )
         super().__init__(devices=devices, rounds=rounds, faults=faults)
-        self._engine = self._report.engine = EngineReport()
-        self._pusher: StatusPusher | None = None
-        self._opened = asyncio.Event()
-        self._closed = asyncio.Event()
-        self._held = asyncio.Event()
-        self._resumed = asyncio.Event()
 
     def on_event(self, event: Event) -> None:
-        """Count what the pusher does; a hook of the client."""
+        """Count what the client does; a hook of it."""
         super().on_event(event)
-        match event:
-            case StatusSent():
-                self._latencies_s.append(event.latency_s)
-            case StatusFailed():
-                self._problem("not sent", [f"{event.device_id}: {event.cause}"])
-            case StatusReasserted():
-                self._engine.reasserted += 1
-            case CircuitChanged(circuit="open"):
-                self._engine.circuit_opened += 1
-                self._opened.set()
-            case CircuitChanged():
-                self._closed.set()
-            case AccountHeld():
-                self._engine.account_held += 1
-                self._held.set()
-            case AccountResumed():
-                self._engine.account_resumed += 1
-                self._resumed.set()
-            case AttemptFinished() if self._pusher is not None:
-                self._engine.see_limit(self._pusher.stats().limit)
+        if isinstance(event, LimitChanged):
+            self._report.limits.append(event.new)
 
     async def _push(self, sandbox: Sandbox, client: PrintOSClient, device_ids: list[str]) -> None:
         report, line = self._report, PusherLine()
-        started_s = time.perf_counter()
-        complain(f"pushing {self._rounds:,} rounds of {len(device_ids) * self.REPORTS_PER_ROUND:,} statuses")
         async with aclosing(client.status_pusher(ambiguity_s=_AMBIGUITY_S)) as pusher:
-            self._pusher = pusher
-            self._engine.see_limit(pusher.stats().limit)
+            report.limits = [pusher.stats().limit]
 
             def sample() -> tuple[float, str]:
-                return 0, line.describe(pusher.stats(), retries=report.retries)
+                return 0, line.describe(pusher.stats(), retries=report.events["RetryScheduled"])
 
             async with live_progress("Pushing", total=None, sample=sample, has_bar=False):
                 for number in range(self._rounds):
@@ -108,13 +70,10 @@ class FaultyDemo(Demo):
                         await self._push_round(pusher, device_ids, number)
                 await self._overwrite(sandbox, pusher, device_ids[-1])
                 stats = await pusher.drain(_DRAIN_TIMEOUT_S)
-        report.sent, report.superseded, report.failed = stats.sent, stats.superseded, stats.failed
-        report.pushing_s = time.perf_counter() - started_s
         if stats.active_devices:
             report.problems.append(
                 f"{stats.active_devices} devices were not settled in {_DRAIN_TIMEOUT_S:g} s"
             )
-        await sandbox.wait_for(lambda: not sandbox.pending_late_writes)
 
     async def _push_round(self, pusher: StatusPusher, device_ids: list[str], number: int) -> None:
         """Push one round and wait for its outcomes."""
@@ -132,13 +91,13 @@ class FaultyDemo(Demo):
         sandbox.set_faults(Faults(server_error=1.0))
         async with asyncio.TaskGroup() as group:
             group.create_task(self._push_round(pusher, device_ids, number))
-            await _wait(self._opened)
+            await self._wait_for("CircuitOpened")
             sandbox.set_faults(Faults())  # else a probe might fail too, which costs a second each
             sandbox.remove_key(self.key[0])
-            await _wait(self._held)
+            await self._wait_for("AccountHeld")
             sandbox.set_key(*self.key)
-            await _wait(self._resumed)
-            await _wait(self._closed)
+            await self._wait_for("AccountResumed")
+            await self._wait_for("CircuitClosed")
             sandbox.set_faults(self._faults)
             sandbox.inject("rate_limited", operation="updateDeviceStatus")
 
@@ -159,19 +118,8 @@ class FaultyDemo(Demo):
             if any(write.late and write.device_id == device_id for write, _ in self._steps_back(sandbox)):
                 return
 
-    def _check_order(self, sandbox: Sandbox) -> None:
-        # Only a write that the server itself delayed may land on a newer one; check() has seen that none stayed.
-        steps = self._steps_back(sandbox)
-        self._engine.late_writes = sum(write.late for write in sandbox.applied)
-        self._engine.overwritten = sum(write.late for write, _ in steps)
-        self._engine.refused = sandbox.refusals.total()
-        if self._engine.account_held != self._engine.account_resumed:
-            self._report.problems.append("the account did not resume when its key was accepted again")
-        self._problem("went back to an older status", [case for write, case in steps if not write.late])
-
-
-async def _wait(event: asyncio.Event) -> None:
-    # An event that has not come by then is not waited for; the report counts them.
-    with suppress(TimeoutError):
-        async with asyncio.timeout(_EVENT_AT_MOST_S):
-            await event.wait()
+    async def _wait_for(self, name: str) -> None:
+        # An event that has not come by then is not waited for; the report counts them.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_EVENT_AT_MOST_S):
+                await self._seen[name].wait()

@@ -20,7 +20,7 @@ from printos_async._events import Hook
 from printos_async._execution.concurrency import ConcurrencyLimit
 from printos_async._execution.retry import RetryPolicy
 from printos_async.cli.credentials.credentials_file import CredentialsFile
-from printos_async.cli.credentials.secret_file import SecretFile
+from printos_async.cli.credentials.reread_file import SecretFile
 from printos_async.cli.terminal.output import CommandError
 
 from .network import Network
@@ -87,7 +87,15 @@ class Connection(Network):
             ConfigurationError: A setting is missing, contradictory or out of range.
             CommandError: A file cannot be read, options contradict each other, or the base URL is unsafe.
         """
-        return self.make_client_with(self._auth(os.environ, needs_default=needs_default), hooks=hooks)
+        path = self.credentials_path(os.environ)
+        if path is None:
+            return self.make_client_with(self.single_auth(os.environ), hooks=hooks)
+        file = CredentialsFile(path)
+        if needs_default and not file.has_default:
+            raise CommandError(
+                f"{path} has no line for the device *, whose credentials sign what concerns no single device"
+            )
+        return self.make_client_with(file.device_credentials(), hooks=hooks)
 
     def make_client_with(self, auth: httpx.Auth | None, *, hooks: Iterable[Hook] = ()) -> PrintOSClient:
         """Return a client with these credentials in place of those of the options. Raises as ``make_client``."""
@@ -135,45 +143,25 @@ class Connection(Network):
             ConfigurationError: No pair is given, both are, or half of one.
             CommandError: A file cannot be read, or options contradict each other.
         """
-        secret = None if self.secret_file is None else SecretFile(self.secret_file)
-        password = None if self.password_file is None else SecretFile(self.password_file)
-        found = self._pair(env, secret=secret, password=password)
-        auth = auth_from_env(found)  # checks that it is one pair
-        # A function in place of the secret is asked again when PrintOS refuses the secret.
-        if secret is not None:
-            return HmacAuth(found["PRINTOS_KEY"], secret)
-        if password is not None:
-            return SessionTokenAuth(found["PRINTOS_LOGIN"], password)
-        return auth
+        return auth_from_env(self._pair(env))
 
-    def _auth(self, env: Mapping[str, str], *, needs_default: bool) -> httpx.Auth:
-        path = self.credentials_path(env)
-        if path is None:
-            return self.single_auth(env)
-        file = CredentialsFile(path)
-        if needs_default and not file.has_default:
-            raise CommandError(
-                f"{path} has no line for the device *, whose credentials sign what concerns no single device"
-            )
-        return file.device_credentials()
+    def _pair(self, env: Mapping[str, str]) -> dict[str, Any]:
+        """Return the environment variables of a key or a login, overridden by the options.
 
-    def _pair(
-        self, env: Mapping[str, str], *, secret: SecretFile | None, password: SecretFile | None
-    ) -> dict[str, str]:
-        """Return the environment variables of a key or a login, overridden by the options."""
-        by_key = self.key is not None or secret is not None
-        by_login = self.login is not None or password is not None
+        A file of a secret stands there as a function, which is asked again when PrintOS refuses the secret.
+        """
+        by_key = self.key is not None or self.secret_file is not None
+        by_login = self.login is not None or self.password_file is not None
         if by_key and by_login:
             raise CommandError("--key and --login exclude each other; give one of them")
         names: tuple[str, ...] = _CREDENTIALS
         if by_key or by_login:  # then the other pair of the environment is ignored
             names = names[:2] if by_key else names[2:]
-        found = {name: env[name] for name in names if env.get(name)}
-        options = {"PRINTOS_KEY": self.key, "PRINTOS_LOGIN": self.login}
-        found |= {name: value for name, value in options.items() if value is not None}
-        for name, file in (("PRINTOS_SECRET", secret), ("PRINTOS_PASSWORD", password)):
-            if file is not None:
-                found[name] = file()
+        found: dict[str, Any] = {name: env[name] for name in names if env.get(name)}
+        files = (self.secret_file, self.password_file)
+        secret, password = (None if file is None else SecretFile(file) for file in files)
+        options = zip(_CREDENTIALS, (self.key, secret, self.login, password), strict=True)
+        found |= {name: value for name, value in options if value is not None}
         if sys.stdin is not None and sys.stdin.isatty():
             for name, secret_name in (_CREDENTIALS[:2], _CREDENTIALS[2:]):
                 if name in found and secret_name not in found:

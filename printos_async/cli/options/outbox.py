@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from typing import Annotated, TypeVar
 
 import typer
@@ -47,25 +47,29 @@ class OutboxAccess(Connection):
 
     outbox: OutboxUrl = None
 
-    def run(self, use: Callable[[SqlOutbox], Awaitable[T]]) -> T:
+    def run(
+        self,
+        use: Callable[[SqlOutbox], Awaitable[T]],
+        *,
+        client: PrintOSClient | None = None,
+        except_for: Collection[str] = (),
+    ) -> T:
         """Return what ``use`` returns of the outbox, opened for the account.
+
+        Args:
+            use: What to do with the outbox.
+            client: A client of these options; by default a new one, which may prompt for a secret.
+            except_for: Names of warnings that are not shown.
 
         Raises:
             ConfigurationError: The URL is of another kind, or what it needs is not installed.
             OutboxError: It cannot be opened.
         """
-        with LibraryWarnings(except_for=()):
-            return self.run_as(self.make_client(), use)
 
-    def run_as(self, client: PrintOSClient, use: Callable[[SqlOutbox], Awaitable[T]]) -> T:
-        """Return what ``use`` returns of the outbox, opened for this client's account. Raises as ``run``.
-
-        Make the client outside of the event loop, because it may prompt for a secret.
-        """
-        outbox = SqlOutbox(outbox_url(self.outbox))
-
-        async def run() -> T:
+        async def run(client: PrintOSClient, outbox: SqlOutbox) -> T:
             async with client.spooler(outbox):
                 return await use(outbox)
 
-        return asyncio.run(run())
+        with LibraryWarnings(except_for=except_for):
+            client = client or self.make_client()  # outside of the event loop, for it may prompt
+            return asyncio.run(run(client, SqlOutbox(outbox_url(self.outbox))))

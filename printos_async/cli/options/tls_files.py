@@ -7,6 +7,7 @@ from pathlib import Path
 from weakref import WeakSet
 
 import httpx
+from attrs import define, field
 
 from printos_async.cli.terminal.output import CommandError, complain
 
@@ -18,6 +19,7 @@ _Stamp = tuple[_FileStamp, ...]
 _RETRY_S = 1.0
 
 
+@define(eq=False, slots=False)
 class TlsFiles:
     """Provider of contexts for new connections; those that are open keep theirs.
 
@@ -31,22 +33,16 @@ class TlsFiles:
         CommandError: A file cannot be used, or the package for the system's certificates is missing.
     """
 
-    def __init__(
-        self,
-        ca_file: Path | None,
-        certificate: Path | None,
-        key: Path | None,
-        *,
-        has_system_certificates: bool = False,
-    ) -> None:
-        self._ca_file = ca_file
-        self._certificate = certificate
-        self._key = key
-        self._has_system_certificates = has_system_certificates
+    _ca_file: Path | None
+    _certificate: Path | None
+    _key: Path | None
+    _has_system_certificates: bool = field(default=False, kw_only=True)
+    _failed: _Stamp | None = field(default=None, init=False)
+    _failed_s: float = field(default=0.0, init=False)
+
+    def __attrs_post_init__(self) -> None:
         self._stamp = self._look()
         self._context = self._load()
-        self._failed: _Stamp | None = None
-        self._failed_s = 0.0
         _all.add(self)
 
     def context(self) -> ssl.SSLContext:
@@ -111,19 +107,17 @@ class TlsFiles:
         try:
             context.load_cert_chain(certificate, self._key, password=_refuse_password)
         except _EncryptedKeyError:
-            problem = f"the key in {key} is encrypted; give one that is not, readable by this user alone"
+            raise CommandError(
+                f"the key in {key} is encrypted; give one that is not, readable by this user alone"
+            ) from None
         except ssl.SSLError as error:
-            if error.reason == "KEY_VALUES_MISMATCH":
-                problem = f"the key in {key} does not belong to the certificate in {certificate}"
-            else:
-                problem = (
-                    f"{certificate} and {key} must hold a certificate and its key in PEM form (--client-cert)"
-                )
+            raise CommandError(
+                f"the key in {key} does not belong to the certificate in {certificate}"
+                if error.reason == "KEY_VALUES_MISMATCH"
+                else f"{certificate} and {key} must hold a certificate and its key in PEM form (--client-cert)"
+            ) from None
         except OSError as error:  # it was there a moment ago
-            problem = f"cannot read {certificate} and {key}: {error.strerror}"
-        else:
-            return
-        raise CommandError(problem)
+            raise CommandError(f"cannot read {certificate} and {key}: {error.strerror}") from None
 
 
 class _EncryptedKeyError(Exception):
@@ -144,11 +138,11 @@ def require_readable(path: Path, content: str) -> None:
 
 
 def _stamp_of(path: Path | None) -> _FileStamp:
-    try:
-        status = None if path is None else path.stat()
-    except OSError:
+    if path is None:
         return None
-    if status is None:
+    try:
+        status = path.stat()
+    except OSError:
         return None
     return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
 

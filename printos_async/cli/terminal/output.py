@@ -96,6 +96,14 @@ def write_json(value: dict[str, Any]) -> None:
     print(json.dumps(value, allow_nan=False), flush=True)  # noqa: T201
 
 
+def write_count(done: str, count: int, *, as_json: bool) -> None:
+    """Write how many things were ``done``, such as "3 purged", or ``{"purged": 3}``."""
+    if as_json:
+        write_json({done: count})
+    else:
+        write_line(f"{count:,} {done}")
+
+
 def members(value: attrs.AttrsInstance) -> dict[str, Any]:
     """Return the fields of a value as members of a JSON object: ``device_id`` as ``deviceId``."""
     fields = attrs.asdict(value, recurse=False)
