@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import ssl
 from functools import cache, partial
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import httpx
 from attrs import frozen
@@ -17,12 +18,12 @@ from ._common.http import is_loopback
 from ._errors import ConfigurationError
 from ._transport import Http1Transport, HttpxTransport, Origin
 from ._transport.dial import LOCAL_ERRORS
+from ._transport.proxy_url import ProxyUrl, proxy_from_env
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from ._transport import Transport
-    from ._transport.proxy_url import ProxyUrl
 
     Verify: TypeAlias = bool | ssl.SSLContext | Callable[[], ssl.SSLContext]
 
@@ -95,6 +96,21 @@ def origin_of(url: httpx.URL, *, allow_insecure_http: bool) -> Origin:
             "or pass allow_insecure_http=True where the network itself is trusted"
         )
     return Origin(url.scheme, host, url.port or _DEFAULT_PORTS[url.scheme])
+
+
+def settings_from_env() -> dict[str, Any]:
+    """Return the arguments of a client that environment variables name.
+
+    Raises:
+        ConfigurationError: No pair, both pairs or half a pair of credentials is set.
+    """
+    base_url = os.environ.get("PRINTOS_BASE_URL") or PRODUCTION_URL
+    return {
+        "base_url": base_url,
+        "auth": auth_from_env(os.environ),
+        "account": os.environ.get("PRINTOS_ACCOUNT") or None,
+        "proxy": proxy_from_env(base_url),
+    }
 
 
 def auth_from_env(env: Mapping[str, str]) -> HmacAuth | SessionTokenAuth:
