@@ -152,7 +152,7 @@ RELIANCES: tuple[Reliance, ...] = (
                 "application/json PrintDevice",
                 "any 2xx has the device in its body, and the device is there",
                 "a 202 promises a device: say how to learn of it, and when a POST may be repeated",
-                (Use("_api/responses.py", "decode_provisioned"), Use("_execution/provisioning.py", "_send")),
+                (Use("_api/responses.py", "provisioned"), Use("_execution/provisioning.py", "_send")),
             ),
             (
                 "updateDeviceStatus",
@@ -206,7 +206,7 @@ RELIANCES: tuple[Reliance, ...] = (
             Use("_models.py", "DeviceId"),
             Use("_api/validation.py", "check_device_id"),
             Use("_api/requests.py", "device_path"),
-            Use("_api/responses.py", "decode_provisioned"),
+            Use("_api/responses.py", "provisioned"),
             Use("outbox/sql/tables.py", "device_id"),
         ),
     ),
