@@ -74,6 +74,11 @@ class RawResponse:
         return None
 
 
+def has_length(headers: list[tuple[str, str]]) -> bool:
+    """Return whether headers announce a body by its length."""
+    return any(name == "content-length" and value.strip("0") for name, value in headers)
+
+
 class ExchangeError(Exception):
     """No complete answer.
 

@@ -8,6 +8,8 @@ from collections import defaultdict, deque
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from attrs import define, field
+
 from .base import ExchangeError, Origin, RawRequest, RawResponse
 from .connection import Connection
 from .dial import Dial
@@ -30,6 +32,7 @@ READ_BUFFER_BYTES = 65_536
 _REPLAYABLE = frozenset({"GET", "HEAD", "PUT", "DELETE", "OPTIONS"})
 
 
+@define(eq=False, repr=False, kw_only=True)
 class Http1Transport:
     """Keeps as many connections as requests were ever in flight at once; the caller bounds that number.
 
@@ -37,38 +40,26 @@ class Http1Transport:
         make_ssl_context: Called for each new connection with TLS, so that new certificates need no new client. If it
             raises ``OSError``, this machine has failed and not the server, and the exchange may be repeated.
         proxy: Connects through it: by tunnels for ``https``, else by requests in absolute form.
-        max_idle_s: Seconds after which an idle connection is not used again.
-        max_idle_unsafe_s: The same for a request that must not be sent twice.
     """
 
-    def __init__(
-        self,
-        *,
-        make_ssl_context: Callable[[], ssl.SSLContext],
-        proxy: Proxy | None = None,
-        max_idle_s: float = MAX_IDLE_S,
-        max_idle_unsafe_s: float = MAX_IDLE_UNSAFE_S,
-    ) -> None:
-        self._make_ssl_context = make_ssl_context
-        self._proxy = proxy
-        self._max_idle_s = max_idle_s
-        self._max_idle_unsafe_s = max_idle_unsafe_s
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._idle: defaultdict[Origin, deque[Connection]] = defaultdict(deque)
-        self._buffer = memoryview(bytearray(READ_BUFFER_BYTES))
-        self._open: set[Connection] = set()
-        self._connecting: set[asyncio.Timeout] = set()
-        self._closed = False
-        self._all_lost: asyncio.Event | None = None
-        self._tls_problem = ""
+    _make_ssl_context: Callable[[], ssl.SSLContext]
+    _proxy: Proxy | None = None
+    _loop: asyncio.AbstractEventLoop | None = field(default=None, init=False)
+    _idle: defaultdict[Origin, deque[Connection]] = field(factory=lambda: defaultdict(deque), init=False)
+    _buffer: memoryview = field(factory=lambda: memoryview(bytearray(READ_BUFFER_BYTES)), init=False)
+    _open: set[Connection] = field(factory=set, init=False)
+    _connecting: set[asyncio.Timeout] = field(factory=set, init=False)
+    _closed: bool = field(default=False, init=False)
+    _all_lost: asyncio.Event | None = field(default=None, init=False)
+    _tls_problem: str = field(default="", init=False)
 
     def send(self, request: RawRequest, *, deadline: float, max_body_bytes: int) -> Awaitable[RawResponse]:
         """Send one request; see ``Transport.send``."""
         if self._proxy is not None and request.origin.scheme == "http":
-            _head(request, self._proxy)  # what cannot be sent takes no connection
+            request_head(request, self._proxy)  # what cannot be sent takes no connection
             return self._forward(self._proxy, request, deadline, max_body_bytes)
         # No coroutine: on a connection that is there already, waiting for the answer is all that is left to do.
-        head = _head(request)
+        head = request_head(request)
         connection = self._take_idle(request)
         if connection is None:
             return self._connect_and_send(request, deadline, max_body_bytes)
@@ -105,11 +96,8 @@ class Http1Transport:
         # Newest first, so that what a burst opened grows old at the other end and goes.
         while idle:
             connection = idle[-1]
-            if connection.usable and connection.idle_since >= now - self._max_idle_s and connection.quiet:
-                if (
-                    request.method not in _REPLAYABLE
-                    and connection.idle_since < now - self._max_idle_unsafe_s
-                ):
+            if connection.usable and connection.idle_since >= now - MAX_IDLE_S and connection.quiet:
+                if request.method not in _REPLAYABLE and connection.idle_since < now - MAX_IDLE_UNSAFE_S:
                     return None  # left to others
                 return idle.pop()
             idle.pop().close()
@@ -121,7 +109,7 @@ class Http1Transport:
         connection = await self._connect(request.origin, deadline)
         # The head is made again, not handed over: a traceback may show the values of locals, of a cancellation too.
         return await connection.exchange(
-            _head(request) + request.body, deadline=deadline, max_body_bytes=max_body_bytes
+            request_head(request) + request.body, deadline=deadline, max_body_bytes=max_body_bytes
         )
 
     async def _forward(
@@ -130,7 +118,7 @@ class Http1Transport:
         """Send a request in absolute form: the proxy reads it, and forwards it or refuses it."""
         connection = self._take_idle(request) or await self._connect(request.origin, deadline)
         response = await connection.exchange(
-            _head(request, proxy) + request.body, deadline=deadline, max_body_bytes=max_body_bytes
+            request_head(request, proxy) + request.body, deadline=deadline, max_body_bytes=max_body_bytes
         )
         if response.status == 407:
             raise proxy.refusal(response.status, response.headers, request.origin)
@@ -146,7 +134,7 @@ class Http1Transport:
                 return
             idle = self._idle[origin]
             idle.append(connection)
-            if idle[0].idle_since < connection.idle_since - self._max_idle_s:
+            if idle[0].idle_since < connection.idle_since - MAX_IDLE_S:
                 idle.popleft().close()
 
         dial = Dial(loop, origin, self._proxy, self._ssl_context(origin))
@@ -206,8 +194,12 @@ def _host_line(origin: Origin) -> str:
     return "host: " + str(origin).partition("://")[2]
 
 
-def _head(request: RawRequest, proxy: Proxy | None = None) -> bytes:
-    """Return a request's head; in absolute form (RFC 9112, section 3.2.2) if a proxy is to read it."""
+def request_head(request: RawRequest, proxy: Proxy | None = None) -> bytes:
+    """Return a request's head; in absolute form (RFC 9112, section 3.2.2) if a proxy is to read it.
+
+    Raises:
+        ExchangeError: A header or the path holds what HTTP cannot carry.
+    """
     origin, headers, body = request.origin, request.headers, request.body
     lines = [f"{request.method} {request.target} HTTP/1.1", _host_line(origin), *map(": ".join, headers)]
     if proxy is not None:
