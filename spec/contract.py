@@ -5,11 +5,10 @@ Change the facade first, then this table: it says what the facade does, not what
 
 from __future__ import annotations
 
-from spec.contract_rows import ANY, Reliance, Use
+from spec.contract_rows import ANY, Reliance, Use, snake_case
 
 TEXT = "string"
 KNOWN_OPERATIONS = ("listDevices", "provisionDevice", "updateDeviceStatus")
-_KNOWN = "|".join(KNOWN_OPERATIONS)
 # Operations that the facade and the sandbox leave out on purpose.
 LEFT_OUT: tuple[str, ...] = ()
 # What a new operation takes, besides the sandbox, which has a finding of its own.
@@ -89,41 +88,23 @@ RELIANCES: tuple[Reliance, ...] = (
             wanted={},
             relies="nothing but the device's id and the body is sent",
             to_do="a required parameter has to be passed; decide whether an optional one becomes an argument",
-            uses=(Use("_api/requests.py", function), Use("_client.py", function)),
+            uses=(Use("_api/requests.py", snake_case(name)), Use("_client.py", snake_case(name))),
         )
-        for name, function in {
-            "listDevices": "list_devices",
-            "provisionDevice": "provision_device",
-            "updateDeviceStatus": "update_device_status",
-        }.items()
+        for name in KNOWN_OPERATIONS
     ),
     *(
         Reliance(
             name,
             "body",
             f"^{name} body( required)?$",
-            wanted=wanted,
+            wanted={f"{name} body": f"application/json {model}", f"{name} body required": "yes"},
             relies="the body is JSON of this model, and always sent",
             to_do="check and encode what the specification names",
-            uses=(Use("_api/requests.py", "build_call"), Use("_api/validation.py", check)),
+            uses=(Use("_api/requests.py", "_build_call"), Use("_api/validation.py", check)),
         )
-        for name, check, wanted in (
-            (
-                "provisionDevice",
-                "check_provision_request",
-                {
-                    "provisionDevice body": "application/json DeviceProvisionRequest",
-                    "provisionDevice body required": "yes",
-                },
-            ),
-            (
-                "updateDeviceStatus",
-                "check_status",
-                {
-                    "updateDeviceStatus body": "application/json DeviceStatusUpdate",
-                    "updateDeviceStatus body required": "yes",
-                },
-            ),
+        for name, model, check in (
+            ("provisionDevice", "DeviceProvisionRequest", "check_provision_request"),
+            ("updateDeviceStatus", "DeviceStatusUpdate", "check_status"),
         )
     ),
     # Answers
@@ -185,13 +166,9 @@ RELIANCES: tuple[Reliance, ...] = (
             wanted={},
             relies="nothing else is said of the operation, such as that it is deprecated or on another server",
             to_do="read it; warn callers of an operation that is deprecated",
-            uses=(Use("_client.py", function),),
+            uses=(Use("_client.py", snake_case(name)),),
         )
-        for name, function in {
-            "listDevices": "list_devices",
-            "provisionDevice": "provision_device",
-            "updateDeviceStatus": "update_device_status",
-        }.items()
+        for name in KNOWN_OPERATIONS
     ),
     # Identity
     Reliance(

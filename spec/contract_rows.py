@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from attrs import field, frozen
 
 # A fact that has to be there, whatever it says.
@@ -35,8 +37,13 @@ class Reliance:
 
     subject: str
     topic: str
-    places: str
-    wanted: dict[str, str] = field(kw_only=True)
+    places: str = ""
+    wanted: dict[str, str] = field(factory=dict, kw_only=True)
     relies: str = field(kw_only=True)
     to_do: str = field(kw_only=True)
     uses: tuple[Use, ...] = field(kw_only=True)
+
+
+def snake_case(name: str) -> str:
+    """Return the generator's name of an operation's module: ``listDevices`` is ``list_devices``."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
