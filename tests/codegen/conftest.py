@@ -15,7 +15,13 @@ from attrs import frozen
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    Snapshot = Callable[[Path], dict[str, bytes]]
+
 ROOT = Path(__file__).resolve().parents[2]
+NEXT_FIELD = (
+    "            inkLevel:\n",
+    "            tonerLevel:\n              type: number\n            inkLevel:\n",
+)
 IGNORED = shutil.ignore_patterns("__pycache__", ".printos_device_api.*")
 
 
@@ -109,7 +115,7 @@ def _copy(source: Path, root: Path) -> Repository:
 
 
 @pytest.fixture
-def snapshot() -> Callable[[Path], dict[str, bytes]]:
+def snapshot() -> Snapshot:
     """Every file below a folder, hidden ones and caches included, with its bytes."""
 
     def take(folder: Path) -> dict[str, bytes]:

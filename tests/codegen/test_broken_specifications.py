@@ -10,12 +10,9 @@ from spec.codegen_input import _parse
 from tests.crash.children import long_only
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
-    from .conftest import Repository
-
-    Snapshot = Callable[[Path], dict[str, bytes]]
+    from .conftest import Repository, Snapshot
 
 LIST_RESPONSE = "schemas/PrintDeviceList'"
 SWAGGER = "swagger: '2.0'\ninfo: {title: t, version: '1'}\npaths: {}\n"

@@ -18,19 +18,12 @@ import pytest
 
 from tests.crash.children import long_only
 
+from .conftest import NEXT_FIELD, ROOT
+
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from .conftest import Repository
-
-    Snapshot = Callable[[Path], dict[str, bytes]]
+    from .conftest import Repository, Snapshot
 
 pytestmark = long_only
-ROOT = Path(__file__).resolve().parents[2]
-NEXT_FIELD = (
-    "            inkLevel:\n",
-    "            tonerLevel:\n              type: number\n            inkLevel:\n",
-)
 
 
 def test_the_committed_client_agrees_with_the_specification(

@@ -13,20 +13,14 @@ import pytest
 
 from tests.crash.children import long_only
 
+from .conftest import NEXT_FIELD
+
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from .conftest import Repository
-
-    Snapshot = Callable[[Path], dict[str, bytes]]
+    from .conftest import Repository, Snapshot
 
 pytestmark = long_only
 LONG = bool(os.environ.get("PRINTOS_LONG_TESTS"))
 DRIVER = Path(__file__).with_name("kill_at.py")
-NEXT_FIELD = (
-    "            inkLevel:\n",
-    "            tonerLevel:\n              type: number\n            inkLevel:\n",
-)
 CONTENTS = ("__init__.py", "models/__init__.py")
 
 
