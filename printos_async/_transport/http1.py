@@ -55,14 +55,12 @@ class Http1Transport:
 
     def send(self, request: RawRequest, *, deadline: float, max_body_bytes: int) -> Awaitable[RawResponse]:
         """Send one request; see ``Transport.send``."""
-        if self._proxy is not None and request.origin.scheme == "http":
-            request_head(request, self._proxy)  # what cannot be sent takes no connection
-            return self._forward(self._proxy, request, deadline, max_body_bytes)
+        proxy = self._proxy if request.origin.scheme == "http" else None
+        head = request_head(request, proxy)  # what cannot be sent takes no connection
         # No coroutine: on a connection that is there already, waiting for the answer is all that is left to do.
-        head = request_head(request)
-        connection = self._take_idle(request)
+        connection = self._take_idle(request) if proxy is None else None
         if connection is None:
-            return self._connect_and_send(request, deadline, max_body_bytes)
+            return self._connect_and_send(request, proxy, deadline, max_body_bytes)
         return connection.exchange(head + request.body, deadline=deadline, max_body_bytes=max_body_bytes)
 
     async def aclose(self) -> None:
@@ -104,23 +102,17 @@ class Http1Transport:
         return None
 
     async def _connect_and_send(
-        self, request: RawRequest, deadline: float, max_body_bytes: int
+        self, request: RawRequest, proxy: Proxy | None, deadline: float, max_body_bytes: int
     ) -> RawResponse:
-        connection = await self._connect(request.origin, deadline)
+        """Send a request on a new connection, or to a proxy that reads it, and forwards it or refuses it."""
+        connection = None if proxy is None else self._take_idle(request)
+        if connection is None:
+            connection = await self._connect(request.origin, deadline)
         # The head is made again, not handed over: a traceback may show the values of locals, of a cancellation too.
-        return await connection.exchange(
-            request_head(request) + request.body, deadline=deadline, max_body_bytes=max_body_bytes
-        )
-
-    async def _forward(
-        self, proxy: Proxy, request: RawRequest, deadline: float, max_body_bytes: int
-    ) -> RawResponse:
-        """Send a request in absolute form: the proxy reads it, and forwards it or refuses it."""
-        connection = self._take_idle(request) or await self._connect(request.origin, deadline)
         response = await connection.exchange(
             request_head(request, proxy) + request.body, deadline=deadline, max_body_bytes=max_body_bytes
         )
-        if response.status == 407:
+        if proxy is not None and response.status == 407:
             raise proxy.refusal(response.status, response.headers, request.origin)
         return response
 
