@@ -72,7 +72,6 @@ RELIANCES: tuple[Reliance, ...] = (
         "pagination",
         rf"^listDevices parameter .*{_PAGING}|^PrintDeviceList\.(?!devices\b)\S*{_PAGING}\S*( required)?$"
         r"|^listDevices answer 2\w\w header (?i:link|.*page.*)$",
-        wanted={},
         relies="a page token among the optional parameters and the next page's, a text beside devices, are followed by "
         "name; a token inside another object (page.next, links.next), a link, an offset or a page number is not: the "
         "first page alone is read, and provisioning sends a POST again for a device of a later one",
@@ -85,7 +84,6 @@ RELIANCES: tuple[Reliance, ...] = (
             name,
             "parameters",
             rf"^{name} parameter (?!.*(?i:{_PAGING}|idempoten|version|request-id)|if-)[^ ]+ \((query|header|cookie)\)",
-            wanted={},
             relies="nothing but the device's id and the body is sent",
             to_do="a required parameter has to be passed; decide whether an optional one becomes an argument",
             uses=(Use("_api/requests.py", snake_case(name)), Use("_client.py", snake_case(name))),
@@ -150,7 +148,6 @@ RELIANCES: tuple[Reliance, ...] = (
             name,
             "refusals",
             rf"^{name} answer ([345]\w\w|default)$",
-            wanted={},
             relies="no refusal is documented: the error's class follows from the status code, its message from HP's "
             "smsError envelope, and the pause from Retry-After",
             to_do="read the documented body; check the class of the error and what is retried",
@@ -163,7 +160,6 @@ RELIANCES: tuple[Reliance, ...] = (
             name,
             "other properties",
             rf"^{name} (?!method$|path$|title$|summary$|description$|parameter |body|answer |security$)",
-            wanted={},
             relies="nothing else is said of the operation, such as that it is deprecated or on another server",
             to_do="read it; warn callers of an operation that is deprecated",
             uses=(Use("_client.py", snake_case(name)),),
@@ -251,7 +247,6 @@ RELIANCES: tuple[Reliance, ...] = (
         "API",
         "security",
         r"^security$|^security scheme | security$",
-        wanted={},
         relies="the specification says nothing of security; HMAC and session tokens are HP's documents' word",
         to_do="compare the schemes with the headers that are sent; the sandbox checks the same",
         uses=(

@@ -29,7 +29,7 @@ class Reliance:
         subject: The operation or the schema, or ``API``.
         topic: What about it.
         places: A regular expression; the facts (see ``codegen_facts``) whose names match are those that count.
-        wanted: These facts as the facade takes them; ``ANY`` takes whatever is said.
+        wanted: These facts as the facade takes them, by default none; ``ANY`` takes whatever is said.
         relies: What the facade does because of it.
         to_do: What to do where the specification says otherwise.
         uses: The modules to change.
