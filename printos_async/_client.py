@@ -52,7 +52,7 @@ class PrintOSClient:
         verify: False to verify no certificate; a context; or a function that returns one for each new connection.
         proxy: URL of an HTTP proxy, ``http://user:password@host:port``, percent-encoded; ``https://`` for TLS to it.
         hooks: Functions that receive the events.
-        max_body_bytes: Maximum size of an answer's body, also decompressed; of errors and status answers 64 KiB are read.
+        max_body_bytes: Maximum size of an answer's body, also decompressed; of errors and answers to statuses, 64 KiB.
         allow_insecure_http: Allow plain HTTP to another machine; to loopback it is always allowed.
     """
 
@@ -186,8 +186,8 @@ class PrintOSClient:
         """Register the devices that are missing, find the others, and return results as ``provision_devices`` does.
 
         The device list is read once, first; if that fails, its ``APIError`` is raised. If the list has a device with
-        the request's model and serial number, the result is ``"found"`` with that device, whatever its location. A
-        request without both fails. If two processes register the same device at a time, PrintOS replaces the first.
+        the request's model and serial number, the result is ``"found"``, whatever its location. A request without model
+        or serial number fails. If two processes register the same device at a time, PrintOS replaces the first.
         """
         self._channel.attempts.open()
         return await ensure_all(self._channel, requests)
@@ -254,7 +254,8 @@ class PrintOSClient:
             outbox: Stores statuses until they are sent. In a ``SqlOutbox`` they survive the process, and several
                 processes share the work. With a ``MemoryOutbox`` unsent ones pass from one pusher to the next.
             consistency: After an uncertain write, such as a timeout, ``"eventual"`` sends the newest status at once,
-                and if the write had an older one, again after ``ambiguity_s``; ``"strict"`` holds the device so long.
+                and if the write had an older one, again after ``ambiguity_s``. ``"strict"`` holds the device for
+                ``ambiguity_s``, so that an older status never overwrites a newer one.
             ambiguity_s: Seconds for which an uncertain write may still be applied; 5 by default.
             min_interval_s: Minimum seconds from one status of a device, sent or refused, to its next; PrintOS asks for
                 60 to 120. Statuses in between are coalesced. Retries, and what replaces a failed status, do not wait.
