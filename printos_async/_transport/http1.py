@@ -40,10 +40,14 @@ class Http1Transport:
         make_ssl_context: Called for each new connection with TLS, so that new certificates need no new client. If it
             raises ``OSError``, this machine has failed and not the server, and the exchange may be repeated.
         proxy: Connects through it: by tunnels for ``https``, else by requests in absolute form.
+        max_idle_s: Seconds after which an idle connection is not used again.
+        max_idle_unsafe_s: The same for a request that must not be sent twice.
     """
 
     _make_ssl_context: Callable[[], ssl.SSLContext]
     _proxy: Proxy | None = None
+    _max_idle_s: float = MAX_IDLE_S
+    _max_idle_unsafe_s: float = MAX_IDLE_UNSAFE_S
     _loop: asyncio.AbstractEventLoop | None = field(default=None, init=False)
     _idle: defaultdict[Origin, deque[Connection]] = field(factory=lambda: defaultdict(deque), init=False)
     _buffer: memoryview = field(factory=lambda: memoryview(bytearray(READ_BUFFER_BYTES)), init=False)
@@ -94,8 +98,11 @@ class Http1Transport:
         # Newest first, so that what a burst opened grows old at the other end and goes.
         while idle:
             connection = idle[-1]
-            if connection.usable and connection.idle_since >= now - MAX_IDLE_S and connection.quiet:
-                if request.method not in _REPLAYABLE and connection.idle_since < now - MAX_IDLE_UNSAFE_S:
+            if connection.usable and connection.idle_since >= now - self._max_idle_s and connection.quiet:
+                if (
+                    request.method not in _REPLAYABLE
+                    and connection.idle_since < now - self._max_idle_unsafe_s
+                ):
                     return None  # left to others
                 return idle.pop()
             idle.pop().close()
@@ -126,7 +133,7 @@ class Http1Transport:
                 return
             idle = self._idle[origin]
             idle.append(connection)
-            if idle[0].idle_since < connection.idle_since - MAX_IDLE_S:
+            if idle[0].idle_since < connection.idle_since - self._max_idle_s:
                 idle.popleft().close()
 
         dial = Dial(loop, origin, self._proxy, self._ssl_context(origin))

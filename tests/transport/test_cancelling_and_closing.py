@@ -20,7 +20,6 @@ from printos_async._transport import (
     RawRequest,
     RawResponse,
     Transport,
-    http1,
 )
 
 from .scripted import OK, OTHER, ScriptedServer, always
@@ -311,13 +310,11 @@ async def test_many_requests_of_many_kinds_leave_nothing_behind(serve: Serve, ca
 
 @pytest.mark.parametrize(("method", "reused"), [("PUT", True), ("GET", True), ("POST", False)])
 async def test_request_that_must_not_be_sent_twice_takes_no_old_connection(
-    monkeypatch: pytest.MonkeyPatch,
     method: str,
     reused: bool,  # noqa: FBT001
 ) -> None:
-    monkeypatch.setattr(http1, "MAX_IDLE_UNSAFE_S", 0.0)
     loop = asyncio.get_running_loop()
-    wire = Http1Transport(make_ssl_context=lambda: pytest.fail("no TLS here"))
+    wire = Http1Transport(make_ssl_context=lambda: pytest.fail("no TLS here"), max_idle_unsafe_s=0.0)
     async with ScriptedServer(always(OK)) as server:
         for each, expected in ((method, 1), (method, 1 if reused else 2), ("PUT", 1 if reused else 2)):
             request = RawRequest(server.origin, each, "/", (), b"")
@@ -328,10 +325,9 @@ async def test_request_that_must_not_be_sent_twice_takes_no_old_connection(
         await wire.aclose()
 
 
-async def test_old_idle_connections_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http1, "MAX_IDLE_S", 0.0)
+async def test_old_idle_connections_are_not_used() -> None:
     loop = asyncio.get_running_loop()
-    wire = Http1Transport(make_ssl_context=lambda: pytest.fail("no TLS here"))
+    wire = Http1Transport(make_ssl_context=lambda: pytest.fail("no TLS here"), max_idle_s=0.0)
     async with ScriptedServer(always(OK)) as server:
         for connections in (1, 2, 3):
             request = RawRequest(server.origin, "PUT", "/", (), b"")
