@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import ssl
 from functools import cache, partial
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import httpx
 from attrs import frozen
@@ -16,18 +17,18 @@ from ._common.checks import require_type
 from ._common.http import is_loopback
 from ._errors import ConfigurationError
 from ._transport import Http1Transport, HttpxTransport, Origin
+from ._transport.base import DEFAULT_PORTS
 from ._transport.dial import LOCAL_ERRORS
+from ._transport.proxy_url import ProxyUrl, proxy_from_env
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from ._transport import Transport
-    from ._transport.proxy_url import ProxyUrl
 
     Verify: TypeAlias = bool | ssl.SSLContext | Callable[[], ssl.SSLContext]
 
 PRODUCTION_URL = "https://printos.api.hp.com"
-_DEFAULT_PORTS = {"http": 80, "https": 443}
 _MAX_ACCOUNT_LENGTH = 200
 
 
@@ -53,8 +54,7 @@ def parse_base_url(base_url: str, *, allow_insecure_http: bool) -> tuple[Origin,
         ConfigurationError: It is not an absolute HTTP URL, has credentials, a query or a fragment, or is plain HTTP to
             another machine without ``allow_insecure_http``.
     """
-    if not isinstance(base_url, str):
-        raise ConfigurationError(f"base_url must be str, not {type(base_url).__name__}")
+    require_type("base_url", base_url, str, "str")
     # No part of the text is repeated in these errors: it may hold a password.
     try:
         url = httpx.URL(base_url.strip())
@@ -63,7 +63,7 @@ def parse_base_url(base_url: str, *, allow_insecure_http: bool) -> tuple[Origin,
         url = None
     if url is None:
         raise ConfigurationError("base_url is not a URL")
-    if url.scheme not in _DEFAULT_PORTS or not host:
+    if url.scheme not in DEFAULT_PORTS or not host:
         raise ConfigurationError(
             f"base_url must start with https:// and name a host, such as {PRODUCTION_URL}"
         )
@@ -84,7 +84,7 @@ def origin_of(url: httpx.URL, *, allow_insecure_http: bool) -> Origin:
         ConfigurationError: It is not HTTP, has a port that does not exist, or is plain HTTP to another machine without
             ``allow_insecure_http``.
     """
-    if url.scheme not in _DEFAULT_PORTS:
+    if url.scheme not in DEFAULT_PORTS:
         raise ConfigurationError(f"requests go over https or http, not {url.scheme!r}")
     if url.port is not None and not 0 < url.port < 65_536:
         raise ConfigurationError(f"requests cannot go to port {url.port}; ports are 1 to 65535")
@@ -94,7 +94,22 @@ def origin_of(url: httpx.URL, *, allow_insecure_http: bool) -> Origin:
             f"http://{host} would send credentials and statuses in clear text; use https, "
             "or pass allow_insecure_http=True where the network itself is trusted"
         )
-    return Origin(url.scheme, host, url.port or _DEFAULT_PORTS[url.scheme])
+    return Origin(url.scheme, host, url.port or DEFAULT_PORTS[url.scheme])
+
+
+def settings_from_env() -> dict[str, Any]:
+    """Return the arguments of a client that environment variables name.
+
+    Raises:
+        ConfigurationError: No pair, both pairs or half a pair of credentials is set.
+    """
+    base_url = os.environ.get("PRINTOS_BASE_URL") or PRODUCTION_URL
+    return {
+        "base_url": base_url,
+        "auth": auth_from_env(os.environ),
+        "account": os.environ.get("PRINTOS_ACCOUNT") or None,
+        "proxy": proxy_from_env(base_url),
+    }
 
 
 def auth_from_env(env: Mapping[str, str]) -> HmacAuth | SessionTokenAuth:
@@ -183,18 +198,16 @@ def transport_factory(
         require_type("verify", verify, bool | ssl.SSLContext, "bool, ssl.SSLContext or a function")
     via = proxy.parse()
     if transport is None:
-        make_ssl_context = partial(_ask, verify) if callable(verify) else _make_once(verify)
+        # Loading the certificates takes a while: once, and only if needed.
+        make_ssl_context = (
+            partial(_ask, verify) if callable(verify) else cache(partial(_make_ssl_context, verify))
+        )
         return lambda: Http1Transport(make_ssl_context=make_ssl_context, proxy=via)
     if verify is not True:
         raise ConfigurationError("verify does not reach into a transport; make the transport with it")
     if via is not None:
         raise ConfigurationError("proxy does not reach into a transport; make the transport with it")
     return lambda: HttpxTransport(transport)
-
-
-def _make_once(verify: bool | ssl.SSLContext) -> Callable[[], ssl.SSLContext]:  # noqa: FBT001
-    # Loading the certificates takes a while: once, and only if needed.
-    return cache(partial(_make_ssl_context, verify))
 
 
 def _ask(function: Callable[[], ssl.SSLContext]) -> ssl.SSLContext:

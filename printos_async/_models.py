@@ -42,6 +42,11 @@ DeviceId: TypeAlias = str | Unset
 MAX_FAILURES_KEPT = 10_000
 
 
+def unset_fields(model: Any) -> dict[str, Any]:
+    """Return every field of a generated model as ``UNSET``, also those that it requires."""
+    return {attribute.name: UNSET for attribute in fields(model) if attribute.init}
+
+
 class StoredStatus(DeviceStatusUpdate):
     """A status in an outbox that cannot be read as this version's ``DeviceStatusUpdate``.
 
@@ -49,8 +54,7 @@ class StoredStatus(DeviceStatusUpdate):
     """
 
     def __init__(self, properties: dict[str, Any]) -> None:
-        for name in (attribute.name for attribute in fields(DeviceStatusUpdate) if attribute.init):
-            setattr(self, name, UNSET)
+        super().__init__(**unset_fields(DeviceStatusUpdate))
         self.additional_properties = properties
 
     def to_dict(self) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import time
 import weakref
 from functools import partial
 from importlib.metadata import version
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ._api.requests import device_path
 from ._common.checks import require_number
@@ -30,6 +30,7 @@ from ._events import (
     StatusSuperseded,
     StatusWithdrawn,
 )
+from ._transport import Origin
 from .outbox.sampling import StatsSampler
 
 try:
@@ -47,9 +48,9 @@ if TYPE_CHECKING:
     from opentelemetry.metrics import CallbackOptions, Meter, MeterProvider
     from opentelemetry.trace import TracerProvider
 
-    from ._delivery.pusher import StatusPusher
+    from ._delivery.pusher import PusherStats, StatusPusher
     from ._events import Endpoint, Event
-    from .outbox import OutboxAdministration
+    from .outbox import OutboxAdministration, OutboxStats
 
 __all__ = ["OpenTelemetryHook"]
 
@@ -61,7 +62,6 @@ _SCHEMA_URL = "https://opentelemetry.io/schemas/1.44.0"
 _REQUEST_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
 # A status may wait for an outage to end.
 _DELIVERY_BUCKETS_S = (*_REQUEST_BUCKETS_S, 30, 60, 120, 300, 600, 1800, 3600)
-_DEFAULT_PORTS = {("http", 80), ("https", 443)}
 
 
 class OpenTelemetryHook:
@@ -134,7 +134,8 @@ class OpenTelemetryHook:
             ("printos.device.active", "{device}", "Devices with something to be done.", "active_devices"),
             ("printos.request.in_flight", "{request}", "Requests in flight.", "in_flight"),
         ):
-            meter.create_observable_up_down_counter(name, [self._observer(field)], unit, description)
+            observe = partial(_observe, self._pusher_stats, sum, field)
+            meter.create_observable_up_down_counter(name, [observe], unit, description)
         self._outboxes: tuple[StatsSampler, ...] = ()
         for name, unit, description, combine, field in (
             ("printos.outbox.waiting", "{device}", "Devices with a status that waits.", sum, "waiting"),
@@ -142,9 +143,8 @@ class OpenTelemetryHook:
             ("printos.outbox.oldest_waiting", "s", "The longest wait of a device.", max, "oldest_waiting_s"),
         ):
             # Gauges and no counters: every process that watches an outbox reports all of it.
-            observe = self._outbox_observer(combine, field)
+            observe = partial(_observe, self._outbox_stats, combine, field)
             meter.create_observable_gauge(name, [observe], unit, description)
-        self._endpoints: dict[Endpoint, tuple[str, _Attributes]] = {}
         self._ends: dict[tuple[Endpoint, int | None, str | None], _Attributes] = {}
 
     def observe(self, pusher: StatusPusher) -> None:
@@ -255,23 +255,18 @@ class OpenTelemetryHook:
             attributes["error.type"] = str(event.status) if refused else event.error
         return attributes
 
-    def _observer(self, field: str) -> Callable[[CallbackOptions], Iterable[Observation]]:
-        def observe(_: CallbackOptions) -> Iterable[Observation]:
-            pushers = [pusher for ref in self._pushers if (pusher := ref()) is not None]
-            return [Observation(sum(getattr(pusher.stats(), field) for pusher in pushers))] if pushers else []
+    def _pusher_stats(self) -> list[PusherStats]:
+        return [pusher.stats() for ref in self._pushers if (pusher := ref()) is not None]
 
-        return observe
+    def _outbox_stats(self) -> list[OutboxStats]:
+        return [stats for sampler in self._outboxes if (stats := sampler.latest) is not None]
 
-    def _outbox_observer(
-        self, combine: Callable[[list[float]], float], field: str
-    ) -> Callable[[CallbackOptions], Iterable[Observation]]:
-        def observe(_: CallbackOptions) -> Iterable[Observation]:
-            outboxes = [stats for sampler in self._outboxes if (stats := sampler.latest) is not None]
-            return (
-                [Observation(combine([getattr(stats, field) or 0 for stats in outboxes]))] if outboxes else []
-            )
 
-        return observe
+def _observe(
+    read: Callable[[], list[Any]], combine: Callable[[list[Any]], float], field: str, _: CallbackOptions
+) -> list[Observation]:
+    found = [getattr(stats, field) or 0 for stats in read()]
+    return [Observation(combine(found))] if found else []
 
 
 class _Counter:
@@ -290,6 +285,5 @@ class _Counter:
 
 
 def _url(endpoint: Endpoint, device_id: str | None) -> str:
-    host = f"[{endpoint.host}]" if ":" in endpoint.host else endpoint.host
-    port = "" if (endpoint.scheme, endpoint.port) in _DEFAULT_PORTS else f":{endpoint.port}"
-    return f"{endpoint.scheme}://{host}{port}{device_path(endpoint.route, device_id)}"
+    origin = Origin(endpoint.scheme, endpoint.host, endpoint.port)
+    return f"{origin}{device_path(endpoint.route, device_id)}"

@@ -40,10 +40,7 @@ def main(arguments: Sequence[str]) -> int:
         if options.specification is None:
             return _generate(_SPECIFICATION, _GENERATED)
         return _generate(options.specification, _prepared_output(options.output))
-    except CodegenError as error:
-        print(f"codegen: {error}", file=sys.stderr)
-    except OSError as error:
-        # A full disk, a folder without permission: the text names the file.
+    except (CodegenError, OSError) as error:  # OSError: a full disk, no permission; the text names the file
         print(f"codegen: {error}", file=sys.stderr)
     except KeyboardInterrupt:
         print("codegen: interrupted", file=sys.stderr)

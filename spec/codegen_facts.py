@@ -136,11 +136,17 @@ def _rest(where: str, node: dict[str, Any], known: set[str]) -> Iterator[tuple[s
 
 def _resolved(document: dict[str, Any], node: Any) -> Any:
     while isinstance(node, dict) and isinstance(node.get("$ref"), str):
-        target: Any = document
-        for part in node["$ref"].removeprefix("#/").split("/"):
-            target = target[part.replace("~1", "/").replace("~0", "~")]
-        node = target
+        node = pointed_to(document, node["$ref"])
     return node
+
+
+def pointed_to(document: dict[str, Any], reference: str) -> Any:
+    """Return what a reference such as ``#/components/schemas/PrintDevice`` points to; None if there is no such place."""
+    target: Any = document
+    for part in reference.removeprefix("#/").split("/"):
+        name = part.replace("~1", "/").replace("~0", "~")
+        target = target.get(name) if isinstance(target, dict) else None
+    return target
 
 
 def _json(value: Any) -> str:

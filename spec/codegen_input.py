@@ -15,8 +15,8 @@ from ruamel.yaml.constructor import SafeConstructor
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, SequenceNode
 
-from spec.codegen_facts import METHODS
-from spec.codegen_tools import CodegenError
+from spec.codegen_facts import METHODS, pointed_to
+from spec.codegen_tools import CodegenError, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -121,10 +121,10 @@ def _parse(content: bytes) -> dict[str, Any]:
         mark = error.problem_mark
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
         raise CodegenError(
-            f"bad YAML: {where}{_one_line(error.problem or error.context or 'unreadable')}"
+            f"bad YAML: {where}{one_line(error.problem or error.context or 'unreadable')}"
         ) from error
     except (YAMLError, ValueError, TypeError) as error:  # TypeError: a key that is a list of lists
-        raise CodegenError(f"bad YAML: {_one_line(str(error))}") from error
+        raise CodegenError(f"bad YAML: {one_line(str(error))}") from error
     if document is None:
         raise CodegenError("the file is empty")
     if not isinstance(document, dict):
@@ -170,11 +170,7 @@ def _check_references(document: dict[str, Any]) -> None:
             raise CodegenError(
                 f"{where}: $ref '{reference}' points outside the file, which the generator cannot follow"
             )
-        target: Any = document
-        for part in reference[2:].split("/"):
-            name = part.replace("~1", "/").replace("~0", "~")
-            target = target.get(name) if isinstance(target, dict) else None
-        if target is None:
+        if pointed_to(document, reference) is None:
             raise CodegenError(f"{where}: $ref '{reference}' does not resolve")
 
 
@@ -184,12 +180,12 @@ def _validate(document: dict[str, Any]) -> None:
         error = next(iter(validator.iter_errors()), None)
     except (OpenAPIValidationError, KeyError, TypeError, ValueError, AttributeError, LookupError) as crash:
         # On some invalid documents the validator itself falls over.
-        raise CodegenError(f"not valid OpenAPI: {_one_line(f'{type(crash).__name__}: {crash}')}") from crash
+        raise CodegenError(f"not valid OpenAPI: {one_line(f'{type(crash).__name__}: {crash}')}") from crash
     if error is not None:
         where = "/".join(
             ["#", *(str(part).replace("/", "~1") for part in getattr(error, "absolute_path", ()))]
         )
-        raise CodegenError(f"not valid OpenAPI: {where}: {_one_line(str(getattr(error, 'message', error)))}")
+        raise CodegenError(f"not valid OpenAPI: {where}: {one_line(str(getattr(error, 'message', error)))}")
 
 
 def _operation_nodes(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
@@ -278,8 +274,3 @@ def _walk(node: Any, where: str) -> Iterator[tuple[str, Any]]:
     elif isinstance(node, list):
         for at, value in enumerate(node):
             yield from _walk(value, f"{where}/{at}")
-
-
-def _one_line(text: str, limit: int = 300) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= limit else f"{line[:limit]} …"

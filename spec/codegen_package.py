@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import subprocess
@@ -13,11 +14,13 @@ from typing import TYPE_CHECKING, Any
 from openapi_python_client.config import ConfigFile
 from ruamel.yaml import YAML
 
-from spec.codegen_endpoints import endpoints
+from spec.codegen_input import Operation
 from spec.codegen_swap import PACKAGE
-from spec.codegen_tools import GENERATOR_VERSION, RUFF_VERSION, CodegenError, tool_environment
+from spec.codegen_tools import GENERATOR_VERSION, RUFF_VERSION, CodegenError, one_line, tool_environment
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from spec.codegen_input import Specification
 
 LOCK_FILE = "codegen.lock"
@@ -97,13 +100,12 @@ def differences(wanted: Path, found: Path) -> list[tuple[str, str]]:
 
 
 def _files(package: Path) -> dict[str, Path]:
-    files = {
-        path.relative_to(package): path for path in package.rglob("*") if path.is_symlink() or path.is_file()
-    }
     return {
-        name.as_posix(): path
-        for name, path in files.items()
-        if "__pycache__" not in name.parts and name.suffix != ".pyc"
+        path.relative_to(package).as_posix(): path
+        for path in package.rglob("*")
+        if (path.is_symlink() or path.is_file())
+        and "__pycache__" not in path.relative_to(package).parts
+        and path.suffix != ".pyc"
     }
 
 
@@ -150,8 +152,7 @@ def _reason(stderr: str) -> str:
     told = [
         line for line in lines if not line.startswith(("Warning(s) enc", "Error(s) enc", "If you believe"))
     ]
-    text = " ".join(told) or "it said nothing"
-    return text if len(text) <= 300 else f"{text[:300]} …"
+    return one_line(" ".join(told) or "it said nothing")
 
 
 def _assert_importable(folder: Path) -> None:
@@ -169,13 +170,10 @@ def _assert_importable(folder: Path) -> None:
 
 def _assert_whole(specification: Specification, package: Path) -> None:
     """Match operations and endpoint modules one to one, by method, path and name."""
-    wanted = Counter(
-        _key(operation.method, operation.path, operation.operation_id)
-        for operation in specification.operations
-    )
-    found = Counter(_key(endpoint.method, endpoint.path, endpoint.module) for endpoint in endpoints(package))
+    wanted = Counter(map(_key, specification.operations))
+    found = Counter(map(_key, _endpoints(package)))
     for operation in specification.operations:
-        key = _key(operation.method, operation.path, operation.operation_id)
+        key = _key(operation)
         if found[key] != wanted[key]:
             raise CodegenError(
                 f"operation {operation.operation_id} ({operation.method} {operation.path}) has no endpoint module of"
@@ -186,6 +184,25 @@ def _assert_whole(specification: Specification, package: Path) -> None:
         raise CodegenError(f"endpoint modules without an operation: {extra}")
 
 
-def _key(method: str, path: str, name: str) -> tuple[str, str, str]:
+def _endpoints(package: Path) -> Iterator[Operation]:
+    """Read from the source of each endpoint module the method and the path that its ``_get_kwargs`` returns."""
+    for module in sorted((package / "api").rglob("*.py")):
+        for node in ast.walk(ast.parse(module.read_bytes())):
+            if isinstance(node, ast.Dict):
+                entries = {
+                    ast.unparse(key): value for key, value in zip(node.keys, node.values, strict=True) if key
+                }
+                if {"'method'", "'url'"} <= entries.keys():
+                    yield Operation(module.stem, _text(entries["'method'"]).upper(), _text(entries["'url'"]))
+
+
+def _text(node: ast.expr) -> str:
+    """Return the text of ``"..."`` or of ``"...".format(...)``."""
+    texts = (part.value for part in ast.walk(node) if isinstance(part, ast.Constant))
+    return next((text for text in texts if isinstance(text, str)), "")
+
+
+def _key(operation: Operation) -> tuple[str, str, str]:
     # The generator turns `{deviceId}` into `{device_id}` and `listDevices` into `list_devices`.
-    return method, re.sub(r"\{[^}]*\}", "{}", path), re.sub(r"[\W_]", "", name).lower()
+    path = re.sub(r"\{[^}]*\}", "{}", operation.path)
+    return operation.method, path, re.sub(r"[\W_]", "", operation.operation_id).lower()

@@ -103,14 +103,8 @@ def _load(folder: Path) -> griffe.Object | griffe.Alias:
 def _breakages(old: griffe.Object | griffe.Alias, new: griffe.Object | griffe.Alias) -> Iterator[str]:
     for breakage in griffe.find_breaking_changes(old, new):
         name = breakage.obj.path.removeprefix(f"{PACKAGE}.")
-        parameter = next(
-            (
-                value.name
-                for value in (breakage.old_value, breakage.new_value)
-                if isinstance(value, griffe.Parameter)
-            ),
-            None,
-        )
-        where = name if parameter is None else f"{name}({parameter})"
+        values = breakage.old_value, breakage.new_value
+        parameters = [value.name for value in values if isinstance(value, griffe.Parameter)]
+        where = f"{name}({parameters[0]})" if parameters else name
         details = f": {breakage.details}" if breakage.details else ""
         yield f"{where}: {breakage.kind.value}{details}"

@@ -74,6 +74,12 @@ def tool_environment() -> dict[str, str]:
     return environment
 
 
+def one_line(text: str, limit: int = 300) -> str:
+    """Return the beginning of a text on one line."""
+    line = " ".join(text.split())
+    return line if len(line) <= limit else f"{line[:limit]} …"
+
+
 def _installed(name: str) -> str | None:
     try:
         return version(name)

@@ -5,11 +5,10 @@ Change the facade first, then this table: it says what the facade does, not what
 
 from __future__ import annotations
 
-from spec.contract_rows import ANY, Reliance, Use
+from spec.contract_rows import ANY, Reliance, Use, snake_case
 
 TEXT = "string"
 KNOWN_OPERATIONS = ("listDevices", "provisionDevice", "updateDeviceStatus")
-_KNOWN = "|".join(KNOWN_OPERATIONS)
 # Operations that the facade and the sandbox leave out on purpose.
 LEFT_OUT: tuple[str, ...] = ()
 # What a new operation takes, besides the sandbox, which has a finding of its own.
@@ -73,7 +72,6 @@ RELIANCES: tuple[Reliance, ...] = (
         "pagination",
         rf"^listDevices parameter .*{_PAGING}|^PrintDeviceList\.(?!devices\b)\S*{_PAGING}\S*( required)?$"
         r"|^listDevices answer 2\w\w header (?i:link|.*page.*)$",
-        wanted={},
         relies="a page token among the optional parameters and the next page's, a text beside devices, are followed by "
         "name; a token inside another object (page.next, links.next), a link, an offset or a page number is not: the "
         "first page alone is read, and provisioning sends a POST again for a device of a later one",
@@ -86,44 +84,25 @@ RELIANCES: tuple[Reliance, ...] = (
             name,
             "parameters",
             rf"^{name} parameter (?!.*(?i:{_PAGING}|idempoten|version|request-id)|if-)[^ ]+ \((query|header|cookie)\)",
-            wanted={},
             relies="nothing but the device's id and the body is sent",
             to_do="a required parameter has to be passed; decide whether an optional one becomes an argument",
-            uses=(Use("_api/requests.py", function), Use("_client.py", function)),
+            uses=(Use("_api/requests.py", snake_case(name)), Use("_client.py", snake_case(name))),
         )
-        for name, function in {
-            "listDevices": "list_devices",
-            "provisionDevice": "provision_device",
-            "updateDeviceStatus": "update_device_status",
-        }.items()
+        for name in KNOWN_OPERATIONS
     ),
     *(
         Reliance(
             name,
             "body",
             f"^{name} body( required)?$",
-            wanted=wanted,
+            wanted={f"{name} body": f"application/json {model}", f"{name} body required": "yes"},
             relies="the body is JSON of this model, and always sent",
             to_do="check and encode what the specification names",
-            uses=(Use("_api/requests.py", "build_call"), Use("_api/validation.py", check)),
+            uses=(Use("_api/requests.py", "_build_call"), Use("_api/validation.py", check)),
         )
-        for name, check, wanted in (
-            (
-                "provisionDevice",
-                "check_provision_request",
-                {
-                    "provisionDevice body": "application/json DeviceProvisionRequest",
-                    "provisionDevice body required": "yes",
-                },
-            ),
-            (
-                "updateDeviceStatus",
-                "check_status",
-                {
-                    "updateDeviceStatus body": "application/json DeviceStatusUpdate",
-                    "updateDeviceStatus body required": "yes",
-                },
-            ),
+        for name, model, check in (
+            ("provisionDevice", "DeviceProvisionRequest", "check_provision_request"),
+            ("updateDeviceStatus", "DeviceStatusUpdate", "check_status"),
         )
     ),
     # Answers
@@ -152,7 +131,7 @@ RELIANCES: tuple[Reliance, ...] = (
                 "application/json PrintDevice",
                 "any 2xx has the device in its body, and the device is there",
                 "a 202 promises a device: say how to learn of it, and when a POST may be repeated",
-                (Use("_api/responses.py", "decode_provisioned"), Use("_execution/provisioning.py", "_send")),
+                (Use("_api/responses.py", "provisioned"), Use("_execution/provisioning.py", "_send")),
             ),
             (
                 "updateDeviceStatus",
@@ -169,7 +148,6 @@ RELIANCES: tuple[Reliance, ...] = (
             name,
             "refusals",
             rf"^{name} answer ([345]\w\w|default)$",
-            wanted={},
             relies="no refusal is documented: the error's class follows from the status code, its message from HP's "
             "smsError envelope, and the pause from Retry-After",
             to_do="read the documented body; check the class of the error and what is retried",
@@ -182,16 +160,11 @@ RELIANCES: tuple[Reliance, ...] = (
             name,
             "other properties",
             rf"^{name} (?!method$|path$|title$|summary$|description$|parameter |body|answer |security$)",
-            wanted={},
             relies="nothing else is said of the operation, such as that it is deprecated or on another server",
             to_do="read it; warn callers of an operation that is deprecated",
-            uses=(Use("_client.py", function),),
+            uses=(Use("_client.py", snake_case(name)),),
         )
-        for name, function in {
-            "listDevices": "list_devices",
-            "provisionDevice": "provision_device",
-            "updateDeviceStatus": "update_device_status",
-        }.items()
+        for name in KNOWN_OPERATIONS
     ),
     # Identity
     Reliance(
@@ -206,7 +179,7 @@ RELIANCES: tuple[Reliance, ...] = (
             Use("_models.py", "DeviceId"),
             Use("_api/validation.py", "check_device_id"),
             Use("_api/requests.py", "device_path"),
-            Use("_api/responses.py", "decode_provisioned"),
+            Use("_api/responses.py", "provisioned"),
             Use("outbox/sql/tables.py", "device_id"),
         ),
     ),
@@ -274,7 +247,6 @@ RELIANCES: tuple[Reliance, ...] = (
         "API",
         "security",
         r"^security$|^security scheme | security$",
-        wanted={},
         relies="the specification says nothing of security; HMAC and session tokens are HP's documents' word",
         to_do="compare the schemes with the headers that are sent; the sandbox checks the same",
         uses=(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from attrs import field, frozen
 
 # A fact that has to be there, whatever it says.
@@ -27,7 +29,7 @@ class Reliance:
         subject: The operation or the schema, or ``API``.
         topic: What about it.
         places: A regular expression; the facts (see ``codegen_facts``) whose names match are those that count.
-        wanted: These facts as the facade takes them; ``ANY`` takes whatever is said.
+        wanted: These facts as the facade takes them, by default none; ``ANY`` takes whatever is said.
         relies: What the facade does because of it.
         to_do: What to do where the specification says otherwise.
         uses: The modules to change.
@@ -35,8 +37,13 @@ class Reliance:
 
     subject: str
     topic: str
-    places: str
-    wanted: dict[str, str] = field(kw_only=True)
+    places: str = ""
+    wanted: dict[str, str] = field(factory=dict, kw_only=True)
     relies: str = field(kw_only=True)
     to_do: str = field(kw_only=True)
     uses: tuple[Use, ...] = field(kw_only=True)
+
+
+def snake_case(name: str) -> str:
+    """Return the generator's name of an operation's module: ``listDevices`` is ``list_devices``."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()

@@ -30,11 +30,8 @@ def content(response: RawResponse, *, max_bytes: int) -> bytes:
     """
     if response.overflow:
         raise DecodeError(f"the body is larger than max_body_bytes ({max_bytes})")
-    formats = _formats(response)
-    if not formats:
-        return response.body
-    plain = _inflate(response, formats, max_bytes)
-    if len(plain) > max_bytes:
+    plain, is_cut = beginning(response, max_bytes=max_bytes)
+    if is_cut:
         raise DecodeError(f"the body is larger than max_body_bytes ({max_bytes}) once decompressed")
     return plain
 

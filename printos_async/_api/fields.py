@@ -46,7 +46,7 @@ class Field:
         name: The name in JSON, such as ``pagesTotal``.
         allowed: The values that it takes.
         is_required: Whether it must be there.
-        plain_kinds: The scalar classes any of whose values it takes.
+        plain_kinds: The scalar classes any of whose values it takes, and ``Unset`` unless it is required.
     """
 
     attribute: str
@@ -64,11 +64,12 @@ def fields_of(model: type) -> tuple[Field, ...]:
     for attribute in attrs.fields(model):
         if attribute.init:
             allowed = _value_type(hints[attribute.name])
-            plain_kinds = frozenset({str, int, float}) & allowed.kinds - {
-                type(word) for word in allowed.words
-            }
+            plain_kinds = {str, int, float} & allowed.kinds - {type(word) for word in allowed.words}
             is_required = attribute.default is attrs.NOTHING
-            fields.append(Field(attribute.name, names[attribute.name], allowed, is_required, plain_kinds))
+            if not is_required:
+                plain_kinds.add(Unset)
+            name = names[attribute.name]
+            fields.append(Field(attribute.name, name, allowed, is_required, frozenset(plain_kinds)))
     return tuple(fields)
 
 

@@ -97,7 +97,7 @@ class Operations:
             kwargs = self._generated.list_devices(**page)
         except TypeError as error:
             raise _not_built("listDevices", error) from error
-        return build_call("listDevices", kwargs, base_path=self._base_path)
+        return self._build_call("listDevices", kwargs)
 
     def provision_device(self, request: DeviceProvisionRequest) -> Call:
         """``POST /devices``.
@@ -110,7 +110,7 @@ class Operations:
             kwargs = self._generated.provision_device(body=request)
         except TypeError as error:
             raise _not_built("provisionDevice", error) from error
-        return build_call("provisionDevice", kwargs, base_path=self._base_path)
+        return self._build_call("provisionDevice", kwargs)
 
     def update_device_status(self, device_id: DeviceId, status: DeviceStatusUpdate) -> Call:
         """``PUT /devices/{deviceId}/status``.
@@ -125,12 +125,7 @@ class Operations:
             kwargs = self._generated.update_device_status(checked_id, body=status)
         except TypeError as error:
             raise _not_built("updateDeviceStatus", error) from error
-        return build_call(
-            "updateDeviceStatus",
-            kwargs,
-            base_path=self._base_path,
-            device_id=checked_id,
-        )
+        return self._build_call("updateDeviceStatus", kwargs, checked_id)
 
     def stored_status(self, device_id: str, body: bytes) -> Call:
         """``PUT /devices/{deviceId}/status`` with the body of an earlier call of ``update_device_status``.
@@ -141,31 +136,23 @@ class Operations:
         path = self._base_path + device_path(ROUTES["updateDeviceStatus"], check_device_id(device_id))
         return Call("updateDeviceStatus", "PUT", path, "", _JSON_HEADERS, body, device_id)
 
-
-def build_call(
-    operation: str,
-    kwargs: Mapping[str, Any],
-    *,
-    base_path: str,
-    device_id: str | None = None,
-) -> Call:
-    """Return the call that a generated endpoint's request arguments describe."""
-    if not _KNOWN_KWARGS.issuperset(kwargs):
-        unknown = ", ".join(sorted(kwargs.keys() - _KNOWN_KWARGS))
-        raise ConfigurationError(
-            f"the generated client sends {operation} with {unknown}, which printos_async does not know how to send"
-        )
-    body, headers = b"", _HEADERS
-    if "json" in kwargs:
-        body = _to_json(kwargs["json"]).encode("ascii")
-        headers = _JSON_HEADERS
-    for name, value in kwargs.get("headers", {}).items():
-        if name != "Content-Type":
-            headers = (*headers, (name.lower(), str(value)))
-    query = str(httpx.QueryParams(kwargs["params"])) if kwargs.get("params") else ""
-    return Call(
-        operation, kwargs["method"].upper(), base_path + kwargs["url"], query, headers, body, device_id
-    )
+    def _build_call(self, operation: str, kwargs: Mapping[str, Any], device_id: str | None = None) -> Call:
+        """Return the call that a generated endpoint's request arguments describe."""
+        if not _KNOWN_KWARGS.issuperset(kwargs):
+            unknown = ", ".join(sorted(kwargs.keys() - _KNOWN_KWARGS))
+            raise ConfigurationError(
+                f"the generated client sends {operation} with {unknown}, which printos_async does not know how to send"
+            )
+        body, headers = b"", _HEADERS
+        if "json" in kwargs:
+            body = _to_json(kwargs["json"]).encode("ascii")
+            headers = _JSON_HEADERS
+        for name, value in kwargs.get("headers", {}).items():
+            if name != "Content-Type":
+                headers = (*headers, (name.lower(), str(value)))
+        query = str(httpx.QueryParams(kwargs["params"])) if kwargs.get("params") else ""
+        path = self._base_path + kwargs["url"]
+        return Call(operation, kwargs["method"].upper(), path, query, headers, body, device_id)
 
 
 def _not_built(operation: str, error: TypeError) -> ConfigurationError:

@@ -11,7 +11,6 @@ import asyncio
 import json
 import re
 from datetime import datetime
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
@@ -27,16 +26,11 @@ from .generated_client import GENERATED_CLIENT
 from .json_validation import raw_problem
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from printos_async._events import Hooks
     from printos_async._models import PrintDevice
     from printos_async._transport import RawResponse
 
     from .generated_client import GeneratedClient
-
-    # device id (if readable), property name, raw value
-    Unreadable = Callable[[str | None, str, object], None]
 
 # Two and a half times the largest fleet, and ten values for each of its devices. What a value costs once it is
 # parsed is up to 130 bytes, a device 540: of 64 MiB of "{}," 3.3 GiB would come.
@@ -73,14 +67,33 @@ class Answers:
         self._generated = generated
 
     async def device_page(self, response: RawResponse) -> DevicePage:
-        """Return the devices of a ``listDevices`` answer; other tasks run in between."""
-        unreadable = partial(self._unreadable, "listDevices")
-        return await decode_device_page(self._content(response), unreadable, self._generated)
+        """Return the devices of a ``listDevices`` answer; other tasks run between its slices."""
+        body = content(response, max_bytes=self._max_body_bytes)
+        await asyncio.sleep(0)
+        _check_size(body)
+        await asyncio.sleep(0)
+        raw_devices, others = await _scan_devices(body) or _parse_devices(body)
+        if len(raw_devices) > MAX_DEVICES:
+            raise DecodeError(f"the list has more than {MAX_DEVICES:,} devices")
+        devices, pages = [], self._generated.pages
+        for index, raw in enumerate(raw_devices):
+            if index % SLICE_DEVICES == 0:
+                await asyncio.sleep(0)
+            devices.append(self._device(raw, "listDevices", index))
+            raw_devices[index] = None  # not the memory of both
+        return DevicePage(devices, None if pages is None else pages.next_token(others))
 
     async def provisioned(self, response: RawResponse) -> PrintDevice:
         """Return the device of a ``provisionDevice`` answer."""
-        unreadable = partial(self._unreadable, "provisionDevice")
-        return decode_provisioned(self._content(response), unreadable, self._generated)
+        body = content(response, max_bytes=self._max_body_bytes)
+        _check_size(body)
+        answer = parse_json(body)
+        device = self._device(answer, "provisionDevice")
+        if "id" in answer and not (isinstance(answer["id"], str) and answer["id"]):
+            raise DecodeError("the device's id is not a text; list_devices() tells what was provisioned")
+        if not any(field.name in answer for field in fields_of(self._generated.device)):
+            raise DecodeError("the answer has none of a device's properties")
+        return device
 
     async def acknowledgement(self, response: RawResponse) -> None:
         """Check the answer of ``updateDeviceStatus``, which has no body by the specification."""
@@ -96,12 +109,32 @@ class Answers:
         if b'"smsError"' in body:
             raise DecodeError("the body is PrintOS's error envelope")
 
-    def _content(self, response: RawResponse) -> bytes:
-        return content(response, max_bytes=self._max_body_bytes)
-
-    def _unreadable(self, operation: str, device_id: str | None, field: str, raw: object) -> None:
+    def _device(self, raw: Any, operation: str, index: int | None = None) -> PrintDevice:
+        if not isinstance(raw, dict):
+            raise DecodeError(f"{_place(index)} must be an object, not {_kind(raw)}")
+        model: Any = self._generated.device
+        readable, refused = dict(raw), {}
+        for field in fields_of(model):
+            name = field.name
+            if name in raw:
+                value = raw[name]
+                if type(value) in field.plain_kinds:
+                    continue
+                if datetime in field.allowed.kinds and (text := _iso_date(value)) is not None:
+                    readable[name] = text
+                    continue
+                if raw_problem(value, field.allowed, name) is None:
+                    continue
+                refused[name] = readable.pop(name)
+            if field.is_required:
+                kind = f"not {described(field.allowed)}" if name in raw else "missing"
+                raise DecodeError(f"{name} of {_place(index)} is {kind}")
+        device: PrintDevice = model.from_dict(readable)
+        device.additional_properties.update(refused)
         if self._hooks:
-            self._hooks.emit(FieldUnreadable(operation, device_id, field, raw))
+            for name, value in refused.items():
+                self._hooks.emit(FieldUnreadable(operation, readable.get("id"), name, value))
+        return device
 
 
 @frozen
@@ -115,30 +148,6 @@ class DevicePage:
 
     devices: list[PrintDevice]
     next_token: str | None = None
-
-
-async def decode_device_page(
-    body: bytes, unreadable: Unreadable, generated: GeneratedClient = GENERATED_CLIENT
-) -> DevicePage:
-    """Return the devices of a ``PrintDeviceList``; other tasks run between its slices.
-
-    Raises:
-        DecodeError: It is no object with a list ``devices`` of objects, holds too many of them, or its token of the
-            next page is no text.
-    """
-    await asyncio.sleep(0)
-    _check_size(body)
-    await asyncio.sleep(0)
-    raw_devices, others = await _scan_devices(body) or _parse_devices(body)
-    if len(raw_devices) > MAX_DEVICES:
-        raise DecodeError(f"the list has more than {MAX_DEVICES:,} devices")
-    devices, model = [], generated.device
-    for index, raw in enumerate(raw_devices):
-        if index % SLICE_DEVICES == 0:
-            await asyncio.sleep(0)
-        devices.append(_decode_device(raw, index, unreadable, model))
-        raw_devices[index] = None  # not the memory of both
-    return DevicePage(devices, None if generated.pages is None else generated.pages.next_token(others))
 
 
 async def _scan_devices(body: bytes) -> tuple[list[Any], dict[str, Any]] | None:
@@ -186,50 +195,6 @@ def _check_size(body: bytes) -> None:
     # Every value is behind one of these; those inside of texts are counted along.
     if body.count(b",") + body.count(b"{") + body.count(b"[") > MAX_VALUES:
         raise DecodeError(f"the body holds more than {MAX_VALUES:,} values")
-
-
-def decode_provisioned(
-    body: bytes, unreadable: Unreadable, generated: GeneratedClient = GENERATED_CLIENT
-) -> PrintDevice:
-    """Return the ``PrintDevice`` of a provisioning's answer.
-
-    Raises:
-        DecodeError: It is no object, or its ``id`` cannot be used.
-    """
-    _check_size(body)
-    answer = parse_json(body)
-    device = _decode_device(answer, None, unreadable, generated.device)
-    if "id" in answer and not (isinstance(answer["id"], str) and answer["id"]):
-        raise DecodeError("the device's id is not a text; list_devices() tells what was provisioned")
-    if not any(field.name in answer for field in fields_of(generated.device)):
-        raise DecodeError("the answer has none of a device's properties")
-    return device
-
-
-def _decode_device(raw: Any, index: int | None, unreadable: Unreadable, model: Any) -> PrintDevice:
-    if not isinstance(raw, dict):
-        raise DecodeError(f"{_place(index)} must be an object, not {_kind(raw)}")
-    readable, refused = dict(raw), {}
-    for field in fields_of(model):
-        name = field.name
-        if name in raw:
-            value = raw[name]
-            if type(value) in field.plain_kinds:
-                continue
-            if datetime in field.allowed.kinds and (text := _iso_date(value)) is not None:
-                readable[name] = text
-                continue
-            if raw_problem(value, field.allowed, name) is None:
-                continue
-            refused[name] = readable.pop(name)
-        if field.is_required:
-            kind = f"not {described(field.allowed)}" if name in raw else "missing"
-            raise DecodeError(f"{name} of {_place(index)} is {kind}")
-    device: PrintDevice = model.from_dict(readable)
-    device.additional_properties.update(refused)
-    for name, value in refused.items():
-        unreadable(readable.get("id"), name, value)
-    return device
 
 
 def _place(index: int | None) -> str:

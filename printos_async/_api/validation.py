@@ -9,7 +9,6 @@ import math
 import re
 import unicodedata
 from datetime import date, datetime, timedelta
-from functools import cache
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -27,7 +26,7 @@ from .fields import described, extra_of, fields_of, is_model, shown
 from .json_validation import raw_problem
 
 if TYPE_CHECKING:
-    from .fields import Field, ValueType
+    from .fields import ValueType
 
 MAX_DEVICE_ID_CHARS = 256
 _MAX_INTEGER = 2**63 - 1
@@ -88,35 +87,22 @@ def _check(what: str, value: Any, model: type, error: type[PrintOSError]) -> Non
         raise error(f"{what}: {problem}")
 
 
-@cache
-def _checks(model: type) -> tuple[tuple[tuple[str, frozenset[type], Field], ...], bool]:
-    """Return each field with the classes whose plain values need no closer look; and whether there may be others."""
-    checks = tuple(
-        (field.attribute, field.plain_kinds if field.is_required else field.plain_kinds | {Unset}, field)
-        for field in fields_of(model)
-    )
-    return checks, extra_of(model) is not None
-
-
 def _model_problem(value: Any, model: type, prefix: str) -> str | None:
-    checks, has_extra = _checks(model)
-    for name, quick, field in checks:
-        part = getattr(value, name)
+    for field in fields_of(model):
+        part = getattr(value, field.attribute)
         kind: type = type(part)
-        if kind in quick and (kind is Unset or _is_plain(part, kind)):
+        if kind in field.plain_kinds and (kind is Unset or _is_plain(part, kind)):
             continue
         path = prefix + field.name
         if kind is field.allowed.model:
             problem = _model_problem(part, kind, f"{path}.")
         elif kind is Unset:
-            problem = f"{path} is missing" if field.is_required else None
+            problem = f"{path} is missing"  # one that is not required is plain
         else:
             problem = _typed_problem(part, field.allowed, path)
         if problem is not None:
             return problem
-    if not has_extra:
-        return None
-    extra = value.additional_properties
+    extra = getattr(value, "additional_properties", {})  # without the attribute there cannot be others
     return None if type(extra) is dict and not extra else _extra_problem(extra, model, prefix)
 
 

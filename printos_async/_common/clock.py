@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,25 +16,22 @@ if TYPE_CHECKING:
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
-def _boot_time_s() -> float | None:
-    """Return the seconds since the machine was booted, suspend included; None without such a clock."""
+def _boot_clock() -> Callable[[], float] | None:
+    """Return the clock of the seconds since the machine was booted, suspend included; None if there is none."""
     if sys.platform != "linux":
         return None
+    clock = partial(time.clock_gettime, time.CLOCK_BOOTTIME)
     try:
-        return time.clock_gettime(time.CLOCK_BOOTTIME)
+        clock()
     except OSError:
         return None
+    return clock
 
 
-def _suspend_aware_clock() -> Callable[[], float]:
-    if sys.platform == "linux" and _boot_time_s() is not None:
-        return lambda: time.clock_gettime(time.CLOCK_BOOTTIME)
-    return time.monotonic
-
-
+_boot_s = _boot_clock()
 # Seconds since some moment. It is never stepped, and where the system has such a clock it runs on through suspend:
 # ``time.monotonic()`` stands still there on Linux, and a worker would go on to believe in a lease that has ended.
-steady_s = _suspend_aware_clock()
+steady_s = _boot_s or time.monotonic
 
 
 @frozen(kw_only=True)
@@ -57,6 +55,4 @@ def machine_clock() -> MachineClock:
         boot_id = _BOOT_ID.read_text("ascii").strip() or None
     except (OSError, ValueError):
         boot_id = None
-    if _boot_time_s() is None:
-        boot_id = None
-    return MachineClock(wall_s=time.time, since_boot_s=steady_s, boot_id=boot_id)
+    return MachineClock(wall_s=time.time, since_boot_s=steady_s, boot_id=boot_id if _boot_s else None)

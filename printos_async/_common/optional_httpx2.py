@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+__all__ = ["AsyncBaseTransport", "AsyncByteStream", "AsyncHTTPTransport", "Auth", "Request", "Response"]
+
 if TYPE_CHECKING:
     from httpx2 import AsyncBaseTransport, AsyncByteStream, AsyncHTTPTransport, Auth, Request, Response
 else:
@@ -16,15 +18,5 @@ else:
     except ImportError:
         # One for each: a class cannot have the same base twice, and none of them has an instance.
         AsyncBaseTransport, AsyncByteStream, AsyncHTTPTransport, Auth, Request, Response = (
-            type(name, (), {})
-            for name in (
-                "AsyncBaseTransport",
-                "AsyncByteStream",
-                "AsyncHTTPTransport",
-                "Auth",
-                "Request",
-                "Response",
-            )
+            type(name, (), {}) for name in __all__
         )
-
-__all__ = ["AsyncBaseTransport", "AsyncByteStream", "AsyncHTTPTransport", "Auth", "Request", "Response"]

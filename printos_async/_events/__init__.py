@@ -1,7 +1,9 @@
 """Events of a client, as frozen values, and the hooks that receive them."""
 
+from typing import TypeAlias
+
 from .accounts import AccountHeld, AccountResumed, ClockSkewDetected
-from .hooks import Event, Hook, Hooks
+from .hooks import Hook, Hooks
 from .host import CircuitChanged, LimitChanged, RetryAfterCapped
 from .requests import AttemptFinished, Endpoint, FieldUnreadable, RetryScheduled
 from .statuses import (
@@ -38,3 +40,23 @@ __all__ = [
     "StatusSuperseded",
     "StatusWithdrawn",
 ]
+
+Event: TypeAlias = (
+    AttemptFinished
+    | RetryScheduled
+    | StatusAccepted
+    | StatusSuperseded
+    | StatusSent
+    | StatusFailed
+    | StatusReasserted
+    | ReassertionFailed
+    | StatusWithdrawn
+    | LeaseLost
+    | LimitChanged
+    | CircuitChanged
+    | AccountHeld
+    | AccountResumed
+    | ClockSkewDetected
+    | RetryAfterCapped
+    | FieldUnreadable
+)

@@ -3,47 +3,16 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol
 
-from .accounts import AccountHeld, AccountResumed, ClockSkewDetected
-from .host import CircuitChanged, LimitChanged, RetryAfterCapped
 from .log import events_log, log_event
-from .requests import AttemptFinished, FieldUnreadable, RetryScheduled
-from .statuses import (
-    LeaseLost,
-    ReassertionFailed,
-    StatusAccepted,
-    StatusFailed,
-    StatusReasserted,
-    StatusSent,
-    StatusSuperseded,
-    StatusWithdrawn,
-)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-_log = logging.getLogger("printos_async")
+    from . import Event
 
-Event: TypeAlias = (
-    AttemptFinished
-    | RetryScheduled
-    | StatusAccepted
-    | StatusSuperseded
-    | StatusSent
-    | StatusFailed
-    | StatusReasserted
-    | ReassertionFailed
-    | StatusWithdrawn
-    | LeaseLost
-    | LimitChanged
-    | CircuitChanged
-    | AccountHeld
-    | AccountResumed
-    | ClockSkewDetected
-    | RetryAfterCapped
-    | FieldUnreadable
-)
+_log = logging.getLogger("printos_async")
 
 
 class Hook(Protocol):

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 EXCERPT_BYTES = 65_536
 # RFC 9110, section 6.4.1: they have no body, whatever their header says.
 BODILESS = frozenset({204, 304})
+DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 class Origin(NamedTuple):
@@ -24,8 +25,8 @@ class Origin(NamedTuple):
 
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
-        default = {"http": 80, "https": 443}[self.scheme]
-        return f"{self.scheme}://{host}" + ("" if self.port == default else f":{self.port}")
+        port = "" if self.port == DEFAULT_PORTS[self.scheme] else f":{self.port}"
+        return f"{self.scheme}://{host}{port}"
 
 
 @define(repr=False, eq=False)
@@ -72,6 +73,11 @@ class RawResponse:
             if key == name:
                 return value
         return None
+
+
+def has_length(headers: list[tuple[str, str]]) -> bool:
+    """Return whether headers announce a body by its length."""
+    return any(name == "content-length" and value.strip("0") for name, value in headers)
 
 
 class ExchangeError(Exception):

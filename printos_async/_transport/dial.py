@@ -7,6 +7,8 @@ import errno
 import ssl
 from typing import TYPE_CHECKING, Any
 
+from attrs import define, field
+
 from .base import ExchangeError, Origin, ProxyExchangeError
 from .proxy import ConnectExchange, Proxy, authority
 from .tls import tls_problem
@@ -22,6 +24,7 @@ TLS_GOODBYE_S = 1.0
 LOCAL_ERRORS = frozenset({errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL, errno.ENOBUFS})
 
 
+@define(eq=False, repr=False)
 class Dial:
     """Makes one connection.
 
@@ -35,19 +38,16 @@ class Dial:
         stage: What is waited for, for the message of a timeout.
     """
 
-    def __init__(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        origin: Origin,
-        proxy: Proxy | None,
-        ssl_context: ssl.SSLContext | None,
-    ) -> None:
-        self._loop = loop
-        self._origin = origin
-        self._proxy = proxy
-        self._ssl_context = ssl_context
-        self._to_proxy = proxy is not None
-        self.stage = "connection" if proxy is None else f"connection to the proxy {proxy}"
+    _loop: asyncio.AbstractEventLoop
+    _origin: Origin
+    _proxy: Proxy | None
+    _ssl_context: ssl.SSLContext | None
+    _to_proxy: bool = field(init=False)
+    stage: str = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._to_proxy = self._proxy is not None
+        self.stage = f"connection to the proxy {self._proxy}" if self._to_proxy else "connection"
 
     async def run(self, make: Callable[[], Connection]) -> Connection:
         """Return the connection, made by ``make``, on which requests can be written.

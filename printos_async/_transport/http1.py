@@ -8,6 +8,8 @@ from collections import defaultdict, deque
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from attrs import define, field
+
 from .base import ExchangeError, Origin, RawRequest, RawResponse
 from .connection import Connection
 from .dial import Dial
@@ -30,6 +32,7 @@ READ_BUFFER_BYTES = 65_536
 _REPLAYABLE = frozenset({"GET", "HEAD", "PUT", "DELETE", "OPTIONS"})
 
 
+@define(eq=False, repr=False, kw_only=True)
 class Http1Transport:
     """Keeps as many connections as requests were ever in flight at once; the caller bounds that number.
 
@@ -41,37 +44,27 @@ class Http1Transport:
         max_idle_unsafe_s: The same for a request that must not be sent twice.
     """
 
-    def __init__(
-        self,
-        *,
-        make_ssl_context: Callable[[], ssl.SSLContext],
-        proxy: Proxy | None = None,
-        max_idle_s: float = MAX_IDLE_S,
-        max_idle_unsafe_s: float = MAX_IDLE_UNSAFE_S,
-    ) -> None:
-        self._make_ssl_context = make_ssl_context
-        self._proxy = proxy
-        self._max_idle_s = max_idle_s
-        self._max_idle_unsafe_s = max_idle_unsafe_s
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._idle: defaultdict[Origin, deque[Connection]] = defaultdict(deque)
-        self._buffer = memoryview(bytearray(READ_BUFFER_BYTES))
-        self._open: set[Connection] = set()
-        self._connecting: set[asyncio.Timeout] = set()
-        self._closed = False
-        self._all_lost: asyncio.Event | None = None
-        self._tls_problem = ""
+    _make_ssl_context: Callable[[], ssl.SSLContext]
+    _proxy: Proxy | None = None
+    _max_idle_s: float = MAX_IDLE_S
+    _max_idle_unsafe_s: float = MAX_IDLE_UNSAFE_S
+    _loop: asyncio.AbstractEventLoop | None = field(default=None, init=False)
+    _idle: defaultdict[Origin, deque[Connection]] = field(factory=lambda: defaultdict(deque), init=False)
+    _buffer: memoryview = field(factory=lambda: memoryview(bytearray(READ_BUFFER_BYTES)), init=False)
+    _open: set[Connection] = field(factory=set, init=False)
+    _connecting: set[asyncio.Timeout] = field(factory=set, init=False)
+    _closed: bool = field(default=False, init=False)
+    _all_lost: asyncio.Event | None = field(default=None, init=False)
+    _tls_problem: str = field(default="", init=False)
 
     def send(self, request: RawRequest, *, deadline: float, max_body_bytes: int) -> Awaitable[RawResponse]:
         """Send one request; see ``Transport.send``."""
-        if self._proxy is not None and request.origin.scheme == "http":
-            _head(request, self._proxy)  # what cannot be sent takes no connection
-            return self._forward(self._proxy, request, deadline, max_body_bytes)
+        proxy = self._proxy if request.origin.scheme == "http" else None
+        head = request_head(request, proxy)  # what cannot be sent takes no connection
         # No coroutine: on a connection that is there already, waiting for the answer is all that is left to do.
-        head = _head(request)
-        connection = self._take_idle(request)
+        connection = self._take_idle(request) if proxy is None else None
         if connection is None:
-            return self._connect_and_send(request, deadline, max_body_bytes)
+            return self._connect_and_send(request, proxy, deadline, max_body_bytes)
         return connection.exchange(head + request.body, deadline=deadline, max_body_bytes=max_body_bytes)
 
     async def aclose(self) -> None:
@@ -116,23 +109,17 @@ class Http1Transport:
         return None
 
     async def _connect_and_send(
-        self, request: RawRequest, deadline: float, max_body_bytes: int
+        self, request: RawRequest, proxy: Proxy | None, deadline: float, max_body_bytes: int
     ) -> RawResponse:
-        connection = await self._connect(request.origin, deadline)
+        """Send a request on a new connection, or to a proxy that reads it, and forwards it or refuses it."""
+        connection = None if proxy is None else self._take_idle(request)
+        if connection is None:
+            connection = await self._connect(request.origin, deadline)
         # The head is made again, not handed over: a traceback may show the values of locals, of a cancellation too.
-        return await connection.exchange(
-            _head(request) + request.body, deadline=deadline, max_body_bytes=max_body_bytes
-        )
-
-    async def _forward(
-        self, proxy: Proxy, request: RawRequest, deadline: float, max_body_bytes: int
-    ) -> RawResponse:
-        """Send a request in absolute form: the proxy reads it, and forwards it or refuses it."""
-        connection = self._take_idle(request) or await self._connect(request.origin, deadline)
         response = await connection.exchange(
-            _head(request, proxy) + request.body, deadline=deadline, max_body_bytes=max_body_bytes
+            request_head(request, proxy) + request.body, deadline=deadline, max_body_bytes=max_body_bytes
         )
-        if response.status == 407:
+        if proxy is not None and response.status == 407:
             raise proxy.refusal(response.status, response.headers, request.origin)
         return response
 
@@ -206,8 +193,12 @@ def _host_line(origin: Origin) -> str:
     return "host: " + str(origin).partition("://")[2]
 
 
-def _head(request: RawRequest, proxy: Proxy | None = None) -> bytes:
-    """Return a request's head; in absolute form (RFC 9112, section 3.2.2) if a proxy is to read it."""
+def request_head(request: RawRequest, proxy: Proxy | None = None) -> bytes:
+    """Return a request's head; in absolute form (RFC 9112, section 3.2.2) if a proxy is to read it.
+
+    Raises:
+        ExchangeError: A header or the path holds what HTTP cannot carry.
+    """
     origin, headers, body = request.origin, request.headers, request.body
     lines = [f"{request.method} {request.target} HTTP/1.1", _host_line(origin), *map(": ".join, headers)]
     if proxy is not None:

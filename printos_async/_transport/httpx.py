@@ -12,7 +12,8 @@ import httpx
 from printos_async._common import optional_httpx2
 from printos_async._common.redaction import withhold_credentials_from_logs
 
-from .base import BODILESS, EXCERPT_BYTES, ExchangeError, RawRequest, RawResponse
+from .base import BODILESS, EXCERPT_BYTES, ExchangeError, RawRequest, RawResponse, has_length
+from .http1 import request_head
 
 # How much longer than the deadline the inner timeouts get to report in their own, more exact words.
 _REPORT_GRACE_S = 0.1
@@ -124,28 +125,18 @@ class _Muffled(httpx.AsyncBaseTransport):
 
 
 def _build(request: RawRequest, timeout_s: float) -> httpx.Request:
+    request_head(
+        request
+    )  # refuses what HTTP cannot carry: h11 would quote it, other transports would send it
     origin = request.origin
-    text = "\n".join((request.target, *(part for header in request.headers for part in header)))
-    # h11 would refuse these, quoting them; other transports would not.
-    if text.count("\n") != 2 * len(request.headers) or "\r" in text or "\0" in text:
-        raise ExchangeError("a header or the path holds a control character", may_have_arrived=False)
-    try:
-        url = httpx.URL(
+    return httpx.Request(
+        request.method,
+        httpx.URL(
             scheme=origin.scheme, host=origin.host, port=origin.port, raw_path=request.target.encode("ascii")
-        )
-        headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in request.headers]
-    except UnicodeEncodeError:
-        pass
-    else:
-        return httpx.Request(
-            request.method,
-            url,
-            headers=headers,
-            content=request.body,
-            extensions={"timeout": httpx.Timeout(timeout_s).as_dict()},
-        )
-    raise ExchangeError(
-        "a header or the path holds a character that HTTP cannot carry", may_have_arrived=False
+        ),
+        headers=[(name.encode("latin-1"), value.encode("latin-1")) for name, value in request.headers],
+        content=request.body,
+        extensions={"timeout": httpx.Timeout(timeout_s).as_dict()},
     )
 
 
@@ -157,7 +148,7 @@ async def _read(response: httpx.Response, deadline: float, max_body_bytes: int) 
     framings = {name for name, _ in headers} & {"content-length", "transfer-encoding"}
     if response.status_code < 200 or response.http_version not in _VERSIONS or len(framings) == 2:
         raise ExchangeError("the answer is not HTTP as expected", may_have_arrived=True)
-    if response.status_code in BODILESS and ("transfer-encoding" in framings or _has_length(headers)):
+    if response.status_code in BODILESS and ("transfer-encoding" in framings or has_length(headers)):
         # Left unread: httpcore then ends the connection, on which a body might still come.
         return RawResponse(response.status_code, headers, b"")
     if response.status_code > 299:
@@ -174,10 +165,6 @@ async def _read(response: httpx.Response, deadline: float, max_body_bytes: int) 
             raise ExchangeError("no complete answer in time", may_have_arrived=True, timed_out=True)
     body = b"".join(chunks)
     return RawResponse(response.status_code, headers, body[:max_body_bytes], size > max_body_bytes)
-
-
-def _has_length(headers: list[tuple[str, str]]) -> bool:
-    return any(name == "content-length" and value.strip("0") for name, value in headers)
 
 
 def _words(error: Exception) -> str:

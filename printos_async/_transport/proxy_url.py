@@ -9,13 +9,13 @@ from urllib.request import getproxies_environment, proxy_bypass
 
 import httpx
 
+from printos_async._common.checks import require_type
 from printos_async._common.http import is_loopback
 from printos_async._errors import ConfigurationError
 
-from .base import Origin
+from .base import DEFAULT_PORTS, Origin
 from .proxy import Proxy
 
-_DEFAULT_PORTS = {"http": 80, "https": 443}
 _EXAMPLE = "http://user:password@host:port"
 
 
@@ -61,8 +61,7 @@ def proxy_from_env(base_url: str) -> str | None:
 
 
 def _parse(text: str) -> Proxy:
-    if not isinstance(text, str):
-        raise ConfigurationError(f"proxy must be a URL such as {_EXAMPLE}, not {type(text).__name__}")
+    require_type("proxy", text, str, f"a URL such as {_EXAMPLE}")
     try:
         url = httpx.URL(text.strip())
         host = url.raw_host.decode("ascii")
@@ -78,7 +77,7 @@ def _parse(text: str) -> Proxy:
         raise ConfigurationError(
             "proxy must be an HTTP proxy; for SOCKS pass transport=httpx.AsyncHTTPTransport(proxy=...)"
         )
-    if url.scheme not in _DEFAULT_PORTS or not host:
+    if url.scheme not in DEFAULT_PORTS or not host:
         raise ConfigurationError(f"proxy must start with http:// or https:// and name a host: {_EXAMPLE}")
     if url.port is not None and not 0 < url.port < 65_536:
         raise ConfigurationError(f"proxy must not have port {url.port}; ports are 1 to 65535")
@@ -92,4 +91,4 @@ def _parse(text: str) -> Proxy:
     if url.userinfo:
         # RFC 7617, section 2.1.
         authorization = "Basic " + base64.b64encode(user + b":" + password).decode("ascii")
-    return Proxy(Origin(url.scheme, host, url.port or _DEFAULT_PORTS[url.scheme]), authorization)
+    return Proxy(Origin(url.scheme, host, url.port or DEFAULT_PORTS[url.scheme]), authorization)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from httptools import HttpResponseParser
 
-from .base import BODILESS, EXCERPT_BYTES
+from .base import BODILESS, EXCERPT_BYTES, has_length
 
 
 class ResponseReader:
@@ -105,8 +105,6 @@ class ResponseReader:
         # RFC 9112, section 6. llhttp decides the other cases one way, the server perhaps another: what it sends late
         # would pass for the next response.
         if self.status < 200 or self.status in BODILESS:
-            return not self._is_coded and not any(
-                name == "content-length" and value.strip("0") for name, value in self.headers
-            )
+            return not self._is_coded and not has_length(self.headers)
         codings = [value.lower() for name, value in self.headers if name == "transfer-encoding"]
         return codings == ["chunked"] and version != "1.0"

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import ssl
 
-_UNKNOWN_AUTHORITY = (
-    "no trusted authority issued it; trust a company's own authority with verify= or --ca-file"
-)
 # The codes of OpenSSL's X509_verify_cert_error_string.
 _REFUSED_HERE = {
-    2: _UNKNOWN_AUTHORITY,
+    **dict.fromkeys(
+        (2, 18, 19, 20, 21),
+        "no trusted authority issued it; trust a company's own authority with verify= or --ca-file",
+    ),
     9: "it is not valid yet; check this machine's clock",
     10: "it has expired, or one of its authorities has; the owner of the host has to renew it",
-    18: _UNKNOWN_AUTHORITY,
-    19: _UNKNOWN_AUTHORITY,
-    20: _UNKNOWN_AUTHORITY,
-    21: _UNKNOWN_AUTHORITY,
     62: "it is for another name; check the host",
     64: "it is for another address; check the host",
 }

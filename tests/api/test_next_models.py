@@ -18,6 +18,7 @@ from printos_async import (
     ConfigurationError,
     DeviceProvisionRequest,
     DeviceStatusUpdate,
+    FieldUnreadable,
     InvalidProvisionRequestError,
     InvalidStatusError,
     PrintOSClient,
@@ -28,11 +29,12 @@ from printos_async._api.generated_client import GENERATED_CLIENT
 from printos_async._api.json_validation import raw_object_problem
 from printos_async._api.pages import Pages, pages_of
 from printos_async._api.requests import Operations
-from printos_async._api.responses import decode_device_page
+from printos_async._api.responses import Answers
 from printos_async._api.validation import _check
+from printos_async._events import Hooks
 from printos_async._execution.listing import list_all
 from printos_async._models import StoredStatus
-from printos_async._transport import HttpxTransport
+from printos_async._transport import HttpxTransport, RawResponse
 from printos_async.cli.input.records import columns_of
 from tests.clients import ClientOver, channel_over
 
@@ -241,13 +243,15 @@ NEXT_DEVICE = evolve(GENERATED_CLIENT, device=NextDevice)
 async def test_what_an_optional_field_cannot_hold_stays_unset_and_is_reported() -> None:
     events: list[object] = []
     raw = {"id": "a", "kind": "NEW", "lastSeen": "2026-11-21T12:00:00Z", "site": {"opened_on": "x"}}
-    page = await decode_device_page(
-        json.dumps({"devices": [raw]}).encode(), lambda *event: events.append(event), NEXT_DEVICE
-    )
+    answers = Answers(max_body_bytes=1000, hooks=Hooks([events.append]), generated=NEXT_DEVICE)
+    page = await answers.device_page(RawResponse(200, [], json.dumps({"devices": [raw]}).encode()))
     device: Any = page.devices[0]
     assert (device.kind, device.last_seen, device.site) == (UNSET, "2026-11-21T12:00:00Z", UNSET)
     assert device.additional_properties == {"kind": "NEW", "site": {"opened_on": "x"}}
-    assert events == [("a", "kind", "NEW"), ("a", "site", {"opened_on": "x"})]
+    assert events == [
+        FieldUnreadable("listDevices", "a", "kind", "NEW"),
+        FieldUnreadable("listDevices", "a", "site", {"opened_on": "x"}),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -8,29 +8,29 @@ import json
 import tracemalloc
 import zlib
 from datetime import UTC, datetime, timedelta, timezone
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from printos_async import UNSET, PrintDevice
+from printos_async import UNSET, FieldUnreadable, PrintDevice
 from printos_async._api.body import DecodeError, content
 from printos_async._api.responses import (
     MAX_DEVICES,
     SLICE_DEVICES,
     Answers,
-    DevicePage,
-    decode_device_page,
-    decode_provisioned,
 )
 from printos_async._common.http import parse_retry_after
 from printos_async._events import Hooks
 from printos_async._transport import RawResponse
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
 
+    from printos_async import Hook
+
+T = TypeVar("T")
 KEYS = st.sampled_from(["id", "model", "serialNumber", "status", "registeredAt", "devices", "x"]) | st.text()
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text()
 JSON = st.recursive(
@@ -41,19 +41,26 @@ JSON = st.recursive(
 DEVICES = st.dictionaries(KEYS, JSON, max_size=6)
 
 
-def decode_list(body: bytes, unreadable: Callable[[str | None, str, object], None]) -> list[PrintDevice]:
-    """Run the coroutine without an event loop: all it does is to let others have their turn."""
-    coroutine = decode_device_page(body, unreadable)
+def answers(*hooks: Hook) -> Answers:
+    return Answers(max_body_bytes=64 << 20, hooks=Hooks(hooks))
+
+
+def finish(coroutine: Coroutine[None, None, T]) -> T:
+    """Run a coroutine without an event loop: all it does is to let others have their turn."""
     while True:
         try:
             coroutine.send(None)
         except StopIteration as end:
-            page: DevicePage = end.value
-            return page.devices
+            result: T = end.value
+            return result
 
 
-def ignore(device_id: str | None, field: str, raw: object) -> None:
-    pass
+def decode_list(body: bytes, *hooks: Hook) -> list[PrintDevice]:
+    return finish(answers(*hooks).device_page(RawResponse(200, [], body))).devices
+
+
+def decode_provisioned(body: bytes, *hooks: Hook) -> PrintDevice:
+    return finish(answers(*hooks).provisioned(RawResponse(200, [], body)))
 
 
 @settings(deadline=None)
@@ -62,7 +69,7 @@ def test_any_json_becomes_models_or_an_error(value: Any) -> None:
     body = json.dumps(value).encode()
     for decode in (decode_list, decode_provisioned):
         try:
-            result = decode(body, ignore)
+            result = decode(body)
         except DecodeError:
             continue
         for device in result if isinstance(result, list) else [result]:
@@ -77,7 +84,7 @@ def test_any_json_becomes_models_or_an_error(value: Any) -> None:
 def test_any_bytes_become_models_or_an_error(body: bytes) -> None:
     for decode in (decode_list, decode_provisioned):
         try:
-            decode(body, ignore)
+            decode(body)
         except DecodeError as error:
             assert not body.isascii() or len(body) < 40 or body.decode() not in str(error)  # noqa: PT017
 
@@ -88,12 +95,12 @@ def test_every_property_of_a_device_survives(raw: list[dict[str, Any]]) -> None:
     text = json.dumps({"devices": raw}, allow_nan=True)
     if "NaN" in text or "Infinity" in text:
         return
-    unreadable: list[tuple[str | None, str, object]] = []
-    devices = decode_list(text.encode(), lambda *event: unreadable.append(event))
+    unreadable: list[Any] = []
+    devices = decode_list(text.encode(), unreadable.append)
     for device, given_ in zip(devices, raw, strict=True):
         assert {**device.to_dict(), "registeredAt": 0} == {**given_, "registeredAt": 0}
         assert ("registeredAt" in device.to_dict()) == ("registeredAt" in given_)
-    assert all(field in PRINT_DEVICE_FIELDS for _, field, _ in unreadable)
+    assert all(event.field in PRINT_DEVICE_FIELDS for event in unreadable)
 
 
 @pytest.mark.parametrize(
@@ -109,10 +116,10 @@ def test_every_property_of_a_device_survives(raw: list[dict[str, Any]]) -> None:
 )
 def test_the_number_of_devices_and_of_values_is_bounded(text: str, error: str | None) -> None:
     if error is None:
-        assert len(decode_list(text.encode(), ignore)) == MAX_DEVICES
+        assert len(decode_list(text.encode())) == MAX_DEVICES
         return
     with pytest.raises(DecodeError, match=error):
-        decode_list(text.encode(), ignore)
+        decode_list(text.encode())
 
 
 def test_an_answer_that_grows_a_thousandfold_costs_no_more_than_its_bytes() -> None:
@@ -122,7 +129,7 @@ def test_an_answer_that_grows_a_thousandfold_costs_no_more_than_its_bytes() -> N
     tracemalloc.start()
     try:
         with pytest.raises(DecodeError, match="more than 2,500,000 values"):
-            decode_list(content(response, max_bytes=64 << 20), ignore)
+            finish(answers().device_page(response))
         assert tracemalloc.get_traced_memory()[1] < 200 << 20
     finally:
         tracemalloc.stop()
@@ -154,9 +161,9 @@ def test_an_answer_that_grows_a_thousandfold_costs_no_more_than_its_bytes() -> N
 def test_a_list_is_read_in_slices_as_it_would_be_as_a_whole(text: str, ids: list[str] | None) -> None:
     if ids is None:
         with pytest.raises(DecodeError):
-            decode_list(text.encode(), ignore)
+            decode_list(text.encode())
     else:
-        assert [device.id for device in decode_list(text.encode(), ignore)] == ids
+        assert [device.id for device in decode_list(text.encode())] == ids
 
 
 async def test_a_hundred_thousand_devices_leave_the_loop_to_others() -> None:
@@ -172,8 +179,7 @@ async def test_a_hundred_thousand_devices_leave_the_loop_to_others() -> None:
     ]
     body = gzip.compress(json.dumps({"devices": devices}).encode(), 1)
     response = RawResponse(200, [("content-encoding", "gzip")], body)
-    answers = Answers(max_body_bytes=64 << 20, hooks=Hooks([]))
-    listing = asyncio.create_task(answers.device_page(response))
+    listing = asyncio.create_task(answers().device_page(response))
     turns = 0
     while not listing.done():
         await asyncio.sleep(0)
@@ -189,12 +195,12 @@ PRINT_DEVICE_FIELDS = {"id", "model", "serialNumber", "status", "registeredAt"}
 def decode_date(text: str) -> datetime | None:
     body = json.dumps({"id": "a", "registeredAt": text}).encode()
     events: list[object] = []
-    device = decode_provisioned(body, lambda *event: events.append(event))
+    device = decode_provisioned(body, events.append)
     if isinstance(device.registered_at, datetime):
         assert events == []
         return device.registered_at
     assert device.additional_properties["registeredAt"] == text
-    assert events == [("a", "registeredAt", text)]
+    assert events == [FieldUnreadable("provisionDevice", "a", "registeredAt", text)]
     return None
 
 

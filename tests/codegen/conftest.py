@@ -7,15 +7,15 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 from attrs import frozen
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
 ROOT = Path(__file__).resolve().parents[2]
+NEXT_FIELD = (
+    "            inkLevel:\n",
+    "            tonerLevel:\n              type: number\n            inkLevel:\n",
+)
 IGNORED = shutil.ignore_patterns("__pycache__", ".printos_device_api.*")
 
 
@@ -108,15 +108,10 @@ def _copy(source: Path, root: Path) -> Repository:
     return Repository(root)
 
 
-@pytest.fixture
-def snapshot() -> Callable[[Path], dict[str, bytes]]:
-    """Every file below a folder, hidden ones and caches included, with its bytes."""
-
-    def take(folder: Path) -> dict[str, bytes]:
-        return {
-            str(path.relative_to(folder)): path.read_bytes()
-            for path in sorted(folder.rglob("*"))
-            if path.is_file()
-        }
-
-    return take
+def snapshot(folder: Path) -> dict[str, bytes]:
+    """Return every file below a folder, hidden ones and caches included, with its bytes."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }

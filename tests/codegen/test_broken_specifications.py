@@ -9,13 +9,12 @@ import pytest
 from spec.codegen_input import _parse
 from tests.crash.children import long_only
 
+from .conftest import snapshot
+
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
     from .conftest import Repository
-
-    Snapshot = Callable[[Path], dict[str, bytes]]
 
 LIST_RESPONSE = "schemas/PrintDeviceList'"
 SWAGGER = "swagger: '2.0'\ninfo: {title: t, version: '1'}\npaths: {}\n"
@@ -67,36 +66,28 @@ BROKEN: dict[str, tuple[str | None, str, str]] = {
     "name",
     [name if index % 3 == 0 else pytest.param(name, marks=long_only) for index, name in enumerate(BROKEN)],
 )
-def test_a_broken_specification_is_one_line_and_changes_nothing(
-    repository: Repository, snapshot: Snapshot, name: str
-) -> None:
+def test_a_broken_specification_is_one_line_and_changes_nothing(repository: Repository, name: str) -> None:
     old, new, told = BROKEN[name]
     if old is None:
         repository.specification.write_text(new)
     else:
         repository.change(old, new)
-    assert_refused(repository, snapshot, told)
+    assert_refused(repository, told)
 
 
-def test_a_missing_specification_is_one_line_and_changes_nothing(
-    repository: Repository, snapshot: Snapshot
-) -> None:
+def test_a_missing_specification_is_one_line_and_changes_nothing(repository: Repository) -> None:
     repository.specification.unlink()
-    assert_refused(repository, snapshot, "No such file")
+    assert_refused(repository, "No such file")
 
 
-def test_bytes_that_are_not_utf_8_are_one_line_and_change_nothing(
-    repository: Repository, snapshot: Snapshot
-) -> None:
+def test_bytes_that_are_not_utf_8_are_one_line_and_change_nothing(repository: Repository) -> None:
     repository.specification.write_bytes(b"openapi: \xff\n")
-    assert_refused(repository, snapshot, "not UTF-8 at byte 9")
+    assert_refused(repository, "not UTF-8 at byte 9")
 
 
-def test_nesting_without_end_is_one_line_and_changes_nothing(
-    repository: Repository, snapshot: Snapshot
-) -> None:
+def test_nesting_without_end_is_one_line_and_changes_nothing(repository: Repository) -> None:
     repository.specification.write_text("[" * 5000)
-    assert_refused(repository, snapshot, "nested too deeply")
+    assert_refused(repository, "nested too deeply")
 
 
 def bomb(kind: Literal["lists", "mappings", "merges"]) -> str:
@@ -117,10 +108,10 @@ def bomb(kind: Literal["lists", "mappings", "merges"]) -> str:
 
 @pytest.mark.parametrize("kind", ["lists", "mappings", "merges"])
 def test_aliases_that_stand_for_a_billion_nodes_are_one_line_and_change_nothing(
-    repository: Repository, snapshot: Snapshot, kind: Literal["lists", "mappings", "merges"]
+    repository: Repository, kind: Literal["lists", "mappings", "merges"]
 ) -> None:
     repository.change("tags:\n  - name: Devices", f"{bomb(kind)}\ntags:\n  - name: Devices")
-    assert_refused(repository, snapshot, "its YAML aliases stand for more than 100,000 further nodes")
+    assert_refused(repository, "its YAML aliases stand for more than 100,000 further nodes")
 
 
 def test_aliases_within_reason_are_read() -> None:
@@ -130,7 +121,7 @@ def test_aliases_within_reason_are_read() -> None:
 
 @pytest.mark.parametrize("mode", ["--check", "--output"])
 def test_check_and_output_refuse_a_broken_specification_too(
-    repository: Repository, snapshot: Snapshot, tmp_path: Path, mode: str
+    repository: Repository, tmp_path: Path, mode: str
 ) -> None:
     repository.change("provisionDevice", "listDevices")
     before = snapshot(repository.root)
@@ -142,7 +133,7 @@ def test_check_and_output_refuse_a_broken_specification_too(
     assert not (tmp_path / "out").exists()
 
 
-def assert_refused(repository: Repository, snapshot: Snapshot, told: str) -> None:
+def assert_refused(repository: Repository, told: str) -> None:
     before = snapshot(repository.root)
     done = repository.run()
     assert (done.returncode, done.stdout) == (2, "")

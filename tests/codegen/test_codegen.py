@@ -18,31 +18,22 @@ import pytest
 
 from tests.crash.children import long_only
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from .conftest import NEXT_FIELD, ROOT, snapshot
 
+if TYPE_CHECKING:
     from .conftest import Repository
 
-    Snapshot = Callable[[Path], dict[str, bytes]]
-
 pytestmark = long_only
-ROOT = Path(__file__).resolve().parents[2]
-NEXT_FIELD = (
-    "            inkLevel:\n",
-    "            tonerLevel:\n              type: number\n            inkLevel:\n",
-)
 
 
-def test_the_committed_client_agrees_with_the_specification(
-    committed: Repository, snapshot: Snapshot
-) -> None:
+def test_the_committed_client_agrees_with_the_specification(committed: Repository) -> None:
     before = snapshot(committed.root)
     done = committed.run("--check")
     assert (done.returncode, done.stderr) == (0, "")
     assert snapshot(committed.root) == before
 
 
-def test_generating_again_changes_nothing_and_says_so(repository: Repository, snapshot: Snapshot) -> None:
+def test_generating_again_changes_nothing_and_says_so(repository: Repository) -> None:
     before = snapshot(repository.generated)
     done = repository.run()
     assert (done.returncode, done.stderr) == (0, "")
@@ -56,9 +47,7 @@ def test_generating_again_changes_nothing_and_says_so(repository: Repository, sn
     assert snapshot(repository.generated) == before
 
 
-def test_a_client_made_from_nothing_is_the_committed_one(
-    repository: Repository, snapshot: Snapshot, tmp_path: Path
-) -> None:
+def test_a_client_made_from_nothing_is_the_committed_one(repository: Repository, tmp_path: Path) -> None:
     committed = snapshot(repository.generated)
     repository.generated.rename(tmp_path / "away")
     # Neither a formatter's configuration nor an ignore file of the surroundings may bend the bytes.
@@ -81,9 +70,7 @@ def test_the_lock_file_says_what_the_client_was_made_from(repository: Repository
     }
 
 
-def test_check_names_changed_missing_and_extra_files_and_leaves_them(
-    repository: Repository, snapshot: Snapshot
-) -> None:
+def test_check_names_changed_missing_and_extra_files_and_leaves_them(repository: Repository) -> None:
     (repository.package / "client.py").write_text("# edited by hand\n")
     (repository.package / "py.typed").unlink()
     (repository.package / "models" / "extra.py").write_text("")
@@ -118,7 +105,7 @@ def test_a_comment_in_the_specification_drifts_by_the_lock_file_alone(repository
     assert drifted.stdout.splitlines()[:-1] == ["changed  generated/printos_device_api/codegen.lock"]
 
 
-def test_an_edited_client_is_made_anew(repository: Repository, snapshot: Snapshot) -> None:
+def test_an_edited_client_is_made_anew(repository: Repository) -> None:
     committed = snapshot(repository.generated)
     (repository.package / "client.py").write_text("<<<<<<< a merge's mark\n")
     (repository.package / "models" / "extra.py").write_text("")
@@ -127,9 +114,7 @@ def test_an_edited_client_is_made_anew(repository: Repository, snapshot: Snapsho
     assert snapshot(repository.generated) == committed
 
 
-def test_another_specification_is_generated_elsewhere(
-    repository: Repository, snapshot: Snapshot, tmp_path: Path
-) -> None:
+def test_another_specification_is_generated_elsewhere(repository: Repository, tmp_path: Path) -> None:
     before = snapshot(repository.root)
     (tmp_path / "next.yml").write_bytes(repository.specification.read_bytes())
     done = repository.run("next.yml", "--output", "tried/out", cwd=tmp_path)
@@ -146,7 +131,7 @@ def test_another_specification_is_generated_elsewhere(
 
 @pytest.mark.parametrize("content", ["a file", "a hand-made package", "the repository's own client"])
 def test_a_folder_with_somebodys_files_is_refused(
-    repository: Repository, snapshot: Snapshot, tmp_path: Path, content: str
+    repository: Repository, tmp_path: Path, content: str
 ) -> None:
     output = tmp_path / "out"
     (output / "printos_device_api").mkdir(parents=True)
@@ -177,7 +162,7 @@ def test_a_folder_with_somebodys_files_is_refused(
     ],
     ids=" ".join,
 )
-def test_wrong_usage_is_one_line(repository: Repository, snapshot: Snapshot, arguments: list[str]) -> None:
+def test_wrong_usage_is_one_line(repository: Repository, arguments: list[str]) -> None:
     before = snapshot(repository.root)
     done = repository.run(*arguments)
     assert (done.returncode, done.stdout) == (2, "")
@@ -248,7 +233,7 @@ def test_a_mistyped_key_of_the_generators_configuration_is_refused(repository: R
     assert "posthooks" in one_line(done.stderr)
 
 
-def test_runs_at_the_same_time_wait_for_each_other(repository: Repository, snapshot: Snapshot) -> None:
+def test_runs_at_the_same_time_wait_for_each_other(repository: Repository) -> None:
     repository.change(*NEXT_FIELD)
     folder = os.open(repository.generated, os.O_RDONLY)
     try:

@@ -13,26 +13,20 @@ import pytest
 
 from tests.crash.children import long_only
 
+from .conftest import NEXT_FIELD, snapshot
+
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from .conftest import Repository
-
-    Snapshot = Callable[[Path], dict[str, bytes]]
 
 pytestmark = long_only
 LONG = bool(os.environ.get("PRINTOS_LONG_TESTS"))
 DRIVER = Path(__file__).with_name("kill_at.py")
-NEXT_FIELD = (
-    "            inkLevel:\n",
-    "            tonerLevel:\n              type: number\n            inkLevel:\n",
-)
 CONTENTS = ("__init__.py", "models/__init__.py")
 
 
 @pytest.mark.parametrize("part", ["swap", "swap-by-renames"])
 def test_a_kill_at_any_step_of_the_swap_leaves_a_whole_client(
-    repository: Repository, snapshot: Snapshot, tmp_path: Path, part: str
+    repository: Repository, tmp_path: Path, part: str
 ) -> None:
     seen_between_renames = seen = False
     outcomes = []
@@ -66,9 +60,7 @@ def test_a_kill_at_any_step_of_the_swap_leaves_a_whole_client(
 
 
 @pytest.mark.parametrize("at", [1, 2, 3] if LONG else [2])
-def test_a_kill_of_a_whole_run_is_healed_by_the_next(
-    repository: Repository, snapshot: Snapshot, at: int
-) -> None:
+def test_a_kill_of_a_whole_run_is_healed_by_the_next(repository: Repository, at: int) -> None:
     """Before the generator, before the check of its modules, and in between."""
     before = snapshot(repository.package)
     repository.change(*NEXT_FIELD)
@@ -79,7 +71,7 @@ def test_a_kill_of_a_whole_run_is_healed_by_the_next(
 
 @pytest.mark.parametrize(("event", "generation"), [("ctypes.dlsym", "old"), ("shutil.rmtree", "new")])
 def test_a_kill_around_the_swap_of_a_whole_run_is_healed_by_the_next(
-    repository: Repository, snapshot: Snapshot, event: str, generation: str
+    repository: Repository, event: str, generation: str
 ) -> None:
     before = snapshot(repository.package)
     repository.change(*NEXT_FIELD)
@@ -89,7 +81,7 @@ def test_a_kill_around_the_swap_of_a_whole_run_is_healed_by_the_next(
 
 
 def test_a_generator_that_outlives_its_killed_parent_does_not_disturb_the_next_run(
-    repository: Repository, snapshot: Snapshot
+    repository: Repository,
 ) -> None:
     before = snapshot(repository.package)
     repository.change(*NEXT_FIELD)

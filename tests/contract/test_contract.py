@@ -17,7 +17,8 @@ from ruamel.yaml import YAML
 
 from spec.codegen_facts import facts
 from spec.contract import KNOWN_OPERATIONS, NEW_OPERATION, RELIANCES, SANDBOX
-from spec.contract_findings import contract_findings, render, snake_case
+from spec.contract_findings import contract_findings, render
+from spec.contract_rows import snake_case
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -190,10 +191,10 @@ def test_a_next_version_that_differs_is_noticed(specification: dict[str, Any], n
     mutate, heading, told, module = MUTATIONS[name]
     changed = copy.deepcopy(specification)
     mutate(changed)
-    findings = {f"{f.subject}: {f.topic}": f for f in contract_findings(facts(changed))}
+    findings = {f"{f.reliance.subject}: {f.reliance.topic}": f for f in contract_findings(facts(changed))}
     assert heading in findings, list(findings)
     assert told in "\n".join(findings[heading].differences)
-    assert module in {use.module for use in findings[heading].uses}
+    assert module in {use.module for use in findings[heading].reliance.uses}
 
 
 ADDITIONS: dict[str, Callable[[dict[str, Any]], object]] = {
