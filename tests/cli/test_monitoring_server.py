@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from printos_async.cli.monitoring import monitor as monitor_module
-from printos_async.cli.monitoring import server as server_module
 from printos_async.cli.monitoring.metrics import Metrics
 from printos_async.cli.monitoring.monitor import Heartbeat, Monitor, Sample
 from printos_async.cli.monitoring.server import MonitoringServer, find_page
@@ -49,11 +47,10 @@ def is_live(server: MonitoringServer) -> bool:
     return False
 
 
-def test_slow_clients_do_not_keep_the_threads(
-    server: MonitoringServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(server_module, "_TIMEOUT_S", 0.3)
+def test_slow_clients_do_not_keep_the_threads(metrics: Metrics) -> None:
+    server = MonitoringServer(ListenAddress("127.0.0.1", 0), metrics, timeout_s=0.3)
     with ExitStack() as clients:
+        clients.callback(server.stop)
         slow = []
         for _ in range(THREADS):
             client = socket.create_connection((server.address.host, server.address.port))
@@ -121,7 +118,6 @@ async def test_a_host_that_cannot_be_listened_on_is_named(
 async def test_the_end_of_reloading_is_notified_if_the_service_is_ready(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: str, *, fails: bool
 ) -> None:
-    monkeypatch.setattr(monitor_module, "_RELOAD_S", 0.0)
     monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
 
     def reload() -> None:
@@ -135,7 +131,7 @@ async def test_the_end_of_reloading_is_notified_if_the_service_is_ready(
         def notified() -> str:
             return manager.recv(4096).decode().partition("\n")[0]
 
-        async with Monitor(None) as monitor:
+        async with Monitor(None, reload_s=0.0) as monitor:
             if state != "starting":
                 monitor._heartbeat.latest = Sample({})
                 monitor._notify(monitor._heartbeat.latest)

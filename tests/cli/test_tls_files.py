@@ -96,10 +96,11 @@ def test_a_file_that_vanishes_while_it_is_read_leaves_the_last_context(
 
 
 def test_files_that_cannot_be_read_for_want_of_descriptors_are_read_later(
-    certificate: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    certificate: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     resource = pytest.importorskip("resource")
-    provider = TlsFiles(None, certificate, None)
+    now_s = 0.0
+    provider = TlsFiles(None, certificate, None, clock=lambda: now_s)
     first = provider.context()
     age(certificate)
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -111,7 +112,7 @@ def test_files_that_cannot_be_read_for_want_of_descriptors_are_read_later(
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
     assert capsys.readouterr().err.count(KEPT) == 2  # for the change, and for the signal
-    monkeypatch.setattr(tls_files, "_RETRY_S", 0.0)
+    now_s += 1.0
     assert provider.context() is not first  # the file looks as it did
     assert capsys.readouterr().err == READ
 

@@ -94,14 +94,18 @@ class Monitor:
     Args:
         listen: Where to serve them; None for nowhere.
         stall_s: Seconds without a heartbeat after which the event loop counts as stalled.
+        reload_s: Seconds after which files that are read again count as read.
 
     Attributes:
         hooks: Hooks for the client.
     """
 
-    def __init__(self, listen: ListenAddress | None, *, stall_s: float = _STALL_S) -> None:
+    def __init__(
+        self, listen: ListenAddress | None, *, stall_s: float = _STALL_S, reload_s: float = _RELOAD_S
+    ) -> None:
         self._listen = listen
         self._heartbeat = Heartbeat(stall_s=stall_s)
+        self._reload_s = reload_s
         self._manager: ServiceManager
         self._describe: Callable[[], str] | None = None
         self._metrics: Metrics | None = None
@@ -168,7 +172,7 @@ class Monitor:
             try:
                 reload()
             finally:
-                asyncio.get_running_loop().call_later(_RELOAD_S, self._reloaded)
+                asyncio.get_running_loop().call_later(self._reload_s, self._reloaded)
 
         return announced
 

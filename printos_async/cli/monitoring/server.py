@@ -58,10 +58,11 @@ class MonitoringServer(ThreadingHTTPServer):
     # A connection beyond the five that are usual is made only when its client has asked again, a second later.
     request_queue_size = 64
 
-    def __init__(self, address: ListenAddress, metrics: Metrics) -> None:
+    def __init__(self, address: ListenAddress, metrics: Metrics, *, timeout_s: float = _TIMEOUT_S) -> None:
         found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
         self.address_family = found[0][0]
         self.metrics = metrics
+        self._timeout_s = timeout_s
         self._free = threading.BoundedSemaphore(_MAX_REQUESTS)
         self._ends_s: dict[socket.socket, float] = {}  # open connections, in the order of their ends
         self._ending = threading.Lock()
@@ -93,7 +94,7 @@ class MonitoringServer(ThreadingHTTPServer):
     def process_request(self, request: socket.socket, client_address: object) -> None:  # type: ignore[override]
         """Start the thread that answers one request."""
         with self._ending:
-            self._ends_s[request] = time.monotonic() + _TIMEOUT_S
+            self._ends_s[request] = time.monotonic() + self._timeout_s
         try:
             super().process_request(request, client_address)
         except BaseException:  # such as: can't start new thread

@@ -3,6 +3,7 @@
 import os
 import ssl
 import time
+from collections.abc import Callable
 from pathlib import Path
 from weakref import WeakSet
 
@@ -28,6 +29,7 @@ class TlsFiles:
         certificate: The client certificate with its chain.
         key: Its key, if that is in another file.
         has_system_certificates: Trust the operating system's authorities.
+        clock: Returns the seconds by which failed reads are repeated.
 
     Raises:
         CommandError: A file cannot be used, or the package for the system's certificates is missing.
@@ -37,6 +39,7 @@ class TlsFiles:
     _certificate: Path | None
     _key: Path | None
     _has_system_certificates: bool = field(default=False, kw_only=True)
+    _clock: Callable[[], float] = field(default=time.monotonic, kw_only=True)
     _failed: _Stamp | None = field(default=None, init=False)
     _failed_s: float = field(default=0.0, init=False)
 
@@ -51,7 +54,7 @@ class TlsFiles:
         Where they cannot be used, the context that worked is kept, and standard error says so once for each change.
         """
         stamp = self._look()
-        if stamp != self._stamp and (stamp != self._failed or time.monotonic() >= self._failed_s + _RETRY_S):
+        if stamp != self._stamp and (stamp != self._failed or self._clock() >= self._failed_s + _RETRY_S):
             self._read(stamp)
         return self._context
 
@@ -67,7 +70,7 @@ class TlsFiles:
         except CommandError as error:
             if stamp != self._failed:
                 complain(f"{error}; new connections use what was read before")
-            self._failed, self._failed_s = stamp, time.monotonic()
+            self._failed, self._failed_s = stamp, self._clock()
         else:
             self._stamp, self._failed = stamp, None
             complain("the files for TLS were read again")
