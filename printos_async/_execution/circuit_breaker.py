@@ -1,4 +1,4 @@
-"""Health of the host: a hold for Retry-After, a circuit breaker, and a cap on the rate.
+"""Circuit breaker of the host, with the hold for Retry-After and the cap on the rate.
 
 Pure: no clock of its own, no I/O.
 """
@@ -55,10 +55,6 @@ class CircuitWatcher(Protocol):
         """Note that requests may be admitted that were not before."""
         ...
 
-    def account_held(self) -> None:
-        """Note that only probes are sent for an account from now on."""
-        ...
-
     def account_resumed(self, account: Account) -> None:
         """Send what waits for an account."""
         ...
@@ -76,8 +72,8 @@ class CircuitWatcher(Protocol):
         ...
 
 
-class HostHealth:
-    """Health of the host, from the outcomes of all attempts of one client, and the cap on their rate.
+class CircuitBreaker:
+    """Admits requests to the host, by the outcomes of all attempts of one client and the cap on their rate.
 
     Args:
         max_rate_per_s: Requests admitted in each second at most; None for any number.

@@ -17,7 +17,7 @@ from printos_async._errors import (
 )
 from printos_async._events import AttemptFinished, LimitChanged, RetryScheduled
 
-from .account_health import AccountHealth, is_refusal
+from .account_monitor import AccountMonitor, is_refusal
 from .attempt import may_repeat
 from .concurrency import ConcurrencyLimit, Limiter, is_overload
 from .host_monitor import HostMonitor
@@ -70,8 +70,8 @@ class Executor:
         self._host = HostMonitor(
             attempts.origin.host, hooks, self.circuit_watchers, max_rate_per_s=max_rate_per_s
         )
-        self.health = self._host.health
-        self.accounts = AccountHealth(attempts.accounts, hooks, self.circuit_watchers)
+        self.circuit_breaker = self._host.circuit_breaker
+        self.accounts = AccountMonitor(attempts.accounts, hooks, self.circuit_watchers)
         self._retry = retry
         self._endpoints: dict[str, Endpoint] = {}
         # Of single calls that are not admitted at once. No turn is reserved: cancelling leaves the line.
@@ -144,14 +144,14 @@ class Executor:
         Raises:
             APIError: Of the class that fits; ``attempts`` is 0 where the pause is too long to wait for.
         """
-        health = self.health
+        breaker = self.circuit_breaker
         while True:
             now_s = asyncio.get_running_loop().time()
-            if health.caps_rate or health.admit(now_s=now_s, patient=False) > now_s:
+            if breaker.caps_rate or breaker.admit(now_s=now_s, patient=False) > now_s:
                 await self._wait_for_admission(call)
-            closings = health.closings
+            closings = breaker.closings
             async with self.limiter:
-                if health.closings == closings:
+                if breaker.closings == closings:
                     return await self.attempt(call, decode, attempt=attempt)
             # While this call waited for its permit, the server asked for a pause.
 
@@ -167,13 +167,13 @@ class Executor:
             while True:
                 await self._wait_for_pause(call)
                 now_s = self._attempts.now_s()
-                again_s = self.health.admit(now_s=now_s, patient=False, caller=self)
+                again_s = self.circuit_breaker.admit(now_s=now_s, patient=False, caller=self)
                 if again_s <= now_s:
                     return
                 await asyncio.sleep(again_s - now_s)
 
     async def _wait_for_pause(self, call: Call) -> None:
-        while (pause_s := self.health.pause_s(now_s=self._attempts.now_s())) > 0:
+        while (pause_s := self.circuit_breaker.pause_s(now_s=self._attempts.now_s())) > 0:
             if pause_s > self.max_delay_s:
                 raise pause_error(call, pause_s)
             await asyncio.sleep(pause_s)
@@ -216,7 +216,7 @@ class Executor:
         except APIError as error:
             self._failed(call, error, attempt=attempt, started_s=started_s, is_probe=is_probe)
             raise
-        if self.health.succeeded(now_s=self._attempts.now_s()):
+        if self.circuit_breaker.succeeded(now_s=self._attempts.now_s()):
             self._host.more_admitted()
         if self.accounts.troubled:
             self.accounts.succeeded(call)
@@ -264,9 +264,9 @@ class Executor:
             draw=random.random(),  # noqa: S311  # jitter, not a secret
             patient=patient,
         )
-        if patient and delay_s is not None and self.health.overlong_s is not None:
+        if patient and delay_s is not None and self.circuit_breaker.overlong_s is not None:
             # No caller is held for longer than this.
-            delay_s = min(delay_s, self.health.held_until_s - asyncio.get_running_loop().time())
+            delay_s = min(delay_s, self.circuit_breaker.held_until_s - asyncio.get_running_loop().time())
         if delay_s is not None and self.hooks:
             cause = type(error).__name__
             self.hooks.emit(RetryScheduled(call.operation, call.device_id, attempt, delay_s, cause))

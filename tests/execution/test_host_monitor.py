@@ -48,9 +48,6 @@ class Watcher:
     def more_admitted(self) -> None:
         self.notices.append("more")
 
-    def account_held(self) -> None:
-        self.notices.append("held")
-
     def account_resumed(self, account: Account) -> None:
         self.notices.append(f"resumed {account}")
 
@@ -77,12 +74,12 @@ class Monitored:
             self.monitor.failed(error, is_login=False)
 
     def succeed(self) -> None:
-        if self.monitor.health.succeeded(now_s=asyncio.get_running_loop().time()):
+        if self.monitor.circuit_breaker.succeeded(now_s=asyncio.get_running_loop().time()):
             self.monitor.more_admitted()
 
     @property
     def is_open(self) -> bool:
-        return self.monitor.health.circuit == "open"
+        return self.monitor.circuit_breaker.circuit == "open"
 
 
 def refused(status: int, *, retry_after_s: float | None = None) -> StatusError:
@@ -184,6 +181,6 @@ async def test_only_429_and_503_may_ask_for_a_pause() -> None:
 async def test_refusals_for_load_do_not_make_the_host_seem_down() -> None:
     host = Monitored()
     host.fail(refused(429), TO_OPEN)
-    assert not host.monitor.health.seems_down
+    assert not host.monitor.circuit_breaker.seems_down
     host.fail(FAULT, TO_OPEN)
-    assert host.monitor.health.seems_down
+    assert host.monitor.circuit_breaker.seems_down

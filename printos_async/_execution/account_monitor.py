@@ -1,4 +1,4 @@
-"""Health of the accounts: which of them are held because PrintOS refuses their credentials."""
+"""Account monitor: holds the accounts whose credentials PrintOS refuses, and announces it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _REFUSALS = frozenset({401, 407, *range(300, 400)})
 
 
-class AccountHealth:
+class AccountMonitor:
     """Holds the accounts of one client, for its pushers: a refusal of credentials says nothing about a status.
 
     Single calls and bulk pushes fail at once and are not held, but what becomes of them counts while there is a
@@ -97,8 +97,6 @@ class AccountHealth:
         if account.refusals.refused(call.device_id, is_certain=is_certain, now_s=now_s):
             self.held += 1
             self._hooks.emit(AccountHeld(account.label, type(error).__name__, getattr(error, "status", None)))
-            for watcher in tuple(self._watchers):
-                watcher.account_held()
 
     def succeeded(self, call: Call) -> None:
         """Note a success. To be called only while there are ``troubled`` accounts."""
