@@ -13,7 +13,7 @@ import httpx
 
 from printos_async._errors import ConfigurationError
 
-from .account import Account
+from .account import Account, Accounts
 from .base import AnyAuth, SecretUnavailableError, is_cancelled
 
 _Found: TypeAlias = AnyAuth | None
@@ -105,19 +105,19 @@ class DeviceCredentials(httpx.Auth):
         )
 
 
-class DeviceAccounts:
+class DeviceAccounts(Accounts):
     """The accounts of ``DeviceCredentials``, by device, as far as they were looked up.
 
     Attributes:
         max_accounts: Devices whose accounts are kept at most, beside those of held accounts.
-        on_replaced: Called with an account that no device has any more.
-        on_outdated: Called when devices of a held account have to be looked up again.
     """
 
+    are_several = True
+
     def __init__(self, credentials: DeviceCredentials, *, max_accounts: int = MAX_ACCOUNTS) -> None:
+        super().__init__(credentials.default)
         self._credentials = credentials
         self.max_accounts = max_accounts
-        self._default = Account(credentials.default)
         if credentials.default is None:
             self._default.problem = (
                 "DeviceCredentials has no default, which signs what concerns no single device"
@@ -130,11 +130,9 @@ class DeviceAccounts:
         self._by_auth: WeakValueDictionary[int, Account] = WeakValueDictionary()
         if credentials.default is not None:
             self._by_auth[id(credentials.default)] = self._default
-        self.on_replaced: Callable[[Account], None] = lambda _: None
-        self.on_outdated: Callable[[], None] = lambda: None
 
     def known(self, device_id: str | None) -> Account | None:
-        """Return the account of a device, or of what concerns no device; None if it has to be looked up."""
+        """As ``Accounts.known``."""
         return self._default if device_id is None else self._known.get(device_id)
 
     def last(self, device_id: str | None) -> Account | None:
@@ -142,10 +140,9 @@ class DeviceAccounts:
         return self.known(device_id) or self._outdated.get(device_id or "")
 
     async def find(self, device_id: str | None) -> Account:
-        """Look the account of a device up, and keep it."""
+        """As ``Accounts.find``."""
         if device_id is None:
-            self._default.must_ask = False
-            return self._default
+            return await super().find(None)
         return self._found(device_id, await self._credentials.find(device_id))
 
     def lookup_failed(self, device_id: str | None, problem: str) -> Account:
@@ -153,11 +150,7 @@ class DeviceAccounts:
         return self._default if device_id is None else self._found(device_id, problem)
 
     def refresh(self) -> None:
-        """Call the functions that return secrets again now, and look every device up again when it is needed next.
-
-        Raises:
-            SecretUnavailableError: A function that returns a secret failed; the others were called all the same.
-        """
+        """As ``Accounts.refresh``: functions that return secrets now, the lookup for each device when it is next sent."""
         problem = ""
         for account in {self._default, *self._known.values(), *self._outdated.values()}:
             account.must_ask = True
@@ -170,7 +163,7 @@ class DeviceAccounts:
             raise SecretUnavailableError(problem)
 
     def outdate(self, device_id: str) -> None:
-        """Look a device up again when it is needed next."""
+        """As ``Accounts.outdate``."""
         account = self._known.pop(device_id, None)
         if account is not None:
             self._outdated[device_id] = account

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from printos_async._auth import DeviceAccounts
 from printos_async._auth.account import Refusals
 from printos_async._errors import MissingCredentialsError, ResponseDecodeError, StatusError
 from printos_async._events import AccountHeld, AccountResumed
@@ -44,19 +43,13 @@ class AccountMonitor:
         self._watchers = watchers
         self.troubled: set[Account] = set()
         self.held = 0
-        self.are_several = isinstance(accounts, DeviceAccounts)
-        if isinstance(accounts, DeviceAccounts):
-            accounts.on_replaced = self._release
-            accounts.on_outdated = self._probes_due
+        self.are_several = accounts.are_several
+        accounts.on_replaced = self._release
+        accounts.on_outdated = self._probes_due
 
     def is_held(self, device_id: str) -> bool:
         """Return whether a device's account is held."""
-        account = self._accounts.known(device_id)
-        return account is not None and account.is_held
-
-    def is_known(self, device_id: str) -> bool:
-        """Return whether a device's account has been looked up."""
-        return self._accounts.known(device_id) is not None
+        return self.of(device_id) is not None
 
     def of(self, device_id: str) -> Account | None:
         """Return the account of a device, if it is held."""
@@ -127,9 +120,8 @@ class AccountMonitor:
             self._probes_due()
 
     def outdate(self, device_id: str) -> None:
-        """Look a device's credentials up again when it is sent next, where devices have credentials of their own."""
-        if isinstance(self._accounts, DeviceAccounts):
-            self._accounts.outdate(device_id)
+        """Look a device's credentials up again when it is sent next, if they are its own."""
+        self._accounts.outdate(device_id)
 
     def end_unused_hold(self, account: Account) -> None:
         """End the hold of an account that devices have left, if nothing waits for it any more."""

@@ -128,7 +128,7 @@ class Executor:
 
         The caller holds a permit, which passes to another request if the lookup hangs.
         """
-        if self.accounts.is_known(device_id):
+        if self._attempts.accounts.known(device_id) is not None:
             return
         number = self.limiter.begin()
         try:
