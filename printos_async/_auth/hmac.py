@@ -11,8 +11,8 @@ from __future__ import annotations
 import hashlib
 import hmac
 import time
-from contextlib import suppress
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from printos_async._common.http import server_time_s
@@ -20,21 +20,13 @@ from printos_async._errors import ConfigurationError
 from printos_async._events import ClockSkewDetected
 from printos_async._events.log import log_event
 
-from .base import (
-    REPLAY_EXTENSION,
-    ClockSkew,
-    Headers,
-    ReadyAuth,
-    Secret,
-    SecretUnavailableError,
-    source_problem,
-)
+from .base import REPLAY_EXTENSION, Headers, ReadyAuth, Secret, source_problem
 from .origin_binding import OriginBinding
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Generator
 
-    from .base import Request, Response, SecretSource
+    from .base import Request, SecretSource
 
 ALGORITHM = "SHA256"
 AUTHENTICATION_HEADER = "x-hp-hmac-authentication"
@@ -94,14 +86,9 @@ class HmacAuth(ReadyAuth):
         """The key."""
         return f"key {self._key}"
 
-    @property
-    def label(self) -> str:
-        """The key's first characters."""
-        return f"key {self._key[:4]}…"
-
     def headers(self, method: str, path: str) -> Headers:
         """Sign one attempt, now."""
-        timestamp = _timestamps.of(self._clock() + self._ahead_s)
+        timestamp = format_timestamp(self._clock() + self._ahead_s)
         signature = sign(self._keyed_hmac or self._make_keyed_hmac(), method, path, timestamp)
         return (
             (AUTHENTICATION_HEADER, f"{self._key}:{signature}"),
@@ -126,7 +113,7 @@ class HmacAuth(ReadyAuth):
             self._keyed_hmac = None
         return changed
 
-    def learn_clock(self, server_s: float) -> ClockSkew | None:
+    def learn_clock(self, server_s: float) -> ClockSkewDetected | None:
         """Sign with the server's time from now on, if this machine's clock is more than a minute off."""
         ahead_s = server_s - self._clock()
         if abs(ahead_s - self._ahead_s) <= _MIN_SKEW_S:
@@ -138,7 +125,7 @@ class HmacAuth(ReadyAuth):
         is_corrected = abs(ahead_s) <= _MAX_SKEW_S
         if is_corrected:
             self._ahead_s = ahead_s
-        return ClockSkew(ahead_s, is_corrected)
+        return ClockSkewDetected(self.label, ahead_s, is_corrected)
 
     def refresh(self) -> None:
         """Ask for the secret again."""
@@ -151,16 +138,17 @@ class HmacAuth(ReadyAuth):
     def sync_auth_flow(self, request: Request) -> Generator[Request, Any, None]:
         """Sign a request of a synchronous client."""
         self._binding.keep(request, synchronous=True)
-        yield from self.auth_flow(request)
+        flow: Generator[Request, Any, None] = self._httpx_auth().sync_auth_flow(request)
+        return flow
 
-    async def async_auth_flow(self, request: Request) -> AsyncGenerator[Request, Any]:
+    def async_auth_flow(self, request: Request) -> AsyncGenerator[Request, Any]:
         """Sign a request of an asynchronous client."""
         self._binding.keep(request)
-        flow = self.auth_flow(request)
-        signed = next(flow)
-        with suppress(StopIteration):
-            while True:
-                signed = flow.send((yield signed))
+        flow: AsyncGenerator[Request, Any] = self._httpx_auth().async_auth_flow(request)
+        return flow
+
+    def _httpx_auth(self) -> Any:
+        return super()  # Any: its flows take requests of httpx2 too
 
     def auth_flow(self, request: Request) -> Generator[Request, Any, None]:
         """Sign a request; in other clients than ours once more where the clock or the secret was the reason of a refusal."""
@@ -170,52 +158,34 @@ class HmacAuth(ReadyAuth):
         response = yield request
         if REPLAY_EXTENSION in request.extensions or response.status_code not in REFUSED_SIGNATURE:
             return
-        under_way_s = time.monotonic() - started_s
-        if self._may_pass(request, path, response, under_way_s) and _can_be_sent_again(request):
+        date, age = response.headers.get("date"), response.headers.get("age")
+        may_pass = self.may_pass(
+            request.method,
+            path,
+            tuple(request.headers.items()),
+            status=response.status_code,
+            server_s=server_time_s(date, age=age, under_way_s=time.monotonic() - started_s),
+            emit=log_event,
+        )
+        if may_pass and _can_be_sent_again(request):
             request.headers.update(dict(self.headers(request.method, path)))
             yield request
-
-    def _may_pass(self, request: Request, path: str, response: Response, under_way_s: float) -> bool:
-        date, age = response.headers.get("date"), response.headers.get("age")
-        server_s = server_time_s(date, age=age, under_way_s=under_way_s)
-        skew = None if server_s is None else self.learn_clock(server_s)
-        if skew is not None:
-            log_event(ClockSkewDetected(self.label, skew.ahead_s, skew.is_corrected))
-        headers = tuple(request.headers.items())
-        try:
-            return self.is_outdated(request.method, path, headers) or (
-                response.status_code == 401 and self.refused(headers)
-            )
-        except SecretUnavailableError:
-            return False
 
     def _make_keyed_hmac(self) -> hmac.HMAC:
         self._keyed_hmac = keyed(self._secret.value.encode())
         return self._keyed_hmac
 
 
-class _Timestamps:
-    """The last timestamp, formatted: formatting costs as much as signing, and many attempts share a millisecond."""
-
-    def __init__(self) -> None:
-        self._last = (-1, "")  # one value, so that threads see both or neither
-
-    def of(self, time_s: float) -> str:
-        """Return a time as ``format_timestamp`` does."""
-        millisecond = int(time_s * 1000)
-        last = self._last
-        if millisecond != last[0]:
-            last = self._last = (millisecond, format_timestamp(time_s))
-        return last[1]
-
-
-# Shared: with a key for each device, every attempt has another HmacAuth.
-_timestamps = _Timestamps()
-
-
 def format_timestamp(time_s: float) -> str:
     """Return seconds since the epoch as ``YYYY-MM-DDThh:mm:ss.sssZ``."""
-    return datetime.fromtimestamp(time_s, UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
+    return _format_millisecond(round(time_s * 1_000_000) // 1_000)  # the millisecond that has begun
+
+
+# Formatting costs as much as signing, and many attempts share a millisecond. Not in the class: with a key for each
+# device, every attempt has another HmacAuth.
+@lru_cache(maxsize=1)
+def _format_millisecond(millisecond: int) -> str:
+    return datetime.fromtimestamp(millisecond / 1_000, UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
 
 
 def keyed(secret: bytes) -> hmac.HMAC:

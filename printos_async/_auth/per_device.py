@@ -93,13 +93,6 @@ class DeviceCredentials(httpx.Auth):
 
     def auth_flow(self, request: httpx.Request) -> NoReturn:  # noqa: ARG002
         """Refuse: the device of a request is not known here."""
-        self._refuse()
-
-    def sync_auth_flow(self, request: httpx.Request) -> NoReturn:  # noqa: ARG002
-        """Refuse: the device of a request is not known here."""
-        self._refuse()
-
-    def _refuse(self) -> NoReturn:
         raise ConfigurationError(
             "DeviceCredentials works in PrintOSClient only; give httpx one device's credentials"
         )

@@ -91,11 +91,6 @@ class SessionTokenAuth(ReadyAuth):
         """The login."""
         return f"login {self._login}"
 
-    @property
-    def label(self) -> str:
-        """The login's first characters."""
-        return f"login {self._login[:4]}…"
-
     def headers(self, method: str, path: str) -> Headers | None:  # noqa: ARG002
         """Return the token's header, or None while no token is known to work."""
         token = self._token

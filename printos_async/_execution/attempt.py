@@ -10,6 +10,8 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
+from attrs import evolve
+
 from printos_async._api.errors import status_error, transport_error
 from printos_async._auth import (
     DATE_HEADER,
@@ -27,7 +29,6 @@ from printos_async._errors import (
     StatusError,
     TransportError,
 )
-from printos_async._events import ClockSkewDetected
 from printos_async._transport import (
     ExchangeError,
     Origin,
@@ -146,21 +147,14 @@ class AttemptRunner:
         self, call: Call, account: Account, request: RawRequest, response: RawResponse, started_s: float
     ) -> bool:
         """Return whether a refused request may be accepted with other headers."""
-        ready = account.ready
-        if ready is None:
-            return False
-        server_s = _server_time_s(response, under_way_s=self.now_s() - started_s)
-        if server_s is not None:
-            skew = ready.learn_clock(server_s)
-            if skew is not None:
-                self._hooks.emit(ClockSkewDetected(account.label, skew.ahead_s, skew.is_corrected))
-        try:
-            # Of many that were in flight, only the first learns the clock or the secret; all are signed again.
-            return ready.is_outdated(call.method, call.path, request.headers) or (
-                response.status == 401 and ready.refused(request.headers)
-            )
-        except SecretUnavailableError:
-            return False
+        return account.ready is not None and account.ready.may_pass(
+            call.method,
+            call.path,
+            request.headers,
+            status=response.status,
+            server_s=_server_time_s(response, under_way_s=self.now_s() - started_s),
+            emit=lambda skew: self._hooks.emit(evolve(skew, account=account.label)),
+        )
 
     def _ready_request(self, call: Call, account: Account) -> RawRequest | None:
         """Return the request with its credentials, or None where the flow has to run first."""
