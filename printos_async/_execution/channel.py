@@ -14,6 +14,7 @@ from printos_async._config import check_account, parse_base_url, tenant_of
 from printos_async._events import Hooks
 
 from .attempt import AttemptRunner
+from .auth_flow import AuthFlow
 from .concurrency import ConcurrencyLimit
 from .executor import Executor
 from .retry import RetryPolicy
@@ -86,10 +87,12 @@ class Channel:
             origin=origin,
             accounts=DeviceAccounts(auth) if isinstance(auth, DeviceCredentials) else Accounts(auth),
             hooks=all_hooks,
+            auth_flow=AuthFlow(
+                origin, max_body_bytes=max_body_bytes, allow_insecure_http=allow_insecure_http
+            ),
             make_transport=make_transport,
             timeout_s=timeout_s,
             max_body_bytes=max_body_bytes,
-            allow_insecure_http=allow_insecure_http,
         )
         self.executor = Executor(
             self.attempts,
