@@ -121,13 +121,12 @@ class Accounts:
         """Return the account of a device as it was looked up last, although it may have to be looked up again."""
         return self.known(device_id)
 
-    async def find(self, device_id: str | None) -> Account:  # noqa: ARG002
-        """Return the account of a device; looks its credentials up again."""
-        self._default.must_ask = False
-        return self._default
+    async def find(self, device_id: str | None, *, deadline_s: float | None = None) -> Account:  # noqa: ARG002
+        """Return the account of a device; looks its credentials up again, until ``deadline_s`` by the loop's clock.
 
-    def lookup_failed(self, device_id: str | None, problem: str) -> Account:  # noqa: ARG002
-        """Return the account of a device whose lookup was given up: with the credentials from before, if there are any."""
+        Where the lookup fails or takes longer, the account has the credentials from before, if there are any.
+        """
+        self._default.must_ask = False
         return self._default
 
     def refresh(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from itertools import islice
 from typing import NoReturn, TypeAlias
 from weakref import WeakValueDictionary
@@ -132,15 +133,15 @@ class DeviceAccounts(Accounts):
         """As ``Accounts.last``."""
         return self.known(device_id) or self._outdated.get(device_id or "")
 
-    async def find(self, device_id: str | None) -> Account:
+    async def find(self, device_id: str | None, *, deadline_s: float | None = None) -> Account:
         """As ``Accounts.find``."""
         if device_id is None:
             return await super().find(None)
-        return self._found(device_id, await self._credentials.find(device_id))
-
-    def lookup_failed(self, device_id: str | None, problem: str) -> Account:
-        """As ``Accounts.lookup_failed``."""
-        return self._default if device_id is None else self._found(device_id, problem)
+        found: AnyAuth | str | None = "the lookup of its credentials took longer than timeout_s"
+        with suppress(TimeoutError):
+            async with asyncio.timeout_at(deadline_s):
+                found = await self._credentials.find(device_id)
+        return self._found(device_id, found)
 
     def refresh(self) -> None:
         """As ``Accounts.refresh``: functions that return secrets now, the lookup for each device when it is next sent."""

@@ -6,7 +6,6 @@ import asyncio
 import math
 import os
 import time
-from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -84,11 +83,11 @@ class AttemptRunner:
         transport = self.open()
         account = self.accounts.known(call.device_id)
         if account is None or account.must_ask:
-            account = await self.find(call.device_id, until_s)
+            account = await self.accounts.find(call.device_id, deadline_s=self.deadline_s(until_s))
         request = self._ready_request(call, account)
         if request is None:
             return await self._auth_flow.run(
-                transport, call, account, partial(self._deadline_s, until_s), replay=False
+                transport, call, account, partial(self.deadline_s, until_s), replay=False
             )
         started_s = self.now_s()
         failure: APIError
@@ -109,19 +108,10 @@ class AttemptRunner:
                 call, account, request, response, started_s
             ):
                 return await self._auth_flow.run(
-                    transport, call, account, partial(self._deadline_s, until_s), replay=True
+                    transport, call, account, partial(self.deadline_s, until_s), replay=True
                 )
             raise refusal(call, account, request, response)
         raise failure  # outside the handler, so that the transport's own words are not chained to it
-
-    async def find(self, device_id: str | None, until_s: float) -> Account:
-        """Look credentials up, within the time of an attempt."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout_at(self._deadline_s(until_s)):
-                return await self.accounts.find(device_id)
-        return self.accounts.lookup_failed(
-            device_id, "the lookup of its credentials took longer than timeout_s"
-        )
 
     def _may_pass(
         self, call: Call, account: Account, request: RawRequest, response: RawResponse, started_s: float
@@ -173,7 +163,8 @@ class AttemptRunner:
         if transport is not None and self._loop is asyncio.get_running_loop() and self._forks == _forks[0]:
             await transport.aclose()
 
-    def _deadline_s(self, until_s: float) -> float:
+    def deadline_s(self, until_s: float) -> float:
+        """Return the time by which what starts now has to end."""
         return min(self.now_s() + self._timeout_s, until_s)
 
 

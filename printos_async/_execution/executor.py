@@ -128,11 +128,12 @@ class Executor:
 
         The caller holds a permit, which passes to another request if the lookup hangs.
         """
-        if self._attempts.accounts.known(device_id) is not None:
+        attempts = self._attempts
+        if attempts.accounts.known(device_id) is not None:
             return
         number = self.limiter.begin()
         try:
-            await self._attempts.find(device_id, until_s)
+            await attempts.accounts.find(device_id, deadline_s=attempts.deadline_s(until_s))
         finally:
             self.limiter.end(number)
 
