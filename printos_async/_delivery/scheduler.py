@@ -125,7 +125,7 @@ class Scheduler:
                     self._add_sender()  # the limit may have grown
                 return device
             pause_s = breaker.pause_s(now_s=now_s)  # the cap on the rate is no reason to give up
-            if self.is_patient or pause_s <= self._executor.max_delay_s:
+            if self.is_patient or pause_s <= self._executor.retry.max_delay_s:
                 ready.wake_at(again_s)
                 break
             self._turn_away(ready.devices.popleft(), pause_s)

@@ -225,7 +225,7 @@ class Senders:
         is_exempt = host_fails or is_login or is_from_intermediary(error) or is_local(error)
         pending.exempt_attempts += is_exempt
         counted = pending.attempts - pending.exempt_attempts
-        if counted >= self._executor.max_attempts and not is_exempt and not is_first:
+        if counted >= self._executor.retry.max_attempts and not is_exempt and not is_first:
             return None
         delay_s = self._executor.retry_delay_s(pending.call, error, attempt=pending.attempts, patient=True)
         return 0.0 if delay_s is not None and is_open else delay_s

@@ -10,11 +10,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 from printos_async._api.body import DecodeError
 from printos_async._api.errors import decode_error, pause_error
 from printos_async._api.requests import make_endpoint
-from printos_async._errors import (
-    APIError,
-    ResponseDecodeError,
-    StatusError,
-)
+from printos_async._errors import APIError, ResponseDecodeError, StatusError
 from printos_async._events import AttemptFinished, LimitChanged, RetryScheduled
 
 from .account_monitor import AccountMonitor, is_refusal
@@ -64,15 +60,13 @@ class Executor:
         self.limiter = Limiter(limit, on_change=self._limit_changed, on_free=self._permit_freed)
         self.hooks = hooks
         self.budget = RetryBudget(retry)
-        self.max_delay_s = retry.max_delay_s
-        self.max_attempts = retry.max_attempts
+        self.retry = retry
         self.circuit_watchers: set[CircuitWatcher] = set()
         self._host = HostMonitor(
             attempts.origin.host, hooks, self.circuit_watchers, max_rate_per_s=max_rate_per_s
         )
         self.circuit_breaker = self._host.circuit_breaker
         self.accounts = AccountMonitor(attempts.accounts, hooks, self.circuit_watchers)
-        self._retry = retry
         self._endpoints: dict[str, Endpoint] = {}
         # Of single calls that are not admitted at once. No turn is reserved: cancelling leaves the line.
         self._line = asyncio.Lock()
@@ -175,7 +169,7 @@ class Executor:
 
     async def _wait_for_pause(self, call: Call) -> None:
         while (pause_s := self.circuit_breaker.pause_s(now_s=self._attempts.now_s())) > 0:
-            if pause_s > self.max_delay_s:
+            if pause_s > self.retry.max_delay_s:
                 raise pause_error(call, pause_s)
             await asyncio.sleep(pause_s)
 
@@ -248,7 +242,8 @@ class Executor:
                 started_s=started_s, now_s=now_s, latency_s=None, overloaded=is_overload(error)
             )
         if self.hooks:
-            self._emit_attempt(call, attempt, now_s - started_s, error)
+            status = error.status if isinstance(error, (StatusError, ResponseDecodeError)) else None
+            self._emit_attempt(call, attempt, now_s - started_s, status, error)
 
     def retry_delay_s(
         self, call: Call, error: APIError, *, attempt: int, repeat: bool = False, patient: bool = False
@@ -258,7 +253,7 @@ class Executor:
         ``repeat`` says that a second request does no harm whatever the operation; ``patient`` that neither the number
         of attempts nor a long pause ends them, and that an intermediary's page is retried.
         """
-        delay_s = self._retry.delay_s(
+        delay_s = self.retry.delay_s(
             error,
             attempt=attempt,
             may_repeat=repeat or may_repeat(call, error),
@@ -273,21 +268,18 @@ class Executor:
             self.hooks.emit(RetryScheduled(call.operation, call.device_id, attempt, delay_s, cause))
         return delay_s
 
-    def _emit_attempt(self, call: Call, attempt: int, latency_s: float, end: int | APIError) -> None:
+    def _emit_attempt(
+        self, call: Call, attempt: int, latency_s: float, status: int | None, error: APIError | None = None
+    ) -> None:
         endpoint = self._endpoints.get(call.operation)
         if endpoint is None:
             endpoint = self._endpoints[call.operation] = make_endpoint(call, self._attempts.origin)
-        status: int | None
         outcome: Literal["ok", "error", "transport"]
-        if isinstance(end, int):
-            status, outcome, error = end, "ok", None
-        elif isinstance(end, (StatusError, ResponseDecodeError)):
-            status, outcome, error = end.status, "error", type(end).__name__
-        else:
-            status, outcome, error = None, "transport", type(end).__name__
+        outcome = "ok" if error is None else "transport" if status is None else "error"
+        name = None if error is None else type(error).__name__
         self.hooks.emit(
             AttemptFinished(
-                call.operation, call.device_id, attempt, latency_s, status, outcome, error, endpoint
+                call.operation, call.device_id, attempt, latency_s, status, outcome, name, endpoint
             )
         )
 
