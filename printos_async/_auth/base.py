@@ -151,7 +151,6 @@ class Secret:
             return False
         problem, value = _called(self._name, self._source)
         if problem:
-            del value
             raise SecretUnavailableError(problem)
         if value == self._value:
             return False

@@ -55,7 +55,7 @@ class DeviceCredentials(httpx.Auth):
             raise ConfigurationError(
                 f"default must be HmacAuth, SessionTokenAuth or another httpx.Auth, not {type(default).__name__}"
             )
-        self._lookup = lookup
+        self._lookup: Callable[[str], object] = lookup.get if isinstance(lookup, Mapping) else lookup
         self.default = default
 
     def __repr__(self) -> str:
@@ -70,12 +70,9 @@ class DeviceCredentials(httpx.Auth):
     async def find(self, device_id: str) -> AnyAuth | str | None:
         """Return the credentials of a device, None without, or as a text why the lookup failed."""
         try:
-            if isinstance(self._lookup, Mapping):
-                found: object = self._lookup.get(device_id)
-            else:
-                found = self._lookup(device_id)
-                if inspect.isawaitable(found):
-                    found = await found
+            found = self._lookup(device_id)
+            if inspect.isawaitable(found):
+                found = await found
             failure = ""
         except asyncio.CancelledError as error:
             if is_cancelled():
@@ -169,8 +166,7 @@ class DeviceAccounts(Accounts):
         before = self._outdated.pop(device_id, None) if known is None else known
         account = self._account(device_id, found, before)
         account.must_ask = False
-        if account is not known:
-            self._known[device_id] = account
+        self._known[device_id] = account
         if account is not before:
             account.devices += 1
             if before is not None:

@@ -126,12 +126,10 @@ class SessionTokenAuth(ReadyAuth):
                 tried_before = self._logins
                 async with self._single_flight():
                     if self._token is None:
-                        if self._failure is not None and self._logins != tried_before:
-                            # Somebody tried in vain while this one waited. A fleet that asks one after the other
-                            # would wait for a timeout each.
-                            raise self._failure_again()
-                        if not self._password.ask() and self._held_s() > 0:
-                            # Refused a moment ago: one login after the other could lock the account.
+                        # Somebody tried in vain while this one waited: a fleet that asks one after the other would
+                        # wait for a timeout each. Or refused a moment ago: many logins could lock the account.
+                        tried_in_vain = self._failure is not None and self._logins != tried_before
+                        if tried_in_vain or (not self._password.ask() and self._held_s() > 0):
                             raise self._failure_again()
                         self._logins += 1
                         self._held_until_s = 0.0

@@ -67,10 +67,8 @@ class Aimd:
         if latency_s is not None:
             self._sum_s += latency_s
             self._count += 1
-        if overloaded:
-            self._overloaded = True
-        if at_limit:
-            self._reached = True
+        self._overloaded |= overloaded
+        self._reached |= at_limit
         if now_s >= self._ends_s:
             self._end_period()
             # Before the first success the round-trip is not known: the one that has just ended stands for it.
