@@ -40,8 +40,7 @@ class CircuitWatcher(Protocol):
         is_patient: It waits until refused credentials are accepted again.
     """
 
-    @property
-    def is_patient(self) -> bool: ...
+    is_patient: bool
 
     def circuit_opened(self) -> None:
         """Note that only probes are sent from now on."""

@@ -22,7 +22,6 @@ from .adaptive_limit import Aimd
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import TracebackType
 
     from .adaptive_limit import Reason
 
@@ -146,9 +145,7 @@ class Limiter:
                 self._waiters.pop(waiter, None)
             raise
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         self.release()
 
     def record(self, *, started_s: float, now_s: float, latency_s: float | None, overloaded: bool) -> None:

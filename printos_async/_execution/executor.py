@@ -15,6 +15,7 @@ from printos_async._events import AttemptFinished, LimitChanged, RetryScheduled
 
 from .account_monitor import AccountMonitor, is_refusal
 from .attempt import may_repeat
+from .circuit_breaker import CircuitBreaker
 from .concurrency import ConcurrencyLimit, Limiter, is_overload
 from .host_monitor import HostMonitor
 from .retry import RetryBudget, RetryPolicy
@@ -62,10 +63,8 @@ class Executor:
         self.budget = RetryBudget(retry)
         self.retry = retry
         self.circuit_watchers: set[CircuitWatcher] = set()
-        self._host = HostMonitor(
-            attempts.origin.host, hooks, self.circuit_watchers, max_rate_per_s=max_rate_per_s
-        )
-        self.circuit_breaker = self._host.circuit_breaker
+        self.circuit_breaker = CircuitBreaker(max_rate_per_s=max_rate_per_s)
+        self._host = HostMonitor(attempts.origin.host, hooks, self.circuit_watchers, self.circuit_breaker)
         self.accounts = AccountMonitor(attempts.accounts, hooks, self.circuit_watchers)
         self._endpoints: dict[str, Endpoint] = {}
         # Of single calls that are not admitted at once. No turn is reserved: cancelling leaves the line.

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from attrs import define, field
+
 from printos_async._errors import RateLimitError, ResponseDecodeError, StatusError
 from printos_async._events import CircuitChanged, RetryAfterCapped
 
-from .circuit_breaker import MAX_HOLD_S, CircuitBreaker
+from .circuit_breaker import MAX_HOLD_S
 from .retry import is_from_intermediary, is_local, is_transient
 
 if TYPE_CHECKING:
@@ -17,11 +19,12 @@ if TYPE_CHECKING:
     from printos_async._errors import APIError
     from printos_async._events import Hooks
 
-    from .circuit_breaker import CircuitWatcher
+    from .circuit_breaker import Circuit, CircuitBreaker, CircuitWatcher
 
 _HOLDING_STATUSES = frozenset({429, 503})
 
 
+@define(eq=False)
 class HostMonitor:
     """Feeds the circuit breaker of one client's host, with an event and a notice to the watchers for each change.
 
@@ -29,25 +32,19 @@ class HostMonitor:
         name: The host, for events.
         hooks: Receive the events.
         watchers: Receive the notices.
-        max_rate_per_s: As in ``CircuitBreaker``.
-
-    Attributes:
         circuit_breaker: What is known of the host.
     """
 
-    def __init__(
-        self, name: str, hooks: Hooks, watchers: Iterable[CircuitWatcher], *, max_rate_per_s: float | None
-    ) -> None:
-        self.circuit_breaker = CircuitBreaker(max_rate_per_s=max_rate_per_s)
-        self._name = name
-        self._hooks = hooks
-        self._watchers = watchers
-        self._announced = self.circuit_breaker.circuit
+    _name: str
+    _hooks: Hooks
+    _watchers: Iterable[CircuitWatcher]
+    _circuit_breaker: CircuitBreaker
+    _announced: Circuit = field(default="closed", init=False)
 
     def more_admitted(self) -> None:
         """Announce that more may be sent than before. To be called where ``succeeded`` has returned True."""
         if not any(watcher.has_waiting() for watcher in self._watchers):
-            self.circuit_breaker.close()  # nothing to probe with: no more evidence will come
+            self._circuit_breaker.close()  # nothing to probe with: no more evidence will come
         self._announce()
         for watcher in tuple(self._watchers):
             watcher.more_admitted()
@@ -57,7 +54,7 @@ class HostMonitor:
 
         ``is_login`` says that a login failed without which no status gets through.
         """
-        breaker, now_s = self.circuit_breaker, asyncio.get_running_loop().time()
+        breaker, now_s = self._circuit_breaker, asyncio.get_running_loop().time()
         if not is_transient(error) and not is_from_intermediary(error):
             # It refuses this request, such as that of a device that is gone, or its answer is not what the
             # specification says. Redirects and the proxy's 407 say nothing about the host.
@@ -88,7 +85,7 @@ class HostMonitor:
 
     def _announce(self) -> bool:
         """Emit an event if the circuit has changed, and return whether it has."""
-        circuit = self.circuit_breaker.circuit
+        circuit = self._circuit_breaker.circuit
         if circuit == self._announced:
             return False
         self._announced = circuit
