@@ -11,8 +11,8 @@ from __future__ import annotations
 import hashlib
 import hmac
 import time
+from contextlib import suppress
 from datetime import UTC, datetime
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from printos_async._common.http import server_time_s
@@ -88,7 +88,7 @@ class HmacAuth(ReadyAuth):
 
     def headers(self, method: str, path: str) -> Headers:
         """Sign one attempt, now."""
-        timestamp = format_timestamp(self._clock() + self._ahead_s)
+        timestamp = _timestamps.of(self._clock() + self._ahead_s)
         signature = sign(self._keyed_hmac or self._make_keyed_hmac(), method, path, timestamp)
         return (
             (AUTHENTICATION_HEADER, f"{self._key}:{signature}"),
@@ -138,17 +138,16 @@ class HmacAuth(ReadyAuth):
     def sync_auth_flow(self, request: Request) -> Generator[Request, Any, None]:
         """Sign a request of a synchronous client."""
         self._binding.keep(request, synchronous=True)
-        flow: Generator[Request, Any, None] = self._httpx_auth().sync_auth_flow(request)
-        return flow
+        yield from self.auth_flow(request)
 
-    def async_auth_flow(self, request: Request) -> AsyncGenerator[Request, Any]:
+    async def async_auth_flow(self, request: Request) -> AsyncGenerator[Request, Any]:
         """Sign a request of an asynchronous client."""
         self._binding.keep(request)
-        flow: AsyncGenerator[Request, Any] = self._httpx_auth().async_auth_flow(request)
-        return flow
-
-    def _httpx_auth(self) -> Any:
-        return super()  # Any: its flows take requests of httpx2 too
+        flow = self.auth_flow(request)
+        signed = next(flow)
+        with suppress(StopIteration):
+            while True:
+                signed = flow.send((yield signed))
 
     def auth_flow(self, request: Request) -> Generator[Request, Any, None]:
         """Sign a request; in other clients than ours once more where the clock or the secret was the reason of a refusal."""
@@ -176,16 +175,28 @@ class HmacAuth(ReadyAuth):
         return self._keyed_hmac
 
 
+class _Timestamps:
+    """The last timestamp, formatted: formatting costs as much as signing, and many attempts share a millisecond."""
+
+    def __init__(self) -> None:
+        self._last = (-1, "")  # one value, so that threads see both or neither
+
+    def of(self, time_s: float) -> str:
+        """Return a time as ``format_timestamp`` does."""
+        millisecond = int(time_s * 1000)
+        last = self._last
+        if millisecond != last[0]:
+            last = self._last = (millisecond, format_timestamp(time_s))
+        return last[1]
+
+
+# Shared: with a key for each device, every attempt has another HmacAuth.
+_timestamps = _Timestamps()
+
+
 def format_timestamp(time_s: float) -> str:
     """Return seconds since the epoch as ``YYYY-MM-DDThh:mm:ss.sssZ``."""
-    return _format_millisecond(round(time_s * 1_000_000) // 1_000)  # the millisecond that has begun
-
-
-# Formatting costs as much as signing, and many attempts share a millisecond. Not in the class: with a key for each
-# device, every attempt has another HmacAuth.
-@lru_cache(maxsize=1)
-def _format_millisecond(millisecond: int) -> str:
-    return datetime.fromtimestamp(millisecond / 1_000, UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
+    return datetime.fromtimestamp(time_s, UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
 
 
 def keyed(secret: bytes) -> hmac.HMAC:
