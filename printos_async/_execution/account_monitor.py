@@ -76,10 +76,9 @@ class AccountMonitor:
         if not is_certain and not _may_be_refusal(call, error):
             return
         account = self._accounts.last(call.device_id)
-        if account is None:
+        # Without credentials for what concerns no device, nothing that waits was refused, nor would a status be the probe.
+        if account is None or (call.device_id is None and isinstance(error, MissingCredentialsError)):
             return
-        if call.device_id is None and isinstance(error, MissingCredentialsError):
-            return  # nothing that waits was refused, and no status would be the probe
         account.must_ask = account.must_ask or is_certain
         if not any(watcher.is_patient for watcher in self._watchers):
             return

@@ -92,10 +92,8 @@ class AuthFlow:
                 request = self._raw_request(outgoing)
                 is_own = outgoing is own
                 had_login = had_login or not is_own
-                async with nullcontext() if is_own else self._turn(call, deadline_s()):
-                    response = await self._send(
-                        transport, call, account, request, deadline_s(), is_own=is_own
-                    )
+                async with nullcontext() if is_own else self._login_turn(call, deadline_s()):
+                    response = await self._send(transport, call, account, request, deadline_s())
                 last = request, response
                 last_own = last if is_own else last_own
                 answer = library.Response(request=outgoing, **self._answer(response))
@@ -114,8 +112,8 @@ class AuthFlow:
         raise refusal(call, account, request, response)
 
     @asynccontextmanager
-    async def _turn(self, call: Call, deadline_s: float) -> AsyncIterator[None]:
-        """Wait for one of the logins that are allowed at a time."""
+    async def _login_turn(self, call: Call, deadline_s: float) -> AsyncIterator[None]:
+        """Wait until a login or the like may be sent: a few are allowed at a time."""
         has_turn = False
         with suppress(TimeoutError):
             async with asyncio.timeout_at(deadline_s):
@@ -130,29 +128,23 @@ class AuthFlow:
             )
         try:
             yield
+        except TransportError as failure:
+            # What failed is not the call, which was not sent or was refused with a 401.
+            failure.args = (f"authentication failed: {failure.args[0]}",)
+            failure.may_have_arrived = False
+            raise
         finally:
             self._logins.release()
 
     async def _send(
-        self,
-        transport: Transport,
-        call: Call,
-        account: Account,
-        request: RawRequest,
-        deadline_s: float,
-        *,
-        is_own: bool,
+        self, transport: Transport, call: Call, account: Account, request: RawRequest, deadline_s: float
     ) -> RawResponse:
         max_bytes = body_limit(request.method, self._max_body_bytes)
         try:
             return await transport.send(request, deadline=deadline_s, max_body_bytes=max_bytes)
         except ExchangeError as error:
             failure = transport_error(call, error, request_secrets(call, request, account))
-        if not is_own:
-            # Login and the like: what failed is not the call, which was not sent or was refused with a 401.
-            failure.args = (f"authentication failed: {failure.args[0]}",)
-            failure.may_have_arrived = False
-        raise failure
+        raise failure  # outside the handler, so that the transport's own words are not chained to it
 
     def _raw_request(self, request: httpx.Request) -> RawRequest:
         origin = origin_of(request.url, allow_insecure_http=self._allow_insecure_http)

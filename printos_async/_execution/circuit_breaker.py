@@ -44,31 +44,24 @@ class CircuitWatcher(Protocol):
 
     def circuit_opened(self) -> None:
         """Note that only probes are sent from now on."""
-        ...
 
     def has_waiting(self) -> bool:
         """Return whether something waits to be sent."""
-        ...
 
     def more_admitted(self) -> None:
         """Note that requests may be admitted that were not before."""
-        ...
 
     def account_resumed(self, account: Account) -> None:
         """Send what waits for an account."""
-        ...
 
     def waits_for(self, account: Account) -> bool:
         """Return whether something waits for a held account."""
-        ...
 
     def probes_due(self) -> None:
         """Probe the held accounts, and look again for the accounts of the devices that wait for them."""
-        ...
 
     def permit_freed(self) -> None:
         """Send one more request if one is ready."""
-        ...
 
 
 class CircuitBreaker:
