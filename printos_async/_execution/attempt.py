@@ -85,39 +85,34 @@ class AttemptRunner:
         if account is None or account.must_ask:
             account = await self.accounts.find(call.device_id, deadline_s=self.deadline_s(until_s))
         request = self._ready_request(call, account)
-        if request is None:
-            return await self._auth_flow.run(
-                transport, call, account, partial(self.deadline_s, until_s), replay=False
-            )
-        started_s = self.now_s()
-        failure: APIError
-        try:
-            response = await transport.send(
-                request,
-                deadline=min(started_s + self._timeout_s, until_s),
-                max_body_bytes=self._max_acknowledgement_bytes
-                if call.method == "PUT"
-                else self._max_body_bytes,
-            )
-        except ExchangeError as error:
-            failure = transport_error(call, error, request_secrets(call, request, account))
-        else:
-            if 200 <= response.status <= 299:
-                return response
-            if response.status in REFUSED_SIGNATURE and self._may_pass(
-                call, account, request, response, started_s
-            ):
-                return await self._auth_flow.run(
-                    transport, call, account, partial(self.deadline_s, until_s), replay=True
+        if request is not None:
+            started_s = self.now_s()
+            failure: APIError | None = None
+            max_bytes = self._max_acknowledgement_bytes if call.method == "PUT" else self._max_body_bytes
+            try:
+                response = await transport.send(
+                    request, deadline=min(started_s + self._timeout_s, until_s), max_body_bytes=max_bytes
                 )
-            raise refusal(call, account, request, response)
-        raise failure  # outside the handler, so that the transport's own words are not chained to it
+            except ExchangeError as error:
+                failure = transport_error(call, error, request_secrets(call, request, account))
+            else:
+                if 200 <= response.status <= 299:
+                    return response
+                if not self._may_pass(call, account, request, response, started_s):
+                    raise refusal(call, account, request, response)
+            if failure is not None:
+                raise failure  # outside the handler, so that the transport's own words are not chained to it
+        return await self._auth_flow.run(
+            transport, call, account, partial(self.deadline_s, until_s), replay=request is not None
+        )
 
     def _may_pass(
         self, call: Call, account: Account, request: RawRequest, response: RawResponse, started_s: float
     ) -> bool:
         """Return whether a refused request may be accepted with other headers."""
-        return account.ready is not None and account.ready.may_pass(
+        if response.status not in REFUSED_SIGNATURE or account.ready is None:
+            return False
+        return account.ready.may_pass(
             call.method,
             call.path,
             request.headers,
@@ -170,8 +165,7 @@ class AttemptRunner:
 
 def may_repeat(call: Call, error: APIError) -> bool:
     """Return whether a failed call may be sent again without the risk of applying it twice."""
-    if (
-        call.replayable or error.path != call.path
-    ):  # another path: a login failed, and the call was not applied
+    # Another path: a login failed, and the call was not applied.
+    if call.replayable or error.path != call.path:
         return True
     return isinstance(error, TransportError) and not error.may_have_arrived

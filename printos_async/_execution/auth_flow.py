@@ -211,9 +211,8 @@ class _Flow:
     async def aclose(self) -> None:
         """End the flow."""
         if self._flow is not None:
-            with suppress(
-                Exception
-            ):  # the caller's code: the request has ended, whatever its cleaning up raises
+            with suppress(Exception):
+                # The caller's code: the request has ended, whatever its cleaning up raises.
                 await self._flow.aclose()
 
 
