@@ -11,7 +11,7 @@ from ._delivery.settings import DEFAULT_AMBIGUITY_S, PusherSettings
 from ._delivery.spooler import Spooler
 from ._execution.channel import Channel
 from ._execution.listing import list_all
-from ._execution.provisioning import ensure_all, provision_all
+from ._execution.provisioning import provision_all
 from ._models import UNSET, DeviceProvisionRequest, Unset, unset_fields
 from ._transport.proxy_url import ProxyUrl
 
@@ -190,7 +190,7 @@ class PrintOSClient:
         or serial number fails. If two processes register the same device at a time, PrintOS replaces the first.
         """
         self._channel.attempts.open()
-        return await ensure_all(self._channel, requests)
+        return await provision_all(self._channel, requests, only_missing=True)
 
     async def update_device_status(self, device_id: DeviceId, status: DeviceStatusUpdate) -> None:
         """Send one status of one device (operation ``updateDeviceStatus``).

@@ -1,6 +1,6 @@
 """Credentials as ``Auth`` objects of httpx and httpx2, for this client and for the clients of both libraries."""
 
-from .account import Account, Accounts, SingleAccount
+from .account import Account, Accounts
 from .base import REPLAY_EXTENSION, AnyAuth, Headers, ReadyAuth, SecretUnavailableError, is_cancelled
 from .hmac import ALGORITHM_HEADER, DATE_HEADER, REFUSED_SIGNATURE, HmacAuth
 from .per_device import DeviceAccounts, DeviceCredentials
@@ -21,6 +21,5 @@ __all__ = [
     "ReadyAuth",
     "SecretUnavailableError",
     "SessionTokenAuth",
-    "SingleAccount",
     "is_cancelled",
 ]

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import math
 from contextlib import suppress
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from attrs import define, field
 
 from .base import ReadyAuth, SecretUnavailableError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .base import AnyAuth
 
 # A held account sends one probe after this time, which doubles with each refusal.
@@ -95,60 +97,51 @@ class Account:
         return self.refusals is None or self.refusals.next_probe_s <= now_s
 
 
-class Accounts(Protocol):
-    """The accounts of a client: one, or one for each device."""
+class Accounts:
+    """The accounts of a client: here one for all requests, in ``DeviceAccounts`` one for each device.
 
-    def known(self, device_id: str | None) -> Account | None:
-        """Return the account of a device, or of what concerns no device; None if it has not been looked up."""
-        ...
+    Attributes:
+        are_several: Devices have credentials of their own.
+        on_replaced: Called with an account that no device has any more.
+        on_outdated: Called when devices of a held account have to be looked up again.
+    """
+
+    are_several = False
+
+    def __init__(self, auth: AnyAuth | None) -> None:
+        self._default = Account(auth)
+        self.on_replaced: Callable[[Account], None] = lambda _: None
+        self.on_outdated: Callable[[], None] = lambda: None
+
+    def known(self, device_id: str | None) -> Account | None:  # noqa: ARG002  # as in the subclass
+        """Return the account of a device, or of what concerns no device; None if it has to be looked up."""
+        return self._default
 
     def last(self, device_id: str | None) -> Account | None:
         """Return the account of a device as it was looked up last, although it may have to be looked up again."""
-        ...
+        return self.known(device_id)
 
-    async def find(self, device_id: str | None) -> Account:
-        """Return the account of a device; looks its credentials up again."""
-        ...
+    async def find(self, device_id: str | None, *, deadline_s: float | None = None) -> Account:  # noqa: ARG002
+        """Return the account of a device; looks its credentials up again, until ``deadline_s`` by the loop's clock.
 
-    def lookup_failed(self, device_id: str | None, problem: str) -> Account:
-        """Return the account of a device whose lookup was given up: with the credentials from before, if there are any."""
-        ...
+        Where the lookup fails or takes longer, the account has the credentials from before, if there are any.
+        """
+        self._default.must_ask = False
+        return self._default
 
     def refresh(self) -> None:
         """Ask for all credentials again, now or when they are needed next.
 
         Raises:
-            SecretUnavailableError: A function that returns a secret failed.
+            SecretUnavailableError: A function that returns a secret failed; the others were called all the same.
         """
-        ...
+        self._default.refresh()
+
+    def outdate(self, device_id: str) -> None:
+        """Look the credentials of a device up again when they are needed next, if they are its own."""
 
 
-class SingleAccount:
-    """The one account of a client whose devices share their credentials."""
-
-    def __init__(self, auth: AnyAuth | None) -> None:
-        self._account = Account(auth)
-
-    def known(self, device_id: str | None) -> Account:  # noqa: ARG002  # as in the protocol
-        """As ``Accounts.known``."""
-        return self._account
-
-    last = known
-
-    async def find(self, device_id: str | None) -> Account:  # noqa: ARG002
-        """As ``Accounts.find``."""
-        self._account.must_ask = False
-        return self._account
-
-    def lookup_failed(self, device_id: str | None, problem: str) -> Account:  # noqa: ARG002
-        """As ``Accounts.lookup_failed``."""
-        return self._account
-
-    def refresh(self) -> None:
-        """As ``Accounts.refresh``."""
-        self._account.refresh()
-
-
+@define(eq=False)
 class Refusals:
     """Refusals of an account since its last success.
 
@@ -159,26 +152,14 @@ class Refusals:
             have not been asked for again.
     """
 
-    __slots__ = (
-        "_delay_s",
-        "_devices",
-        "_odd_devices",
-        "_probe",
-        "_started_by",
-        "is_held",
-        "may_be_of_devices",
-        "next_probe_s",
-    )
-
-    def __init__(self) -> None:
-        self.is_held = False
-        self.may_be_of_devices = False
-        self.next_probe_s = -math.inf
-        self._delay_s = FIRST_PROBE_S
-        self._probe: str | None = None  # the device whose request is the probe, until the next one
-        self._started_by: str | None = None  # the device for whose refusal the account is held
-        self._devices: set[str] = set()  # refused with 403 or 404 in a row
-        self._odd_devices: set[str] = set()  # refused although others of their account got through
+    is_held: bool = False
+    may_be_of_devices: bool = False
+    next_probe_s: float = -math.inf
+    _delay_s: float = FIRST_PROBE_S
+    _probe: str | None = None  # the device whose request is the probe, until the next one
+    _started_by: str | None = None  # the device for whose refusal the account is held
+    _devices: set[str] = field(factory=set)  # refused with 403 or 404 in a row
+    _odd_devices: set[str] = field(factory=set)  # refused although others of their account got through
 
     def refused(self, device_id: str | None, *, is_certain: bool, now_s: float) -> bool:
         """Note a refusal; True if the account is held from now on.

@@ -8,13 +8,14 @@ from abc import abstractmethod
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 import httpx
-from attrs import frozen
 
 from printos_async._common import optional_httpx2
 from printos_async._errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+
+    from printos_async._events import ClockSkewDetected
 
 SecretSource: TypeAlias = "str | Callable[[], str]"
 
@@ -48,16 +49,45 @@ class ReadyAuth(httpx.Auth, optional_httpx2.Auth):  # type: ignore[misc]  # whos
     def refused(self, headers: Headers) -> bool:
         """Note that a request with these headers was answered 401; return whether the flow can get others."""
 
-    def learn_clock(self, server_s: float) -> ClockSkew | None:  # noqa: ARG002  # as in subclasses
+    def learn_clock(self, server_s: float) -> ClockSkewDetected | None:  # noqa: ARG002  # as in subclasses
         """Compare the clock with that of a server that has refused a request.
 
         Args:
             server_s: The server's time when its answer came, in seconds since the epoch.
 
         Returns:
-            A difference that was not known before; None where the credentials hold no time.
+            The event for a difference that was not known before; None where the credentials hold no time.
         """
         return None
+
+    def may_pass(
+        self,
+        method: str,
+        path: str,
+        headers: Headers,
+        *,
+        status: int,
+        server_s: float | None,
+        emit: Callable[[ClockSkewDetected], object],
+    ) -> bool:
+        """Return whether a request that was refused with a 401 or 403 may be accepted with other headers.
+
+        Args:
+            method: The request's method.
+            path: Its path.
+            headers: Its headers.
+            status: The answer's status code.
+            server_s: As in ``learn_clock``; None if the answer does not tell.
+            emit: Receives the event if the clocks differ.
+        """
+        skew = None if server_s is None else self.learn_clock(server_s)
+        if skew is not None:
+            emit(skew)
+        try:
+            # Of many that were in flight, only the first learns the clock or the secret; all are signed again.
+            return self.is_outdated(method, path, headers) or (status == 401 and self.refused(headers))
+        except SecretUnavailableError:
+            return False
 
     def refresh(self) -> None:  # not abstract: most credentials have nothing to ask for
         """Ask for the secret again, if a function returns it."""
@@ -68,26 +98,14 @@ class ReadyAuth(httpx.Auth, optional_httpx2.Auth):  # type: ignore[misc]  # whos
         """Name of the caller, without a secret: an outbox keeps the statuses of different callers apart."""
 
     @property
-    @abstractmethod
     def label(self) -> str:
         """Name of the caller for people: its kind and its first characters."""
+        kind, _, name = self.account.partition(" ")
+        return f"{kind} {name[:4]}…"
 
     @abstractmethod
     def secrets(self) -> Iterable[str]:
         """Return the texts that must not be repeated in any message."""
-
-
-@frozen
-class ClockSkew:
-    """Difference between this machine's clock and the server's.
-
-    Attributes:
-        ahead_s: Seconds by which the server's clock is ahead.
-        is_corrected: The next requests are signed with the server's time.
-    """
-
-    ahead_s: float
-    is_corrected: bool
 
 
 class SecretUnavailableError(ConfigurationError):
@@ -133,7 +151,6 @@ class Secret:
             return False
         problem, value = _called(self._name, self._source)
         if problem:
-            del value
             raise SecretUnavailableError(problem)
         if value == self._value:
             return False

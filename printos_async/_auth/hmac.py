@@ -20,21 +20,13 @@ from printos_async._errors import ConfigurationError
 from printos_async._events import ClockSkewDetected
 from printos_async._events.log import log_event
 
-from .base import (
-    REPLAY_EXTENSION,
-    ClockSkew,
-    Headers,
-    ReadyAuth,
-    Secret,
-    SecretUnavailableError,
-    source_problem,
-)
+from .base import REPLAY_EXTENSION, Headers, ReadyAuth, Secret, source_problem
 from .origin_binding import OriginBinding
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Generator
 
-    from .base import Request, Response, SecretSource
+    from .base import Request, SecretSource
 
 ALGORITHM = "SHA256"
 AUTHENTICATION_HEADER = "x-hp-hmac-authentication"
@@ -94,11 +86,6 @@ class HmacAuth(ReadyAuth):
         """The key."""
         return f"key {self._key}"
 
-    @property
-    def label(self) -> str:
-        """The key's first characters."""
-        return f"key {self._key[:4]}…"
-
     def headers(self, method: str, path: str) -> Headers:
         """Sign one attempt, now."""
         timestamp = _timestamps.of(self._clock() + self._ahead_s)
@@ -126,7 +113,7 @@ class HmacAuth(ReadyAuth):
             self._keyed_hmac = None
         return changed
 
-    def learn_clock(self, server_s: float) -> ClockSkew | None:
+    def learn_clock(self, server_s: float) -> ClockSkewDetected | None:
         """Sign with the server's time from now on, if this machine's clock is more than a minute off."""
         ahead_s = server_s - self._clock()
         if abs(ahead_s - self._ahead_s) <= _MIN_SKEW_S:
@@ -138,7 +125,7 @@ class HmacAuth(ReadyAuth):
         is_corrected = abs(ahead_s) <= _MAX_SKEW_S
         if is_corrected:
             self._ahead_s = ahead_s
-        return ClockSkew(ahead_s, is_corrected)
+        return ClockSkewDetected(self.label, ahead_s, is_corrected)
 
     def refresh(self) -> None:
         """Ask for the secret again."""
@@ -170,24 +157,18 @@ class HmacAuth(ReadyAuth):
         response = yield request
         if REPLAY_EXTENSION in request.extensions or response.status_code not in REFUSED_SIGNATURE:
             return
-        under_way_s = time.monotonic() - started_s
-        if self._may_pass(request, path, response, under_way_s) and _can_be_sent_again(request):
+        date, age = response.headers.get("date"), response.headers.get("age")
+        may_pass = self.may_pass(
+            request.method,
+            path,
+            tuple(request.headers.items()),
+            status=response.status_code,
+            server_s=server_time_s(date, age=age, under_way_s=time.monotonic() - started_s),
+            emit=log_event,
+        )
+        if may_pass and _can_be_sent_again(request):
             request.headers.update(dict(self.headers(request.method, path)))
             yield request
-
-    def _may_pass(self, request: Request, path: str, response: Response, under_way_s: float) -> bool:
-        date, age = response.headers.get("date"), response.headers.get("age")
-        server_s = server_time_s(date, age=age, under_way_s=under_way_s)
-        skew = None if server_s is None else self.learn_clock(server_s)
-        if skew is not None:
-            log_event(ClockSkewDetected(self.label, skew.ahead_s, skew.is_corrected))
-        headers = tuple(request.headers.items())
-        try:
-            return self.is_outdated(request.method, path, headers) or (
-                response.status_code == 401 and self.refused(headers)
-            )
-        except SecretUnavailableError:
-            return False
 
     def _make_keyed_hmac(self) -> hmac.HMAC:
         self._keyed_hmac = keyed(self._secret.value.encode())

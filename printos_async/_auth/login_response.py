@@ -21,26 +21,21 @@ _REFUSALS = frozenset({400, 401, 403, 404, 422})
 _MAX_TOKEN_CHARS = 8192
 
 
-def token_in(response: Response) -> str | None:
-    """Return the token of a successful login's JSON body or cookie; None if there is none that can be sent."""
-    return _json_token(response) or _cookie_token(response)
-
-
-def status_failure(response: Response) -> StatusError:
-    """Return the error of a login that was not successful."""
+def token_in(response: Response) -> str | StatusError | ResponseDecodeError:
+    """Return the token of a login's JSON body or cookie, or the error if it was not successful or has none."""
     status = response.status_code
-    error_class = AuthenticationError if status in _REFUSALS else status_error_class(status)
-    return error_class(
-        f"login was answered with {status}; {_advice(status)}",
-        method="POST",
-        path=response.request.url.path,
-        status=status,
-        retry_after_s=parse_retry_after(response.headers.get("retry-after"), now_s=time.time()),
-    )
-
-
-def no_token_failure(response: Response) -> ResponseDecodeError:
-    """Return the error of a successful login without a token."""
+    if not response.is_success:
+        error_class = AuthenticationError if status in _REFUSALS else status_error_class(status)
+        return error_class(
+            f"login was answered with {status}; {_advice(status)}",
+            method="POST",
+            path=response.request.url.path,
+            status=status,
+            retry_after_s=parse_retry_after(response.headers.get("retry-after"), now_s=time.time()),
+        )
+    token = _json_token(response) or _cookie_token(response)
+    if token is not None:
+        return token
     page = is_intermediary_page(response.content, response.headers.get("content-type"))
     return ResponseDecodeError(
         "the login's answer is HTML or XML; is a proxy or a login page between?"
@@ -48,7 +43,7 @@ def no_token_failure(response: Response) -> ResponseDecodeError:
         else "the login's answer holds no authToken that can be sent",
         method="POST",
         path=response.request.url.path,
-        status=response.status_code,
+        status=status,
         from_intermediary=page,
     )
 

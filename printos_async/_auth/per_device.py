@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from itertools import islice
 from typing import NoReturn, TypeAlias
 from weakref import WeakValueDictionary
@@ -13,7 +14,7 @@ import httpx
 
 from printos_async._errors import ConfigurationError
 
-from .account import Account
+from .account import Account, Accounts
 from .base import AnyAuth, SecretUnavailableError, is_cancelled
 
 _Found: TypeAlias = AnyAuth | None
@@ -54,7 +55,7 @@ class DeviceCredentials(httpx.Auth):
             raise ConfigurationError(
                 f"default must be HmacAuth, SessionTokenAuth or another httpx.Auth, not {type(default).__name__}"
             )
-        self._lookup = lookup
+        self._lookup: Callable[[str], object] = lookup.get if isinstance(lookup, Mapping) else lookup
         self.default = default
 
     def __repr__(self) -> str:
@@ -69,12 +70,9 @@ class DeviceCredentials(httpx.Auth):
     async def find(self, device_id: str) -> AnyAuth | str | None:
         """Return the credentials of a device, None without, or as a text why the lookup failed."""
         try:
-            if isinstance(self._lookup, Mapping):
-                found: object = self._lookup.get(device_id)
-            else:
-                found = self._lookup(device_id)
-                if inspect.isawaitable(found):
-                    found = await found
+            found = self._lookup(device_id)
+            if inspect.isawaitable(found):
+                found = await found
             failure = ""
         except asyncio.CancelledError as error:
             if is_cancelled():
@@ -93,31 +91,24 @@ class DeviceCredentials(httpx.Auth):
 
     def auth_flow(self, request: httpx.Request) -> NoReturn:  # noqa: ARG002
         """Refuse: the device of a request is not known here."""
-        self._refuse()
-
-    def sync_auth_flow(self, request: httpx.Request) -> NoReturn:  # noqa: ARG002
-        """Refuse: the device of a request is not known here."""
-        self._refuse()
-
-    def _refuse(self) -> NoReturn:
         raise ConfigurationError(
             "DeviceCredentials works in PrintOSClient only; give httpx one device's credentials"
         )
 
 
-class DeviceAccounts:
+class DeviceAccounts(Accounts):
     """The accounts of ``DeviceCredentials``, by device, as far as they were looked up.
 
     Attributes:
         max_accounts: Devices whose accounts are kept at most, beside those of held accounts.
-        on_replaced: Called with an account that no device has any more.
-        on_outdated: Called when devices of a held account have to be looked up again.
     """
 
+    are_several = True
+
     def __init__(self, credentials: DeviceCredentials, *, max_accounts: int = MAX_ACCOUNTS) -> None:
+        super().__init__(credentials.default)
         self._credentials = credentials
         self.max_accounts = max_accounts
-        self._default = Account(credentials.default)
         if credentials.default is None:
             self._default.problem = (
                 "DeviceCredentials has no default, which signs what concerns no single device"
@@ -130,34 +121,27 @@ class DeviceAccounts:
         self._by_auth: WeakValueDictionary[int, Account] = WeakValueDictionary()
         if credentials.default is not None:
             self._by_auth[id(credentials.default)] = self._default
-        self.on_replaced: Callable[[Account], None] = lambda _: None
-        self.on_outdated: Callable[[], None] = lambda: None
 
     def known(self, device_id: str | None) -> Account | None:
-        """Return the account of a device, or of what concerns no device; None if it has to be looked up."""
+        """As ``Accounts.known``."""
         return self._default if device_id is None else self._known.get(device_id)
 
     def last(self, device_id: str | None) -> Account | None:
         """As ``Accounts.last``."""
         return self.known(device_id) or self._outdated.get(device_id or "")
 
-    async def find(self, device_id: str | None) -> Account:
-        """Look the account of a device up, and keep it."""
+    async def find(self, device_id: str | None, *, deadline_s: float | None = None) -> Account:
+        """As ``Accounts.find``."""
         if device_id is None:
-            self._default.must_ask = False
-            return self._default
-        return self._found(device_id, await self._credentials.find(device_id))
-
-    def lookup_failed(self, device_id: str | None, problem: str) -> Account:
-        """As ``Accounts.lookup_failed``."""
-        return self._default if device_id is None else self._found(device_id, problem)
+            return await super().find(None)
+        found: AnyAuth | str | None = "the lookup of its credentials took longer than timeout_s"
+        with suppress(TimeoutError):
+            async with asyncio.timeout_at(deadline_s):
+                found = await self._credentials.find(device_id)
+        return self._found(device_id, found)
 
     def refresh(self) -> None:
-        """Call the functions that return secrets again now, and look every device up again when it is needed next.
-
-        Raises:
-            SecretUnavailableError: A function that returns a secret failed; the others were called all the same.
-        """
+        """As ``Accounts.refresh``: functions that return secrets now, the lookup for each device when it is next sent."""
         problem = ""
         for account in {self._default, *self._known.values(), *self._outdated.values()}:
             account.must_ask = True
@@ -170,7 +154,7 @@ class DeviceAccounts:
             raise SecretUnavailableError(problem)
 
     def outdate(self, device_id: str) -> None:
-        """Look a device up again when it is needed next."""
+        """As ``Accounts.outdate``."""
         account = self._known.pop(device_id, None)
         if account is not None:
             self._outdated[device_id] = account
@@ -182,8 +166,7 @@ class DeviceAccounts:
         before = self._outdated.pop(device_id, None) if known is None else known
         account = self._account(device_id, found, before)
         account.must_ask = False
-        if account is not known:
-            self._known[device_id] = account
+        self._known[device_id] = account
         if account is not before:
             account.devices += 1
             if before is not None:

@@ -18,7 +18,7 @@ from printos_async._errors import (
 )
 
 from .base import REPLAY_EXTENSION, Headers, ReadyAuth, Secret, secret_problem, source_problem
-from .login_response import TOKEN_HEADER, no_token_failure, status_failure, token_in
+from .login_response import TOKEN_HEADER, token_in
 from .origin_binding import OriginBinding, SentOnce
 
 if TYPE_CHECKING:
@@ -91,11 +91,6 @@ class SessionTokenAuth(ReadyAuth):
         """The login."""
         return f"login {self._login}"
 
-    @property
-    def label(self) -> str:
-        """The login's first characters."""
-        return f"login {self._login[:4]}…"
-
     def headers(self, method: str, path: str) -> Headers | None:  # noqa: ARG002
         """Return the token's header, or None while no token is known to work."""
         token = self._token
@@ -131,12 +126,10 @@ class SessionTokenAuth(ReadyAuth):
                 tried_before = self._logins
                 async with self._single_flight():
                     if self._token is None:
-                        if self._failure is not None and self._logins != tried_before:
-                            # Somebody tried in vain while this one waited. A fleet that asks one after the other
-                            # would wait for a timeout each.
-                            raise self._failure_again()
-                        if not self._password.ask() and self._held_s() > 0:
-                            # Refused a moment ago: one login after the other could lock the account.
+                        # Somebody tried in vain while this one waited: a fleet that asks one after the other would
+                        # wait for a timeout each. Or refused a moment ago: many logins could lock the account.
+                        tried_in_vain = self._failure is not None and self._logins != tried_before
+                        if tried_in_vain or (not self._password.ask() and self._held_s() > 0):
                             raise self._failure_again()
                         self._logins += 1
                         self._held_until_s = 0.0
@@ -179,14 +172,6 @@ class SessionTokenAuth(ReadyAuth):
             error.retry_after_s = max(0.0, self._held_s())
         return error
 
-    def _hold(self, error: StatusError) -> None:
-        now_s = asyncio.get_running_loop().time()
-        pause_s = error.retry_after_s or 0.0
-        if isinstance(error, AuthenticationError):
-            pause_s = max(pause_s, REFUSED_LOGIN_HOLD_S)
-        self._held_until_s = now_s + min(pause_s, MAX_LOGIN_HOLD_S)
-        self._failure = error
-
     def _single_flight(self) -> asyncio.Lock:
         loop = asyncio.get_running_loop()
         if self._lock is None or self._lock_loop is not loop:
@@ -204,16 +189,16 @@ class SessionTokenAuth(ReadyAuth):
         return login
 
     def _take_token(self, response: Response) -> _Token:
-        if not response.is_success:
-            error = status_failure(response)
-            self._hold(error)
-            raise copy.copy(error)
-        token = token_in(response)
-        if token is None:
-            self._failure = no_token_failure(response)
-            raise copy.copy(self._failure)
-        self._failure = None
-        return _Token(((TOKEN_HEADER.lower(), token),), asyncio.get_running_loop().time())
+        now_s = asyncio.get_running_loop().time()
+        found = token_in(response)
+        if isinstance(found, str):
+            self._failure = None
+            return _Token(((TOKEN_HEADER.lower(), found),), now_s)
+        self._failure = found
+        if isinstance(found, StatusError):
+            least_s = REFUSED_LOGIN_HOLD_S if isinstance(found, AuthenticationError) else 0.0
+            self._held_until_s = now_s + min(max(found.retry_after_s or 0.0, least_s), MAX_LOGIN_HOLD_S)
+        raise copy.copy(found)
 
 
 @define(eq=False, repr=False)
@@ -235,19 +220,14 @@ def _unfinished(login: httpx.Request | optional_httpx2.Request) -> TransportErro
 
 
 def _login_url_problem(value: object) -> str:
-    problem = ""
+    if not isinstance(value, str) or not value:
+        return "login_url must be an absolute HTTP URL, or a path"
     try:
-        url = httpx.URL(value) if isinstance(value, str) and value else None
-        # An address without a host is neither: "//:0" would be joined to "https://:0".
-        has_host = url is not None and bool(url.host)
-        if (
-            url is None
-            or url.scheme not in {"", "http", "https"}
-            or bool(url.scheme or url.netloc) > has_host
-        ):
-            problem = "login_url must be an absolute HTTP URL, or a path"
-        elif url.userinfo:
-            problem = "login_url must not hold credentials"
+        url = httpx.URL(value)
+        has_host = bool(url.host)
     except (httpx.InvalidURL, ValueError):
-        problem = "login_url is not a URL"
-    return problem
+        return "login_url is not a URL"
+    # An address without a host is neither: "//:0" would be joined to "https://:0".
+    if url.scheme not in {"", "http", "https"} or bool(url.scheme or url.netloc) > has_host:
+        return "login_url must be an absolute HTTP URL, or a path"
+    return "login_url must not hold credentials" if url.userinfo else ""

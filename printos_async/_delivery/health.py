@@ -44,7 +44,7 @@ def health_of(
     executor: Executor, occupancy: Occupancy, backend: DeliveryBackend, *, now_s: float, held: int
 ) -> PusherHealth:
     """Return the health of a pusher at ``now_s``, by the event loop's clock; devices wait for ``held`` accounts."""
-    host = executor.health
+    host = executor.circuit_breaker
     reasons: dict[HealthReason, str] = {}
     if occupancy.crash is not None:
         reasons["stopped"] = f"a bug has stopped it: {type(occupancy.crash).__name__}"

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from printos_async._auth import Account
-    from printos_async._execution.account_health import AccountHealth
+    from printos_async._execution.account_monitor import AccountMonitor
 
     from .device_state import DeviceState, Place
 
@@ -40,7 +40,7 @@ class HeldDevices:
         probes: The devices whose request is a probe, with the account that it probes.
     """
 
-    def __init__(self, accounts: AccountHealth, schedule: Callable[[DeviceState], None]) -> None:
+    def __init__(self, accounts: AccountMonitor, schedule: Callable[[DeviceState], None]) -> None:
         self._accounts = accounts
         self._schedule = schedule
         self._loop = asyncio.get_running_loop()

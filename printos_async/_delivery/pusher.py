@@ -226,7 +226,7 @@ class StatusPusher:
     def stats(self) -> PusherStats:
         """Return the counts of this moment."""
         counts = self._reporter.counts
-        since_success_s = self._loop.time() - self._executor.health.succeeded_s
+        since_success_s = self._loop.time() - self._executor.circuit_breaker.succeeded_s
         return PusherStats(
             accepted=self._reporter.accepted,
             sent=counts["sent"],
@@ -237,7 +237,7 @@ class StatusPusher:
             in_flight=self._engine.in_flight,
             limit=self._executor.limiter.limit,
             requests=self._engine.requests,
-            circuit=self._executor.health.circuit,
+            circuit=self._executor.circuit_breaker.circuit,
             held_accounts=self._executor.accounts.held,
             since_success_s=None if math.isinf(since_success_s) else since_success_s,
         )

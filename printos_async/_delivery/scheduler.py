@@ -117,15 +117,15 @@ class Scheduler:
             if self._skips_unchanged and self._settle_first_unsent():
                 continue
             now_s = self._loop.time()
-            health = self._executor.health
-            again_s = health.admit(now_s=now_s, patient=self.is_patient, caller=self)
+            breaker = self._executor.circuit_breaker
+            again_s = breaker.admit(now_s=now_s, patient=self.is_patient, caller=self)
             if again_s <= now_s:
                 device = ready.devices.popleft()
                 if ready.devices:
                     self._add_sender()  # the limit may have grown
                 return device
-            pause_s = health.pause_s(now_s=now_s)  # the cap on the rate is no reason to give up
-            if self.is_patient or pause_s <= self._executor.max_delay_s:
+            pause_s = breaker.pause_s(now_s=now_s)  # the cap on the rate is no reason to give up
+            if self.is_patient or pause_s <= self._executor.retry.max_delay_s:
                 ready.wake_at(again_s)
                 break
             self._turn_away(ready.devices.popleft(), pause_s)
@@ -182,7 +182,7 @@ class Scheduler:
 
         A device that failed while others succeeded stays in its backoff, and waits for its token.
         """
-        now_s, succeeded_s = self._loop.time(), self._executor.health.succeeded_s
+        now_s, succeeded_s = self._loop.time(), self._executor.circuit_breaker.succeeded_s
         for device in tuple(self.devices.values()) if self.is_patient else ():
             if device.failed_s > succeeded_s and device.in_flight is None:
                 device.retrying, device.failed_s = False, -math.inf
@@ -190,9 +190,6 @@ class Scheduler:
                     device.not_before_s = now_s
                 self.schedule(device)
         self.ready.wake_all()
-
-    def account_held(self) -> None:
-        """Nothing to do: devices of held accounts wait when it is their turn."""
 
     def account_resumed(self, account: Account) -> None:
         """Make the devices of an account ready."""
@@ -280,7 +277,7 @@ class Scheduler:
         now_s = self._loop.time()
         while (device := self._retries.pop(now_s)) is not None:
             self.schedule(device)
-        if not self.is_patient and self._executor.health.seems_down:
+        if not self.is_patient and self._executor.circuit_breaker.seems_down:
             while self._retries.devices:  # an outage would otherwise last the longer, the larger the fleet
                 self._give_up(self._retries.devices.popitem(last=False)[0])
         self._retries.rearm()

@@ -83,7 +83,7 @@ class Senders:
             self._on_crash(error)
 
     async def _work(self) -> None:
-        limiter, health, scheduler = self._limiter, self._executor.health, self.scheduler
+        limiter, breaker, scheduler = self._limiter, self._executor.circuit_breaker, self.scheduler
         accounts, probes = self._executor.accounts, scheduler.held.probes
         while not scheduler.is_closed:  # a lookup of credentials may swallow the cancellation
             device = scheduler.take()
@@ -91,9 +91,9 @@ class Senders:
                 await scheduler.ready.park()
                 continue
             if not limiter.try_acquire():
-                closings = health.closings
+                closings = breaker.closings
                 await limiter.acquire()
-                if health.closings != closings or not scheduler.is_open():
+                if breaker.closings != closings or not scheduler.is_open():
                     limiter.release()
                     # While this waited for a permit, the host asked for a pause, or the lease ended.
                     scheduler.ready.devices.appendleft(device)
@@ -126,7 +126,7 @@ class Senders:
         pending.attempts += 1
         self.requests += 1
         started_s = self._loop.time()
-        is_probe = self._policy.patient and self._executor.health.circuit == "open"
+        is_probe = self._policy.patient and self._executor.circuit_breaker.circuit == "open"
         try:
             await self._executor.attempt(
                 pending.call,
@@ -184,7 +184,7 @@ class Senders:
             not keeps
             and device.waiting is None
             and not is_local(error)
-            and not (self._policy.patient and self._executor.health.circuit == "open")
+            and not (self._policy.patient and self._executor.circuit_breaker.circuit == "open")
         )
         if pending is device.sent:
             return
@@ -214,18 +214,18 @@ class Senders:
     def _retry_delay_s(self, pending: PendingStatus, error: APIError, now_s: float) -> float | None:
         if not self._policy.patient:
             return self._executor.retry_delay_s(pending.call, error, attempt=pending.attempts)
-        health = self._executor.health
-        is_open = health.circuit == "open"
+        breaker = self._executor.circuit_breaker
+        is_open = breaker.circuit == "open"
         is_first, previous_s = pending.failed_s is None, pending.failed_s or 0.0
         pending.failed_s = now_s
         # If no request has succeeded since this status failed before, the host is failing, not the status.
-        host_fails = is_open or (not is_first and health.succeeded_s <= previous_s)
+        host_fails = is_open or (not is_first and breaker.succeeded_s <= previous_s)
         # A login that fails says nothing about the status: other accounts may get through meanwhile.
         is_login = error.path != pending.call.path
         is_exempt = host_fails or is_login or is_from_intermediary(error) or is_local(error)
         pending.exempt_attempts += is_exempt
         counted = pending.attempts - pending.exempt_attempts
-        if counted >= self._executor.max_attempts and not is_exempt and not is_first:
+        if counted >= self._executor.retry.max_attempts and not is_exempt and not is_first:
             return None
         delay_s = self._executor.retry_delay_s(pending.call, error, attempt=pending.attempts, patient=True)
         return 0.0 if delay_s is not None and is_open else delay_s

@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 from typing import Literal, TypeAlias
 
+from attrs import define, field
+
 Reason: TypeAlias = Literal["steady", "latency", "overload"]
 
 # Vector's defaults, which its authors chose by simulation: decrease_ratio, ewma_alpha, rtt_deviation_scale.
@@ -25,45 +27,30 @@ QUEUEING_FACTOR = 2.0
 BASELINE_PERIODS = 1_000
 
 
+@define(eq=False, kw_only=True)
 class Aimd:
     """Moves a limit within bounds, from the outcomes of attempts.
 
     Attributes:
-        limit: The limit now.
+        limit: The limit now; the first one is the argument ``initial``.
         mean_s: Moving average of latency; None before the first success.
         reason: Why it moved last: ``"steady"`` latency at the limit, a rise of ``"latency"``, or ``"overload"``.
     """
 
-    __slots__ = (
-        "_baseline_s",
-        "_count",
-        "_ends_s",
-        "_maximum",
-        "_minimum",
-        "_overloaded",
-        "_reached",
-        "_sum_s",
-        "_variance",
-        "limit",
-        "mean_s",
-        "reason",
-    )
-
-    def __init__(self, *, minimum: int, maximum: int, initial: int) -> None:
-        self.limit = initial
-        self.reason: Reason = "steady"
-        self._minimum = minimum
-        self._maximum = maximum
-        # Of the periods before: moving average and variance of their means, and the lowest mean, which fades.
-        self.mean_s: float | None = None
-        self._variance = 0.0
-        self._baseline_s = math.inf
-        # Of the period that runs.
-        self._ends_s = -math.inf
-        self._sum_s = 0.0
-        self._count = 0
-        self._overloaded = False
-        self._reached = False
+    _minimum: int
+    _maximum: int
+    limit: int = field(alias="initial")
+    reason: Reason = field(default="steady", init=False)
+    # Of the periods before: moving average and variance of their means, and the lowest mean, which fades.
+    mean_s: float | None = field(default=None, init=False)
+    _variance: float = field(default=0.0, init=False)
+    _baseline_s: float = field(default=math.inf, init=False)
+    # Of the period that runs.
+    _ends_s: float = field(default=-math.inf, init=False)
+    _sum_s: float = field(default=0.0, init=False)
+    _count: int = field(default=0, init=False)
+    _overloaded: bool = field(default=False, init=False)
+    _reached: bool = field(default=False, init=False)
 
     def record(
         self, *, started_s: float, now_s: float, latency_s: float | None, overloaded: bool, at_limit: bool
@@ -80,10 +67,8 @@ class Aimd:
         if latency_s is not None:
             self._sum_s += latency_s
             self._count += 1
-        if overloaded:
-            self._overloaded = True
-        if at_limit:
-            self._reached = True
+        self._overloaded |= overloaded
+        self._reached |= at_limit
         if now_s >= self._ends_s:
             self._end_period()
             # Before the first success the round-trip is not known: the one that has just ended stands for it.

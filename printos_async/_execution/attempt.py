@@ -6,43 +6,28 @@ import asyncio
 import math
 import os
 import time
-from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
-from printos_async._api.errors import status_error, transport_error
-from printos_async._auth import (
-    DATE_HEADER,
-    REFUSED_SIGNATURE,
-    Account,
-    Accounts,
-    Headers,
-    SecretUnavailableError,
-)
-from printos_async._common.http import server_time_s
-from printos_async._errors import (
-    APIError,
-    ClientClosedError,
-    MissingCredentialsError,
-    StatusError,
-    TransportError,
-)
-from printos_async._events import ClockSkewDetected
-from printos_async._transport import (
-    ExchangeError,
-    Origin,
-    RawRequest,
-    RawResponse,
-    Transport,
-)
+from attrs import define, evolve, field
 
-from .auth_flow import AuthFlow, body_limit, request_secrets
+from printos_async._api.errors import transport_error
+from printos_async._auth import REFUSED_SIGNATURE, SecretUnavailableError
+from printos_async._errors import ClientClosedError, TransportError
+from printos_async._transport import ExchangeError, RawRequest
+
+from .auth_flow import body_limit, no_credentials, refusal, request_secrets, server_clock_s
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from printos_async._api.requests import Call
+    from printos_async._auth import Account, Accounts, Headers
+    from printos_async._errors import APIError
     from printos_async._events import Hooks
+    from printos_async._transport import Origin, RawResponse, Transport
+
+    from .auth_flow import AuthFlow
 
 # Forks between the first process and this one. Asking for the process's number takes a system call for each attempt.
 _forks = [0]
@@ -56,6 +41,7 @@ if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
     os.register_at_fork(after_in_child=_count_fork)
 
 
+@define(eq=False, repr=False, kw_only=True)
 class AttemptRunner:
     """Sends calls over a transport that is made for the first one, in that event loop and process.
 
@@ -63,32 +49,22 @@ class AttemptRunner:
         now_s: The clock of that event loop. Asking for the running loop each time would cost more than the clock.
     """
 
-    def __init__(
-        self,
-        *,
-        origin: Origin,
-        accounts: Accounts,
-        hooks: Hooks,
-        make_transport: Callable[[], Transport],
-        timeout_s: float,
-        max_body_bytes: int,
-        allow_insecure_http: bool,
-    ) -> None:
-        self.origin = origin
-        self.now_s: Callable[[], float] = time.monotonic  # until open()
-        self.accounts = accounts
-        self._hooks = hooks
-        self._auth_flow = AuthFlow(
-            origin, max_body_bytes=max_body_bytes, allow_insecure_http=allow_insecure_http
-        )
-        self._make_transport = make_transport
-        self._timeout_s = timeout_s
-        self._max_body_bytes = max_body_bytes
-        self._max_acknowledgement_bytes = body_limit("PUT", max_body_bytes)
-        self._transport: Transport | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._forks = 0
-        self._closed = False
+    origin: Origin
+    accounts: Accounts
+    _hooks: Hooks
+    _auth_flow: AuthFlow
+    _make_transport: Callable[[], Transport]
+    _timeout_s: float
+    _max_body_bytes: int
+    _max_acknowledgement_bytes: int = field(init=False)
+    now_s: Callable[[], float] = field(default=time.monotonic, init=False)  # until open()
+    _transport: Transport | None = field(default=None, init=False)
+    _loop: asyncio.AbstractEventLoop | None = field(default=None, init=False)
+    _forks: int = field(default=0, init=False)
+    _closed: bool = field(default=False, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._max_acknowledgement_bytes = body_limit("PUT", self._max_body_bytes)
 
     async def run(self, call: Call, *, until_s: float = math.inf) -> RawResponse:
         """Send a call once; a second time only after a 401 that new headers may cure.
@@ -107,75 +83,56 @@ class AttemptRunner:
         transport = self.open()
         account = self.accounts.known(call.device_id)
         if account is None or account.must_ask:
-            account = await self.find(call.device_id, until_s)
+            account = await self.accounts.find(call.device_id, deadline_s=self.deadline_s(until_s))
         request = self._ready_request(call, account)
-        if request is None:
-            return await self._flow(transport, call, account, until_s, replay=False)
-        started_s = self.now_s()
-        failure: APIError
-        try:
-            response = await transport.send(
-                request,
-                deadline=min(started_s + self._timeout_s, until_s),
-                max_body_bytes=self._max_acknowledgement_bytes
-                if call.method == "PUT"
-                else self._max_body_bytes,
-            )
-        except ExchangeError as error:
-            failure = transport_error(call, error, request_secrets(call, request, account))
-        else:
-            if 200 <= response.status <= 299:
-                return response
-            if response.status in REFUSED_SIGNATURE and self._may_pass(
-                call, account, request, response, started_s
-            ):
-                return await self._flow(transport, call, account, until_s, replay=True)
-            raise _refusal(call, account, request, response)
-        raise failure  # outside the handler, so that the transport's own words are not chained to it
-
-    async def find(self, device_id: str | None, until_s: float) -> Account:
-        """Look credentials up, within the time of an attempt."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout_at(self._deadline_s(until_s)):
-                return await self.accounts.find(device_id)
-        return self.accounts.lookup_failed(
-            device_id, "the lookup of its credentials took longer than timeout_s"
+        if request is not None:
+            started_s = self.now_s()
+            failure: APIError | None = None
+            max_bytes = self._max_acknowledgement_bytes if call.method == "PUT" else self._max_body_bytes
+            try:
+                response = await transport.send(
+                    request, deadline=min(started_s + self._timeout_s, until_s), max_body_bytes=max_bytes
+                )
+            except ExchangeError as error:
+                failure = transport_error(call, error, request_secrets(call, request, account))
+            else:
+                if 200 <= response.status <= 299:
+                    return response
+                if not self._may_pass(call, account, request, response, started_s):
+                    raise refusal(call, account, request, response)
+            if failure is not None:
+                raise failure  # outside the handler, so that the transport's own words are not chained to it
+        return await self._auth_flow.run(
+            transport, call, account, partial(self.deadline_s, until_s), replay=request is not None
         )
 
     def _may_pass(
         self, call: Call, account: Account, request: RawRequest, response: RawResponse, started_s: float
     ) -> bool:
         """Return whether a refused request may be accepted with other headers."""
-        ready = account.ready
-        if ready is None:
+        if response.status not in REFUSED_SIGNATURE or account.ready is None:
             return False
-        server_s = _server_time_s(response, under_way_s=self.now_s() - started_s)
-        if server_s is not None:
-            skew = ready.learn_clock(server_s)
-            if skew is not None:
-                self._hooks.emit(ClockSkewDetected(account.label, skew.ahead_s, skew.is_corrected))
-        try:
-            # Of many that were in flight, only the first learns the clock or the secret; all are signed again.
-            return ready.is_outdated(call.method, call.path, request.headers) or (
-                response.status == 401 and ready.refused(request.headers)
-            )
-        except SecretUnavailableError:
-            return False
+        return account.ready.may_pass(
+            call.method,
+            call.path,
+            request.headers,
+            status=response.status,
+            server_s=server_clock_s(response, under_way_s=self.now_s() - started_s),
+            emit=lambda skew: self._hooks.emit(evolve(skew, account=account.label)),
+        )
 
     def _ready_request(self, call: Call, account: Account) -> RawRequest | None:
         """Return the request with its credentials, or None where the flow has to run first."""
         # Not in run(): some tracebacks show the values of locals, and it is from there that errors are raised.
-        if account.problem:
-            raise _no_credentials(call, account.problem)
         headers: Headers | None = () if account.auth is None else None
-        ready, problem = account.ready, ""
-        if ready is not None:
+        ready, problem = account.ready, account.problem
+        if ready is not None and not problem:
             try:
                 headers = ready.headers(call.method, call.path)
             except SecretUnavailableError as error:
                 problem = str(error)
         if problem:  # outside the handler, so that nothing is chained to it
-            raise _no_credentials(call, problem)
+            raise no_credentials(call, problem)
         if headers is None:
             return None
         target = f"{call.path}?{call.query}" if call.query else call.path
@@ -201,47 +158,14 @@ class AttemptRunner:
         if transport is not None and self._loop is asyncio.get_running_loop() and self._forks == _forks[0]:
             await transport.aclose()
 
-    def _deadline_s(self, until_s: float) -> float:
+    def deadline_s(self, until_s: float) -> float:
+        """Return the time by which what starts now has to end."""
         return min(self.now_s() + self._timeout_s, until_s)
-
-    async def _flow(
-        self, transport: Transport, call: Call, account: Account, until_s: float, *, replay: bool
-    ) -> RawResponse:
-        """Run the flow of an ``Auth``, which may send requests of its own before and after the call."""
-        problem = ""
-        try:
-            request, response = await self._auth_flow.run(
-                transport, call, account, partial(self._deadline_s, until_s), replay=replay
-            )
-        except SecretUnavailableError as error:
-            problem = str(error)
-        if problem:  # outside the handler, so that nothing is chained to it
-            raise _no_credentials(call, problem)
-        if 200 <= response.status <= 299:
-            return response
-        raise _refusal(call, account, request, response)
-
-
-def _refusal(call: Call, account: Account, request: RawRequest, response: RawResponse) -> StatusError:
-    hint = ""
-    is_signed = any(name == DATE_HEADER for name, _ in request.headers)
-    if response.status in REFUSED_SIGNATURE and is_signed and _server_time_s(response) is None:
-        hint = "check the clock"  # nothing tells whether it is right
-    return status_error(call, response, request_secrets(call, request, account), hint=hint)
-
-
-def _server_time_s(response: RawResponse, *, under_way_s: float = 0.0) -> float | None:
-    return server_time_s(response.header("date"), age=response.header("age"), under_way_s=under_way_s)
-
-
-def _no_credentials(call: Call, problem: str) -> MissingCredentialsError:
-    return MissingCredentialsError(problem, method=call.method, path=call.path, attempts=0)
 
 
 def may_repeat(call: Call, error: APIError) -> bool:
     """Return whether a failed call may be sent again without the risk of applying it twice."""
-    if (
-        call.replayable or error.path != call.path
-    ):  # another path: a login failed, and the call was not applied
+    # Another path: a login failed, and the call was not applied.
+    if call.replayable or error.path != call.path:
         return True
     return isinstance(error, TransportError) and not error.may_have_arrived

@@ -7,20 +7,28 @@ from contextlib import asynccontextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any
 
 import httpx
+from attrs import define
 
 from printos_async._api.body import DecodeError, content
-from printos_async._api.errors import secrets_of, transport_error
-from printos_async._auth import REPLAY_EXTENSION, is_cancelled
+from printos_async._api.errors import secrets_of, status_error, transport_error
+from printos_async._auth import (
+    DATE_HEADER,
+    REFUSED_SIGNATURE,
+    REPLAY_EXTENSION,
+    SecretUnavailableError,
+    is_cancelled,
+)
 from printos_async._common import optional_httpx2
+from printos_async._common.http import server_time_s
 from printos_async._config import origin_of
-from printos_async._errors import MissingCredentialsError, PrintOSError, TransportError
+from printos_async._errors import MissingCredentialsError, PrintOSError, StatusError, TransportError
 from printos_async._transport import EXCERPT_BYTES, ExchangeError, RawRequest, RawResponse
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable
 
     from printos_async._api.requests import Call
-    from printos_async._auth import Account, AnyAuth
+    from printos_async._auth import Account
     from printos_async._transport import Origin, Transport
 
 # Logins at a time: a fleet whose tokens were all revoked must not storm the login.
@@ -45,7 +53,7 @@ class AuthFlow:
         deadline_s: Callable[[], float],
         *,
         replay: bool,
-    ) -> tuple[RawRequest, RawResponse]:
+    ) -> RawResponse:
         """Send a call with all that its flow sends besides.
 
         Args:
@@ -56,11 +64,12 @@ class AuthFlow:
             replay: The call was refused once already.
 
         Returns:
-            The call's last request, and the answer to it.
+            The 2xx answer to the call.
 
         Raises:
-            APIError: A request got no answer, or the login was refused; ``attempts`` is 1.
-            MissingCredentialsError: The flow of an ``Auth`` that is not ours failed before it sent the call.
+            APIError: A request got no answer, the call another one, or the login was refused; ``attempts`` is 1.
+            MissingCredentialsError: A secret is missing, or the flow of an ``Auth`` that is not ours failed before it
+                sent the call.
             ConfigurationError: The login URL is plain HTTP to another machine.
         """
         assert account.auth is not None  # noqa: S101  # without one, there is no flow
@@ -75,43 +84,41 @@ class AuthFlow:
             extensions={REPLAY_EXTENSION: replay},
         )
         flow = _Flow(account.auth, own)
-        had_login = False
-        answered: tuple[RawRequest, RawResponse] | None = None
+        had_login, answer = False, None
+        last: tuple[RawRequest, RawResponse] | None = None
+        last_own: tuple[RawRequest, RawResponse] | None = None
         try:
-            outgoing = await flow.start()
-            while outgoing is not None:
+            while (outgoing := await flow.send(answer)) is not None:
                 request = self._raw_request(outgoing)
                 is_own = outgoing is own
                 had_login = had_login or not is_own
-                async with nullcontext() if is_own else self._turn(call, deadline_s()):
-                    response = await self._send(
-                        transport, call, account, request, deadline_s(), is_own=is_own
-                    )
-                if is_own:
-                    answered = request, response
-                outgoing = await flow.send(library.Response(request=outgoing, **self._answer(response)))
+                async with nullcontext() if is_own else self._login_turn(call, deadline_s()):
+                    response = await self._send(transport, call, account, request, deadline_s())
+                last = request, response
+                last_own = last if is_own else last_own
+                answer = library.Response(request=outgoing, **self._answer(response))
         finally:
             await flow.aclose()
         if flow.failure:
-            if answered is None:
-                raise MissingCredentialsError(
-                    f"its credentials failed: {flow.failure}", method=call.method, path=call.path, attempts=0
-                )
-            request, response = answered  # what the flow would have done after the call's answer is left out
+            last = last_own  # what the flow would have done after the call's answer is left out
+        if last is None or flow.problem:
+            raise no_credentials(
+                call, flow.problem or f"its credentials failed: {flow.failure or 'it sent no request'}"
+            )
+        request, response = last
         response.had_login = had_login
-        return request, response
+        if 200 <= response.status <= 299:
+            return response
+        raise refusal(call, account, request, response)
 
     @asynccontextmanager
-    async def _turn(self, call: Call, deadline_s: float) -> AsyncIterator[None]:
-        """Wait for one of the logins that are allowed at a time."""
-        try:
+    async def _login_turn(self, call: Call, deadline_s: float) -> AsyncIterator[None]:
+        """Wait until a login or the like may be sent: a few are allowed at a time."""
+        has_turn = False
+        with suppress(TimeoutError):
             async with asyncio.timeout_at(deadline_s):
-                await self._logins.acquire()
-        except TimeoutError:
-            waited_in_vain = True
-        else:
-            waited_in_vain = False
-        if waited_in_vain:  # outside the handler, so that nothing is chained to it
+                has_turn = await self._logins.acquire()
+        if not has_turn:
             raise TransportError(
                 f"authentication failed: {_MAX_LOGINS} logins are under way, and none ended within timeout_s",
                 method=call.method,
@@ -121,29 +128,23 @@ class AuthFlow:
             )
         try:
             yield
+        except TransportError as failure:
+            # What failed is not the call, which was not sent or was refused with a 401.
+            failure.args = (f"authentication failed: {failure.args[0]}",)
+            failure.may_have_arrived = False
+            raise
         finally:
             self._logins.release()
 
     async def _send(
-        self,
-        transport: Transport,
-        call: Call,
-        account: Account,
-        request: RawRequest,
-        deadline_s: float,
-        *,
-        is_own: bool,
+        self, transport: Transport, call: Call, account: Account, request: RawRequest, deadline_s: float
     ) -> RawResponse:
         max_bytes = body_limit(request.method, self._max_body_bytes)
         try:
             return await transport.send(request, deadline=deadline_s, max_body_bytes=max_bytes)
         except ExchangeError as error:
             failure = transport_error(call, error, request_secrets(call, request, account))
-        if not is_own:
-            # Login and the like: what failed is not the call, which was not sent or was refused with a 401.
-            failure.args = (f"authentication failed: {failure.args[0]}",)
-            failure.may_have_arrived = False
-        raise failure
+        raise failure  # outside the handler, so that the transport's own words are not chained to it
 
     def _raw_request(self, request: httpx.Request) -> RawRequest:
         origin = origin_of(request.url, allow_insecure_http=self._allow_insecure_http)
@@ -169,28 +170,23 @@ class AuthFlow:
         return {"status_code": response.status, "headers": headers, "content": body}
 
 
+@define(eq=False, repr=False)
 class _Flow:
     """The flow of an ``Auth``, which may be the caller's own code.
 
     Attributes:
+        problem: Why a secret is missing; empty if none is.
         failure: The class of what it raised, by name only: the text may hold a secret. Empty if it did not fail.
     """
 
-    def __init__(self, auth: AnyAuth, own: Any) -> None:
-        self._auth: Any = auth
-        self._own = own
-        self._flow: AsyncGenerator[Any, Any] | None = None
-        self.failure = ""
-
-    async def start(self) -> Any | None:
-        """Return the first request; None if there is none."""
-        outgoing = await self.send(None)
-        if outgoing is None and not self.failure:
-            self.failure = "it sent no request"
-        return outgoing
+    _auth: Any
+    _own: Any
+    _flow: AsyncGenerator[Any, Any] | None = None
+    problem: str = ""
+    failure: str = ""
 
     async def send(self, response: Any | None) -> Any | None:
-        """Return the request that follows a response; None after the last one.
+        """Return the request that follows a response, the first one for None; None after the last one.
 
         Raises:
             PrintOSError: As the flow raised it.
@@ -199,6 +195,9 @@ class _Flow:
             if self._flow is None:
                 self._flow = self._auth.async_auth_flow(self._own)
             return await self._flow.asend(response)
+        except SecretUnavailableError as error:
+            self.problem = str(error)
+            return None
         except PrintOSError:
             raise
         except StopAsyncIteration:
@@ -212,9 +211,8 @@ class _Flow:
     async def aclose(self) -> None:
         """End the flow."""
         if self._flow is not None:
-            with suppress(
-                Exception
-            ):  # the caller's code: the request has ended, whatever its cleaning up raises
+            with suppress(Exception):
+                # The caller's code: the request has ended, whatever its cleaning up raises.
                 await self._flow.aclose()
 
 
@@ -227,3 +225,22 @@ def request_secrets(call: Call, request: RawRequest, account: Account) -> set[st
     """Return what must not be quoted of a request: its account's secrets, and what authentication put into it."""
     ready = account.ready
     return secrets_of(call, request, ready.secrets() if ready is not None else ())
+
+
+def refusal(call: Call, account: Account, request: RawRequest, response: RawResponse) -> StatusError:
+    """Return the error for an answer other than 2xx."""
+    hint = ""
+    is_signed = any(name == DATE_HEADER for name, _ in request.headers)
+    if response.status in REFUSED_SIGNATURE and is_signed and server_clock_s(response) is None:
+        hint = "check the clock"  # nothing tells whether it is right
+    return status_error(call, response, request_secrets(call, request, account), hint=hint)
+
+
+def server_clock_s(response: RawResponse, *, under_way_s: float = 0.0) -> float | None:
+    """As ``server_time_s``."""
+    return server_time_s(response.header("date"), age=response.header("age"), under_way_s=under_way_s)
+
+
+def no_credentials(call: Call, problem: str) -> MissingCredentialsError:
+    """Return the error for a call that was not sent."""
+    return MissingCredentialsError(problem, method=call.method, path=call.path, attempts=0)

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 from printos_async._api.generated_client import GENERATED_CLIENT
 from printos_async._api.requests import Operations
 from printos_async._api.responses import Answers
-from printos_async._auth import AnyAuth, DeviceAccounts, DeviceCredentials, SingleAccount
+from printos_async._auth import Accounts, AnyAuth, DeviceAccounts, DeviceCredentials
 from printos_async._common.checks import require_number, require_type
 from printos_async._config import check_account, parse_base_url, tenant_of
 from printos_async._events import Hooks
 
 from .attempt import AttemptRunner
+from .auth_flow import AuthFlow
 from .concurrency import ConcurrencyLimit
 from .executor import Executor
 from .retry import RetryPolicy
@@ -84,12 +85,14 @@ class Channel:
         self.answers = Answers(max_body_bytes=max_body_bytes, hooks=all_hooks, generated=generated)
         self.attempts = AttemptRunner(
             origin=origin,
-            accounts=DeviceAccounts(auth) if isinstance(auth, DeviceCredentials) else SingleAccount(auth),
+            accounts=DeviceAccounts(auth) if isinstance(auth, DeviceCredentials) else Accounts(auth),
             hooks=all_hooks,
+            auth_flow=AuthFlow(
+                origin, max_body_bytes=max_body_bytes, allow_insecure_http=allow_insecure_http
+            ),
             make_transport=make_transport,
             timeout_s=timeout_s,
             max_body_bytes=max_body_bytes,
-            allow_insecure_http=allow_insecure_http,
         )
         self.executor = Executor(
             self.attempts,

@@ -1,4 +1,4 @@
-"""Health of the host: a hold for Retry-After, a circuit breaker, and a cap on the rate.
+"""Circuit breaker of the host, with the hold for Retry-After and the cap on the rate.
 
 Pure: no clock of its own, no I/O.
 """
@@ -40,44 +40,32 @@ class CircuitWatcher(Protocol):
         is_patient: It waits until refused credentials are accepted again.
     """
 
-    @property
-    def is_patient(self) -> bool: ...
+    is_patient: bool
 
     def circuit_opened(self) -> None:
         """Note that only probes are sent from now on."""
-        ...
 
     def has_waiting(self) -> bool:
         """Return whether something waits to be sent."""
-        ...
 
     def more_admitted(self) -> None:
         """Note that requests may be admitted that were not before."""
-        ...
-
-    def account_held(self) -> None:
-        """Note that only probes are sent for an account from now on."""
-        ...
 
     def account_resumed(self, account: Account) -> None:
         """Send what waits for an account."""
-        ...
 
     def waits_for(self, account: Account) -> bool:
         """Return whether something waits for a held account."""
-        ...
 
     def probes_due(self) -> None:
         """Probe the held accounts, and look again for the accounts of the devices that wait for them."""
-        ...
 
     def permit_freed(self) -> None:
         """Send one more request if one is ready."""
-        ...
 
 
-class HostHealth:
-    """Health of the host, from the outcomes of all attempts of one client, and the cap on their rate.
+class CircuitBreaker:
+    """Admits requests to the host, by the outcomes of all attempts of one client and the cap on their rate.
 
     Args:
         max_rate_per_s: Requests admitted in each second at most; None for any number.

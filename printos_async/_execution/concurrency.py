@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from itertools import count
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 from attrs import field, frozen
 
@@ -18,11 +18,12 @@ from printos_async._errors import (
     TransportError,
 )
 
-from .adaptive_limit import Aimd, Reason
+from .adaptive_limit import Aimd
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import TracebackType
+
+    from .adaptive_limit import Reason
 
 # A request is overdue once it has lasted this long, and this many times the moving average of latency.
 OVERDUE_S = 0.25
@@ -73,10 +74,6 @@ class ConcurrencyLimit:
             )
 
 
-# Old limit, new limit, why.
-OnChange: TypeAlias = "Callable[[int, int, Reason], object]"
-
-
 class Limiter:
     """Permits for requests in flight, granted in the order of asking; ``async with`` takes one.
 
@@ -89,7 +86,6 @@ class Limiter:
         limit: How many permits there are now; only this class sets it.
         in_flight: How many are taken. More than ``limit`` for a while after it has shrunk.
         overdue: How many requests go on without a permit; with ``in_flight`` never more than ``maximum``.
-        minimum: The lowest that ``limit`` becomes.
         maximum: The highest that ``limit`` becomes.
         on_change: Called after each change of ``limit`` with the old one, the new one and the reason. Must not
             raise: what it raises comes out of the attempt that moved the limit.
@@ -100,13 +96,12 @@ class Limiter:
         self,
         limit: ConcurrencyLimit,
         *,
-        on_change: OnChange | None = None,
-        on_free: Callable[[], object] | None = None,
+        on_change: Callable[[int, int, Reason], object] = lambda *_: None,
+        on_free: Callable[[], object] = lambda: None,
     ) -> None:
         self.limit = limit.initial
         self.in_flight = 0
         self.overdue = 0
-        self.minimum = limit.minimum
         self.maximum = limit.maximum
         self.on_change = on_change
         self.on_free = on_free
@@ -150,9 +145,7 @@ class Limiter:
                 self._waiters.pop(waiter, None)
             raise
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         self.release()
 
     def record(self, *, started_s: float, now_s: float, latency_s: float | None, overloaded: bool) -> None:
@@ -172,8 +165,7 @@ class Limiter:
             return
         self.limit = new
         self._fill()
-        if self.on_change is not None:
-            self.on_change(old, new, aimd.reason)
+        self.on_change(old, new, aimd.reason)
 
     def release(self) -> None:
         """Return a permit; the first waiter gets it, if there is one."""
@@ -216,7 +208,7 @@ class Limiter:
             if self.in_flight < self.limit:
                 self._in_a_row += 1
             self._fill()
-            if self.on_free is not None and self.in_flight < self._room:
+            if self.in_flight < self._room:
                 self.on_free()
         if self._began:
             self._ticker = asyncio.get_running_loop().call_later(_TICK_S, self._tick)

@@ -10,15 +10,12 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 from printos_async._api.body import DecodeError
 from printos_async._api.errors import decode_error, pause_error
 from printos_async._api.requests import make_endpoint
-from printos_async._errors import (
-    APIError,
-    ResponseDecodeError,
-    StatusError,
-)
+from printos_async._errors import APIError, ResponseDecodeError, StatusError
 from printos_async._events import AttemptFinished, LimitChanged, RetryScheduled
 
-from .account_health import AccountHealth, is_refusal
+from .account_monitor import AccountMonitor, is_refusal
 from .attempt import may_repeat
+from .circuit_breaker import CircuitBreaker
 from .concurrency import ConcurrencyLimit, Limiter, is_overload
 from .host_monitor import HostMonitor
 from .retry import RetryBudget, RetryPolicy
@@ -64,15 +61,11 @@ class Executor:
         self.limiter = Limiter(limit, on_change=self._limit_changed, on_free=self._permit_freed)
         self.hooks = hooks
         self.budget = RetryBudget(retry)
-        self.max_delay_s = retry.max_delay_s
-        self.max_attempts = retry.max_attempts
+        self.retry = retry
         self.circuit_watchers: set[CircuitWatcher] = set()
-        self._host = HostMonitor(
-            attempts.origin.host, hooks, self.circuit_watchers, max_rate_per_s=max_rate_per_s
-        )
-        self.health = self._host.health
-        self.accounts = AccountHealth(attempts.accounts, hooks, self.circuit_watchers)
-        self._retry = retry
+        self.circuit_breaker = CircuitBreaker(max_rate_per_s=max_rate_per_s)
+        self._host = HostMonitor(attempts.origin.host, hooks, self.circuit_watchers, self.circuit_breaker)
+        self.accounts = AccountMonitor(attempts.accounts, hooks, self.circuit_watchers)
         self._endpoints: dict[str, Endpoint] = {}
         # Of single calls that are not admitted at once. No turn is reserved: cancelling leaves the line.
         self._line = asyncio.Lock()
@@ -128,11 +121,12 @@ class Executor:
 
         The caller holds a permit, which passes to another request if the lookup hangs.
         """
-        if self.accounts.is_known(device_id):
+        attempts = self._attempts
+        if attempts.accounts.known(device_id) is not None:
             return
         number = self.limiter.begin()
         try:
-            await self._attempts.find(device_id, until_s)
+            await attempts.accounts.find(device_id, deadline_s=attempts.deadline_s(until_s))
         finally:
             self.limiter.end(number)
 
@@ -144,14 +138,14 @@ class Executor:
         Raises:
             APIError: Of the class that fits; ``attempts`` is 0 where the pause is too long to wait for.
         """
-        health = self.health
+        breaker = self.circuit_breaker
         while True:
             now_s = asyncio.get_running_loop().time()
-            if health.caps_rate or health.admit(now_s=now_s, patient=False) > now_s:
+            if breaker.caps_rate or breaker.admit(now_s=now_s, patient=False) > now_s:
                 await self._wait_for_admission(call)
-            closings = health.closings
+            closings = breaker.closings
             async with self.limiter:
-                if health.closings == closings:
+                if breaker.closings == closings:
                     return await self.attempt(call, decode, attempt=attempt)
             # While this call waited for its permit, the server asked for a pause.
 
@@ -167,14 +161,14 @@ class Executor:
             while True:
                 await self._wait_for_pause(call)
                 now_s = self._attempts.now_s()
-                again_s = self.health.admit(now_s=now_s, patient=False, caller=self)
+                again_s = self.circuit_breaker.admit(now_s=now_s, patient=False, caller=self)
                 if again_s <= now_s:
                     return
                 await asyncio.sleep(again_s - now_s)
 
     async def _wait_for_pause(self, call: Call) -> None:
-        while (pause_s := self.health.pause_s(now_s=self._attempts.now_s())) > 0:
-            if pause_s > self.max_delay_s:
+        while (pause_s := self.circuit_breaker.pause_s(now_s=self._attempts.now_s())) > 0:
+            if pause_s > self.retry.max_delay_s:
                 raise pause_error(call, pause_s)
             await asyncio.sleep(pause_s)
 
@@ -216,7 +210,7 @@ class Executor:
         except APIError as error:
             self._failed(call, error, attempt=attempt, started_s=started_s, is_probe=is_probe)
             raise
-        if self.health.succeeded(now_s=self._attempts.now_s()):
+        if self.circuit_breaker.succeeded(now_s=self._attempts.now_s()):
             self._host.more_admitted()
         if self.accounts.troubled:
             self.accounts.succeeded(call)
@@ -247,7 +241,8 @@ class Executor:
                 started_s=started_s, now_s=now_s, latency_s=None, overloaded=is_overload(error)
             )
         if self.hooks:
-            self._emit_attempt(call, attempt, now_s - started_s, error)
+            status = error.status if isinstance(error, (StatusError, ResponseDecodeError)) else None
+            self._emit_attempt(call, attempt, now_s - started_s, status, error)
 
     def retry_delay_s(
         self, call: Call, error: APIError, *, attempt: int, repeat: bool = False, patient: bool = False
@@ -257,36 +252,33 @@ class Executor:
         ``repeat`` says that a second request does no harm whatever the operation; ``patient`` that neither the number
         of attempts nor a long pause ends them, and that an intermediary's page is retried.
         """
-        delay_s = self._retry.delay_s(
+        delay_s = self.retry.delay_s(
             error,
             attempt=attempt,
             may_repeat=repeat or may_repeat(call, error),
             draw=random.random(),  # noqa: S311  # jitter, not a secret
             patient=patient,
         )
-        if patient and delay_s is not None and self.health.overlong_s is not None:
+        if patient and delay_s is not None and self.circuit_breaker.overlong_s is not None:
             # No caller is held for longer than this.
-            delay_s = min(delay_s, self.health.held_until_s - asyncio.get_running_loop().time())
+            delay_s = min(delay_s, self.circuit_breaker.held_until_s - asyncio.get_running_loop().time())
         if delay_s is not None and self.hooks:
             cause = type(error).__name__
             self.hooks.emit(RetryScheduled(call.operation, call.device_id, attempt, delay_s, cause))
         return delay_s
 
-    def _emit_attempt(self, call: Call, attempt: int, latency_s: float, end: int | APIError) -> None:
+    def _emit_attempt(
+        self, call: Call, attempt: int, latency_s: float, status: int | None, error: APIError | None = None
+    ) -> None:
         endpoint = self._endpoints.get(call.operation)
         if endpoint is None:
             endpoint = self._endpoints[call.operation] = make_endpoint(call, self._attempts.origin)
-        status: int | None
         outcome: Literal["ok", "error", "transport"]
-        if isinstance(end, int):
-            status, outcome, error = end, "ok", None
-        elif isinstance(end, (StatusError, ResponseDecodeError)):
-            status, outcome, error = end.status, "error", type(end).__name__
-        else:
-            status, outcome, error = None, "transport", type(end).__name__
+        outcome = "ok" if error is None else "transport" if status is None else "error"
+        name = None if error is None else type(error).__name__
         self.hooks.emit(
             AttemptFinished(
-                call.operation, call.device_id, attempt, latency_s, status, outcome, error, endpoint
+                call.operation, call.device_id, attempt, latency_s, status, outcome, name, endpoint
             )
         )
 

@@ -1,13 +1,15 @@
 """Provisioning of many devices: concurrent, one result each, and no POST repeated blindly.
 
 PrintOS replaces a device of the same model and serial number, so a POST that may have arrived is
-repeated only after a look at the device list. ``ensure_all`` looks before the first POST, too.
+repeated only after a look at the device list. With ``only_missing`` the list is read before the first POST, too.
 """
 
 from __future__ import annotations
 
 import asyncio
 from typing import TYPE_CHECKING, TypeAlias
+
+from attrs import define, field
 
 from printos_async._errors import (
     APIError,
@@ -41,28 +43,12 @@ def identity_of(device: DeviceProvisionRequest | PrintDevice) -> Identity | None
 
 
 async def provision_all(
-    channel: Channel, requests: Iterable[DeviceProvisionRequest]
+    channel: Channel, requests: Iterable[DeviceProvisionRequest], *, only_missing: bool = False
 ) -> list[ProvisionResult]:
-    """Provision every request; see ``PrintOSClient.provision_devices``."""
-    return await _provision(channel, requests)
-
-
-async def ensure_all(channel: Channel, requests: Iterable[DeviceProvisionRequest]) -> list[ProvisionResult]:
-    """Provision the requests whose device is not registered; see ``PrintOSClient.ensure_devices``."""
+    """Provision every request, or those whose device is not registered; see ``PrintOSClient``."""
     requests = list(requests)
-    if not requests:
-        return []
-    return await _provision(channel, requests, registered=await _read_list(channel))
-
-
-async def _provision(
-    channel: Channel,
-    requests: Iterable[DeviceProvisionRequest],
-    *,
-    registered: Mapping[Identity, PrintDevice] | None = None,
-) -> list[ProvisionResult]:
-    requests = list(requests)
-    provisioner = _Provisioner(channel, registered=registered)
+    registered = await _read_list(channel) if only_missing and requests else None
+    provisioner = _Provisioner(channel, registered)
     results: dict[int, ProvisionResult] = {}
     todo = iter(enumerate(requests))  # shared: each worker takes the next one
 
@@ -82,6 +68,7 @@ async def _provision(
     return [results[index] for index in range(len(requests))]
 
 
+@define(eq=False)
 class _Provisioner:
     """Provisions one device after another, for several workers.
 
@@ -90,11 +77,14 @@ class _Provisioner:
         registered: The devices that are not to be registered again; None to register whatever is requested.
     """
 
-    def __init__(self, channel: Channel, *, registered: Mapping[Identity, PrintDevice] | None) -> None:
-        self._channel = channel
-        self._registered = registered
-        self._taken: set[Identity] = set()
-        self._lookup = _Lookup(channel)
+    _channel: Channel
+    _registered: Mapping[Identity, PrintDevice] | None
+    _taken: set[Identity] = field(factory=set)
+    # Of the device list, in which devices are looked up.
+    _lock: asyncio.Lock = field(factory=asyncio.Lock)
+    _asked: int = 0
+    _fresh: int = 0  # the number of the list that _devices is from
+    _devices: Mapping[Identity, PrintDevice] = field(factory=dict)
 
     async def provision(self, request: DeviceProvisionRequest) -> ProvisionResult:
         """Provision one device; its failure is a result."""
@@ -123,7 +113,7 @@ class _Provisioner:
             if identity is None or not _may_be_applied(call, error):
                 return None
             try:
-                found = await self._lookup.find(identity)
+                found = await self._find(identity)
             except (APIError, ConfigurationError) as unknown:
                 error.add_note(f"whether the device was provisioned is not known: {unknown}")
                 return ProvisionResult(request, "failed", None, failed, error)
@@ -153,25 +143,11 @@ class _Provisioner:
         self._taken.add(identity)
         return identity
 
+    async def _find(self, identity: Identity) -> PrintDevice | None:
+        """Return the device from a list that is requested after this call, or None.
 
-def _may_be_applied(call: Call, error: APIError) -> bool:
-    if may_repeat(call, error):
-        return False
-    return is_transient(error) or isinstance(error, ResponseDecodeError)
-
-
-class _Lookup:
-    """Finds devices in the list; callers that ask while a list is in flight share the next one."""
-
-    def __init__(self, channel: Channel) -> None:
-        self._channel = channel
-        self._lock = asyncio.Lock()
-        self._asked = 0
-        self._fresh = 0  # the number of the list that _devices is from
-        self._devices: dict[Identity, PrintDevice] = {}
-
-    async def find(self, identity: Identity) -> PrintDevice | None:
-        """Return the device from a list that is requested after this call, or None."""
+        Callers that ask while a list is in flight share the next one.
+        """
         wanted = self._asked + 1
         async with self._lock:
             if self._fresh < wanted:
@@ -179,6 +155,12 @@ class _Lookup:
                 number = self._asked
                 self._devices, self._fresh = await _read_list(self._channel), number
         return self._devices.get(identity)
+
+
+def _may_be_applied(call: Call, error: APIError) -> bool:
+    if may_repeat(call, error):
+        return False
+    return is_transient(error) or isinstance(error, ResponseDecodeError)
 
 
 async def _read_list(channel: Channel) -> dict[Identity, PrintDevice]:

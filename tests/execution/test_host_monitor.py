@@ -20,7 +20,7 @@ from printos_async import (
     TransportError,
 )
 from printos_async._events import Hooks
-from printos_async._execution.circuit_breaker import MAX_HOLD_S
+from printos_async._execution.circuit_breaker import MAX_HOLD_S, CircuitBreaker
 from printos_async._execution.host_monitor import HostMonitor
 
 if TYPE_CHECKING:
@@ -48,9 +48,6 @@ class Watcher:
     def more_admitted(self) -> None:
         self.notices.append("more")
 
-    def account_held(self) -> None:
-        self.notices.append("held")
-
     def account_resumed(self, account: Account) -> None:
         self.notices.append(f"resumed {account}")
 
@@ -70,19 +67,20 @@ class Monitored:
     def __init__(self, *, waits: bool = True) -> None:
         self.watcher = Watcher(waits=waits)
         self.events: list[object] = []
-        self.monitor = HostMonitor("host", Hooks([self.events.append]), [self.watcher], max_rate_per_s=None)
+        self.circuit_breaker = CircuitBreaker()
+        self.monitor = HostMonitor("host", Hooks([self.events.append]), [self.watcher], self.circuit_breaker)
 
     def fail(self, error: APIError, times: int = 1) -> None:
         for _ in range(times):
             self.monitor.failed(error, is_login=False)
 
     def succeed(self) -> None:
-        if self.monitor.health.succeeded(now_s=asyncio.get_running_loop().time()):
+        if self.circuit_breaker.succeeded(now_s=asyncio.get_running_loop().time()):
             self.monitor.more_admitted()
 
     @property
     def is_open(self) -> bool:
-        return self.monitor.health.circuit == "open"
+        return self.circuit_breaker.circuit == "open"
 
 
 def refused(status: int, *, retry_after_s: float | None = None) -> StatusError:
@@ -184,6 +182,6 @@ async def test_only_429_and_503_may_ask_for_a_pause() -> None:
 async def test_refusals_for_load_do_not_make_the_host_seem_down() -> None:
     host = Monitored()
     host.fail(refused(429), TO_OPEN)
-    assert not host.monitor.health.seems_down
+    assert not host.circuit_breaker.seems_down
     host.fail(FAULT, TO_OPEN)
-    assert host.monitor.health.seems_down
+    assert host.circuit_breaker.seems_down

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     import httpx
 
     from printos_async._auth import Headers
-    from printos_async._auth.base import ClockSkew, Request
+    from printos_async._auth.base import Request
+    from printos_async._events import ClockSkewDetected
 
     from .lines import Credentials
 
@@ -142,7 +143,7 @@ class _DefaultLine(ReadyAuth):
         """Return whether the flow can get others."""
         return self._last.refused(headers)
 
-    def learn_clock(self, server_s: float) -> ClockSkew | None:
+    def learn_clock(self, server_s: float) -> ClockSkewDetected | None:
         """Compare the clock with the server's."""
         return self._last.learn_clock(server_s)
 

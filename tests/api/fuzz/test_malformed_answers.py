@@ -65,7 +65,7 @@ async def check(client: PrintOSClient, operation: Operation, answer: Answer) -> 
     devices: list[PrintDevice] | None = None
     error: PrintOSError | None = None
     # An answer before this one may have asked for a pause of thousands of years, which the client keeps to.
-    client._channel.executor.health.held_until_s = 0.0
+    client._channel.executor.circuit_breaker.held_until_s = 0.0
     try:
         devices = await call(client, operation)
     except PrintOSError as caught:
@@ -229,7 +229,7 @@ async def test_mangled_bytes_end_in_an_error_or_in_what_they_still_say(operation
     ):
         for mangle in mangles:
             outcome: Any
-            client._channel.executor.health.held_until_s = 0.0
+            client._channel.executor.circuit_breaker.held_until_s = 0.0
             try:
                 await call(client, operation)
             except PrintOSError as error:

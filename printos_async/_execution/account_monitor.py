@@ -1,11 +1,10 @@
-"""Health of the accounts: which of them are held because PrintOS refuses their credentials."""
+"""Account monitor: holds the accounts whose credentials PrintOS refuses, and announces it."""
 
 from __future__ import annotations
 
 import asyncio
 from typing import TYPE_CHECKING
 
-from printos_async._auth import DeviceAccounts
 from printos_async._auth.account import Refusals
 from printos_async._errors import MissingCredentialsError, ResponseDecodeError, StatusError
 from printos_async._events import AccountHeld, AccountResumed
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
 _REFUSALS = frozenset({401, 407, *range(300, 400)})
 
 
-class AccountHealth:
+class AccountMonitor:
     """Holds the accounts of one client, for its pushers: a refusal of credentials says nothing about a status.
 
     Single calls and bulk pushes fail at once and are not held, but what becomes of them counts while there is a
@@ -44,19 +43,13 @@ class AccountHealth:
         self._watchers = watchers
         self.troubled: set[Account] = set()
         self.held = 0
-        self.are_several = isinstance(accounts, DeviceAccounts)
-        if isinstance(accounts, DeviceAccounts):
-            accounts.on_replaced = self._release
-            accounts.on_outdated = self._probes_due
+        self.are_several = accounts.are_several
+        accounts.on_replaced = self._release
+        accounts.on_outdated = self._probes_due
 
     def is_held(self, device_id: str) -> bool:
         """Return whether a device's account is held."""
-        account = self._accounts.known(device_id)
-        return account is not None and account.is_held
-
-    def is_known(self, device_id: str) -> bool:
-        """Return whether a device's account has been looked up."""
-        return self._accounts.known(device_id) is not None
+        return self.of(device_id) is not None
 
     def of(self, device_id: str) -> Account | None:
         """Return the account of a device, if it is held."""
@@ -83,10 +76,9 @@ class AccountHealth:
         if not is_certain and not _may_be_refusal(call, error):
             return
         account = self._accounts.last(call.device_id)
-        if account is None:
+        # Without credentials for what concerns no device, nothing that waits was refused, nor would a status be the probe.
+        if account is None or (call.device_id is None and isinstance(error, MissingCredentialsError)):
             return
-        if call.device_id is None and isinstance(error, MissingCredentialsError):
-            return  # nothing that waits was refused, and no status would be the probe
         account.must_ask = account.must_ask or is_certain
         if not any(watcher.is_patient for watcher in self._watchers):
             return
@@ -97,8 +89,6 @@ class AccountHealth:
         if account.refusals.refused(call.device_id, is_certain=is_certain, now_s=now_s):
             self.held += 1
             self._hooks.emit(AccountHeld(account.label, type(error).__name__, getattr(error, "status", None)))
-            for watcher in tuple(self._watchers):
-                watcher.account_held()
 
     def succeeded(self, call: Call) -> None:
         """Note a success. To be called only while there are ``troubled`` accounts."""
@@ -129,9 +119,8 @@ class AccountHealth:
             self._probes_due()
 
     def outdate(self, device_id: str) -> None:
-        """Look a device's credentials up again when it is sent next, where devices have credentials of their own."""
-        if isinstance(self._accounts, DeviceAccounts):
-            self._accounts.outdate(device_id)
+        """Look a device's credentials up again when it is sent next, if they are its own."""
+        self._accounts.outdate(device_id)
 
     def end_unused_hold(self, account: Account) -> None:
         """End the hold of an account that devices have left, if nothing waits for it any more."""
