@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from ._api.fields import fields_of
 from ._config import PRODUCTION_URL, auth_from_env, transport_factory
 from ._delivery.bulk import Statuses, push_all
-from ._delivery.outbox.selection import require_outbox
-from ._delivery.settings import DEFAULT_AMBIGUITY_S, PusherSettings
+from ._delivery.settings import DEFAULT_AMBIGUITY_S, PusherSettings, require_outbox
 from ._delivery.spooler import Spooler
 from ._execution.channel import Channel
 from ._execution.listing import list_all

@@ -61,7 +61,7 @@ class _Push:
         self._loop = asyncio.get_running_loop()
         self._encode = channel.operations.update_device_status
         policy = DeliveryPolicy(patient=False, ambiguity_s=ambiguity_s)
-        self.engine = Engine(channel.executor, channel.answers, policy, self._settle)
+        self.engine = Engine(channel, policy, self._settle)
 
     def put(self, device_id: DeviceId, status: DeviceStatusUpdate) -> None:
         """Accept one status; invalid input becomes a failed result."""

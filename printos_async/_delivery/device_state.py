@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Generic, Literal, TypeAlias, TypeVar
 
-from attrs import define, frozen
+from attrs import define, field, frozen, validators
+
+from printos_async._common.checks import at_least, one_of
 
 if TYPE_CHECKING:
     import asyncio
@@ -49,14 +51,33 @@ class DeliveryPolicy:
 
     A ``patient`` engine outlasts an outage: while the circuit is open it sends probes only, and attempts that fail
     with the whole host do not count against a status. Any other engine makes ``max_attempts`` for each status.
+
+    Attributes:
+        sent_max_age_s: For how long an unchanged status is not sent again; 0 where ``skip_unchanged`` is false.
+
+    Raises:
+        ConfigurationError: A setting is out of range.
     """
 
     patient: bool
-    strict: bool = False
-    ambiguity_s: float = 0.0
-    min_interval_s: float = 0.0
-    unchanged_max_age_s: float = 0.0
-    deadline_s: float | None = None
+    consistency: Literal["eventual", "strict"] = field(
+        default="eventual", validator=one_of("eventual", "strict")
+    )
+    ambiguity_s: float = field(validator=at_least(0.0))
+    min_interval_s: float = field(default=0.0, validator=at_least(0.0))
+    skip_unchanged: bool = False
+    unchanged_max_age_s: float = field(default=0.0, validator=at_least(0.0))
+    deadline_s: float | None = field(default=None, validator=validators.optional(at_least(0.0)))
+    sent_max_age_s: float = field(init=False)
+
+    @sent_max_age_s.default
+    def _sent_max_age_s(self) -> float:
+        return self.unchanged_max_age_s if self.skip_unchanged else 0.0
+
+    @property
+    def strict(self) -> bool:
+        """Whether a device is held after an uncertain write, until that cannot land any more."""
+        return self.consistency == "strict"
 
 
 @define(eq=False)
@@ -166,15 +187,15 @@ class DeviceState:
         if self.must_reassert:
             return max(self.not_before_s, self._uncertain_until_s)
         due_s = self.not_before_s or self._uncertain_until_s  # 0 for most: there is nothing to remember
-        if policy.unchanged_max_age_s or due_s:
-            return max(due_s, self._uncertain_until_s, self.sent_s + policy.unchanged_max_age_s)
+        if policy.sent_max_age_s or due_s:
+            return max(due_s, self._uncertain_until_s, self.sent_s + policy.sent_max_age_s)
         return due_s
 
     def is_unchanged(self, pending: PendingStatus, policy: DeliveryPolicy, *, now_s: float) -> bool:
         """Return whether the server has this status already, and no later request can have changed it."""
         if self.sent is None or not self.sent_stands or self.must_reassert or pending is self.sent:
             return False
-        return now_s < self.sent_s + policy.unchanged_max_age_s and pending.call.body == self.sent.call.body
+        return now_s < self.sent_s + policy.sent_max_age_s and pending.call.body == self.sent.call.body
 
     def is_held(self, policy: DeliveryPolicy, *, now_s: float) -> bool:
         """Return whether strict consistency holds the device because of an uncertain write."""
@@ -186,9 +207,7 @@ class DeviceState:
 
     def remembers(self, policy: DeliveryPolicy, *, now_s: float) -> bool:
         """Return whether the state matters for the device's next status, apart from ``not_before_s``."""
-        return self.is_uncertain(now_s) or (
-            self.sent_stands and self.sent_s + policy.unchanged_max_age_s > now_s
-        )
+        return self.is_uncertain(now_s) or (self.sent_stands and self.sent_s + policy.sent_max_age_s > now_s)
 
     def inherit_uncertainty(self, until_s: float, policy: DeliveryPolicy) -> None:
         """Record that another worker's write may still land until ``until_s``."""

@@ -14,8 +14,7 @@ from .senders import Senders
 
 if TYPE_CHECKING:
     from printos_async._api.requests import Call
-    from printos_async._api.responses import Answers
-    from printos_async._execution.executor import Executor
+    from printos_async._execution.channel import Channel
     from printos_async._models import PushResult
 
     from .device_state import DeliveryPolicy, Settle
@@ -35,17 +34,17 @@ class Engine:
         scheduler: The devices.
     """
 
-    def __init__(self, executor: Executor, answers: Answers, policy: DeliveryPolicy, settle: Settle) -> None:
-        self._executor = executor
+    def __init__(self, channel: Channel, policy: DeliveryPolicy, settle: Settle) -> None:
+        self._executor = channel.executor
         self._policy = policy
         self._settle = settle
         self._loop = asyncio.get_running_loop()
         self.occupancy = Occupancy()
-        self._senders = Senders(executor, answers, policy, self.occupancy, settle=settle, on_crash=self.fail)
+        self._senders = Senders(channel, policy, self.occupancy, settle=settle, on_crash=self.fail)
         self.scheduler = self._senders.scheduler
         self._devices = self.scheduler.devices
         self._seq = count(1)
-        executor.circuit_watchers.add(self.scheduler)
+        self._executor.circuit_watchers.add(self.scheduler)
 
     @property
     def in_flight(self) -> int:

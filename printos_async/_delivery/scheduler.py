@@ -72,7 +72,7 @@ class Scheduler:
         self._add_sender = add_sender
         self._loop = asyncio.get_running_loop()
         self.is_patient = policy.patient
-        self._skips_unchanged = policy.unchanged_max_age_s > 0
+        self._skips_unchanged = policy.sent_max_age_s > 0
         self.devices: dict[str, DeviceState] = {}
         self.ready = ReadyQueue()
         self.held = HeldDevices(executor.accounts, self.schedule)

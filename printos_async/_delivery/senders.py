@@ -18,8 +18,7 @@ from .scheduler import Scheduler
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from printos_async._api.responses import Answers
-    from printos_async._execution.executor import Executor
+    from printos_async._execution.channel import Channel
 
     from .backpressure import Occupancy
     from .device_state import DeliveryPolicy, DeviceState, PendingStatus, Settle
@@ -38,17 +37,16 @@ class Senders:
 
     def __init__(
         self,
-        executor: Executor,
-        answers: Answers,
+        channel: Channel,
         policy: DeliveryPolicy,
         occupancy: Occupancy,
         *,
         settle: Settle,
         on_crash: Callable[[BaseException], None],
     ) -> None:
-        self._executor = executor
+        self._executor = executor = channel.executor
         self._limiter = executor.limiter
-        self._answers = answers
+        self._answers = channel.answers
         self._policy = policy
         self._occupancy = occupancy
         self._settle = settle

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, Protocol
+import asyncio
+from typing import TYPE_CHECKING, Protocol
 
-from printos_async._delivery.backpressure import Admission
+from printos_async._delivery.engine import Engine
+from printos_async._errors import PusherFullError
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Awaitable
 
     from printos_async._api.requests import Call
     from printos_async._delivery.device_state import PendingStatus
-    from printos_async._delivery.engine import Engine
     from printos_async._delivery.results import Reporter
+    from printos_async._delivery.settings import PusherSettings
+    from printos_async._execution.channel import Channel
     from printos_async._models import PushResult
 
     Waiter = asyncio.Future[PushResult] | None
@@ -71,37 +73,49 @@ class DeliveryBackend(Protocol):
 
 
 class MemoryBackend:
-    """Keeps statuses in the engine only.
+    """Keeps statuses in the engine only, and admits them in the order of arrival while there is room.
 
     Args:
-        engine: Sends the statuses.
-        reporter: Is told of accepted statuses.
-        max_pending_devices: Devices with work pending at most.
-        on_full: Whether a status without room waits or is refused.
+        channel: Sends the statuses.
+        settings: The delivery policy, and the room.
+        reporter: Is told of accepted statuses and their outcomes.
     """
 
     is_open = True
 
-    def __init__(
-        self,
-        engine: Engine,
-        reporter: Reporter,
-        *,
-        max_pending_devices: int,
-        on_full: Literal["wait", "raise"],
-    ) -> None:
-        self.engine = engine
+    def __init__(self, channel: Channel, settings: PusherSettings, reporter: Reporter) -> None:
+        self.engine = Engine(channel, settings, reporter.settle)
+        self._settings = settings
         self._reporter = reporter
-        self._admission = Admission(
-            engine.occupancy, engine.is_active, max_pending_devices=max_pending_devices, on_full=on_full
-        )
+        self._head_of_line = asyncio.Lock()
+        self._in_line: dict[str, int] = {}  # devices, with the number of their statuses that wait for room
 
     async def open(self) -> None:
         """As ``DeliveryBackend.open``: nothing has to be opened."""
 
-    def put(self, call: Call, waiter: Waiter) -> Awaitable[PendingStatus]:
-        """As ``DeliveryBackend.put``, when there is room."""
-        return self._admission.enter(call.device_id or "", lambda: self._accept(call, waiter))
+    async def put(self, call: Call, waiter: Waiter) -> PendingStatus:
+        """As ``DeliveryBackend.put``, when there is room. Cancelling gives up the place in the line."""
+        engine, device_id = self.engine, call.device_id or ""
+        max_devices = self._settings.max_pending_devices
+        if engine.occupancy.devices < max_devices and not self._in_line:
+            return self._accept(call, waiter)
+        # A status of an active device needs no room, but must not overtake an older one in the line.
+        if engine.is_active(device_id) and device_id not in self._in_line:
+            return self._accept(call, waiter)
+        if self._settings.on_full == "raise":
+            raise PusherFullError(f"{max_devices} devices have something waiting; try again later")
+        self._in_line[device_id] = self._in_line.get(device_id, 0) + 1
+        try:
+            # The lock keeps the order of arrival; only the first task in the line waits for room.
+            async with self._head_of_line:
+                if engine.occupancy.devices >= max_devices and not engine.is_active(device_id):
+                    # Waiting for more than one place at once: a task switch for each status costs more than the queue.
+                    await engine.occupancy.wait_until_below(max_devices - max_devices // 8)
+                return self._accept(call, waiter)
+        finally:
+            self._in_line[device_id] -= 1
+            if not self._in_line[device_id]:
+                del self._in_line[device_id]
 
     def withdraw(self, pending: PendingStatus) -> bool:
         """As ``DeliveryBackend.withdraw``."""

@@ -20,18 +20,21 @@ from .worker import Worker
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
-    from printos_async._api.requests import Call, Operations
-    from printos_async._api.responses import Answers
-    from printos_async._config import Tenant
-    from printos_async._delivery.device_state import DeliveryPolicy, Outcome, PendingStatus
+    from printos_async._api.requests import Call
+    from printos_async._delivery.device_state import Outcome, PendingStatus
     from printos_async._delivery.results import Reporter
-    from printos_async._execution.executor import Executor
+    from printos_async._delivery.settings import PusherSettings
+    from printos_async._execution.channel import Channel
     from printos_async.outbox import Outbox
 
     from .backend import Waiter
 
 _log = logging.getLogger("printos_async.outbox")
 
+# Others cannot send for the devices that one worker owns: it owns no more than keeps its permits in use, and takes
+# what it puts.
+_OWNED_PER_PERMIT = 4
+_MIN_OWNED_DEVICES = 1_024
 # Longest time that closing takes. If the database hangs, the end of the lease frees the devices.
 _LEAVING_S = 0.4
 # An outbox is asked each half second; one that is silent for longer than this is away.
@@ -43,44 +46,31 @@ class SharedBackend:
 
     Args:
         outbox: The outbox.
-        executor: Makes the requests.
-        operations: Makes requests of stored statuses.
-        answers: Decodes the responses.
-        policy: The delivery policy.
+        channel: Sends the statuses; its tenant owns the rows of the outbox, and those of others are never touched.
+        settings: The delivery policy, and the number of devices that this worker owns at most.
         reporter: Is told of accepted statuses and their outcomes.
-        tenant: Whose rows of the outbox these are; those of others are never touched.
-        timeout_s: Seconds after which every request has ended.
-        max_devices: Devices that this worker owns at most.
     """
 
     def __init__(
-        self,
-        outbox: Outbox,
-        executor: Executor,
-        operations: Operations,
-        answers: Answers,
-        policy: DeliveryPolicy,
-        *,
-        reporter: Reporter,
-        tenant: Tenant,
-        timeout_s: float,
-        max_devices: int,
+        self, outbox: Outbox, channel: Channel, settings: PusherSettings, reporter: Reporter
     ) -> None:
         self._outbox = outbox
-        self._hooks = executor.hooks
+        self._hooks = channel.executor.hooks
         self._reporter = reporter
-        self._tenant = tenant
-        self._timeout_s = timeout_s
+        self._tenant = channel.tenant
+        self._timeout_s = channel.timeout_s
         self._loop = asyncio.get_running_loop()
         self._opening = asyncio.Lock()
         self.is_open = False
-        self.engine = engine = Engine(executor, answers, policy, self._settle)
+        self.engine = engine = Engine(channel, settings, self._settle)
         self._ownership = Ownership()
-        self._dispatcher = Dispatcher(engine, self._ownership, operations, policy, reporter)
+        self._dispatcher = Dispatcher(engine, self._ownership, channel.operations, settings, reporter)
         self._lease = Lease(outbox, on_kept=self._lease_kept, on_lost=self._lease_lost)
+        max_devices = max(_MIN_OWNED_DEVICES, _OWNED_PER_PERMIT * channel.executor.limiter.maximum)
+        max_devices = min(max_devices, settings.max_pending_devices)
         parts = (outbox, engine, self._lease, self._ownership, self._dispatcher)
         self._intake = Intake(*parts, max_devices=max_devices)
-        self._worker = Worker(*parts, intake=self._intake, max_devices=max_devices, timeout_s=timeout_s)
+        self._worker = Worker(*parts, intake=self._intake, max_devices=max_devices, timeout_s=self._timeout_s)
 
     async def open(self) -> None:
         """As ``DeliveryBackend.open``; joins the workers of the outbox."""
