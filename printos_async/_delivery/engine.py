@@ -56,16 +56,6 @@ class Engine:
         """Number of requests so far."""
         return self._senders.requests
 
-    @property
-    def is_held(self) -> bool:
-        """Whether PrintOS refuses credentials, for which statuses wait."""
-        return self._executor.accounts.held > 0
-
-    @property
-    def are_some_held(self) -> bool:
-        """Whether PrintOS refuses credentials of some devices, and accepts those of others perhaps."""
-        return self.is_held and self._executor.accounts.are_several
-
     async def drained(self, until_s: float) -> None:
         """Wait until no work is pending, or none of it may be sent before ``until_s``.
 

@@ -6,22 +6,18 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
-from printos_async._delivery.engine import Engine
 from printos_async._errors import OutboxError
-from printos_async._events import LeaseLost
 
-from .dispatch import Dispatcher, is_final, release_of
-from .intake import Intake
+from .adapter import open_outbox
+from .dispatch import Dispatcher
 from .lease import Lease
-from .opening import open_outbox
-from .ownership import Ownership
 from .worker import Worker
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
     from printos_async._api.requests import Call
-    from printos_async._delivery.device_state import Outcome, PendingStatus
+    from printos_async._delivery.device_state import PendingStatus
     from printos_async._delivery.results import Reporter
     from printos_async._delivery.settings import PusherSettings
     from printos_async._execution.channel import Channel
@@ -55,22 +51,20 @@ class SharedBackend:
         self, outbox: Outbox, channel: Channel, settings: PusherSettings, reporter: Reporter
     ) -> None:
         self._outbox = outbox
-        self._hooks = channel.executor.hooks
-        self._reporter = reporter
         self._tenant = channel.tenant
-        self._timeout_s = channel.timeout_s
-        self._loop = asyncio.get_running_loop()
         self._opening = asyncio.Lock()
         self.is_open = False
-        self.engine = engine = Engine(channel, settings, self._settle)
-        self._ownership = Ownership()
-        self._dispatcher = Dispatcher(engine, self._ownership, channel.operations, settings, reporter)
-        self._lease = Lease(outbox, on_kept=self._lease_kept, on_lost=self._lease_lost)
+        self._dispatcher = Dispatcher(channel, settings, reporter)
+        self.engine = self._dispatcher.engine
+        self._lease = Lease(outbox, channel, self._dispatcher)
         max_devices = max(_MIN_OWNED_DEVICES, _OWNED_PER_PERMIT * channel.executor.limiter.maximum)
-        max_devices = min(max_devices, settings.max_pending_devices)
-        parts = (outbox, engine, self._lease, self._ownership, self._dispatcher)
-        self._intake = Intake(*parts, max_devices=max_devices)
-        self._worker = Worker(*parts, intake=self._intake, max_devices=max_devices, timeout_s=self._timeout_s)
+        self._worker = Worker(
+            outbox,
+            self._lease,
+            self._dispatcher,
+            channel.executor.accounts,
+            max_devices=min(max_devices, settings.max_pending_devices),
+        )
 
     async def open(self) -> None:
         """As ``DeliveryBackend.open``; joins the workers of the outbox."""
@@ -79,7 +73,6 @@ class SharedBackend:
                 return
             await open_outbox(self._outbox, self._tenant)
             try:
-                self.engine.scheduler.watcher = self._dispatcher
                 self._outbox.on_replaced = self._file_replaced
                 await self._lease.join()
             except BaseException:
@@ -90,7 +83,7 @@ class SharedBackend:
 
     def put(self, call: Call, waiter: Waiter) -> Awaitable[PendingStatus]:
         """As ``DeliveryBackend.put``; the status is in the outbox when it is accepted, and there is always room."""
-        return self._intake.put(call, waiter)
+        return self._worker.put(call, waiter)
 
     def withdraw(self, pending: PendingStatus) -> bool:  # noqa: ARG002  # as in the protocol
         """Return False: another worker may have the status by now."""
@@ -116,7 +109,7 @@ class SharedBackend:
 
     def unsettled(self) -> list[PendingStatus]:
         """As ``DeliveryBackend.unsettled``, with the statuses that were left to other workers."""
-        return [*self.engine.unsettled(), *self._ownership.elsewhere.values()]
+        return [*self.engine.unsettled(), *self._dispatcher.elsewhere.values()]
 
     async def aclose(self) -> None:
         """As ``DeliveryBackend.aclose``, within half a second; what takes longer is free when the lease ends."""
@@ -127,54 +120,35 @@ class SharedBackend:
                 await self._leave()
             finally:
                 self.is_open = False
-                self._intake.is_closed = True
+                self._worker.is_closed = True
                 self._dispatcher.progress.set()
                 await self._outbox.aclose()
-                await self._intake.settle()  # the outbox is closed: what is still to be written gets an error
-
-    def _settle(self, pending: PendingStatus, outcome: Outcome) -> None:
-        """Record an outcome of the engine for the outbox, and report it."""
-        if not pending.has_ended and is_final(outcome):
-            self._ownership.settle(pending, outcome)
-        self._reporter.settle(pending, outcome)
+                await (
+                    self._worker.puts.settle()
+                )  # the outbox is closed: what is still to be written gets an error
 
     def _may_progress_by(self, until_s: float) -> bool:
-        elsewhere = self._ownership.elsewhere.values()
-        return self._ownership.has_unwritten or any(one.held_until_s <= until_s for one in elsewhere)
+        elsewhere = self._dispatcher.elsewhere.values()
+        return self._dispatcher.has_unwritten or any(one.held_until_s <= until_s for one in elsewhere)
 
     async def _leave(self) -> None:
         await self._worker.stop()
         try:
             async with asyncio.timeout(_LEAVING_S):
-                await self._intake.settle()
+                await self._worker.puts.settle()
                 await self._give_back()
         except (OutboxError, TimeoutError) as error:
             name = type(error).__name__
             _log.warning("what was not sent is free when the lease ends: %s", name, extra={"error": name})
 
     async def _give_back(self) -> None:
-        owner, now_s = self._lease.owner, self._loop.time()
-        if owner is None:
-            return
-        await self._outbox.finish(owner, self._ownership.take_completed())
-        devices = self.engine.scheduler.devices.values()
-        owned = [device for device in devices if self._ownership.owned_seq(device.device_id)]
-        released = [release_of(device, now_s=now_s, timeout_s=self._timeout_s) for device in owned]
-        await self._outbox.release(owner, [*released, *self._ownership.releasing.values()])
-        await self._outbox.leave(owner)
-
-    def _lease_kept(self, ends_s: float) -> None:
-        # Every request gets its whole timeout, and has ended when the lease does.
-        self.engine.scheduler.open_until(ends_s - self._timeout_s, ends_s=ends_s)
-
-    def _lease_lost(self) -> None:
-        devices = self._ownership.lose()
-        for pending in self.engine.drop():
-            self._dispatcher.leave_to_others(pending)
-        if devices:
-            self._hooks.emit(LeaseLost(devices))  # logged even without hooks
+        owner = self._lease.owner
+        if owner is not None:
+            await self._outbox.finish(owner, self._dispatcher.take_completed())
+            await self._outbox.release(owner, self._dispatcher.releases())
+            await self._outbox.leave(owner)
 
     def _file_replaced(self) -> None:
         # The lease went with the old file.
         self._lease.lose()
-        self._intake.file_replaced()
+        self._worker.file_replaced()
