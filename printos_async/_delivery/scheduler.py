@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Protocol
 from printos_async._api.errors import pause_error
 from printos_async._common.clock import steady_s
 
-from .deadlines import Deadlines, too_late
 from .device_state import SENT, Outcome
 from .held_devices import HeldDevices
-from .queues import ReadyQueue, RetryQueue, TimeHeap
+from .queues import Deadlines, ReadyQueue, RetryQueue, TimeHeap, too_late
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from printos_async._auth import Account
+    from printos_async._errors import PrintOSError
     from printos_async._execution.executor import Executor
 
     from .backpressure import Occupancy
@@ -76,7 +76,7 @@ class Scheduler:
         self.devices: dict[str, DeviceState] = {}
         self.ready = ReadyQueue()
         self.held = HeldDevices(executor.accounts, self.schedule)
-        self._delayed: TimeHeap[DeviceState] = TimeHeap(self._release_due)
+        self._delayed: TimeHeap[DeviceState] = TimeHeap(self._due)
         self._retries = RetryQueue(executor.budget, self._release_retries)
         self.deadlines = Deadlines(policy.deadline_s, self._give_up)
         self.is_closed = False
@@ -128,7 +128,9 @@ class Scheduler:
             if self.is_patient or pause_s <= self._executor.max_delay_s:
                 ready.wake_at(again_s)
                 break
-            self._turn_away(ready.devices.popleft(), pause_s)
+            device = ready.devices.popleft()
+            device.queued = False
+            self._give_up(device, pause_error(device.waiting.call, pause_s) if device.waiting else None)
         return None
 
     @property
@@ -225,7 +227,7 @@ class Scheduler:
     def close(self) -> None:
         """Stop: no device becomes ready any more."""
         self.is_closed = True
-        for timer in (self.ready, self.held, self._delayed, self._retries, self.deadlines):
+        for timer in (self.ready, self.held, self._delayed, self._retries, self.deadlines.heap):
             timer.cancel()
 
     def _settle_first_unsent(self) -> bool:
@@ -239,7 +241,7 @@ class Scheduler:
         return True
 
     def _leave_place(self, device: DeviceState) -> None:
-        self._retries.remove(device)
+        self._retries.devices.pop(device, None)
         if device.place is not None:
             self._delayed.give_up(device.place)
             device.place = None
@@ -260,20 +262,17 @@ class Scheduler:
     def _forget(self, device: DeviceState) -> None:
         del self.devices[device.device_id]
         if device.deadline is not None:
-            self.deadlines.disarm(device.deadline)
+            self.deadlines.heap.give_up(device.deadline)
         if self.watcher is not None:
             self.watcher.forgotten(device)
 
-    def _release_due(self) -> None:
-        now_s = self._loop.time()
-        while (device := self._delayed.pop_due(now_s)) is not None:
-            device.place = None
-            if device.retrying:
-                self._retries.append(device)
-            else:
-                self.schedule(device)
-        self._delayed.rearm()
-        self._release_retries()
+    def _due(self, device: DeviceState) -> None:
+        device.place = None
+        if device.retrying:
+            self._retries.devices[device] = None
+            self._release_retries()
+        else:
+            self.schedule(device)
 
     def _release_retries(self) -> None:
         """Schedule the retries for which the budget has a token."""
@@ -282,19 +281,14 @@ class Scheduler:
             self.schedule(device)
         if not self.is_patient and self._executor.health.seems_down:
             while self._retries.devices:  # an outage would otherwise last the longer, the larger the fleet
-                self._give_up(self._retries.devices.popitem(last=False)[0])
+                self._give_up(self._retries.devices.popitem(last=False)[0], None)
         self._retries.rearm()
 
-    def _turn_away(self, device: DeviceState, pause_s: float) -> None:
-        device.queued = False
-        if device.waiting is not None:
-            device.waiting.error = device.waiting.error or pause_error(device.waiting.call, pause_s)
-        self._give_up(device)
-
-    def _give_up(self, device: DeviceState) -> None:
+    def _give_up(self, device: DeviceState, error: PrintOSError | None) -> None:
+        """Fail the waiting status with the error of its last request, or else with ``error``."""
         pending, device.waiting = device.waiting, None
         if pending is not None:
-            self._settle(pending, Outcome("failed", pending.error))
+            self._settle(pending, Outcome("failed", pending.error or error))
         else:
             device.must_reassert = False
         self.schedule(device)
