@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 from weakref import WeakSet
 
@@ -41,11 +42,12 @@ class ExclusiveBackend(MemoryBackend):
         self._tenant = channel.tenant
         self._loop = asyncio.get_running_loop()
         self._opening = asyncio.Lock()
+        self._closing = AsyncExitStack()  # what has to be done at the end, once it is open
         self.is_open = False
 
     async def open(self) -> None:
         """As ``DeliveryBackend.open``; takes everything out of the outbox."""
-        async with self._opening:
+        async with self._opening, AsyncExitStack() as closing:
             if not self.is_open:
                 await open_outbox(self._outbox, self._tenant)
                 if self._outbox in _in_use:
@@ -53,40 +55,33 @@ class ExclusiveBackend(MemoryBackend):
                         "another pusher has this outbox: close that one first, or make one for each"
                     )
                 _in_use.add(self._outbox)
-                try:
-                    await self._take_all()
-                except BaseException:
-                    await self._close()
-                    raise
+                closing.callback(_in_use.discard, self._outbox)
+                closing.push_async_callback(self._outbox.aclose)
+                await self._take_all()
+                closing.push_async_callback(self._give_back)
+                self._closing = closing.pop_all()
                 self.is_open = True
 
     async def aclose(self) -> None:
         """As ``DeliveryBackend.aclose``."""
         async with self._opening:
-            if self.is_open:
-                self.is_open = False
-                try:
-                    await self._give_back()
-                finally:
-                    await self._close()
+            self.is_open = False
+            await self._closing.aclose()
 
     async def _take_all(self) -> None:
         owner = await self._outbox.join()
         try:
-            await self._take(owner)
+            claims = await self._outbox.claim_all(owner)
+            for claim in claims:
+                now_s = self._loop.time()
+                pending = claimed_status(claim, self._channel.operations, now_s=now_s)
+                pending.seq = self.engine.next_seq()  # the engine's sequence is one for all devices
+                self._reporter.accept(pending)
+                until_s = uncertain_until_s(claim, self._settings, now_s=now_s)
+                self.engine.take(pending, not_before_s=now_s + claim.hold_s, uncertain_until_s=until_s)
+            await self._outbox.finish(owner, [Finish(claim.device_id, claim.seq) for claim in claims])
         finally:
             await self._outbox.leave(owner)  # after an error, the statuses wait for the next pusher
-
-    async def _take(self, owner: int) -> None:
-        claims = await self._outbox.claim_all(owner)
-        for claim in claims:
-            now_s = self._loop.time()
-            pending = claimed_status(claim, self._channel.operations, now_s=now_s)
-            pending.seq = self.engine.next_seq()  # the engine's sequence is one for all devices
-            self._reporter.accept(pending)
-            until_s = uncertain_until_s(claim, self._settings, now_s=now_s)
-            self.engine.take(pending, not_before_s=now_s + claim.hold_s, uncertain_until_s=until_s)
-        await self._outbox.finish(owner, [Finish(claim.device_id, claim.seq) for claim in claims])
 
     async def _give_back(self) -> None:
         devices = [device for device in self.engine.scheduler.devices.values() if device.active]
@@ -102,9 +97,3 @@ class ExclusiveBackend(MemoryBackend):
         released = [release_of(device, now_s=now_s, timeout_s=timeout_s) for device in devices]
         await self._outbox.release(owner, released)
         await self._outbox.leave(owner)
-
-    async def _close(self) -> None:
-        try:
-            await self._outbox.aclose()
-        finally:
-            _in_use.discard(self._outbox)
