@@ -8,7 +8,7 @@ from collections.abc import AsyncIterable, Iterable, Mapping
 from typing import TYPE_CHECKING, TypeAlias
 
 from printos_async._errors import InvalidDeviceIdError, InvalidStatusError
-from printos_async._events import StatusAccepted, StatusWithdrawn
+from printos_async._events import StatusAccepted
 from printos_async._models import (
     MAX_FAILURES_KEPT,
     DeviceId,
@@ -20,7 +20,7 @@ from printos_async._models import (
 
 from .device_state import DeliveryPolicy
 from .engine import Engine
-from .results import emit_outcome, make_result
+from .results import emit_outcome, make_result, withdraw
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -78,10 +78,7 @@ class _Push:
         try:
             await self.engine.aclose()
         finally:
-            for pending in self.engine.unsettled():
-                pending.has_ended = True
-                if self._hooks:
-                    self._hooks.emit(StatusWithdrawn(pending.device_id, pending.seq))
+            withdraw(self.engine.unsettled(), self._hooks)
 
     def _settle(self, pending: PendingStatus, outcome: Outcome) -> None:
         if pending.has_ended:

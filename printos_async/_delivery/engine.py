@@ -31,6 +31,7 @@ class Engine:
 
     Attributes:
         occupancy: Number of devices with work pending.
+        senders: The requests in flight.
         scheduler: The devices.
     """
 
@@ -40,21 +41,11 @@ class Engine:
         self._settle = settle
         self._loop = asyncio.get_running_loop()
         self.occupancy = Occupancy()
-        self._senders = Senders(channel, policy, self.occupancy, settle=settle, on_crash=self.fail)
-        self.scheduler = self._senders.scheduler
+        self.senders = Senders(channel, policy, self.occupancy, settle=settle, on_crash=self.fail)
+        self.scheduler = self.senders.scheduler
         self._devices = self.scheduler.devices
         self._seq = count(1)
         self._executor.circuit_watchers.add(self.scheduler)
-
-    @property
-    def in_flight(self) -> int:
-        """Number of requests in flight."""
-        return self._senders.in_flight
-
-    @property
-    def requests(self) -> int:
-        """Number of requests so far."""
-        return self._senders.requests
 
     async def drained(self, until_s: float) -> None:
         """Wait until no work is pending, or none of it may be sent before ``until_s``.
@@ -62,7 +53,7 @@ class Engine:
         Raises:
             BaseException: The bug that stopped the engine.
         """
-        while self.in_flight or self.scheduler.may_progress_by(until_s):
+        while self.senders.in_flight or self.scheduler.may_progress_by(until_s):
             with suppress(TimeoutError):
                 async with asyncio.timeout(None if until_s == math.inf else _DRAIN_POLL_S):
                     await self.occupancy.wait_until_below(1)
@@ -178,4 +169,4 @@ class Engine:
         Cancelling only stops the waiting.
         """
         self._executor.circuit_watchers.discard(self.scheduler)
-        await self._senders.aclose()
+        await self.senders.aclose()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from printos_async._api.errors import pause_error
 from printos_async._common.clock import steady_s
@@ -22,22 +22,7 @@ if TYPE_CHECKING:
 
     from .backpressure import Occupancy
     from .device_state import DeliveryPolicy, DeviceState, PendingStatus, Settle
-
-
-class DeviceWatcher(Protocol):
-    """Callbacks for changes of devices, for a shared outbox."""
-
-    def rested(self, device: DeviceState) -> None:
-        """Called when a device has no more work pending."""
-        ...
-
-    def forgotten(self, device: DeviceState) -> None:
-        """Called when the scheduler drops a device's state."""
-        ...
-
-    def leave_to_others(self, pending: PendingStatus) -> None:
-        """Called when a request failed whose device's lease was lost meanwhile."""
-        ...
+    from .outbox.dispatch import Dispatcher
 
 
 class Scheduler:
@@ -53,7 +38,7 @@ class Scheduler:
         deadlines: The deadlines of the statuses that wait.
         is_patient: As in ``DeliveryPolicy``.
         is_closed: No device becomes ready any more.
-        watcher: Callbacks of a shared outbox; None without one.
+        watcher: Follows the devices for a shared outbox; None without one.
     """
 
     def __init__(
@@ -80,7 +65,7 @@ class Scheduler:
         self._retries = RetryQueue(executor.budget, self._release_retries)
         self.deadlines = Deadlines(policy.deadline_s, self._give_up)
         self.is_closed = False
-        self.watcher: DeviceWatcher | None = None
+        self.watcher: Dispatcher | None = None
         # By steady_s(), not the loop's clock: uvloop's stands still between two iterations, during which a process may
         # have been stopped, and every loop's stands still while the machine is suspended.
         self._open_until_s: float | None = None

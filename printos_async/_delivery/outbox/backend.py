@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 class DeliveryBackend(Protocol):
     """Accepts a pusher's statuses, keeps them until they are sent, and reports their outcomes.
 
+    What a method does here is enough for a backend whose statuses are in the engine only.
+
     Attributes:
         engine: Sends the statuses.
         is_open: Whether statuses can be put.
@@ -53,26 +55,26 @@ class DeliveryBackend(Protocol):
 
     def withdraw(self, pending: PendingStatus) -> bool:
         """Remove a waiting status; False if it stays."""
-        ...
+        return self.engine.withdraw(pending)
 
-    def problem(self, now_s: float) -> str | None:
+    def problem(self, now_s: float) -> str | None:  # noqa: ARG002  # memory has none
         """Return why statuses cannot be stored or claimed at the moment; None if they can, as far as is known."""
-        ...
+        return None
 
     async def drained(self, until_s: float) -> None:
         """Wait until every status is settled that may be sent before ``until_s``."""
-        ...
+        await self.engine.drained(until_s)
 
     def unsettled(self) -> list[PendingStatus]:
         """Return the accepted statuses that have no outcome yet."""
-        ...
+        return self.engine.unsettled()
 
     async def aclose(self) -> None:
         """Release unsent statuses to the outbox, and close it. The engine has been closed before."""
         ...
 
 
-class MemoryBackend:
+class MemoryBackend(DeliveryBackend):
     """Keeps statuses in the engine only, and admits them in the order of arrival while there is room.
 
     Args:
@@ -92,6 +94,9 @@ class MemoryBackend:
 
     async def open(self) -> None:
         """As ``DeliveryBackend.open``: nothing has to be opened."""
+
+    async def aclose(self) -> None:
+        """As ``DeliveryBackend.aclose``: nothing outlives the pusher."""
 
     async def put(self, call: Call, waiter: Waiter) -> PendingStatus:
         """As ``DeliveryBackend.put``, when there is room. Cancelling gives up the place in the line."""
@@ -116,25 +121,6 @@ class MemoryBackend:
             self._in_line[device_id] -= 1
             if not self._in_line[device_id]:
                 del self._in_line[device_id]
-
-    def withdraw(self, pending: PendingStatus) -> bool:
-        """As ``DeliveryBackend.withdraw``."""
-        return self.engine.withdraw(pending)
-
-    def problem(self, now_s: float) -> str | None:  # noqa: ARG002  # as in the protocol
-        """As ``DeliveryBackend.problem``: memory has none."""
-        return None
-
-    async def drained(self, until_s: float) -> None:
-        """As ``DeliveryBackend.drained``."""
-        await self.engine.drained(until_s)
-
-    def unsettled(self) -> list[PendingStatus]:
-        """As ``DeliveryBackend.unsettled``."""
-        return self.engine.unsettled()
-
-    async def aclose(self) -> None:
-        """As ``DeliveryBackend.aclose``: nothing outlives the pusher."""
 
     def _accept(self, call: Call, waiter: Waiter) -> PendingStatus:
         self.engine.occupancy.require_open()

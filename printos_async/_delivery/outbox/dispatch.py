@@ -67,7 +67,10 @@ class Dispatcher:
     # From the engine
 
     def rested(self, device: DeviceState) -> None:
-        """Record the completion of a device's newest status; the device stays owned while it remembers something."""
+        """Record the completion of a device's newest status, because the device has no more work pending.
+
+        The device stays owned while the engine remembers something of it.
+        """
         device_id = device.device_id
         outcome = self._outcomes.pop(device_id, None)
         if outcome is not None and device_id in self._owned:
@@ -82,14 +85,17 @@ class Dispatcher:
         self.progress.set()
 
     def forgotten(self, device: DeviceState) -> None:
-        """Record that a device need not be owned any more for what the engine remembered of it."""
+        """Record that a device need not be owned any more, because the scheduler drops its state."""
         finish = self._kept.pop(device.device_id, None)
         if finish is not None:
             self._completed[finish.device_id] = evolve(finish, hold_s=0.0, keep=False)
             self.news.set()
 
     def leave_to_others(self, pending: PendingStatus) -> None:
-        """Leave a status in the outbox, for another worker or for a later claim of this one."""
+        """Leave a status in the outbox, for another worker or for a later claim of this one.
+
+        The engine calls it when a request failed whose device's lease was lost meanwhile.
+        """
         other = self.elsewhere.pop(pending.device_id, pending)
         older, newer = (pending, other) if pending.seq < other.seq else (other, pending)
         if older is not newer:
