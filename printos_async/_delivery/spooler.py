@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Self
 from printos_async._errors import PusherClosedError
 from printos_async.outbox.protocol import Draft
 
-from .outbox.adapter import open_outbox
+from .outbox.backend import open_outbox
 from .outbox.group_commit import GroupCommit
 
 if TYPE_CHECKING:

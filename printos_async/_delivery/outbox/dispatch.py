@@ -14,7 +14,7 @@ from printos_async._delivery.engine import Engine
 from printos_async._errors import ClientClosedError, InvalidDeviceIdError, OutboxError
 from printos_async.outbox.protocol import Finish
 
-from .adapter import claimed_status, release_of, uncertain_until_s
+from .backend import claimed_status, release_of, uncertain_until_s
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -182,6 +182,10 @@ class Dispatcher:
         return devices
 
     # From the outbox
+
+    def are_due_by(self, until_s: float) -> bool:
+        """Return whether a status that was put here, and left to others, may be sent by ``until_s``."""
+        return any(pending.held_until_s <= until_s for pending in self.elsewhere.values())
 
     @contextmanager
     def asking(self) -> Iterator[dict[str, int]]:

@@ -10,8 +10,7 @@ from weakref import WeakSet
 from printos_async._errors import ConfigurationError
 from printos_async.outbox.protocol import Draft, Finish
 
-from .adapter import claimed_status, open_outbox, release_of, uncertain_until_s
-from .backend import MemoryBackend
+from .backend import MemoryBackend, claimed_status, open_outbox, release_of, uncertain_until_s
 
 if TYPE_CHECKING:
     from printos_async._delivery.results import Reporter

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from printos_async._errors import OutboxError
 
-from .adapter import open_outbox
+from .backend import open_outbox
 from .dispatch import Dispatcher
 from .lease import Lease
 from .worker import Worker
@@ -100,11 +100,12 @@ class SharedBackend:
 
     async def drained(self, until_s: float) -> None:
         """As ``DeliveryBackend.drained``; waits until the outcomes are written to the outbox, too."""
+        dispatcher = self._dispatcher
         self._worker.is_draining = True  # first: others may put more than this sends, for ever
         await self.engine.drained(until_s)
-        while self.is_open and self._may_progress_by(until_s):
-            self._dispatcher.progress.clear()
-            await self._dispatcher.progress.wait()
+        while self.is_open and (dispatcher.has_unwritten or dispatcher.are_due_by(until_s)):
+            dispatcher.progress.clear()
+            await dispatcher.progress.wait()
             await self.engine.drained(until_s)
 
     def unsettled(self) -> list[PendingStatus]:
@@ -127,26 +128,19 @@ class SharedBackend:
                     self._worker.puts.settle()
                 )  # the outbox is closed: what is still to be written gets an error
 
-    def _may_progress_by(self, until_s: float) -> bool:
-        elsewhere = self._dispatcher.elsewhere.values()
-        return self._dispatcher.has_unwritten or any(one.held_until_s <= until_s for one in elsewhere)
-
     async def _leave(self) -> None:
         await self._worker.stop()
         try:
             async with asyncio.timeout(_LEAVING_S):
                 await self._worker.puts.settle()
-                await self._give_back()
+                owner = self._lease.owner
+                if owner is not None:
+                    await self._outbox.finish(owner, self._dispatcher.take_completed())
+                    await self._outbox.release(owner, self._dispatcher.releases())
+                    await self._outbox.leave(owner)
         except (OutboxError, TimeoutError) as error:
             name = type(error).__name__
             _log.warning("what was not sent is free when the lease ends: %s", name, extra={"error": name})
-
-    async def _give_back(self) -> None:
-        owner = self._lease.owner
-        if owner is not None:
-            await self._outbox.finish(owner, self._dispatcher.take_completed())
-            await self._outbox.release(owner, self._dispatcher.releases())
-            await self._outbox.leave(owner)
 
     def _file_replaced(self) -> None:
         # The lease went with the old file.

@@ -158,7 +158,11 @@ class Worker:
                     look_s = self._loop.time() + POLL_S
                     await self._look_around(owner)  # before a backlog takes all the room
                 room = min(self._max_devices - self._occupancy.devices, _MAX_CLAIMS)
-                if owner is not None and room > 0 and (not self.is_draining or self._are_own_due()):
+                if (
+                    owner is not None
+                    and room > 0
+                    and (not self.is_draining or self._dispatcher.are_due_by(self._loop.time()))
+                ):
                     with self._dispatcher.asking() as told:
                         claims = await self._outbox.claim(owner, room)
                     if owner == self._lease.owner:  # else the lease was lost meanwhile
@@ -243,10 +247,6 @@ class Worker:
                     return
                 newer = self._dispatcher.give_back_newer(newer)
         self._dispatcher.take_claims(newer)
-
-    def _are_own_due(self) -> bool:
-        now_s = self._loop.time()
-        return any(pending.held_until_s <= now_s for pending in self._dispatcher.elsewhere.values())
 
     def _report(self, what: str, error: OutboxError) -> None:
         _log.warning("%s: %s", what, error, extra={"error": type(error).__name__})
