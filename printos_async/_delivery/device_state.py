@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Generic, Literal, TypeAlias, TypeVar
 from attrs import define, field, frozen, validators
 
 from printos_async._common.checks import at_least, one_of
+from printos_async._errors import RequestTimeoutError
 
 if TYPE_CHECKING:
     import asyncio
@@ -111,6 +112,20 @@ class PendingStatus:
     is_lost: bool = False
     held_until_s: float = 0.0
     has_ended: bool = False
+
+    def is_late(self, policy: DeliveryPolicy, *, now_s: float) -> bool:
+        """Return whether the status is past its deadline."""
+        return policy.deadline_s is not None and self.accepted_s + policy.deadline_s <= now_s
+
+    def late_error(self) -> PrintOSError:
+        """Return the error of a status that was not sent before its deadline."""
+        return RequestTimeoutError(
+            "not sent within deadline_s",
+            method=self.call.method,
+            path=self.call.path,
+            attempts=0,
+            may_have_arrived=False,
+        )
 
     def abandon(self, reason: BaseException) -> None:
         """Raise ``reason`` in the caller that waits for the result."""

@@ -8,7 +8,6 @@ from contextlib import suppress
 from itertools import count
 from typing import TYPE_CHECKING
 
-from .backpressure import Occupancy
 from .device_state import DeviceState, Outcome, PendingStatus
 from .senders import Senders
 
@@ -40,9 +39,9 @@ class Engine:
         self._policy = policy
         self._settle = settle
         self._loop = asyncio.get_running_loop()
-        self.occupancy = Occupancy()
-        self.senders = Senders(channel, policy, self.occupancy, settle=settle, on_crash=self.fail)
+        self.senders = Senders(channel, policy, settle=settle, on_crash=self.fail)
         self.scheduler = self.senders.scheduler
+        self.occupancy = self.scheduler.occupancy
         self._devices = self.scheduler.devices
         self._seq = count(1)
         self._executor.circuit_watchers.add(self.scheduler)
@@ -90,7 +89,7 @@ class Engine:
             device.not_before_s = max(device.not_before_s, not_before_s)
         replaced, device.waiting = device.waiting, pending
         if self._policy.deadline_s is not None:
-            self.scheduler.deadlines.arm(device, pending)
+            self.scheduler.arm_deadline(device, pending)
         if replaced is not None:
             pending.has_replaced = True
             self._settle(replaced, Outcome("superseded", superseded_by=pending.seq))

@@ -1,4 +1,4 @@
-"""Queues of the scheduler: devices that are ready, devices ordered by time, deadlines, and retries without a token.
+"""Queues of the scheduler: devices that are ready, devices ordered by time, and retries without a token.
 
 A device is in exactly one place: the ready queue, a heap, the queue of retries, or with a sender. This keeps requests
 of one device from overlapping: the body carries no timestamp, so the server could not drop a stale write.
@@ -12,17 +12,12 @@ from collections import OrderedDict, deque
 from itertools import count
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from printos_async._errors import RequestTimeoutError
-
 from .device_state import Place
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from printos_async._errors import PrintOSError
-    from printos_async._execution.retry import RetryBudget
-
-    from .device_state import DeviceState, PendingStatus
+    from .device_state import DeviceState
 
 
 T = TypeVar("T")
@@ -91,48 +86,6 @@ class TimeHeap(_Timed, Generic[T]):
             self._call_at(self._heap[0][0], self._release_due)
 
 
-class Deadlines:
-    """The devices whose waiting status has a deadline. They have a heap of their own: each is in a queue, too.
-
-    Args:
-        deadline_s: Seconds from a status' acceptance to its deadline; None for no deadlines.
-        give_up: Called with a device whose waiting status is past its deadline, and with the error.
-    """
-
-    def __init__(
-        self, deadline_s: float | None, give_up: Callable[[DeviceState, PrintOSError], None]
-    ) -> None:
-        self._deadline_s = deadline_s
-        self._give_up = give_up
-        self._loop = asyncio.get_running_loop()
-        self.heap: TimeHeap[DeviceState] = TimeHeap(self._expire)
-
-    def arm(self, device: DeviceState, pending: PendingStatus) -> None:
-        """Let a waiting status fail at its deadline, if there are deadlines."""
-        if self._deadline_s is not None and device.deadline is None:
-            device.deadline = self.heap.push(pending.accepted_s + self._deadline_s, device)
-
-    def is_late(self, pending: PendingStatus, now_s: float) -> bool:
-        """Return whether a status is past its deadline."""
-        return self._deadline_s is not None and pending.accepted_s + self._deadline_s <= now_s
-
-    def _expire(self, device: DeviceState) -> None:
-        device.deadline = None
-        pending = device.waiting
-        if pending is not None and not self.is_late(pending, self._loop.time()):
-            self.arm(device, pending)  # a newer status has replaced the one that armed it
-        elif pending is not None:
-            self._give_up(device, too_late(pending))
-
-
-def too_late(pending: PendingStatus) -> PrintOSError:
-    """Return the error of a status that was not sent before its deadline."""
-    call = pending.call
-    return RequestTimeoutError(
-        "not sent within deadline_s", method=call.method, path=call.path, attempts=0, may_have_arrived=False
-    )
-
-
 class RetryQueue(_Timed):
     """First-in, first-out queue of devices whose next request is a retry that needs a token of the retry budget.
 
@@ -142,19 +95,10 @@ class RetryQueue(_Timed):
         devices: The devices, in the order of arrival.
     """
 
-    def __init__(self, budget: RetryBudget, on_due: Callable[[], None]) -> None:
+    def __init__(self, on_due: Callable[[], None]) -> None:
         super().__init__()
-        self._budget = budget
         self._on_due = on_due
         self.devices: OrderedDict[DeviceState, None] = OrderedDict()
-
-    def pop(self, now_s: float) -> DeviceState | None:
-        """Remove and return the first device, with a token; None if there is no device or no token."""
-        if not self.devices or not self._budget.take(now_s=now_s):
-            return None
-        device, _ = self.devices.popitem(last=False)
-        device.retrying, device.has_token = False, True
-        return device
 
     def rearm(self) -> None:
         """Set the timer if there are devices."""

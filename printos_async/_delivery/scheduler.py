@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 from printos_async._api.errors import pause_error
 from printos_async._common.clock import steady_s
 
+from .backpressure import Occupancy
 from .device_state import SENT, Outcome
 from .held_devices import HeldDevices
-from .queues import Deadlines, ReadyQueue, RetryQueue, TimeHeap, too_late
+from .queues import ReadyQueue, RetryQueue, TimeHeap
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from printos_async._errors import PrintOSError
     from printos_async._execution.executor import Executor
 
-    from .backpressure import Occupancy
     from .device_state import DeliveryPolicy, DeviceState, PendingStatus, Settle
     from .outbox.dispatch import Dispatcher
 
@@ -32,10 +32,10 @@ class Scheduler:
     sender waits for one.
 
     Attributes:
+        occupancy: Number of devices with work pending.
         devices: The state of each device, by its identifier.
         ready: The devices that may be sent now.
         held: The devices that wait for their account.
-        deadlines: The deadlines of the statuses that wait.
         is_patient: As in ``DeliveryPolicy``.
         is_closed: No device becomes ready any more.
         watcher: Follows the devices for a shared outbox; None without one.
@@ -45,25 +45,25 @@ class Scheduler:
         self,
         executor: Executor,
         policy: DeliveryPolicy,
-        occupancy: Occupancy,
         *,
         settle: Settle,
         add_sender: Callable[[], None],
     ) -> None:
         self._executor = executor
         self._policy = policy
-        self._occupancy = occupancy
         self._settle = settle
         self._add_sender = add_sender
         self._loop = asyncio.get_running_loop()
         self.is_patient = policy.patient
         self._skips_unchanged = policy.sent_max_age_s > 0
+        self.occupancy = Occupancy()
         self.devices: dict[str, DeviceState] = {}
         self.ready = ReadyQueue()
         self.held = HeldDevices(executor.accounts, self.schedule)
         self._delayed: TimeHeap[DeviceState] = TimeHeap(self._due)
-        self._retries = RetryQueue(executor.budget, self._release_retries)
-        self.deadlines = Deadlines(policy.deadline_s, self._give_up)
+        self._retries = RetryQueue(self._release_retries)
+        # A heap of its own: a device with a deadline is in a queue, too.
+        self._deadlines: TimeHeap[DeviceState] = TimeHeap(self._expire)
         self.is_closed = False
         self.watcher: Dispatcher | None = None
         # By steady_s(), not the loop's clock: uvloop's stands still between two iterations, during which a process may
@@ -135,14 +135,19 @@ class Scheduler:
         self._lease_ends_s = ends_s
         self.ready.wake_all()
 
+    def arm_deadline(self, device: DeviceState, pending: PendingStatus) -> None:
+        """Let a waiting status fail at its deadline, if there are deadlines."""
+        if self._policy.deadline_s is not None and device.deadline is None:
+            device.deadline = self._deadlines.push(pending.accepted_s + self._policy.deadline_s, device)
+
     def settle_unsent(self, device: DeviceState, pending: PendingStatus) -> bool:
         """Settle a status that needs no request, because it is late or equal to what the server has; else return False."""
         if device.sent is None and self._policy.deadline_s is None:
             return False
         now_s = self._loop.time()
-        if pending is not device.sent and self.deadlines.is_late(pending, now_s):
+        if pending is not device.sent and pending.is_late(self._policy, now_s=now_s):
             # It was late when it was claimed from an outbox, where it had waited for its time.
-            self._settle(pending, Outcome("failed", pending.error or too_late(pending)))
+            self._settle(pending, Outcome("failed", pending.error or pending.late_error()))
         elif device.is_unchanged(pending, self._policy, now_s=now_s):
             self._settle(pending, SENT)
         else:
@@ -152,14 +157,14 @@ class Scheduler:
 
     def may_progress_by(self, until_s: float) -> bool:
         """Return whether any pending work may be sent, or reach its deadline, by ``until_s``."""
-        if not self._occupancy.devices or self.ready.devices or self._retries.devices or until_s == math.inf:
-            return self._occupancy.devices > 0
+        if not self.occupancy.devices or self.ready.devices or self._retries.devices or until_s == math.inf:
+            return self.occupancy.devices > 0
         return any(device.active and self._may_progress(device, until_s) for device in self.devices.values())
 
     def _may_progress(self, device: DeviceState, until_s: float) -> bool:
         if device.place is None or device.due_s(self._policy) <= until_s:
             return True
-        if device.waiting is not None and self.deadlines.is_late(device.waiting, until_s):
+        if device.waiting is not None and device.waiting.is_late(self._policy, now_s=until_s):
             return True
         # A backoff may end early, a hold does not.
         return device.retrying and not device.is_held(self._policy, now_s=self._loop.time())
@@ -210,10 +215,11 @@ class Scheduler:
         self.ready.wake_all()
 
     def close(self) -> None:
-        """Stop: no device becomes ready any more."""
+        """Stop: no device becomes ready any more, and nobody waits for that."""
         self.is_closed = True
-        for timer in (self.ready, self.held, self._delayed, self._retries, self.deadlines.heap):
+        for timer in (self.ready, self.held, self._delayed, self._retries, self._deadlines):
             timer.cancel()
+        self.occupancy.end()
 
     def _settle_first_unsent(self) -> bool:
         """Settle the status of the first ready device if it needs no request, which would take a turn of the rate cap."""
@@ -236,7 +242,7 @@ class Scheduler:
 
     def _count(self, device: DeviceState, *, active: bool) -> None:
         device.counted = active
-        occupancy = self._occupancy
+        occupancy = self.occupancy
         occupancy.devices += 1 if active else -1
         if not active:
             if occupancy.watchers:
@@ -247,7 +253,7 @@ class Scheduler:
     def _forget(self, device: DeviceState) -> None:
         del self.devices[device.device_id]
         if device.deadline is not None:
-            self.deadlines.heap.give_up(device.deadline)
+            self._deadlines.give_up(device.deadline)
         if self.watcher is not None:
             self.watcher.forgotten(device)
 
@@ -259,14 +265,24 @@ class Scheduler:
         else:
             self.schedule(device)
 
+    def _expire(self, device: DeviceState) -> None:
+        device.deadline = None
+        pending = device.waiting
+        if pending is not None and not pending.is_late(self._policy, now_s=self._loop.time()):
+            self.arm_deadline(device, pending)  # a newer status has replaced the one that armed it
+        elif pending is not None:
+            self._give_up(device, pending.late_error())
+
     def _release_retries(self) -> None:
         """Schedule the retries for which the budget has a token."""
-        now_s = self._loop.time()
-        while (device := self._retries.pop(now_s)) is not None:
+        now_s, retries = self._loop.time(), self._retries.devices
+        while retries and self._executor.budget.take(now_s=now_s):
+            device, _ = retries.popitem(last=False)
+            device.retrying, device.has_token = False, True
             self.schedule(device)
         if not self.is_patient and self._executor.health.seems_down:
-            while self._retries.devices:  # an outage would otherwise last the longer, the larger the fleet
-                self._give_up(self._retries.devices.popitem(last=False)[0], None)
+            while retries:  # an outage would otherwise last the longer, the larger the fleet
+                self._give_up(retries.popitem(last=False)[0], None)
         self._retries.rearm()
 
     def _give_up(self, device: DeviceState, error: PrintOSError | None) -> None:
