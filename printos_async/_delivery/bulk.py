@@ -47,21 +47,14 @@ _ITEMS_PER_TURN = 64
 class _Push:
     """One bulk push: its engine and its report."""
 
-    def __init__(
-        self,
-        channel: Channel,
-        on_result: Callable[[PushResult], object] | None,
-        *,
-        ambiguity_s: float,
-    ) -> None:
+    def __init__(self, channel: Channel, on_result: Callable[[PushResult], object] | None) -> None:
         self.report = PushReport()
         self._hooks = channel.executor.hooks
         self._is_watched = bool(self._hooks)  # read once: there are two events for each status
         self._on_result = on_result
         self._loop = asyncio.get_running_loop()
         self._encode = channel.operations.update_device_status
-        policy = DeliveryPolicy(patient=False, ambiguity_s=ambiguity_s)
-        self.engine = Engine(channel, policy, self._settle)
+        self.engine = Engine(channel, DeliveryPolicy(patient=False), self._settle)
 
     def put(self, device_id: DeviceId, status: DeviceStatusUpdate) -> None:
         """Accept one status; invalid input becomes a failed result."""
@@ -108,14 +101,10 @@ class _Push:
 
 
 async def push_all(
-    channel: Channel,
-    statuses: Statuses,
-    on_result: Callable[[PushResult], object] | None,
-    *,
-    ambiguity_s: float,
+    channel: Channel, statuses: Statuses, on_result: Callable[[PushResult], object] | None
 ) -> PushReport:
     """Push every status and return the report; see ``PrintOSClient.push_statuses``."""
-    push = _Push(channel, on_result, ambiguity_s=ambiguity_s)
+    push = _Push(channel, on_result)
     occupancy, report = push.engine.occupancy, push.report
     started = time.perf_counter()
     source_failure: Exception | None = None

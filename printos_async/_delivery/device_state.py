@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Generic, Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from attrs import define, field, frozen, validators
 
@@ -19,9 +19,14 @@ if TYPE_CHECKING:
     from printos_async._errors import PrintOSError
     from printos_async._models import PushResult
 
-T = TypeVar("T")
+    from .queues import Place
+
 Settle: TypeAlias = "Callable[[PendingStatus, Outcome], None]"
 OutcomeKind: TypeAlias = Literal["sent", "superseded", "failed"]
+
+# How long an uncertain write may still land. Proxies commonly give up on a queued request
+# after 30 to 60 s, most much earlier; a longer time makes the end of a push wait longer after a timeout.
+DEFAULT_AMBIGUITY_S = 5.0
 
 # In place of the sequence number of an uncertain write. Sequence numbers start at 1.
 _NONE = 0
@@ -64,7 +69,7 @@ class DeliveryPolicy:
     consistency: Literal["eventual", "strict"] = field(
         default="eventual", validator=one_of("eventual", "strict")
     )
-    ambiguity_s: float = field(validator=at_least(0.0))
+    ambiguity_s: float = field(default=DEFAULT_AMBIGUITY_S, validator=at_least(0.0))
     min_interval_s: float = field(default=0.0, validator=at_least(0.0))
     skip_unchanged: bool = False
     unchanged_max_age_s: float = field(default=0.0, validator=at_least(0.0))
@@ -131,15 +136,6 @@ class PendingStatus:
         """Raise ``reason`` in the caller that waits for the result."""
         if self.waiter is not None and not self.waiter.done():
             self.waiter.set_exception(reason)
-
-
-class Place(Generic[T]):
-    """Place of a device, or of an account, in a heap; its item is None once it was removed."""
-
-    __slots__ = ("item",)
-
-    def __init__(self, item: T) -> None:
-        self.item: T | None = item
 
 
 @define(eq=False)

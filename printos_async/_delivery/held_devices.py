@@ -8,7 +8,7 @@ from collections import OrderedDict, deque
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from .queues import TimeHeap
+from .queues import Place, TimeHeap
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from printos_async._auth import Account
     from printos_async._execution.account_health import AccountHealth
 
-    from .device_state import DeviceState, Place
+    from .device_state import DeviceState
 
 # Devices that are scheduled in one turn of the event loop when their account resumes.
 _RELEASED_AT_ONCE = 1_000

@@ -12,8 +12,6 @@ from collections import OrderedDict, deque
 from itertools import count
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from .device_state import Place
-
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -44,6 +42,15 @@ class _Timed:
     def _call_at(self, when_s: float, callback: Callable[[], None]) -> None:
         self.cancel()
         self._timer = self._loop.call_at(when_s, callback)
+
+
+class Place(Generic[T]):
+    """Place of a device, or of an account, in a heap; its item is None once it was removed."""
+
+    __slots__ = ("item",)
+
+    def __init__(self, item: T) -> None:
+        self.item: T | None = item
 
 
 class TimeHeap(_Timed, Generic[T]):

@@ -22,9 +22,6 @@ if TYPE_CHECKING:
 
     from .outbox.backend import DeliveryBackend
 
-# How long an uncertain write may still land. Proxies commonly give up on a queued request
-# after 30 to 60 s, most much earlier; a longer time makes the end of a push wait longer after a timeout.
-DEFAULT_AMBIGUITY_S = 5.0
 # A lease must last this many times as long as a request may.
 LEASE_PER_TIMEOUT = 2
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import contextmanager
-from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from attrs import evolve
@@ -23,8 +22,6 @@ if TYPE_CHECKING:
     from printos_async._delivery.results import Reporter
     from printos_async._execution.channel import Channel
     from printos_async.outbox import Claim, Kept, Progress, Release
-
-_NOTHING: Mapping[str, int] = MappingProxyType({})
 
 
 class Dispatcher:
@@ -222,7 +219,7 @@ class Dispatcher:
         else:
             self.leave_to_others(pending)
 
-    def take_claims(self, claims: Iterable[Claim], told: Mapping[str, int] = _NOTHING) -> None:
+    def take_claims(self, claims: Iterable[Claim], told: Mapping[str, int]) -> None:
         """Dispatch claimed statuses; ``told`` is as in ``take_kept``."""
         for claim in claims:
             if claim.seq <= self._known_seq(claim.device_id, told):

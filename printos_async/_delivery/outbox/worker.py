@@ -246,7 +246,7 @@ class Worker:
                 if owner != self._lease.owner:
                     return
                 newer = self._dispatcher.give_back_newer(newer)
-        self._dispatcher.take_claims(newer)
+        self._dispatcher.take_claims(newer, {})
 
     def _report(self, what: str, error: OutboxError) -> None:
         _log.warning("%s: %s", what, error, extra={"error": type(error).__name__})
