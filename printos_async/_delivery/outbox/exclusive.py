@@ -35,10 +35,10 @@ class ExclusiveBackend(MemoryBackend):
     def __init__(
         self, outbox: PrivateOutbox, channel: Channel, settings: PusherSettings, reporter: Reporter
     ) -> None:
+        self._tenant = channel.tenant  # first: where no account is named, no engine must watch the host
         super().__init__(channel, settings, reporter)
         self._outbox = outbox
         self._channel = channel
-        self._tenant = channel.tenant
         self._loop = asyncio.get_running_loop()
         self._opening = asyncio.Lock()
         self._closing = AsyncExitStack()  # what has to be done at the end, once it is open

@@ -50,8 +50,8 @@ class SharedBackend:
     def __init__(
         self, outbox: Outbox, channel: Channel, settings: PusherSettings, reporter: Reporter
     ) -> None:
+        self._tenant = channel.tenant  # first: where no account is named, no engine must watch the host
         self._outbox = outbox
-        self._tenant = channel.tenant
         self._opening = asyncio.Lock()
         self.is_open = False
         self._dispatcher = Dispatcher(channel, settings, reporter)
