@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from ._config import PRODUCTION_URL, settings_from_env, transport_factory
 from ._delivery.bulk import Statuses, push_all
-from ._delivery.outbox.selection import require_outbox
-from ._delivery.settings import DEFAULT_AMBIGUITY_S, PusherSettings
+from ._delivery.device_state import DEFAULT_AMBIGUITY_S
+from ._delivery.settings import PusherSettings, require_outbox
 from ._delivery.spooler import Spooler
 from ._execution.channel import Channel
 from ._execution.listing import list_all
@@ -230,7 +230,7 @@ class PrintOSClient:
                 iterable itself, it is raised after all earlier statuses are settled.
         """
         self._channel.attempts.open()
-        return await push_all(self._channel, statuses, on_result, ambiguity_s=DEFAULT_AMBIGUITY_S)
+        return await push_all(self._channel, statuses, on_result)
 
     def status_pusher(
         self,

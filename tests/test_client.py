@@ -28,6 +28,7 @@ from printos_async import (
     RequestTimeoutError,
     RetryPolicy,
     SessionTokenAuth,
+    SqlOutbox,
 )
 from printos_async._config import parse_base_url
 from printos_async._execution.concurrency import Limiter
@@ -448,10 +449,14 @@ async def test_a_lease_must_outlast_two_timeouts() -> None:
             client.status_pusher(outbox=MemoryOutbox(lease_s=15.0))
 
 
-async def test_an_outbox_needs_to_know_who_calls() -> None:
+@pytest.mark.parametrize("is_shared", [False, True], ids=["memory", "sql"])
+async def test_an_outbox_needs_to_know_who_calls(*, is_shared: bool) -> None:
+    outbox = SqlOutbox("sqlite+aiosqlite:///spool.db") if is_shared else MemoryOutbox()
     async with PrintOSClient("http://127.0.0.1:1", auth=httpx.BasicAuth("me", "word")) as client:
         with pytest.raises(ConfigurationError, match="BasicAuth needs an attribute `account`") as caught:
-            client.status_pusher(outbox=MemoryOutbox())
+            client.status_pusher(outbox=outbox)
+        # Nothing is left that would hold the account of the client's other calls.
+        assert not client._channel.executor.circuit_watchers
     assert "word" not in str(caught.value)
 
 

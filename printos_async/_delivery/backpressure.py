@@ -1,17 +1,14 @@
-"""Backpressure: the number of devices with work pending, and admission of statuses while it is limited."""
+"""Backpressure: the number of devices with work pending, for those that wait until it falls."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING
 
-from printos_async._errors import PusherClosedError, PusherFullError
+from printos_async._errors import PusherClosedError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from types import TracebackType
-
-T = TypeVar("T")
 
 
 class Occupancy:
@@ -77,62 +74,3 @@ class Occupancy:
         for devices, watcher in self.watchers:
             if not watcher.done() and (self.devices < devices or self.has_ended):
                 watcher.set_result(None)
-
-
-class Admission:
-    """Admits statuses in the order of arrival, for a limited number of devices.
-
-    Args:
-        occupancy: The number of devices with work pending.
-        is_active: Returns whether a device has work pending.
-        max_pending_devices: Devices with work pending at most.
-        on_full: Whether a status without room waits or is refused.
-    """
-
-    def __init__(
-        self,
-        occupancy: Occupancy,
-        is_active: Callable[[str], bool],
-        *,
-        max_pending_devices: int,
-        on_full: Literal["wait", "raise"],
-    ) -> None:
-        self._occupancy = occupancy
-        self._is_active = is_active
-        self._max_pending_devices = max_pending_devices
-        self._on_full = on_full
-        self._head_of_line = asyncio.Lock()
-        self._in_line: dict[str, int] = {}  # devices, with the number of their statuses that wait for room
-
-    async def enter(self, device_id: str, take: Callable[[], T]) -> T:
-        """Call ``take`` as soon as there is room for the device, and return its result.
-
-        Cancelling gives up the place in the line.
-
-        Raises:
-            PusherFullError: There is no room, and ``on_full`` is ``"raise"``.
-        """
-        occupancy = self._occupancy
-        if occupancy.devices < self._max_pending_devices and not self._in_line:
-            return take()
-        # A status of an active device needs no room, but must not overtake an older one in the line.
-        if self._is_active(device_id) and device_id not in self._in_line:
-            return take()
-        if self._on_full == "raise":
-            raise PusherFullError(
-                f"{self._max_pending_devices} devices have something waiting; try again later"
-            )
-        self._in_line[device_id] = self._in_line.get(device_id, 0) + 1
-        try:
-            # The lock keeps the order of arrival; only the first task in the line waits for room.
-            async with self._head_of_line:
-                is_full = occupancy.devices >= self._max_pending_devices
-                if is_full and not self._is_active(device_id):
-                    # Waiting for more than one place at once: a task switch for each status costs more than the queue.
-                    room = self._max_pending_devices // 8
-                    await occupancy.wait_until_below(self._max_pending_devices - room)
-                return take()
-        finally:
-            self._in_line[device_id] -= 1
-            if not self._in_line[device_id]:
-                del self._in_line[device_id]

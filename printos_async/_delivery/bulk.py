@@ -8,7 +8,7 @@ from collections.abc import AsyncIterable, Iterable, Mapping
 from typing import TYPE_CHECKING, TypeAlias
 
 from printos_async._errors import InvalidDeviceIdError, InvalidStatusError
-from printos_async._events import StatusAccepted, StatusWithdrawn
+from printos_async._events import StatusAccepted
 from printos_async._models import (
     MAX_FAILURES_KEPT,
     DeviceId,
@@ -20,7 +20,7 @@ from printos_async._models import (
 
 from .device_state import DeliveryPolicy
 from .engine import Engine
-from .results import emit_outcome, make_result
+from .results import emit_outcome, make_result, withdraw
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,21 +47,14 @@ _ITEMS_PER_TURN = 64
 class _Push:
     """One bulk push: its engine and its report."""
 
-    def __init__(
-        self,
-        channel: Channel,
-        on_result: Callable[[PushResult], object] | None,
-        *,
-        ambiguity_s: float,
-    ) -> None:
+    def __init__(self, channel: Channel, on_result: Callable[[PushResult], object] | None) -> None:
         self.report = PushReport()
         self._hooks = channel.executor.hooks
         self._is_watched = bool(self._hooks)  # read once: there are two events for each status
         self._on_result = on_result
         self._loop = asyncio.get_running_loop()
         self._encode = channel.operations.update_device_status
-        policy = DeliveryPolicy(patient=False, ambiguity_s=ambiguity_s)
-        self.engine = Engine(channel.executor, channel.answers, policy, self._settle)
+        self.engine = Engine(channel, DeliveryPolicy(patient=False), self._settle)
 
     def put(self, device_id: DeviceId, status: DeviceStatusUpdate) -> None:
         """Accept one status; invalid input becomes a failed result."""
@@ -78,10 +71,7 @@ class _Push:
         try:
             await self.engine.aclose()
         finally:
-            for pending in self.engine.unsettled():
-                pending.has_ended = True
-                if self._hooks:
-                    self._hooks.emit(StatusWithdrawn(pending.device_id, pending.seq))
+            withdraw(self.engine.unsettled(), self._hooks)
 
     def _settle(self, pending: PendingStatus, outcome: Outcome) -> None:
         if pending.has_ended:
@@ -111,14 +101,10 @@ class _Push:
 
 
 async def push_all(
-    channel: Channel,
-    statuses: Statuses,
-    on_result: Callable[[PushResult], object] | None,
-    *,
-    ambiguity_s: float,
+    channel: Channel, statuses: Statuses, on_result: Callable[[PushResult], object] | None
 ) -> PushReport:
     """Push every status and return the report; see ``PrintOSClient.push_statuses``."""
-    push = _Push(channel, on_result, ambiguity_s=ambiguity_s)
+    push = _Push(channel, on_result)
     occupancy, report = push.engine.occupancy, push.report
     started = time.perf_counter()
     source_failure: Exception | None = None

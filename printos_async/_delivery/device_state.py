@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Generic, Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from attrs import define, frozen
+from attrs import define, field, frozen, validators
+
+from printos_async._common.checks import at_least, one_of
+from printos_async._errors import RequestTimeoutError
 
 if TYPE_CHECKING:
     import asyncio
@@ -16,9 +19,14 @@ if TYPE_CHECKING:
     from printos_async._errors import PrintOSError
     from printos_async._models import PushResult
 
-T = TypeVar("T")
+    from .queues import Place
+
 Settle: TypeAlias = "Callable[[PendingStatus, Outcome], None]"
 OutcomeKind: TypeAlias = Literal["sent", "superseded", "failed"]
+
+# How long an uncertain write may still land. Proxies commonly give up on a queued request
+# after 30 to 60 s, most much earlier; a longer time makes the end of a push wait longer after a timeout.
+DEFAULT_AMBIGUITY_S = 5.0
 
 # In place of the sequence number of an uncertain write. Sequence numbers start at 1.
 _NONE = 0
@@ -49,14 +57,33 @@ class DeliveryPolicy:
 
     A ``patient`` engine outlasts an outage: while the circuit is open it sends probes only, and attempts that fail
     with the whole host do not count against a status. Any other engine makes ``max_attempts`` for each status.
+
+    Attributes:
+        sent_max_age_s: For how long an unchanged status is not sent again; 0 where ``skip_unchanged`` is false.
+
+    Raises:
+        ConfigurationError: A setting is out of range.
     """
 
     patient: bool
-    strict: bool = False
-    ambiguity_s: float = 0.0
-    min_interval_s: float = 0.0
-    unchanged_max_age_s: float = 0.0
-    deadline_s: float | None = None
+    consistency: Literal["eventual", "strict"] = field(
+        default="eventual", validator=one_of("eventual", "strict")
+    )
+    ambiguity_s: float = field(default=DEFAULT_AMBIGUITY_S, validator=at_least(0.0))
+    min_interval_s: float = field(default=0.0, validator=at_least(0.0))
+    skip_unchanged: bool = False
+    unchanged_max_age_s: float = field(default=0.0, validator=at_least(0.0))
+    deadline_s: float | None = field(default=None, validator=validators.optional(at_least(0.0)))
+    sent_max_age_s: float = field(init=False)
+
+    @sent_max_age_s.default
+    def _sent_max_age_s(self) -> float:
+        return self.unchanged_max_age_s if self.skip_unchanged else 0.0
+
+    @property
+    def strict(self) -> bool:
+        """Whether a device is held after an uncertain write, until that cannot land any more."""
+        return self.consistency == "strict"
 
 
 @define(eq=False)
@@ -91,19 +118,24 @@ class PendingStatus:
     held_until_s: float = 0.0
     has_ended: bool = False
 
+    def is_late(self, policy: DeliveryPolicy, *, now_s: float) -> bool:
+        """Return whether the status is past its deadline."""
+        return policy.deadline_s is not None and self.accepted_s + policy.deadline_s <= now_s
+
+    def late_error(self) -> PrintOSError:
+        """Return the error of a status that was not sent before its deadline."""
+        return RequestTimeoutError(
+            "not sent within deadline_s",
+            method=self.call.method,
+            path=self.call.path,
+            attempts=0,
+            may_have_arrived=False,
+        )
+
     def abandon(self, reason: BaseException) -> None:
         """Raise ``reason`` in the caller that waits for the result."""
         if self.waiter is not None and not self.waiter.done():
             self.waiter.set_exception(reason)
-
-
-class Place(Generic[T]):
-    """Place of a device, or of an account, in a heap; its item is None once it was removed."""
-
-    __slots__ = ("item",)
-
-    def __init__(self, item: T) -> None:
-        self.item: T | None = item
 
 
 @define(eq=False)
@@ -166,15 +198,15 @@ class DeviceState:
         if self.must_reassert:
             return max(self.not_before_s, self._uncertain_until_s)
         due_s = self.not_before_s or self._uncertain_until_s  # 0 for most: there is nothing to remember
-        if policy.unchanged_max_age_s or due_s:
-            return max(due_s, self._uncertain_until_s, self.sent_s + policy.unchanged_max_age_s)
+        if policy.sent_max_age_s or due_s:
+            return max(due_s, self._uncertain_until_s, self.sent_s + policy.sent_max_age_s)
         return due_s
 
     def is_unchanged(self, pending: PendingStatus, policy: DeliveryPolicy, *, now_s: float) -> bool:
         """Return whether the server has this status already, and no later request can have changed it."""
         if self.sent is None or not self.sent_stands or self.must_reassert or pending is self.sent:
             return False
-        return now_s < self.sent_s + policy.unchanged_max_age_s and pending.call.body == self.sent.call.body
+        return now_s < self.sent_s + policy.sent_max_age_s and pending.call.body == self.sent.call.body
 
     def is_held(self, policy: DeliveryPolicy, *, now_s: float) -> bool:
         """Return whether strict consistency holds the device because of an uncertain write."""
@@ -186,9 +218,7 @@ class DeviceState:
 
     def remembers(self, policy: DeliveryPolicy, *, now_s: float) -> bool:
         """Return whether the state matters for the device's next status, apart from ``not_before_s``."""
-        return self.is_uncertain(now_s) or (
-            self.sent_stands and self.sent_s + policy.unchanged_max_age_s > now_s
-        )
+        return self.is_uncertain(now_s) or (self.sent_stands and self.sent_s + policy.sent_max_age_s > now_s)
 
     def inherit_uncertainty(self, until_s: float, policy: DeliveryPolicy) -> None:
         """Record that another worker's write may still land until ``until_s``."""

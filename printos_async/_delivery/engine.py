@@ -8,14 +8,12 @@ from contextlib import suppress
 from itertools import count
 from typing import TYPE_CHECKING
 
-from .backpressure import Occupancy
 from .device_state import DeviceState, Outcome, PendingStatus
 from .senders import Senders
 
 if TYPE_CHECKING:
     from printos_async._api.requests import Call
-    from printos_async._api.responses import Answers
-    from printos_async._execution.executor import Executor
+    from printos_async._execution.channel import Channel
     from printos_async._models import PushResult
 
     from .device_state import DeliveryPolicy, Settle
@@ -32,40 +30,21 @@ class Engine:
 
     Attributes:
         occupancy: Number of devices with work pending.
+        senders: The requests in flight.
         scheduler: The devices.
     """
 
-    def __init__(self, executor: Executor, answers: Answers, policy: DeliveryPolicy, settle: Settle) -> None:
-        self._executor = executor
+    def __init__(self, channel: Channel, policy: DeliveryPolicy, settle: Settle) -> None:
+        self._executor = channel.executor
         self._policy = policy
         self._settle = settle
         self._loop = asyncio.get_running_loop()
-        self.occupancy = Occupancy()
-        self._senders = Senders(executor, answers, policy, self.occupancy, settle=settle, on_crash=self.fail)
-        self.scheduler = self._senders.scheduler
+        self.senders = Senders(channel, policy, settle=settle, on_crash=self.fail)
+        self.scheduler = self.senders.scheduler
+        self.occupancy = self.scheduler.occupancy
         self._devices = self.scheduler.devices
         self._seq = count(1)
-        executor.circuit_watchers.add(self.scheduler)
-
-    @property
-    def in_flight(self) -> int:
-        """Number of requests in flight."""
-        return self._senders.in_flight
-
-    @property
-    def requests(self) -> int:
-        """Number of requests so far."""
-        return self._senders.requests
-
-    @property
-    def is_held(self) -> bool:
-        """Whether PrintOS refuses credentials, for which statuses wait."""
-        return self._executor.accounts.held > 0
-
-    @property
-    def are_some_held(self) -> bool:
-        """Whether PrintOS refuses credentials of some devices, and accepts those of others perhaps."""
-        return self.is_held and self._executor.accounts.are_several
+        self._executor.circuit_watchers.add(self.scheduler)
 
     async def drained(self, until_s: float) -> None:
         """Wait until no work is pending, or none of it may be sent before ``until_s``.
@@ -73,7 +52,7 @@ class Engine:
         Raises:
             BaseException: The bug that stopped the engine.
         """
-        while self.in_flight or self.scheduler.may_progress_by(until_s):
+        while self.senders.in_flight or self.scheduler.may_progress_by(until_s):
             with suppress(TimeoutError):
                 async with asyncio.timeout(None if until_s == math.inf else _DRAIN_POLL_S):
                     await self.occupancy.wait_until_below(1)
@@ -110,7 +89,7 @@ class Engine:
             device.not_before_s = max(device.not_before_s, not_before_s)
         replaced, device.waiting = device.waiting, pending
         if self._policy.deadline_s is not None:
-            self.scheduler.deadlines.arm(device, pending)
+            self.scheduler.arm_deadline(device, pending)
         if replaced is not None:
             pending.has_replaced = True
             self._settle(replaced, Outcome("superseded", superseded_by=pending.seq))
@@ -189,4 +168,4 @@ class Engine:
         Cancelling only stops the waiting.
         """
         self._executor.circuit_watchers.discard(self.scheduler)
-        await self._senders.aclose()
+        await self.senders.aclose()

@@ -11,7 +11,6 @@ if TYPE_CHECKING:
 
     from printos_async._execution.executor import Executor
 
-    from .backpressure import Occupancy
     from .outbox.backend import DeliveryBackend
 
 HealthReason: TypeAlias = Literal[
@@ -40,11 +39,10 @@ class PusherHealth:
         return not self.reasons
 
 
-def health_of(
-    executor: Executor, occupancy: Occupancy, backend: DeliveryBackend, *, now_s: float, held: int
-) -> PusherHealth:
-    """Return the health of a pusher at ``now_s``, by the event loop's clock; devices wait for ``held`` accounts."""
-    host = executor.circuit_breaker
+def health_of(executor: Executor, backend: DeliveryBackend, *, now_s: float) -> PusherHealth:
+    """Return the health of a pusher at ``now_s``, by the event loop's clock."""
+    host, occupancy = executor.circuit_breaker, backend.engine.occupancy
+    held = backend.engine.scheduler.held.count_accounts()
     reasons: dict[HealthReason, str] = {}
     if occupancy.crash is not None:
         reasons["stopped"] = f"a bug has stopped it: {type(occupancy.crash).__name__}"

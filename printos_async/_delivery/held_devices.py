@@ -8,7 +8,7 @@ from collections import OrderedDict, deque
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from .queues import TimeHeap
+from .queues import Place, TimeHeap
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from printos_async._auth import Account
     from printos_async._execution.account_monitor import AccountMonitor
 
-    from .device_state import DeviceState, Place
+    from .device_state import DeviceState
 
 # Devices that are scheduled in one turn of the event loop when their account resumes.
 _RELEASED_AT_ONCE = 1_000
@@ -45,7 +45,7 @@ class HeldDevices:
         self._schedule = schedule
         self._loop = asyncio.get_running_loop()
         self._waiting: dict[Account, OrderedDict[DeviceState, None]] = {}
-        self._probes: TimeHeap[Account] = TimeHeap(self._release_probes)
+        self._probes: TimeHeap[Account] = TimeHeap(self._probe_due)
         self._armed: dict[Account, Place[Account]] = {}
         self._released: set[Account] = set()  # one of their devices was made ready for the probe
         # Nothing waits for them, unless a lookup under way finds them again.
@@ -145,23 +145,21 @@ class HeldDevices:
         """Cancel the timer."""
         self._probes.cancel()
 
-    def _release_probes(self) -> None:
+    def _probe_due(self, account: Account) -> None:
         now_s = self._loop.time()
-        while (account := self._probes.pop_due(now_s)) is not None:
-            del self._armed[account]
-            self._released.discard(account)
-            waiting = self._waiting.get(account)
-            if not waiting:
-                self._waiting.pop(account, None)
-                self._note_unused(account, now_s)
-            elif account.may_probe(now_s):
-                # The device may have nothing to send when it is its turn: then the next one is the probe.
-                self._arm(account, now_s + _PROBE_POLL_S)
-                self._released.add(account)
-                self._release_first(waiting)
-            else:
-                self._arm(account, self._next_probe_s(account))
-        self._probes.rearm()
+        del self._armed[account]
+        self._released.discard(account)
+        waiting = self._waiting.get(account)
+        if not waiting:
+            self._waiting.pop(account, None)
+            self._note_unused(account, now_s)
+        elif account.may_probe(now_s):
+            # The device may have nothing to send when it is its turn: then the next one is the probe.
+            self._arm(account, now_s + _PROBE_POLL_S)
+            self._released.add(account)
+            self._release_first(waiting)
+        else:
+            self._arm(account, self._next_probe_s(account))
 
     def _note_unused(self, account: Account, now_s: float) -> None:
         """End the hold of an account that devices have left, once nothing has waited for it for a while."""

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Self
 
 from attrs import field, frozen
 
-from printos_async._errors import PusherClosedError
-
 from .health import PusherHealth, health_of
+from .results import withdraw
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -234,9 +233,9 @@ class StatusPusher:
             failed=counts["failed"],
             pending=self._reporter.pending,
             active_devices=self._occupancy.devices,
-            in_flight=self._engine.in_flight,
+            in_flight=self._engine.senders.in_flight,
             limit=self._executor.limiter.limit,
-            requests=self._engine.requests,
+            requests=self._engine.senders.requests,
             circuit=self._executor.circuit_breaker.circuit,
             held_accounts=self._executor.accounts.held,
             since_success_s=None if math.isinf(since_success_s) else since_success_s,
@@ -247,13 +246,7 @@ class StatusPusher:
 
         It does no I/O. An outage shows when requests have failed: without traffic nothing is known.
         """
-        return health_of(
-            self._executor,
-            self._occupancy,
-            self._backend,
-            held=self._engine.scheduler.held.count_accounts(),
-            now_s=self._loop.time(),
-        )
+        return health_of(self._executor, self._backend, now_s=self._loop.time())
 
     async def _accept(
         self, device_id: DeviceId, status: DeviceStatusUpdate, waiter: asyncio.Future[PushResult] | None
@@ -266,16 +259,10 @@ class StatusPusher:
         return await self._backend.put(call, waiter)
 
     async def _end(self) -> None:
+        hooks = self._executor.hooks
         await self._engine.aclose()
-        self._withdraw_unsettled()  # before the outbox is closed, which may take its time
+        withdraw(self._backend.unsettled(), hooks)  # before the outbox is closed, which may take its time
         try:
             await self._backend.aclose()
         finally:
-            self._withdraw_unsettled()  # what the outbox has accepted meanwhile
-
-    def _withdraw_unsettled(self) -> None:
-        unsettled = [pending for pending in self._backend.unsettled() if not pending.has_ended]
-        self._reporter.withdraw(unsettled)
-        reason = PusherClosedError("the pusher was closed before this status was settled")
-        for pending in unsettled:
-            pending.abandon(reason)
+            withdraw(self._backend.unsettled(), hooks)  # what the outbox has accepted meanwhile

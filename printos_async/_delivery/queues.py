@@ -12,12 +12,8 @@ from collections import OrderedDict, deque
 from itertools import count
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from .device_state import Place
-
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from printos_async._execution.retry import RetryBudget
 
     from .device_state import DeviceState
 
@@ -30,23 +26,49 @@ _MIN_GIVEN_UP = 64
 _BUDGET_POLL_S = 0.05
 
 
-class TimeHeap(Generic[T]):
-    """Devices or accounts ordered by time, with one timer for the earliest."""
+class _Timed:
+    """A queue with one timer."""
 
-    def __init__(self, on_due: Callable[[], None]) -> None:
+    def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def cancel(self) -> None:
+        """Cancel the timer."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _call_at(self, when_s: float, callback: Callable[[], None]) -> None:
+        self.cancel()
+        self._timer = self._loop.call_at(when_s, callback)
+
+
+class Place(Generic[T]):
+    """Place of a device, or of an account, in a heap; its item is None once it was removed."""
+
+    __slots__ = ("item",)
+
+    def __init__(self, item: T) -> None:
+        self.item: T | None = item
+
+
+class TimeHeap(_Timed, Generic[T]):
+    """Devices or accounts ordered by time; ``on_due`` is called with each of them when its time has come."""
+
+    def __init__(self, on_due: Callable[[T], None]) -> None:
+        super().__init__()
         self._heap: list[tuple[float, int, Place[T]]] = []
         self._order = count()
         self._given_up = 0
         self._on_due = on_due
-        self._timer: asyncio.TimerHandle | None = None
 
     def push(self, when_s: float, item: T) -> Place[T]:
         """Add an item."""
         place = Place(item)
         heapq.heappush(self._heap, (when_s, next(self._order), place))
         if self._heap[0][2] is place:
-            self._wake_at(when_s)
+            self._call_at(when_s, self._release_due)
         return place
 
     def give_up(self, place: Place[T]) -> None:
@@ -59,32 +81,19 @@ class TimeHeap(Generic[T]):
             heapq.heapify(self._heap)
             self._given_up = 0
 
-    def pop_due(self, now_s: float) -> T | None:
-        """Remove and return the first item whose time has come; None if there is none."""
+    def _release_due(self) -> None:
+        now_s = self._loop.time()
         while self._heap and self._heap[0][0] <= now_s:
             item = heapq.heappop(self._heap)[2].item
-            if item is not None:
-                return item
-            self._given_up -= 1
-        return None
-
-    def rearm(self) -> None:
-        """Set the timer for the first item."""
+            if item is None:
+                self._given_up -= 1
+            else:
+                self._on_due(item)
         if self._heap:
-            self._wake_at(self._heap[0][0])
-
-    def cancel(self) -> None:
-        """Cancel the timer."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def _wake_at(self, when_s: float) -> None:
-        self.cancel()
-        self._timer = self._loop.call_at(when_s, self._on_due)
+            self._call_at(self._heap[0][0], self._release_due)
 
 
-class RetryQueue:
+class RetryQueue(_Timed):
     """First-in, first-out queue of devices whose next request is a retry that needs a token of the retry budget.
 
     ``on_due`` is called when the budget may have a token.
@@ -93,53 +102,28 @@ class RetryQueue:
         devices: The devices, in the order of arrival.
     """
 
-    def __init__(self, budget: RetryBudget, on_due: Callable[[], None]) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._budget = budget
+    def __init__(self, on_due: Callable[[], None]) -> None:
+        super().__init__()
         self._on_due = on_due
-        self._timer: asyncio.TimerHandle | None = None
         self.devices: OrderedDict[DeviceState, None] = OrderedDict()
-
-    def append(self, device: DeviceState) -> None:
-        """Add a device; ``rearm`` sets the timer."""
-        self.devices[device] = None
-
-    def remove(self, device: DeviceState) -> None:
-        """Remove a device if it is in the queue."""
-        self.devices.pop(device, None)
-
-    def pop(self, now_s: float) -> DeviceState | None:
-        """Remove and return the first device, with a token; None if there is no device or no token."""
-        if not self.devices or not self._budget.take(now_s=now_s):
-            return None
-        device, _ = self.devices.popitem(last=False)
-        device.retrying, device.has_token = False, True
-        return device
 
     def rearm(self) -> None:
         """Set the timer if there are devices."""
         self.cancel()
         if self.devices:
-            self._timer = self._loop.call_later(_BUDGET_POLL_S, self._on_due)
-
-    def cancel(self) -> None:
-        """Cancel the timer."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+            self._call_at(self._loop.time() + _BUDGET_POLL_S, self._on_due)
 
 
-class ReadyQueue:
+class ReadyQueue(_Timed):
     """First-in, first-out queue of ready devices, and the senders that wait for one.
 
     A device that was taken out of ``devices`` stays marked as queued until its sender has a permit.
     """
 
     def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
+        super().__init__()
         self.devices: deque[DeviceState] = deque()
         self._parked: deque[asyncio.Future[None]] = deque()
-        self._timer: asyncio.TimerHandle | None = None
 
     def append(self, device: DeviceState) -> bool:
         """Add a device; False if no sender was waiting for one."""
@@ -160,8 +144,7 @@ class ReadyQueue:
     def wake_at(self, when_s: float) -> None:
         """Wake the waiting senders at ``when_s``."""
         if self._timer is None or self._timer.when() > when_s:
-            self.cancel()
-            self._timer = self._loop.call_at(when_s, self.wake_all)
+            self._call_at(when_s, self.wake_all)
 
     def wake_all(self) -> None:
         """Wake as many senders as there are devices."""
@@ -169,12 +152,6 @@ class ReadyQueue:
         for _ in range(len(self.devices)):
             if not self._unpark():
                 return
-
-    def cancel(self) -> None:
-        """Cancel the timer."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
 
     def _unpark(self) -> bool:
         while self._parked:

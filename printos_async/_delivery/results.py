@@ -6,6 +6,7 @@ import asyncio
 import json
 from typing import TYPE_CHECKING
 
+from printos_async._errors import PusherClosedError
 from printos_async._events import (
     StatusAccepted,
     StatusFailed,
@@ -64,14 +65,18 @@ class Reporter:
     def cancel(self, pending: PendingStatus) -> None:
         """Report a status that its caller withdrew; it counts as never accepted."""
         self.accepted -= 1
-        self.withdraw([pending])
+        withdraw([pending], self._hooks)
 
-    def withdraw(self, statuses: Iterable[PendingStatus]) -> None:
-        """Report statuses that end without an outcome."""
-        for pending in statuses:
+
+def withdraw(statuses: Iterable[PendingStatus], hooks: Hooks) -> None:
+    """Report statuses that end without an outcome, also to the callers that wait for their results."""
+    reason = PusherClosedError("the pusher was closed before this status was settled")
+    for pending in statuses:
+        if not pending.has_ended:
             pending.has_ended = True
-            if self._hooks:
-                self._hooks.emit(StatusWithdrawn(pending.device_id, pending.seq))
+            if hooks:
+                hooks.emit(StatusWithdrawn(pending.device_id, pending.seq))
+            pending.abandon(reason)
 
 
 def make_result(pending: PendingStatus, outcome: Outcome, *, now_s: float) -> PushResult:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import math
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from printos_async._api.errors import pause_error
 from printos_async._common.clock import steady_s
 
-from .deadlines import Deadlines, too_late
+from .backpressure import Occupancy
 from .device_state import SENT, Outcome
 from .held_devices import HeldDevices
 from .queues import ReadyQueue, RetryQueue, TimeHeap
@@ -18,26 +18,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from printos_async._auth import Account
+    from printos_async._errors import PrintOSError
     from printos_async._execution.executor import Executor
 
-    from .backpressure import Occupancy
     from .device_state import DeliveryPolicy, DeviceState, PendingStatus, Settle
-
-
-class DeviceWatcher(Protocol):
-    """Callbacks for changes of devices, for a shared outbox."""
-
-    def rested(self, device: DeviceState) -> None:
-        """Called when a device has no more work pending."""
-        ...
-
-    def forgotten(self, device: DeviceState) -> None:
-        """Called when the scheduler drops a device's state."""
-        ...
-
-    def leave_to_others(self, pending: PendingStatus) -> None:
-        """Called when a request failed whose device's lease was lost meanwhile."""
-        ...
+    from .outbox.dispatch import Dispatcher
 
 
 class Scheduler:
@@ -47,40 +32,40 @@ class Scheduler:
     sender waits for one.
 
     Attributes:
+        occupancy: Number of devices with work pending.
         devices: The state of each device, by its identifier.
         ready: The devices that may be sent now.
         held: The devices that wait for their account.
-        deadlines: The deadlines of the statuses that wait.
         is_patient: As in ``DeliveryPolicy``.
         is_closed: No device becomes ready any more.
-        watcher: Callbacks of a shared outbox; None without one.
+        watcher: Follows the devices for a shared outbox; None without one.
     """
 
     def __init__(
         self,
         executor: Executor,
         policy: DeliveryPolicy,
-        occupancy: Occupancy,
         *,
         settle: Settle,
         add_sender: Callable[[], None],
     ) -> None:
         self._executor = executor
         self._policy = policy
-        self._occupancy = occupancy
         self._settle = settle
         self._add_sender = add_sender
         self._loop = asyncio.get_running_loop()
         self.is_patient = policy.patient
-        self._skips_unchanged = policy.unchanged_max_age_s > 0
+        self._skips_unchanged = policy.sent_max_age_s > 0
+        self.occupancy = Occupancy()
         self.devices: dict[str, DeviceState] = {}
         self.ready = ReadyQueue()
         self.held = HeldDevices(executor.accounts, self.schedule)
-        self._delayed: TimeHeap[DeviceState] = TimeHeap(self._release_due)
-        self._retries = RetryQueue(executor.budget, self._release_retries)
-        self.deadlines = Deadlines(policy.deadline_s, self._give_up)
+        self._delayed: TimeHeap[DeviceState] = TimeHeap(self._due)
+        self._retries = RetryQueue(self._release_retries)
+        # A heap of its own: a device with a deadline is in a queue, too.
+        self._deadlines: TimeHeap[DeviceState] = TimeHeap(self._expire)
         self.is_closed = False
-        self.watcher: DeviceWatcher | None = None
+        self.watcher: Dispatcher | None = None
         # By steady_s(), not the loop's clock: uvloop's stands still between two iterations, during which a process may
         # have been stopped, and every loop's stands still while the machine is suspended.
         self._open_until_s: float | None = None
@@ -128,7 +113,9 @@ class Scheduler:
             if self.is_patient or pause_s <= self._executor.retry.max_delay_s:
                 ready.wake_at(again_s)
                 break
-            self._turn_away(ready.devices.popleft(), pause_s)
+            device = ready.devices.popleft()
+            device.queued = False
+            self._give_up(device, pause_error(device.waiting.call, pause_s) if device.waiting else None)
         return None
 
     @property
@@ -148,14 +135,19 @@ class Scheduler:
         self._lease_ends_s = ends_s
         self.ready.wake_all()
 
+    def arm_deadline(self, device: DeviceState, pending: PendingStatus) -> None:
+        """Let a waiting status fail at its deadline, if there are deadlines."""
+        if self._policy.deadline_s is not None and device.deadline is None:
+            device.deadline = self._deadlines.push(pending.accepted_s + self._policy.deadline_s, device)
+
     def settle_unsent(self, device: DeviceState, pending: PendingStatus) -> bool:
         """Settle a status that needs no request, because it is late or equal to what the server has; else return False."""
         if device.sent is None and self._policy.deadline_s is None:
             return False
         now_s = self._loop.time()
-        if pending is not device.sent and self.deadlines.is_late(pending, now_s):
+        if pending is not device.sent and pending.is_late(self._policy, now_s=now_s):
             # It was late when it was claimed from an outbox, where it had waited for its time.
-            self._settle(pending, Outcome("failed", pending.error or too_late(pending)))
+            self._settle(pending, Outcome("failed", pending.error or pending.late_error()))
         elif device.is_unchanged(pending, self._policy, now_s=now_s):
             self._settle(pending, SENT)
         else:
@@ -165,14 +157,14 @@ class Scheduler:
 
     def may_progress_by(self, until_s: float) -> bool:
         """Return whether any pending work may be sent, or reach its deadline, by ``until_s``."""
-        if not self._occupancy.devices or self.ready.devices or self._retries.devices or until_s == math.inf:
-            return self._occupancy.devices > 0
+        if not self.occupancy.devices or self.ready.devices or self._retries.devices or until_s == math.inf:
+            return self.occupancy.devices > 0
         return any(device.active and self._may_progress(device, until_s) for device in self.devices.values())
 
     def _may_progress(self, device: DeviceState, until_s: float) -> bool:
         if device.place is None or device.due_s(self._policy) <= until_s:
             return True
-        if device.waiting is not None and self.deadlines.is_late(device.waiting, until_s):
+        if device.waiting is not None and device.waiting.is_late(self._policy, now_s=until_s):
             return True
         # A backoff may end early, a hold does not.
         return device.retrying and not device.is_held(self._policy, now_s=self._loop.time())
@@ -220,10 +212,11 @@ class Scheduler:
         self.ready.wake_all()
 
     def close(self) -> None:
-        """Stop: no device becomes ready any more."""
+        """Stop: no device becomes ready any more, and nobody waits for that."""
         self.is_closed = True
-        for timer in (self.ready, self.held, self._delayed, self._retries, self.deadlines):
+        for timer in (self.ready, self.held, self._delayed, self._retries, self._deadlines):
             timer.cancel()
+        self.occupancy.end()
 
     def _settle_first_unsent(self) -> bool:
         """Settle the status of the first ready device if it needs no request, which would take a turn of the rate cap."""
@@ -236,7 +229,7 @@ class Scheduler:
         return True
 
     def _leave_place(self, device: DeviceState) -> None:
-        self._retries.remove(device)
+        self._retries.devices.pop(device, None)
         if device.place is not None:
             self._delayed.give_up(device.place)
             device.place = None
@@ -246,7 +239,7 @@ class Scheduler:
 
     def _count(self, device: DeviceState, *, active: bool) -> None:
         device.counted = active
-        occupancy = self._occupancy
+        occupancy = self.occupancy
         occupancy.devices += 1 if active else -1
         if not active:
             if occupancy.watchers:
@@ -257,41 +250,43 @@ class Scheduler:
     def _forget(self, device: DeviceState) -> None:
         del self.devices[device.device_id]
         if device.deadline is not None:
-            self.deadlines.disarm(device.deadline)
+            self._deadlines.give_up(device.deadline)
         if self.watcher is not None:
             self.watcher.forgotten(device)
 
-    def _release_due(self) -> None:
-        now_s = self._loop.time()
-        while (device := self._delayed.pop_due(now_s)) is not None:
-            device.place = None
-            if device.retrying:
-                self._retries.append(device)
-            else:
-                self.schedule(device)
-        self._delayed.rearm()
-        self._release_retries()
+    def _due(self, device: DeviceState) -> None:
+        device.place = None
+        if device.retrying:
+            self._retries.devices[device] = None
+            self._release_retries()
+        else:
+            self.schedule(device)
+
+    def _expire(self, device: DeviceState) -> None:
+        device.deadline = None
+        pending = device.waiting
+        if pending is not None and not pending.is_late(self._policy, now_s=self._loop.time()):
+            self.arm_deadline(device, pending)  # a newer status has replaced the one that armed it
+        elif pending is not None:
+            self._give_up(device, pending.late_error())
 
     def _release_retries(self) -> None:
         """Schedule the retries for which the budget has a token."""
-        now_s = self._loop.time()
-        while (device := self._retries.pop(now_s)) is not None:
+        now_s, retries = self._loop.time(), self._retries.devices
+        while retries and self._executor.budget.take(now_s=now_s):
+            device, _ = retries.popitem(last=False)
+            device.retrying, device.has_token = False, True
             self.schedule(device)
         if not self.is_patient and self._executor.circuit_breaker.seems_down:
-            while self._retries.devices:  # an outage would otherwise last the longer, the larger the fleet
-                self._give_up(self._retries.devices.popitem(last=False)[0])
+            while retries:  # an outage would otherwise last the longer, the larger the fleet
+                self._give_up(retries.popitem(last=False)[0], None)
         self._retries.rearm()
 
-    def _turn_away(self, device: DeviceState, pause_s: float) -> None:
-        device.queued = False
-        if device.waiting is not None:
-            device.waiting.error = device.waiting.error or pause_error(device.waiting.call, pause_s)
-        self._give_up(device)
-
-    def _give_up(self, device: DeviceState) -> None:
+    def _give_up(self, device: DeviceState, error: PrintOSError | None) -> None:
+        """Fail the waiting status with the error of its last request, or else with ``error``."""
         pending, device.waiting = device.waiting, None
         if pending is not None:
-            self._settle(pending, Outcome("failed", pending.error))
+            self._settle(pending, Outcome("failed", pending.error or error))
         else:
             device.must_reassert = False
         self.schedule(device)

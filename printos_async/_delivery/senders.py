@@ -18,10 +18,8 @@ from .scheduler import Scheduler
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from printos_async._api.responses import Answers
-    from printos_async._execution.executor import Executor
+    from printos_async._execution.channel import Channel
 
-    from .backpressure import Occupancy
     from .device_state import DeliveryPolicy, DeviceState, PendingStatus, Settle
 
 
@@ -38,26 +36,23 @@ class Senders:
 
     def __init__(
         self,
-        executor: Executor,
-        answers: Answers,
+        channel: Channel,
         policy: DeliveryPolicy,
-        occupancy: Occupancy,
         *,
         settle: Settle,
         on_crash: Callable[[BaseException], None],
     ) -> None:
-        self._executor = executor
+        self._executor = executor = channel.executor
         self._limiter = executor.limiter
-        self._answers = answers
+        self._answers = channel.answers
         self._policy = policy
-        self._occupancy = occupancy
         self._settle = settle
         self._on_crash = on_crash
         self._loop = asyncio.get_running_loop()
         # The context of the engine's creator: a task outlives the caller whose ``put`` started it.
         self._context = contextvars.copy_context()
         self._tasks: set[asyncio.Task[None]] = set()
-        self.scheduler = Scheduler(executor, policy, occupancy, settle=settle, add_sender=self._add)
+        self.scheduler = Scheduler(executor, policy, settle=settle, add_sender=self._add)
         self.in_flight = 0
         self.requests = 0
 
@@ -67,7 +62,6 @@ class Senders:
         tasks = tuple(self._tasks)
         for task in tasks:
             task.cancel()
-        self._occupancy.end()
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def _add(self) -> None:
@@ -169,7 +163,7 @@ class Senders:
             self._refused_delay_s(device, pending) if keeps else self._retry_delay_s(pending, error, now_s)
         )
         # What was sent was in time.
-        late = pending is not device.sent and self.scheduler.deadlines.is_late(pending, now_s)
+        late = pending is not device.sent and pending.is_late(self._policy, now_s=now_s)
         if delay_s is None or (self._executor.budget.capacity < 1 and not keeps) or late:
             if self._policy.min_interval_s:
                 device.not_before_s = max(device.not_before_s, started_s + self._policy.min_interval_s)
@@ -190,7 +184,7 @@ class Senders:
             return
         if device.waiting is None:
             device.waiting = pending
-            self.scheduler.deadlines.arm(device, pending)
+            self.scheduler.arm_deadline(device, pending)
         else:
             # A retry sends the newest status, never the one that failed.
             device.waiting.has_replaced = True

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Self
 from printos_async._errors import PusherClosedError
 from printos_async.outbox.protocol import Draft
 
+from .outbox.backend import open_outbox
 from .outbox.group_commit import GroupCommit
-from .outbox.opening import open_outbox
 
 if TYPE_CHECKING:
     from types import TracebackType

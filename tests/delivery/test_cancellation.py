@@ -63,7 +63,7 @@ async def interrupted(operation: str, at: set[int]) -> bool:
             reached = await interrupt(OPERATIONS[operation](client, pusher), at)
             stats = pusher.stats()
             assert stats.pending == len(pusher._engine.unsettled())
-            assert pusher._engine.in_flight == stats.in_flight
+            assert pusher._engine.senders.in_flight == stats.in_flight
             with suppress(PusherClosedError):
                 await asyncio.gather(*others)
             with suppress(PusherClosedError):

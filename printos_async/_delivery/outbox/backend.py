@@ -1,26 +1,34 @@
-"""Delivery backend: the protocol that a pusher uses, and the backend that keeps statuses in memory only."""
+"""Delivery backend: the protocol that a pusher uses, the backend in memory, and what backends with an outbox share."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, Protocol
+import asyncio
+from typing import TYPE_CHECKING, Protocol, TypeGuard
 
-from printos_async._delivery.backpressure import Admission
+from printos_async._delivery.device_state import PendingStatus
+from printos_async._delivery.engine import Engine
+from printos_async._errors import PusherFullError
+from printos_async.outbox.protocol import Release
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Awaitable
 
-    from printos_async._api.requests import Call
-    from printos_async._delivery.device_state import PendingStatus
-    from printos_async._delivery.engine import Engine
+    from printos_async._api.requests import Call, Operations
+    from printos_async._config import Tenant
+    from printos_async._delivery.device_state import DeliveryPolicy, DeviceState
     from printos_async._delivery.results import Reporter
+    from printos_async._delivery.settings import PusherSettings
+    from printos_async._execution.channel import Channel
     from printos_async._models import PushResult
+    from printos_async.outbox import Claim, Kept, LabellingOutbox, Outbox
 
     Waiter = asyncio.Future[PushResult] | None
 
 
 class DeliveryBackend(Protocol):
     """Accepts a pusher's statuses, keeps them until they are sent, and reports their outcomes.
+
+    What a method does here is enough for a backend whose statuses are in the engine only.
 
     Attributes:
         engine: Sends the statuses.
@@ -51,79 +59,113 @@ class DeliveryBackend(Protocol):
 
     def withdraw(self, pending: PendingStatus) -> bool:
         """Remove a waiting status; False if it stays."""
-        ...
+        return self.engine.withdraw(pending)
 
-    def problem(self, now_s: float) -> str | None:
+    def problem(self, now_s: float) -> str | None:  # noqa: ARG002  # memory has none
         """Return why statuses cannot be stored or claimed at the moment; None if they can, as far as is known."""
-        ...
+        return None
 
     async def drained(self, until_s: float) -> None:
         """Wait until every status is settled that may be sent before ``until_s``."""
-        ...
+        await self.engine.drained(until_s)
 
     def unsettled(self) -> list[PendingStatus]:
         """Return the accepted statuses that have no outcome yet."""
-        ...
+        return self.engine.unsettled()
 
     async def aclose(self) -> None:
         """Release unsent statuses to the outbox, and close it. The engine has been closed before."""
         ...
 
 
-class MemoryBackend:
-    """Keeps statuses in the engine only.
+class MemoryBackend(DeliveryBackend):
+    """Keeps statuses in the engine only, and admits them in the order of arrival while there is room.
 
     Args:
-        engine: Sends the statuses.
-        reporter: Is told of accepted statuses.
-        max_pending_devices: Devices with work pending at most.
-        on_full: Whether a status without room waits or is refused.
+        channel: Sends the statuses.
+        settings: The delivery policy, and the room.
+        reporter: Is told of accepted statuses and their outcomes.
     """
 
     is_open = True
 
-    def __init__(
-        self,
-        engine: Engine,
-        reporter: Reporter,
-        *,
-        max_pending_devices: int,
-        on_full: Literal["wait", "raise"],
-    ) -> None:
-        self.engine = engine
+    def __init__(self, channel: Channel, settings: PusherSettings, reporter: Reporter) -> None:
+        self.engine = Engine(channel, settings, reporter.settle)
+        self._settings = settings
         self._reporter = reporter
-        self._admission = Admission(
-            engine.occupancy, engine.is_active, max_pending_devices=max_pending_devices, on_full=on_full
-        )
+        self._head_of_line = asyncio.Lock()
+        self._in_line: dict[str, int] = {}  # devices, with the number of their statuses that wait for room
 
     async def open(self) -> None:
         """As ``DeliveryBackend.open``: nothing has to be opened."""
 
-    def put(self, call: Call, waiter: Waiter) -> Awaitable[PendingStatus]:
-        """As ``DeliveryBackend.put``, when there is room."""
-        return self._admission.enter(call.device_id or "", lambda: self._accept(call, waiter))
-
-    def withdraw(self, pending: PendingStatus) -> bool:
-        """As ``DeliveryBackend.withdraw``."""
-        return self.engine.withdraw(pending)
-
-    def problem(self, now_s: float) -> str | None:  # noqa: ARG002  # as in the protocol
-        """As ``DeliveryBackend.problem``: memory has none."""
-        return None
-
-    async def drained(self, until_s: float) -> None:
-        """As ``DeliveryBackend.drained``."""
-        await self.engine.drained(until_s)
-
-    def unsettled(self) -> list[PendingStatus]:
-        """As ``DeliveryBackend.unsettled``."""
-        return self.engine.unsettled()
-
     async def aclose(self) -> None:
         """As ``DeliveryBackend.aclose``: nothing outlives the pusher."""
+
+    async def put(self, call: Call, waiter: Waiter) -> PendingStatus:
+        """As ``DeliveryBackend.put``, when there is room. Cancelling gives up the place in the line."""
+        engine, device_id = self.engine, call.device_id or ""
+        max_devices = self._settings.max_pending_devices
+        if engine.occupancy.devices < max_devices and not self._in_line:
+            return self._accept(call, waiter)
+        # A status of an active device needs no room, but must not overtake an older one in the line.
+        if engine.is_active(device_id) and device_id not in self._in_line:
+            return self._accept(call, waiter)
+        if self._settings.on_full == "raise":
+            raise PusherFullError(f"{max_devices} devices have something waiting; try again later")
+        self._in_line[device_id] = self._in_line.get(device_id, 0) + 1
+        try:
+            # The lock keeps the order of arrival; only the first task in the line waits for room.
+            async with self._head_of_line:
+                if engine.occupancy.devices >= max_devices and not engine.is_active(device_id):
+                    # Waiting for more than one place at once: a task switch for each status costs more than the queue.
+                    await engine.occupancy.wait_until_below(max_devices - max_devices // 8)
+                return self._accept(call, waiter)
+        finally:
+            self._in_line[device_id] -= 1
+            if not self._in_line[device_id]:
+                del self._in_line[device_id]
 
     def _accept(self, call: Call, waiter: Waiter) -> PendingStatus:
         self.engine.occupancy.require_open()
         pending = self.engine.accept(call, waiter)
         self._reporter.accept(pending)
         return pending
+
+
+async def open_outbox(outbox: Outbox, tenant: Tenant) -> None:
+    """Open an outbox for a tenant; one that lists its tenants gets label and host, too."""
+    if _lists_tenants(outbox):
+        await outbox.open(tenant.account, label=tenant.label, host=tenant.host)
+    else:
+        await outbox.open(tenant.account)
+
+
+def _lists_tenants(outbox: Outbox) -> TypeGuard[LabellingOutbox]:
+    return callable(getattr(outbox, "tenants", None))
+
+
+def claimed_status(claim: Claim, operations: Operations, *, now_s: float) -> PendingStatus:
+    """Return a claim as a pending status.
+
+    Raises:
+        InvalidDeviceIdError: The outbox holds an identifier that would change the request's path.
+    """
+    call = operations.stored_status(claim.device_id, claim.body)
+    return PendingStatus(claim.seq, claim.device_id, call, now_s - claim.waited_s, claim.attempts)
+
+
+def uncertain_until_s(claim: Claim | Kept, policy: DeliveryPolicy, *, now_s: float) -> float | None:
+    """Return the time until which another worker's write may still land on a claimed device; None without one."""
+    return None if claim.uncertain_age_s is None else now_s + policy.ambiguity_s - claim.uncertain_age_s
+
+
+def release_of(device: DeviceState, *, now_s: float, timeout_s: float) -> Release:
+    """Return the release of a device whose newest status was not sent."""
+    pending = device.in_flight or device.waiting
+    uncertain_in_s = 0.0 if device.is_uncertain(now_s) else None
+    if device.in_flight is not None:
+        uncertain_in_s = timeout_s
+    # Those that failed with the whole host do not count for the worker that claims it, either.
+    attempts = 0 if pending is None else pending.attempts - pending.exempt_attempts
+    return Release(device.device_id, max(0.0, device.not_before_s - now_s), attempts, uncertain_in_s)

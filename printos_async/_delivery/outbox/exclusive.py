@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Literal
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING
 from weakref import WeakSet
 
 from printos_async._errors import ConfigurationError
 from printos_async.outbox.protocol import Draft, Finish
 
-from .backend import MemoryBackend
-from .dispatch import claimed_status, release_of, uncertain_until_s
-from .opening import open_outbox
+from .backend import MemoryBackend, claimed_status, open_outbox, release_of, uncertain_until_s
 
 if TYPE_CHECKING:
-    from printos_async._api.requests import Operations
-    from printos_async._config import Tenant
-    from printos_async._delivery.device_state import DeliveryPolicy
-    from printos_async._delivery.engine import Engine
     from printos_async._delivery.results import Reporter
+    from printos_async._delivery.settings import PusherSettings
+    from printos_async._execution.channel import Channel
     from printos_async.outbox import PrivateOutbox
 
 # Two pushers on one outbox would each send for the same device.
@@ -30,42 +27,26 @@ class ExclusiveBackend(MemoryBackend):
 
     Args:
         outbox: The outbox; no other process uses it.
-        engine: Sends the statuses.
-        operations: Makes requests of stored statuses.
-        policy: The delivery policy.
-        reporter: Is told of accepted statuses.
-        tenant: Whose rows of the outbox these are.
-        timeout_s: Seconds after which every request has ended.
-        max_pending_devices: Devices with work pending at most.
-        on_full: Whether a status without room waits or is refused.
+        channel: Sends the statuses; its tenant owns the rows of the outbox.
+        settings: The delivery policy, and the room.
+        reporter: Is told of accepted statuses and their outcomes.
     """
 
     def __init__(
-        self,
-        outbox: PrivateOutbox,
-        engine: Engine,
-        operations: Operations,
-        policy: DeliveryPolicy,
-        reporter: Reporter,
-        *,
-        tenant: Tenant,
-        timeout_s: float,
-        max_pending_devices: int,
-        on_full: Literal["wait", "raise"],
+        self, outbox: PrivateOutbox, channel: Channel, settings: PusherSettings, reporter: Reporter
     ) -> None:
-        super().__init__(engine, reporter, max_pending_devices=max_pending_devices, on_full=on_full)
+        self._tenant = channel.tenant  # first: where no account is named, no engine must watch the host
+        super().__init__(channel, settings, reporter)
         self._outbox = outbox
-        self._operations = operations
-        self._policy = policy
-        self._tenant = tenant
-        self._timeout_s = timeout_s
+        self._channel = channel
         self._loop = asyncio.get_running_loop()
         self._opening = asyncio.Lock()
+        self._closing = AsyncExitStack()  # what has to be done at the end, once it is open
         self.is_open = False
 
     async def open(self) -> None:
         """As ``DeliveryBackend.open``; takes everything out of the outbox."""
-        async with self._opening:
+        async with self._opening, AsyncExitStack() as closing:
             if not self.is_open:
                 await open_outbox(self._outbox, self._tenant)
                 if self._outbox in _in_use:
@@ -73,40 +54,33 @@ class ExclusiveBackend(MemoryBackend):
                         "another pusher has this outbox: close that one first, or make one for each"
                     )
                 _in_use.add(self._outbox)
-                try:
-                    await self._take_all()
-                except BaseException:
-                    await self._close()
-                    raise
+                closing.callback(_in_use.discard, self._outbox)
+                closing.push_async_callback(self._outbox.aclose)
+                await self._take_all()
+                closing.push_async_callback(self._give_back)
+                self._closing = closing.pop_all()
                 self.is_open = True
 
     async def aclose(self) -> None:
         """As ``DeliveryBackend.aclose``."""
         async with self._opening:
-            if self.is_open:
-                self.is_open = False
-                try:
-                    await self._give_back()
-                finally:
-                    await self._close()
+            self.is_open = False
+            await self._closing.aclose()
 
     async def _take_all(self) -> None:
         owner = await self._outbox.join()
         try:
-            await self._take(owner)
+            claims = await self._outbox.claim_all(owner)
+            for claim in claims:
+                now_s = self._loop.time()
+                pending = claimed_status(claim, self._channel.operations, now_s=now_s)
+                pending.seq = self.engine.next_seq()  # the engine's sequence is one for all devices
+                self._reporter.accept(pending)
+                until_s = uncertain_until_s(claim, self._settings, now_s=now_s)
+                self.engine.take(pending, not_before_s=now_s + claim.hold_s, uncertain_until_s=until_s)
+            await self._outbox.finish(owner, [Finish(claim.device_id, claim.seq) for claim in claims])
         finally:
             await self._outbox.leave(owner)  # after an error, the statuses wait for the next pusher
-
-    async def _take(self, owner: int) -> None:
-        claims = await self._outbox.claim_all(owner)
-        for claim in claims:
-            now_s = self._loop.time()
-            pending = claimed_status(claim, self._operations, now_s=now_s)
-            pending.seq = self.engine.next_seq()  # the engine's sequence is one for all devices
-            self._reporter.accept(pending)
-            until_s = uncertain_until_s(claim, self._policy, now_s=now_s)
-            self.engine.take(pending, not_before_s=now_s + claim.hold_s, uncertain_until_s=until_s)
-        await self._outbox.finish(owner, [Finish(claim.device_id, claim.seq) for claim in claims])
 
     async def _give_back(self) -> None:
         devices = [device for device in self.engine.scheduler.devices.values() if device.active]
@@ -118,12 +92,7 @@ class ExclusiveBackend(MemoryBackend):
         owner = await self._outbox.join()
         await self._outbox.put(drafts, owner=owner)
         now_s = self._loop.time()
-        released = [release_of(device, now_s=now_s, timeout_s=self._timeout_s) for device in devices]
+        timeout_s = self._channel.timeout_s
+        released = [release_of(device, now_s=now_s, timeout_s=timeout_s) for device in devices]
         await self._outbox.release(owner, released)
         await self._outbox.leave(owner)
-
-    async def _close(self) -> None:
-        try:
-            await self._outbox.aclose()
-        finally:
-            _in_use.discard(self._outbox)

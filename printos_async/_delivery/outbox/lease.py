@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING
 
 from printos_async._common.clock import steady_s
 from printos_async._errors import OutboxError
+from printos_async._events import LeaseLost
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
+    from printos_async._execution.channel import Channel
     from printos_async.outbox import Outbox
+
+    from .dispatch import Dispatcher
 
 _log = logging.getLogger("printos_async.outbox")
 
@@ -26,21 +28,18 @@ _RETRY_S = 0.2
 class Lease:
     """Lease of one worker.
 
-    Until ``ends_s`` by ``steady_s()`` no other worker can have taken the devices over. This time is counted from
-    before the request to the database, so it is never too late.
-
-    ``on_kept`` is called with each new ``ends_s``; ``on_lost`` when another worker may have taken the devices over.
+    Its end, by ``steady_s()``, is counted from before the request to the database, so it is never too late: until then
+    no other worker can have taken the devices over.
 
     Attributes:
         owner: The worker's token; None while there is none.
     """
 
-    def __init__(
-        self, outbox: Outbox, *, on_kept: Callable[[float], None], on_lost: Callable[[], None]
-    ) -> None:
+    def __init__(self, outbox: Outbox, channel: Channel, dispatcher: Dispatcher) -> None:
         self._outbox = outbox
-        self._on_kept = on_kept
-        self._on_lost = on_lost
+        self._hooks = channel.executor.hooks
+        self._timeout_s = channel.timeout_s
+        self._dispatcher = dispatcher
         self.owner: int | None = None
         self._wanted = asyncio.Event()
 
@@ -72,9 +71,11 @@ class Lease:
                 pause_s = interval_s
 
     def lose(self) -> None:
-        """Drop the lease and join again at once, because the outbox is another one than before."""
+        """Drop the lease and join again at once: another worker may have the devices, or the outbox is another one."""
         self.owner = None
-        self._on_lost()
+        devices = self._dispatcher.lose()
+        if devices:
+            self._hooks.emit(LeaseLost(devices))  # logged even without hooks
         self._wanted.set()
 
     async def _renew(self) -> None:
@@ -88,4 +89,6 @@ class Lease:
             await self.join()
 
     def _extend(self, asked_s: float) -> None:
-        self._on_kept(asked_s + self._outbox.lease_s * (1 - _MARGIN))
+        ends_s = asked_s + self._outbox.lease_s * (1 - _MARGIN)
+        # Every request gets its whole timeout, and has ended when the lease does.
+        self._dispatcher.engine.scheduler.open_until(ends_s - self._timeout_s, ends_s=ends_s)

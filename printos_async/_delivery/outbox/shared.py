@@ -6,32 +6,31 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
-from printos_async._delivery.engine import Engine
 from printos_async._errors import OutboxError
-from printos_async._events import LeaseLost
 
-from .dispatch import Dispatcher, is_final, release_of
-from .intake import Intake
+from .backend import open_outbox
+from .dispatch import Dispatcher
 from .lease import Lease
-from .opening import open_outbox
-from .ownership import Ownership
 from .worker import Worker
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
-    from printos_async._api.requests import Call, Operations
-    from printos_async._api.responses import Answers
-    from printos_async._config import Tenant
-    from printos_async._delivery.device_state import DeliveryPolicy, Outcome, PendingStatus
+    from printos_async._api.requests import Call
+    from printos_async._delivery.device_state import PendingStatus
     from printos_async._delivery.results import Reporter
-    from printos_async._execution.executor import Executor
+    from printos_async._delivery.settings import PusherSettings
+    from printos_async._execution.channel import Channel
     from printos_async.outbox import Outbox
 
     from .backend import Waiter
 
 _log = logging.getLogger("printos_async.outbox")
 
+# Others cannot send for the devices that one worker owns: it owns no more than keeps its permits in use, and takes
+# what it puts.
+_OWNED_PER_PERMIT = 4
+_MIN_OWNED_DEVICES = 1_024
 # Longest time that closing takes. If the database hangs, the end of the lease frees the devices.
 _LEAVING_S = 0.4
 # An outbox is asked each half second; one that is silent for longer than this is away.
@@ -43,44 +42,29 @@ class SharedBackend:
 
     Args:
         outbox: The outbox.
-        executor: Makes the requests.
-        operations: Makes requests of stored statuses.
-        answers: Decodes the responses.
-        policy: The delivery policy.
+        channel: Sends the statuses; its tenant owns the rows of the outbox, and those of others are never touched.
+        settings: The delivery policy, and the number of devices that this worker owns at most.
         reporter: Is told of accepted statuses and their outcomes.
-        tenant: Whose rows of the outbox these are; those of others are never touched.
-        timeout_s: Seconds after which every request has ended.
-        max_devices: Devices that this worker owns at most.
     """
 
     def __init__(
-        self,
-        outbox: Outbox,
-        executor: Executor,
-        operations: Operations,
-        answers: Answers,
-        policy: DeliveryPolicy,
-        *,
-        reporter: Reporter,
-        tenant: Tenant,
-        timeout_s: float,
-        max_devices: int,
+        self, outbox: Outbox, channel: Channel, settings: PusherSettings, reporter: Reporter
     ) -> None:
+        self._tenant = channel.tenant  # first: where no account is named, no engine must watch the host
         self._outbox = outbox
-        self._hooks = executor.hooks
-        self._reporter = reporter
-        self._tenant = tenant
-        self._timeout_s = timeout_s
-        self._loop = asyncio.get_running_loop()
         self._opening = asyncio.Lock()
         self.is_open = False
-        self.engine = engine = Engine(executor, answers, policy, self._settle)
-        self._ownership = Ownership()
-        self._dispatcher = Dispatcher(engine, self._ownership, operations, policy, reporter)
-        self._lease = Lease(outbox, on_kept=self._lease_kept, on_lost=self._lease_lost)
-        parts = (outbox, engine, self._lease, self._ownership, self._dispatcher)
-        self._intake = Intake(*parts, max_devices=max_devices)
-        self._worker = Worker(*parts, intake=self._intake, max_devices=max_devices, timeout_s=timeout_s)
+        self._dispatcher = Dispatcher(channel, settings, reporter)
+        self.engine = self._dispatcher.engine
+        self._lease = Lease(outbox, channel, self._dispatcher)
+        max_devices = max(_MIN_OWNED_DEVICES, _OWNED_PER_PERMIT * channel.executor.limiter.maximum)
+        self._worker = Worker(
+            outbox,
+            self._lease,
+            self._dispatcher,
+            channel.executor.accounts,
+            max_devices=min(max_devices, settings.max_pending_devices),
+        )
 
     async def open(self) -> None:
         """As ``DeliveryBackend.open``; joins the workers of the outbox."""
@@ -89,7 +73,6 @@ class SharedBackend:
                 return
             await open_outbox(self._outbox, self._tenant)
             try:
-                self.engine.scheduler.watcher = self._dispatcher
                 self._outbox.on_replaced = self._file_replaced
                 await self._lease.join()
             except BaseException:
@@ -100,7 +83,7 @@ class SharedBackend:
 
     def put(self, call: Call, waiter: Waiter) -> Awaitable[PendingStatus]:
         """As ``DeliveryBackend.put``; the status is in the outbox when it is accepted, and there is always room."""
-        return self._intake.put(call, waiter)
+        return self._worker.put(call, waiter)
 
     def withdraw(self, pending: PendingStatus) -> bool:  # noqa: ARG002  # as in the protocol
         """Return False: another worker may have the status by now."""
@@ -117,16 +100,17 @@ class SharedBackend:
 
     async def drained(self, until_s: float) -> None:
         """As ``DeliveryBackend.drained``; waits until the outcomes are written to the outbox, too."""
+        dispatcher = self._dispatcher
         self._worker.is_draining = True  # first: others may put more than this sends, for ever
         await self.engine.drained(until_s)
-        while self.is_open and self._may_progress_by(until_s):
-            self._dispatcher.progress.clear()
-            await self._dispatcher.progress.wait()
+        while self.is_open and (dispatcher.has_unwritten or dispatcher.are_due_by(until_s)):
+            dispatcher.progress.clear()
+            await dispatcher.progress.wait()
             await self.engine.drained(until_s)
 
     def unsettled(self) -> list[PendingStatus]:
         """As ``DeliveryBackend.unsettled``, with the statuses that were left to other workers."""
-        return [*self.engine.unsettled(), *self._ownership.elsewhere.values()]
+        return [*self.engine.unsettled(), *self._dispatcher.elsewhere.values()]
 
     async def aclose(self) -> None:
         """As ``DeliveryBackend.aclose``, within half a second; what takes longer is free when the lease ends."""
@@ -137,54 +121,27 @@ class SharedBackend:
                 await self._leave()
             finally:
                 self.is_open = False
-                self._intake.is_closed = True
+                self._worker.is_closed = True
                 self._dispatcher.progress.set()
                 await self._outbox.aclose()
-                await self._intake.settle()  # the outbox is closed: what is still to be written gets an error
-
-    def _settle(self, pending: PendingStatus, outcome: Outcome) -> None:
-        """Record an outcome of the engine for the outbox, and report it."""
-        if not pending.has_ended and is_final(outcome):
-            self._ownership.settle(pending, outcome)
-        self._reporter.settle(pending, outcome)
-
-    def _may_progress_by(self, until_s: float) -> bool:
-        elsewhere = self._ownership.elsewhere.values()
-        return self._ownership.has_unwritten or any(one.held_until_s <= until_s for one in elsewhere)
+                # The outbox is closed: what is still to be written gets an error.
+                await self._worker.puts.settle()
 
     async def _leave(self) -> None:
         await self._worker.stop()
         try:
             async with asyncio.timeout(_LEAVING_S):
-                await self._intake.settle()
-                await self._give_back()
+                await self._worker.puts.settle()
+                owner = self._lease.owner
+                if owner is not None:
+                    await self._outbox.finish(owner, self._dispatcher.take_completed())
+                    await self._outbox.release(owner, self._dispatcher.releases())
+                    await self._outbox.leave(owner)
         except (OutboxError, TimeoutError) as error:
             name = type(error).__name__
             _log.warning("what was not sent is free when the lease ends: %s", name, extra={"error": name})
 
-    async def _give_back(self) -> None:
-        owner, now_s = self._lease.owner, self._loop.time()
-        if owner is None:
-            return
-        await self._outbox.finish(owner, self._ownership.take_completed())
-        devices = self.engine.scheduler.devices.values()
-        owned = [device for device in devices if self._ownership.owned_seq(device.device_id)]
-        released = [release_of(device, now_s=now_s, timeout_s=self._timeout_s) for device in owned]
-        await self._outbox.release(owner, [*released, *self._ownership.releasing.values()])
-        await self._outbox.leave(owner)
-
-    def _lease_kept(self, ends_s: float) -> None:
-        # Every request gets its whole timeout, and has ended when the lease does.
-        self.engine.scheduler.open_until(ends_s - self._timeout_s, ends_s=ends_s)
-
-    def _lease_lost(self) -> None:
-        devices = self._ownership.lose()
-        for pending in self.engine.drop():
-            self._dispatcher.leave_to_others(pending)
-        if devices:
-            self._hooks.emit(LeaseLost(devices))  # logged even without hooks
-
     def _file_replaced(self) -> None:
         # The lease went with the old file.
         self._lease.lose()
-        self._intake.file_replaced()
+        self._worker.file_replaced()

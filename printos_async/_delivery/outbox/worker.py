@@ -1,4 +1,4 @@
-"""Background work on a shared outbox: claims statuses, follows those left to others, and writes completions."""
+"""Work on a shared outbox: writes what is put, claims statuses, follows those left to others, writes completions."""
 
 from __future__ import annotations
 
@@ -9,19 +9,24 @@ from contextlib import suppress
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from printos_async._errors import OutboxError
+from printos_async._delivery.device_state import Outcome, PendingStatus
+from printos_async._errors import OutboxError, PusherClosedError
+from printos_async.outbox.protocol import Draft
+
+from .group_commit import GroupCommit
 
 if TYPE_CHECKING:
-    from printos_async._delivery.engine import Engine
+    from printos_async._api.requests import Call
+    from printos_async._execution.account_monitor import AccountMonitor
     from printos_async.outbox import Claim, Outbox
 
+    from .backend import Waiter
     from .dispatch import Dispatcher
-    from .intake import Intake
     from .lease import Lease
-    from .ownership import Ownership
 
 _log = logging.getLogger("printos_async.outbox")
 
+_NEW = 0  # sequence number of a status that the outbox has not numbered yet
 # Interval at which a worker looks for statuses that others have put.
 POLL_S = 0.5
 # The same while devices of held accounts may take up the room, and others wait for it.
@@ -35,6 +40,8 @@ class Worker:
     """Owns devices of the outbox while the engine has work pending for them.
 
     Attributes:
+        puts: Writes concurrent puts in groups.
+        is_closed: No more statuses are written.
         is_draining: Whether statuses of others are left to them. They are claimed only beside what was put here and
             may be sent, because an outbox is claimed from in its order.
         error: Why the last look into the outbox failed; None if it did not.
@@ -44,25 +51,24 @@ class Worker:
     def __init__(
         self,
         outbox: Outbox,
-        engine: Engine,
         lease: Lease,
-        ownership: Ownership,
         dispatcher: Dispatcher,
+        accounts: AccountMonitor,
         *,
-        intake: Intake,
         max_devices: int,
-        timeout_s: float,
     ) -> None:
         self._outbox = outbox
-        self._engine = engine
         self._lease = lease
-        self._ownership = ownership
         self._dispatcher = dispatcher
-        self._intake = intake
+        self._accounts = accounts
         self._max_devices = max_devices
-        self._timeout_s = timeout_s
+        self._occupancy = dispatcher.engine.occupancy
         self._loop = asyncio.get_running_loop()
+        self.puts: GroupCommit[PendingStatus, PendingStatus] = GroupCommit(self._write)
+        self._putting = asyncio.Lock()  # held while something is put or devices are given back
+        self._unfiled: dict[str, PendingStatus] = {}  # statuses that were in a file that was replaced
         self._tasks: list[asyncio.Task[None]] = []
+        self.is_closed = False
         self.is_draining = False
         self.error: OutboxError | None = None
         self.answered_s = self._loop.time()
@@ -80,8 +86,64 @@ class Worker:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
+    async def put(self, call: Call, waiter: Waiter) -> PendingStatus:
+        """Write a status; it is in the outbox when this returns. Concurrent puts are written in groups.
+
+        Raises:
+            OutboxError: The outbox cannot be written.
+            PusherClosedError: The pusher was closed before.
+        """
+        pending = PendingStatus(_NEW, call.device_id or "", call, self._loop.time(), waiter=waiter)
+        return await self.puts.submit(pending)
+
+    def file_replaced(self) -> None:
+        """Remember the statuses that were in the file that was replaced, to write them to the new one."""
+        # What is in flight now has to be written too, if it fails.
+        for device in self._dispatcher.engine.scheduler.devices.values():
+            if device.in_flight is not None:
+                self._unfiled[device.device_id] = device.in_flight
+        self._unfiled |= self._dispatcher.elsewhere
+
+    async def _put_again(self) -> None:
+        """Write remembered statuses to the new file, unless it has newer ones of their devices."""
+        if not self._unfiled:
+            return
+        elsewhere = self._dispatcher.elsewhere
+        left = {device_id: pending for device_id, pending in elsewhere.items() if self._is_unfiled(pending)}
+        there = {one.device_id: one.seq for one in await self._outbox.progress(left)} if left else {}
+        for device_id, pending in left.items():
+            if device_id in there:
+                self._dispatcher.settle_gone(pending, Outcome("superseded", superseded_by=there[device_id]))
+            elif elsewhere.get(device_id) is pending:
+                del elsewhere[device_id]
+                try:
+                    await self.puts.submit(pending)
+                except OutboxError:
+                    self._dispatcher.leave_to_others(pending)
+                    raise
+            if self._is_unfiled(pending):
+                del self._unfiled[device_id]
+
+    def _is_unfiled(self, pending: PendingStatus) -> bool:
+        """Return whether a status was in the file that was replaced, and is not in the new one."""
+        return self._unfiled.get(pending.device_id) is pending
+
+    async def _write(self, statuses: list[PendingStatus]) -> list[PendingStatus]:
+        if self.is_closed:
+            raise PusherClosedError("the pusher was closed before the outbox had this status")
+        async with self._putting:
+            has_room = self._occupancy.devices + len(statuses) <= self._max_devices
+            owner = self._lease.owner if has_room and not self._dispatcher.releasing else None
+            with self._dispatcher.asking() as told:
+                drafts = [Draft(pending.device_id, pending.call.body) for pending in statuses]
+                kept = await self._outbox.put(drafts, owner=owner)
+            is_ours = owner is not None and owner == self._lease.owner
+            for pending, one in zip(statuses, kept, strict=True):
+                is_new, pending.seq = pending.seq == _NEW, one.seq
+                self._dispatcher.take_kept(pending, one, told, is_ours=is_ours, is_new=is_new)
+        return statuses
+
     async def _claim(self) -> None:
-        occupancy = self._engine.occupancy
         enough = self._max_devices - max(1, min(_MAX_CLAIMS, self._max_devices // 2) // 2)
         look_s = -math.inf
         while True:
@@ -90,14 +152,18 @@ class Worker:
             claims: list[Claim] = []
             try:
                 if owner is not None:
-                    await self._intake.put_again()
+                    await self._put_again()
                     await self._give_back_held(owner)
                 if owner is not None and self._loop.time() >= look_s:
                     look_s = self._loop.time() + POLL_S
                     await self._look_around(owner)  # before a backlog takes all the room
-                room = min(self._max_devices - occupancy.devices, _MAX_CLAIMS)
-                if owner is not None and room > 0 and (not self.is_draining or self._are_own_due()):
-                    with self._ownership.asking() as told:
+                room = min(self._max_devices - self._occupancy.devices, _MAX_CLAIMS)
+                if (
+                    owner is not None
+                    and room > 0
+                    and (not self.is_draining or self._dispatcher.are_due_by(self._loop.time()))
+                ):
+                    with self._dispatcher.asking() as told:
                         claims = await self._outbox.claim(owner, room)
                     if owner == self._lease.owner:  # else the lease was lost meanwhile
                         self._dispatcher.take_claims(claims, told)
@@ -107,38 +173,37 @@ class Worker:
             else:
                 if owner is not None:
                     self.error, self.answered_s = None, self._loop.time()
-            if len(claims) >= room and not occupancy.has_ended:  # there may be more
+            if len(claims) >= room and not self._occupancy.has_ended:  # there may be more
+                some_held = self._accounts.held > 0 and self._accounts.are_several
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(_HELD_POLL_S if self._engine.are_some_held else POLL_S):
-                        await occupancy.wait_until_below(enough)
+                    async with asyncio.timeout(_HELD_POLL_S if some_held else POLL_S):
+                        await self._occupancy.wait_until_below(enough)
             else:
                 await asyncio.sleep(POLL_S)
 
     async def _give_back_held(self, owner: int) -> None:
         """Release devices that would take up more than half of the room until their accounts are accepted."""
-        ownership = self._ownership
-        if not self._engine.is_held and not ownership.releasing:
+        releasing = self._dispatcher.releasing
+        if not self._accounts.held and not releasing:
             return
-        async with ownership.writing:
+        async with self._putting:
             if owner != self._lease.owner:
                 return
-            self._dispatcher.give_back_held(
-                self._max_devices // 2, min_hold_s=POLL_S, timeout_s=self._timeout_s
-            )
-            if ownership.releasing:
-                await self._outbox.release(owner, list(ownership.releasing.values()))
-                ownership.releasing.clear()
+            self._dispatcher.give_back_held(self._max_devices // 2, min_hold_s=POLL_S)
+            if releasing:
+                await self._outbox.release(owner, list(releasing.values()))
+                releasing.clear()
 
     async def _look_around(self, owner: int) -> None:
         """Take what others have put for owned devices, and settle what others have sent."""
-        elsewhere = self._ownership.elsewhere
+        elsewhere = self._dispatcher.elsewhere
         while elsewhere or not self.is_draining:
             # Devices of held accounts may take up all the room for long; newer statuses of theirs take up no more.
-            room = _MAX_CLAIMS if self._engine.is_held else self._max_devices - self._engine.occupancy.devices
+            room = _MAX_CLAIMS if self._accounts.held else self._max_devices - self._occupancy.devices
             limit = min(room, _MAX_CLAIMS)
             if limit <= 0:
                 break
-            with self._ownership.asking() as told:
+            with self._dispatcher.asking() as told:
                 newer = await self._outbox.newer(owner, limit)
             if owner == self._lease.owner:
                 self._dispatcher.take_claims(newer, told)
@@ -151,41 +216,37 @@ class Worker:
                 self._dispatcher.settle_by(progress)
             # A device that the outbox does not know was delivered. What was put meanwhile may not be in this answer.
             for pending in asked.values():
-                if not self._intake.is_unfiled(pending):
+                if not self._is_unfiled(pending):
                     self._dispatcher.settle_gone(pending)
             self._dispatcher.progress.set()
 
     async def _write_completions(self) -> None:
-        news = self._dispatcher.news
+        dispatcher = self._dispatcher
         while True:
-            await news.wait()
-            news.clear()
-            owner, completed = self._lease.owner, self._ownership.take_completed()
+            await dispatcher.news.wait()
+            dispatcher.news.clear()
+            owner, completed = self._lease.owner, dispatcher.take_completed()
             if owner is None or not completed:
                 continue
             try:
                 newer = await self._outbox.finish(owner, completed)
             except OutboxError as error:
                 self._report("not noted", error)
-                news.set()
+                dispatcher.news.set()
                 await asyncio.sleep(_RETRY_S)
             else:
                 if owner == self._lease.owner:
-                    self._ownership.written(completed)
+                    dispatcher.written(completed)
                     await self._take_newer(owner, newer)
-            self._dispatcher.progress.set()
+            dispatcher.progress.set()
 
     async def _take_newer(self, owner: int, newer: list[Claim]) -> None:
         if newer and self.is_draining:
-            async with self._ownership.writing:  # a put under way would be answered as this worker's
+            async with self._putting:  # a put under way would be answered as this worker's
                 if owner != self._lease.owner:
                     return
-                newer = self._dispatcher.give_back_newer(newer, timeout_s=self._timeout_s)
-        self._dispatcher.take_claims(newer)
-
-    def _are_own_due(self) -> bool:
-        now_s = self._loop.time()
-        return any(pending.held_until_s <= now_s for pending in self._ownership.elsewhere.values())
+                newer = self._dispatcher.give_back_newer(newer)
+        self._dispatcher.take_claims(newer, {})
 
     def _report(self, what: str, error: OutboxError) -> None:
         _log.warning("%s: %s", what, error, extra={"error": type(error).__name__})
@@ -193,4 +254,4 @@ class Worker:
     def _ended(self, task: asyncio.Task[None]) -> None:
         # These tasks end by cancellation only, unless there is a bug, here or in the engine.
         if not task.cancelled() and (error := task.exception()) is not None:
-            self._engine.fail(error)
+            self._dispatcher.engine.fail(error)

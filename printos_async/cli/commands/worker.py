@@ -9,8 +9,8 @@ import typer
 from attrs import define, field
 
 from printos_async._client import PrintOSClient
-from printos_async._delivery.outbox.selection import LEASE_PER_TIMEOUT
 from printos_async._delivery.pusher import PusherStats, StatusPusher
+from printos_async._delivery.settings import LEASE_PER_TIMEOUT
 from printos_async._events import CircuitChanged, Event, RetryScheduled
 from printos_async.cli.credentials.hangup import refresher
 from printos_async.cli.monitoring.monitor import Monitor

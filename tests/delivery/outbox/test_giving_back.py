@@ -194,12 +194,12 @@ async def test_a_drain_does_not_give_a_device_back_for_which_a_put_is_under_way(
         host.opened.set()
         await until_counted(outbox_url, "SELECT count(*) FROM printos_outbox WHERE done_seq > 0", 1)
         host.opened.clear()
-        await until(lambda: not pusher._backend._ownership.has_unwritten)  # type: ignore[attr-defined]
+        await until(lambda: not pusher._backend._dispatcher.has_unwritten)  # type: ignore[attr-defined]
         outbox.gate.set()
         await putting
         # Given back now, another worker could send for it at the same time.
         await until(lambda: host.count == 2)
-        assert not pusher._backend._ownership.releasing  # type: ignore[attr-defined]
+        assert not pusher._backend._dispatcher.releasing  # type: ignore[attr-defined]
         host.opened.set()
         assert (await draining).sent == 2
     assert pages_of(host, "dev-1") == [1, 2]

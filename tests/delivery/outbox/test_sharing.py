@@ -74,7 +74,7 @@ async def test_a_status_that_another_worker_sent_leaves_nothing_behind(
         backend = putter._backend
         assert isinstance(backend, SharedBackend)
         assert not backend.unsettled()
-        assert not backend._ownership._outcomes
+        assert not backend._dispatcher._outcomes
 
 
 async def test_the_newest_status_wins_whoever_has_put_it(sandbox: Sandbox, workplace: Workplace) -> None:
