@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sqlalchemy import Integer, Text, bindparam, case, func, select, true, update
+from sqlalchemy import Text, case, func, select, true, update
 
 from printos_async.outbox.sql.tables import outbox, worker
 
-from .dialect import IS_DEAD, IS_WAITING, NOW, OURS, ROW, TENANT, Dialect, later
+from .dialect import IS_DEAD, IS_WAITING, NOW, OURS, ROW, TENANT, Dialect, later, page
 
 if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Executable
@@ -26,7 +26,7 @@ class AdministrationStatements:
 
     def __init__(self, dialect: Dialect) -> None:
         self.stats = _stats()
-        self.failed = (
+        self.failed = page(
             select(
                 ROW.device_id,
                 ROW.seq,
@@ -35,10 +35,7 @@ class AdministrationStatements:
                 ROW.error,
                 (NOW - ROW.done_at).label("failed_age_s"),
                 dialect.soundness(dialect.is_sound),
-            )
-            .where(OURS, IS_DEAD, ROW.device_id > bindparam("after", type_=Text))
-            .order_by(ROW.device_id)
-            .limit(bindparam("limit", type_=Integer))
+            ).where(OURS, IS_DEAD)
         )
         chosen = dialect.batch(device_id=Text)
         self.requeue = _requeue(ROW.device_id.in_(select(chosen.c.device_id)))

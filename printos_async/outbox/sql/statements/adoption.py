@@ -4,23 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import (
-    BigInteger,
-    ColumnElement,
-    Integer,
-    Text,
-    bindparam,
-    case,
-    func,
-    literal_column,
-    select,
-    true,
-)
+from sqlalchemy import BigInteger, ColumnElement, Text, bindparam, case, func, literal_column, select
 
 from printos_async.outbox.sql.tables import outbox, worker
 
 from .deletion import current_floor, delete_rows
-from .dialect import IS_DEAD, IS_WAITING, NOW, OURS, ROW, TENANT, Dialect, later
+from .dialect import IS_DEAD, IS_WAITING, NOW, OURS, ROW, TENANT, Dialect, later, later_if_any, locked, page
 
 if TYPE_CHECKING:
     from sqlalchemy import Executable
@@ -48,11 +37,10 @@ class AdoptionStatements:
             .select_from(worker)
             .where(worker.c.account == TENANT, worker.c.lease_until > NOW)
         )
-        self.page = (
-            select(ROW.device_id, ROW.seq, (IS_WAITING | IS_DEAD).label("is_status"))
-            .where(OURS, ROW.owner.is_(None), ROW.device_id > bindparam("after", type_=Text))
-            .order_by(ROW.device_id)
-            .limit(bindparam("limit", type_=Integer))
+        self.page = page(
+            select(ROW.device_id, ROW.seq, (IS_WAITING | IS_DEAD).label("is_status")).where(
+                OURS, ROW.owner.is_(None)
+            )
         )
         self.merge = _merge(dialect)
         self.delete = delete_rows(dialect, ROW.owner.is_(None))
@@ -60,18 +48,11 @@ class AdoptionStatements:
 
 def _merge(dialect: Dialect) -> Executable:
     batch = dialect.batch(device_id=Text, seq=BigInteger)
-    theirs = (
-        select(*(column for column in outbox.c if column is not ROW.account))
-        .join_from(
-            batch,
-            outbox,
-            (ROW.account == bindparam("other_tenant", type_=Text)) & (ROW.device_id == batch.c.device_id),
-        )
-        .where(ROW.seq == batch.c.seq, ROW.owner.is_(None))
-        .order_by(batch.c.device_id)
-        .with_for_update(of=outbox)
-        .cte("theirs")
-        .prefix_with("MATERIALIZED")
+    theirs = locked(
+        batch,
+        *(column for column in outbox.c if column is not ROW.account),
+        where=(ROW.seq == batch.c.seq) & ROW.owner.is_(None),
+        tenant=ROW.account == bindparam("other_tenant", type_=Text),
     )
     # The floor is above the numbers of the deleted rows of both tenants, and of the batch.
     floor = current_floor(is_sqlite=dialect.is_sqlite)
@@ -88,15 +69,13 @@ def _merge(dialect: Dialect) -> Executable:
         ROW.error,
         ROW.waiting_since,
     )
-    columns: dict[ColumnElement[Any], ColumnElement[Any]] = {
+    columns = {
         ROW.account: TENANT,
         ROW.seq: floor + 1,
         ROW.done_seq: floor + case((theirs.c.seq > theirs.c.done_seq, 0), else_=1),
         **{column: theirs.c[column.key] for column in kept},
     }
-    # Without WHERE, SQLite's parser would take ON CONFLICT for the ON of a join.
-    rows = select(*columns.values()).where(true()).order_by(theirs.c.device_id)
-    statement = dialect.insert(outbox).from_select(list(columns), rows)
+    statement = dialect.insert_rows(outbox, columns, of=theirs)
     new = statement.excluded
     waits, fails = new.seq > new.done_seq, (new.seq == new.done_seq) & new.error.is_not(None)
     is_newer = new.put_at > ROW.put_at
@@ -119,11 +98,7 @@ def _merge(dialect: Dialect) -> Executable:
             **{name: replaced(name, sends | gives_up) for name in ("body", "crc", "put_at", "attempts")},
             **{name: replaced(name, gives_up) for name in ("done_at", "done_attempts", "error")},
             "due_at": later(ROW.due_at, new.due_at),
-            "uncertain_since": case(
-                (new.uncertain_since.is_(None), ROW.uncertain_since),
-                (ROW.uncertain_since > new.uncertain_since, ROW.uncertain_since),
-                else_=new.uncertain_since,
-            ),
+            "uncertain_since": later_if_any(ROW.uncertain_since, new.uncertain_since),
             # Its owner has not received it.
             "unseen_by": case((sends, ROW.owner), else_=ROW.unseen_by),
             "waiting_since": case(

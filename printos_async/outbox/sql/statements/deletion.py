@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import (
     BigInteger,
     Double,
-    Integer,
     Text,
     bindparam,
     delete,
@@ -35,7 +34,7 @@ from sqlalchemy import (
 
 from printos_async.outbox.sql.tables import idle, meta, outbox
 
-from .dialect import NOW, OURS, ROW, WORKER
+from .dialect import LIMIT, NOW, OURS, ROW, WORKER, locked, page
 
 if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Executable
@@ -66,7 +65,7 @@ class DeletionStatements:
             select(ROW.device_id, ROW.seq)
             .where(OURS, idle, ROW.due_at <= NOW, dialect.is_sound)
             .order_by(ROW.due_at)
-            .limit(bindparam("limit", type_=Integer))
+            .limit(LIMIT)
         )
         self.delivered = _done(dialect, ROW.error.is_(None))
         self.given_up = _done(dialect, ROW.error.is_not(None))
@@ -113,15 +112,7 @@ def _raise_floor(*, is_sqlite: bool) -> Executable:
 def delete_rows(dialect: Dialect, condition: ColumnElement[bool]) -> Executable:
     """Return the statement that deletes rows whose numbers are still those of the batch."""
     batch = dialect.batch(device_id=Text, seq=BigInteger)
-    gone = (
-        select(ROW.device_id)
-        .join_from(batch, outbox, OURS & (ROW.device_id == batch.c.device_id))
-        .where(ROW.seq == batch.c.seq, condition)
-        .order_by(batch.c.device_id)
-        .with_for_update(of=outbox)
-        .cte("gone")
-        .prefix_with("MATERIALIZED")
-    )
+    gone = locked(batch, ROW.device_id, where=(ROW.seq == batch.c.seq) & condition)
     return (
         delete(outbox)
         .where(OURS, ROW.device_id.in_(select(gone.c.device_id)), condition)
@@ -131,17 +122,13 @@ def delete_rows(dialect: Dialect, condition: ColumnElement[bool]) -> Executable:
 
 def _done(dialect: Dialect, kind: ColumnElement[bool]) -> Executable:
     """Return the query for rows without a waiting status, in the order of the devices."""
-    return (
-        select(ROW.device_id, ROW.seq)
-        .where(
+    return page(
+        select(ROW.device_id, ROW.seq).where(
             OURS,
             kind,
             ROW.seq == ROW.done_seq,
             ROW.owner.is_(None),
             ROW.done_at <= NOW - bindparam("older_than_s", type_=Double),
-            ROW.device_id > bindparam("after", type_=Text),
             dialect.is_sound,
         )
-        .order_by(ROW.device_id)
-        .limit(bindparam("limit", type_=Integer))
     )

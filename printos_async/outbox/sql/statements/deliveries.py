@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sqlalchemy import (
     ColumnElement,
     Double,
-    Integer,
     Text,
     and_,
     bindparam,
@@ -23,17 +22,15 @@ from sqlalchemy import (
 
 from printos_async.outbox.sql.tables import delivery, outbox
 
-from .dialect import IS_DEAD, IS_WAITING, NOW, OURS, ROW, TENANT, Dialect, later
+from .dialect import IS_DEAD, IS_WAITING, LIMIT, NOW, OURS, ROW, TENANT, Dialect, later, page
 from .soundness import is_text, is_time
 
 if TYPE_CHECKING:
-    from sqlalchemy import Executable, Select
+    from sqlalchemy import Executable
 
 _LAST = delivery.c
 _OURS = _LAST.account == TENANT
 _OTHER: ColumnElement[str] = bindparam("other_tenant", type_=Text)
-_AFTER: ColumnElement[str] = bindparam("after", type_=Text)
-_LIMIT: ColumnElement[int] = bindparam("limit", type_=Integer)
 _waiting_since = func.coalesce(ROW.waiting_since, ROW.put_at)
 
 
@@ -53,11 +50,8 @@ class DeliveryTimeStatements:
         self.write = _write(dialect)
         self.page = _page(dialect)
         self.purge = _purge()
-        self.lines = (
-            select(_LAST.device_id)
-            .where(_LAST.account == _OTHER, _LAST.device_id > _AFTER, *_sound(dialect))
-            .order_by(_LAST.device_id)
-            .limit(_LIMIT)
+        self.lines = page(
+            select(_LAST.device_id).where(_LAST.account == _OTHER, *_sound(dialect)), _LAST.device_id
         )
         self.merge = _merge(dialect)
         chosen = dialect.batch(device_id=Text)
@@ -73,9 +67,12 @@ def _sound(dialect: Dialect) -> list[ColumnElement[bool]]:
 
 def _write(dialect: Dialect) -> Executable:
     batch = dialect.batch(device_id=Text, age_s=Double)
-    # Without WHERE, SQLite's parser would take ON CONFLICT for the ON of a join.
-    rows = select(TENANT, batch.c.device_id, NOW - batch.c.age_s).where(true()).order_by(batch.c.device_id)
-    statement = dialect.insert(delivery).from_select(["account", "device_id", "delivered_at"], rows)
+    values = {
+        _LAST.account: TENANT,
+        _LAST.device_id: batch.c.device_id,
+        _LAST.delivered_at: NOW - batch.c.age_s,
+    }
+    statement = dialect.insert_rows(delivery, values, of=batch)
     # Even if the one before is later: then the database's clock was set back, or the value is damaged.
     written: Executable = statement.on_conflict_do_update(
         index_elements=[_LAST.account, _LAST.device_id],
@@ -86,45 +83,35 @@ def _write(dialect: Dialect) -> Executable:
 
 def _page(dialect: Dialect) -> Executable:
     silent_since = NOW - bindparam("silent_for_s", type_=Double)
-    delivered = (
-        select(_LAST.device_id)
-        .where(_OURS, _LAST.device_id > _AFTER, _LAST.delivered_at <= silent_since, *_sound(dialect))
-        .order_by(_LAST.device_id)
-        .limit(_LIMIT)
+    delivered = page(
+        select(_LAST.device_id).where(_OURS, _LAST.delivered_at <= silent_since, *_sound(dialect)),
+        _LAST.device_id,
     )
     same = (_LAST.account == ROW.account) & (_LAST.device_id == ROW.device_id)
-    never_delivered = (
-        select(ROW.device_id)
-        .where(
+    never_delivered = page(
+        select(ROW.device_id).where(
             OURS,
-            ROW.device_id > _AFTER,
             IS_DEAD | (IS_WAITING & (ROW.error.is_not(None) | (_waiting_since <= silent_since))),
             ~exists().where(same, *_sound(dialect)),
         )
-        .order_by(ROW.device_id)
-        .limit(_LIMIT)
     )
-    both = union(_of(delivered), _of(never_delivered)).subquery()
-    page = select(both.c.device_id).order_by(both.c.device_id).limit(_LIMIT).cte("page")
+    # In SQLite a member of a UNION cannot have an order and a limit itself.
+    both = union(*(select(each.subquery().c.device_id) for each in (delivered, never_delivered))).subquery()
+    chosen = select(both.c.device_id).order_by(both.c.device_id).limit(LIMIT).cte("page")
     return (
         select(
-            page.c.device_id,
+            chosen.c.device_id,
             (NOW - _LAST.delivered_at).label("delivered_age_s"),
             case((IS_WAITING, NOW - _waiting_since)).label("waiting_s"),
             case((ROW.error.is_not(None), NOW - ROW.done_at)).label("failed_age_s"),
             ROW.error,
             dialect.soundness(or_(ROW.device_id.is_(None), dialect.is_sound)),
         )
-        .select_from(page)
-        .outerjoin(delivery, and_(_OURS, _LAST.device_id == page.c.device_id, *_sound(dialect)))
-        .outerjoin(outbox, OURS & (ROW.device_id == page.c.device_id))
-        .order_by(page.c.device_id)
+        .select_from(chosen)
+        .outerjoin(delivery, and_(_OURS, _LAST.device_id == chosen.c.device_id, *_sound(dialect)))
+        .outerjoin(outbox, OURS & (ROW.device_id == chosen.c.device_id))
+        .order_by(chosen.c.device_id)
     )
-
-
-def _of(limited: Select[Any]) -> Select[Any]:
-    # In SQLite a member of a UNION cannot have an order and a limit itself.
-    return select(limited.subquery().c.device_id)
 
 
 def _purge() -> Executable:
@@ -136,7 +123,7 @@ def _purge() -> Executable:
             ~exists().where(OURS, ROW.device_id == _LAST.device_id),
         )
         .order_by(_LAST.device_id)
-        .limit(_LIMIT)
+        .limit(LIMIT)
         .with_for_update(of=delivery)
         .cte("gone")
         .prefix_with("MATERIALIZED")

@@ -17,20 +17,18 @@ from sqlalchemy import (
     Double,
     Integer,
     Text,
-    bindparam,
     case,
     func,
     literal,
     null,
     select,
-    true,
     update,
 )
 
 from printos_async.outbox.sql.tables import outbox, unowned_and_waiting
 
 from .deletion import current_floor
-from .dialect import IS_WAITING, NOW, OURS, ROW, TENANT, WORKER, Dialect, later
+from .dialect import IS_WAITING, LIMIT, NOW, OURS, ROW, TENANT, WORKER, Dialect, later, later_if_any, locked
 from .soundness import is_sound_after_put
 
 if TYPE_CHECKING:
@@ -78,9 +76,7 @@ def _put(dialect: Dialect) -> Executable:
         ROW.done_seq: floor,
         ROW.done_attempts: literal(0),
     }
-    # Without WHERE, SQLite's parser would take ON CONFLICT for the ON of a join.
-    rows = select(*columns.values()).where(true()).order_by(batch.c.device_id)
-    statement = dialect.insert(outbox).from_select([column.name for column in columns], rows)
+    statement = dialect.insert_rows(outbox, columns, of=batch)
     upsert: Executable = statement.on_conflict_do_update(
         index_elements=[ROW.account, ROW.device_id],
         set_={
@@ -135,7 +131,7 @@ def _oldest_due(*conditions: ColumnElement[bool]) -> CTE:
         select(ROW.account, ROW.device_id)
         .where(OURS, *conditions, ROW.due_at <= NOW)
         .order_by(ROW.due_at)
-        .limit(bindparam("limit", type_=Integer))
+        .limit(LIMIT)
         .with_for_update(skip_locked=True)
         .cte("picked")
         .prefix_with("MATERIALIZED")
@@ -144,15 +140,7 @@ def _oldest_due(*conditions: ColumnElement[bool]) -> CTE:
 
 def _mine(batch: CTE) -> CTE:
     """Return the batch's rows whose devices the worker owns, and lock them."""
-    return (
-        select(ROW.account, *batch.c)
-        .join_from(batch, outbox, OURS & (ROW.device_id == batch.c.device_id))
-        .where(ROW.owner == WORKER)
-        .order_by(batch.c.device_id)
-        .with_for_update(of=outbox)
-        .cte("mine")
-        .prefix_with("MATERIALIZED")
-    )
+    return locked(batch, ROW.account, *batch.c, where=ROW.owner == WORKER)
 
 
 def _finish(dialect: Dialect) -> Executable:
@@ -200,12 +188,6 @@ def _progress(dialect: Dialect) -> Executable:
 
 def _release(dialect: Dialect) -> Executable:
     mine = _mine(dialect.batch(device_id=Text, hold_s=Double, attempts=Integer, uncertain_in_s=Double))
-    uncertain_since = case(
-        (mine.c.uncertain_in_s.is_(None), ROW.uncertain_since),
-        (ROW.uncertain_since > NOW + mine.c.uncertain_in_s, ROW.uncertain_since),
-        else_=NOW + mine.c.uncertain_in_s,
-    )
-    due_in_s = case((mine.c.uncertain_in_s > mine.c.hold_s, mine.c.uncertain_in_s), else_=mine.c.hold_s)
     return (
         update(outbox)
         .where(ROW.account == mine.c.account, ROW.device_id == mine.c.device_id, ROW.owner == WORKER)
@@ -213,7 +195,7 @@ def _release(dialect: Dialect) -> Executable:
             owner=null(),
             unseen_by=null(),
             attempts=mine.c.attempts,
-            uncertain_since=uncertain_since,
-            due_at=NOW + due_in_s,
+            uncertain_since=later_if_any(ROW.uncertain_since, NOW + mine.c.uncertain_in_s),
+            due_at=NOW + later(mine.c.uncertain_in_s, mine.c.hold_s),
         )
     )

@@ -28,13 +28,16 @@ from printos_async.outbox.sql.tables import DatabaseTime, RowTime, outbox, worke
 from .soundness import is_sound, is_sound_to_claim
 
 if TYPE_CHECKING:
-    from sqlalchemy import CTE, ColumnElement, Select
+    from collections.abc import Callable, Mapping
+
+    from sqlalchemy import CTE, ColumnElement, FromClause, Select, Table
     from sqlalchemy.types import TypeEngine
 
 ROW = outbox.c
 NOW = DatabaseTime()
 TENANT: ColumnElement[str] = bindparam("this_tenant", type_=Text)
 WORKER: ColumnElement[int] = bindparam("this_worker", type_=BigInteger)
+LIMIT: ColumnElement[int] = bindparam("limit", type_=Integer)
 
 OURS = ROW.account == TENANT
 IS_WAITING = ROW.seq > ROW.done_seq
@@ -49,6 +52,34 @@ def later(at: ColumnElement[Any], other: ColumnElement[Any]) -> ColumnElement[An
     return case((at > other, at), else_=other)
 
 
+def later_if_any(at: ColumnElement[Any], other: ColumnElement[Any]) -> ColumnElement[Any]:
+    """Return the later one of two times that may be null."""
+    return case((other.is_(None), at), (at > other, at), else_=other)
+
+
+def page(query: Select[Any], device_id: ColumnElement[str] = ROW.device_id) -> Select[Any]:
+    """Return a query's rows of up to ``limit`` devices that come after the device ``after``, in their order."""
+    return query.where(device_id > bindparam("after", type_=Text)).order_by(device_id).limit(LIMIT)
+
+
+def locked(
+    batch: CTE, *columns: ColumnElement[Any], where: ColumnElement[bool], tenant: ColumnElement[bool] = OURS
+) -> CTE:
+    """Return columns of a batch's rows that fulfil a condition, and lock the rows.
+
+    In the order of their devices, so that two batches cannot deadlock.
+    """
+    return (
+        select(*columns)
+        .join_from(batch, outbox, tenant & (ROW.device_id == batch.c.device_id))
+        .where(where)
+        .order_by(batch.c.device_id)
+        .with_for_update(of=outbox)
+        .cte("locked")
+        .prefix_with("MATERIALIZED")
+    )
+
+
 class Dialect:
     """Expressions that differ between SQLite and PostgreSQL.
 
@@ -58,7 +89,7 @@ class Dialect:
 
     def __init__(self, name: str) -> None:
         self.is_sqlite = name == "sqlite"
-        self.insert = sqlite.insert if self.is_sqlite else postgresql.insert
+        self.insert: Callable[[Table], Any] = sqlite.insert if self.is_sqlite else postgresql.insert
         # PostgreSQL enforces the types of its columns.
         self.is_sound = is_sound() if self.is_sqlite else true()
         self.claim = (
@@ -71,6 +102,12 @@ class Dialect:
             (NOW - ROW.put_at).label("waited_s"),
             (NOW - ROW.uncertain_since).label("uncertain_age_s"),
         )
+
+    def insert_rows(self, table: Table, values: Mapping[Any, ColumnElement[Any]], *, of: FromClause) -> Any:
+        """Return the statement that inserts rows of values, one for each device of a source, in their order."""
+        # Without WHERE, SQLite's parser would take ON CONFLICT for the ON of a join.
+        rows = select(*values.values()).where(true()).order_by(of.c.device_id)
+        return self.insert(table).from_select(list(values), rows)
 
     def live_worker(self) -> Select[int]:
         """Return the query for the number of the statement's worker, if its lease runs: the statement may claim for it.
