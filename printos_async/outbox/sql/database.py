@@ -13,17 +13,18 @@ from printos_async._common.clock import machine_clock
 from printos_async._common.redaction import redact
 from printos_async._errors import OutboxError
 from printos_async.outbox.postgresql.errors import advice, passes, state_of
-from printos_async.outbox.postgresql.limits import USUAL
+from printos_async.outbox.postgresql.limits import LONG, USUAL
 from printos_async.outbox.postgresql.sessions import NoAnswerError, Sessions
 from printos_async.outbox.sqlite.engine import SqliteFile
 
 from .log_filter import withhold_values
+from .tables import transaction
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
     from typing import TypeVar
 
-    from sqlalchemy import URL, Executable, Row
+    from sqlalchemy import URL, Connection, Executable, Row
     from sqlalchemy.ext.asyncio import AsyncConnection
 
     from printos_async._common.clock import MachineClock
@@ -136,30 +137,20 @@ class Database:
 
         return await self.with_connection(execute, on_retry, within=within)
 
-    async def transaction(
-        self, use: Callable[[AsyncConnection], Awaitable[Answer]], *, within: Limit = USUAL
-    ) -> Answer:
-        """Return the result of ``use``, whose statements are one transaction; ``within`` as in ``rows``."""
+    async def transaction(self, work: Callable[[Connection], Answer]) -> Answer:
+        """Return the result of ``work``, whose statements are one transaction. It may take long."""
+
+        def run(connection: Connection) -> Answer:
+            with transaction(connection):
+                return work(connection)
 
         async def execute(connection: AsyncConnection) -> Answer:
             if self._file is not None:
                 await _synchronise(connection, outlives_power=True)
-                await connection.exec_driver_sql("BEGIN IMMEDIATE")
                 self._file.time.begin_statement()
-            else:
-                await connection.exec_driver_sql("BEGIN")
-            try:
-                answer = await use(connection)
-                await connection.exec_driver_sql("COMMIT")
-            except BaseException:
-                # SQLite may have rolled back itself, and PostgreSQL if the connection is lost.
-                with contextlib.suppress(SQLAlchemyError):
-                    if not connection.invalidated:
-                        await connection.exec_driver_sql("ROLLBACK")
-                raise
-            return answer
+            return await connection.run_sync(run)
 
-        return await self.with_connection(execute, within=within)
+        return await self.with_connection(execute, within=LONG)
 
     async def with_connection(
         self,

@@ -212,9 +212,7 @@ class SqlOutbox:
                 failed_age_s=age(row.failed_age_s),
                 error=row.error,
             )
-            for row in await session.fetch_sound(
-                session.deliveries.statements.page, within=LONG, **parameters
-            )
+            for row in await session.fetch_sound(session.deliveries.page, within=LONG, **parameters)
         ]
 
     async def requeue(self, device_ids: Iterable[str] | None = None) -> int:

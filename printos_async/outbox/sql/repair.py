@@ -14,7 +14,7 @@ from .tables import meta, outbox, worker
 if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Executable
 
-    from .database import Database
+    from .tenant_database import TenantDatabase
 
 _log = logging.getLogger("printos_async.outbox")
 
@@ -75,9 +75,8 @@ def _repair_rows() -> Executable:
 class Repair:
     """Repairs the rows of one tenant, and the floor of the file."""
 
-    def __init__(self, database: Database, tenant: str) -> None:
+    def __init__(self, database: TenantDatabase) -> None:
         self._database = database
-        self._parameters = {"this_tenant": tenant}
         self._found = _found()
         largest = select(func.max(_or_zero(ROW.seq))).scalar_subquery()
         self._before = (
@@ -89,16 +88,18 @@ class Repair:
         self._rows = _repair_rows()
 
     async def run_if_needed(self) -> None:
-        """Check every row, and repair what is unsound."""
-        [[found]] = await self._database.rows(self._found, self._parameters)
+        """Check every row of a file, and repair what is unsound."""
+        if not self._database.dialect.is_sqlite:
+            return
+        [[found]] = await self._database.rows(self._found)
         if found:
             await self.run()
 
     async def run(self) -> None:
         """Turn every unsound row into a dead letter."""
         for statement in self._before:
-            await self._database.rows(statement, self._parameters)
-        repaired = await self._database.rows(self._rows, self._parameters)
+            await self._database.rows(statement)
+        repaired = await self._database.rows(self._rows)
         if repaired:
             _log.warning(
                 "%(rows)d damaged rows of the outbox became dead letters",

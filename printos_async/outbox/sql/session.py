@@ -20,6 +20,7 @@ from .statements.administration import AdministrationStatements
 from .statements.delivery import DeliveryStatements
 from .statements.dialect import Dialect
 from .tables import is_current, prepare
+from .tenant_database import TenantDatabase
 from .tenants import Tenants
 from .workers import Workers
 
@@ -46,6 +47,7 @@ class Session:
     Attributes:
         tenant: The tenant, as in ``Outbox.open``.
         database: Runs the statements.
+        rows: Runs a statement on the tenant's rows: see ``TenantDatabase.rows``.
         missing_claims: Workers that may own statuses which they never received.
         background: Operations that run to their end even if their caller is cancelled.
         delivery: Statements on statuses.
@@ -61,16 +63,15 @@ class Session:
         self.tenant = tenant
         self.database = database
         self.background = Background()
-        dialect = Dialect(database.dialect)
-        self.delivery = DeliveryStatements(dialect)
-        self.administration = AdministrationStatements(dialect)
-        self.deletion = Deletion(database, dialect, tenant)
-        self.deliveries = Deliveries(database, dialect, tenant)
-        self.repair = Repair(database, tenant)
-        self.tenants = Tenants(database, dialect, tenant)
-        self.workers = Workers(
-            database, dialect, tenant, lease_s=lease_s, deletion=self.deletion, repair=self.repair
-        )
+        own = TenantDatabase(database, Dialect(database.dialect), tenant)
+        self.rows = own.rows
+        self.delivery = DeliveryStatements(own.dialect)
+        self.administration = AdministrationStatements(own.dialect)
+        self.deletion = Deletion(own)
+        self.deliveries = Deliveries(own)
+        self.repair = Repair(own)
+        self.tenants = Tenants(own)
+        self.workers = Workers(own, lease_s=lease_s, deletion=self.deletion, repair=self.repair)
         self.missing_claims: set[int | None] = set()
         # Puts are numbered in the order of their calls, also on several connections.
         self._putting = asyncio.Lock()
@@ -81,8 +82,7 @@ class Session:
         """Create or migrate the tables, repair a file, and enter the tenant. Close the session if that fails."""
         try:
             await self.background.run(_prepare(self.database))
-            if self.database.dialect == "sqlite":
-                await self.background.run(self.repair.run_if_needed())
+            await self.background.run(self.repair.run_if_needed())
             await self.background.run(self.tenants.enter(label, host))
         except asyncio.CancelledError:
             self.database.abort()
@@ -112,18 +112,6 @@ class Session:
         """Run a statement as ``fetch`` does, with the rows of ``_sound_rows``."""
         return await self.background.run(self._sound_rows(statement, within=within, **parameters))
 
-    async def rows(
-        self,
-        statement: Executable,
-        *,
-        within: Limit = USUAL,
-        outlives_power: bool = True,
-        **parameters: Any,
-    ) -> Sequence[Row[Any]]:
-        """Run a statement on the tenant's rows; return the rows that it returns."""
-        parameters["this_tenant"] = self.tenant
-        return await self.database.rows(statement, parameters, within=within, outlives_power=outlives_power)
-
     async def take(
         self, statement: Executable, owner: int, limit: int, *, outlives_power: bool = True
     ) -> list[Claim]:
@@ -132,8 +120,9 @@ class Session:
         def note_loss() -> None:
             self.missing_claims.add(owner)
 
-        parameters = {"this_tenant": self.tenant, "this_worker": owner, "limit": limit}
-        taking = self.database.rows(statement, parameters, on_retry=note_loss, outlives_power=outlives_power)
+        taking = self.rows(
+            statement, this_worker=owner, limit=limit, on_retry=note_loss, outlives_power=outlives_power
+        )
         rows = await self.background.run(taking, on_loss=note_loss)
         return await self._claims(owner, sorted(rows, key=lambda row: float(row.due_at)))
 

@@ -31,7 +31,7 @@ from sqlalchemy.sql.functions import FunctionElement
 from printos_async._errors import OutboxCorruptError, OutboxError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from sqlalchemy import Connection
 
@@ -238,11 +238,8 @@ def prepare(connection: Connection, migrations: Sequence[Callable[[Connection], 
         OutboxError: A newer version of this package has created the tables.
     """
     version = len(migrations) + 1
-    is_sqlite = connection.dialect.name == "sqlite"
-    # The connection is in autocommit mode.
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if is_sqlite else "BEGIN")
-    try:
-        if not is_sqlite:
+    with transaction(connection):
+        if connection.dialect.name != "sqlite":
             connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_LOCK_KEY})")
         found = _version(connection, newest=version)
         if found == 0:
@@ -252,13 +249,22 @@ def prepare(connection: Connection, migrations: Sequence[Callable[[Connection], 
             for step in migrations[found - 1 :]:
                 step(connection)
             connection.execute(update(meta).values(version=version))
+
+
+@contextlib.contextmanager
+def transaction(connection: Connection) -> Iterator[None]:
+    """Run the statements of a block in one transaction of a connection that is in autocommit mode."""
+    # SQLite refuses a write lock to a transaction that has read before another one wrote: so the lock comes first.
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if connection.dialect.name == "sqlite" else "BEGIN")
+    try:
+        yield
+        connection.exec_driver_sql("COMMIT")
     except BaseException:
         # SQLite has rolled back itself if the disk is full or fails, and PostgreSQL if the connection is lost.
         with contextlib.suppress(SQLAlchemyError):
             if not connection.invalidated:
                 connection.exec_driver_sql("ROLLBACK")
         raise
-    connection.exec_driver_sql("COMMIT")
 
 
 def _version(connection: Connection, *, newest: int) -> int:

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import Text, case, func, select, true, update
 
-from printos_async.outbox.sql.tables import outbox, worker
+from printos_async.outbox.sql.tables import outbox
 
-from .dialect import IS_DEAD, IS_WAITING, NOW, OURS, ROW, TENANT, Dialect, later, page
+from .dialect import IS_DEAD, IS_WAITING, LIVE_WORKERS, NOW, OURS, ROW, Dialect, later, page
 
 if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Executable
@@ -67,18 +67,12 @@ def _requeue(chosen: ColumnElement[bool]) -> Executable:
 
 
 def _stats() -> Executable:
-    live = (
-        select(func.count())
-        .select_from(worker)
-        .where(worker.c.account == TENANT, worker.c.lease_until > NOW)
-        .scalar_subquery()
-    )
     return select(
         func.count().label("devices"),
         func.count(case((IS_WAITING, 1))).label("waiting"),
         func.count(case((IS_WAITING & ROW.owner.is_not(None), 1))).label("claimed"),
         func.count(case((IS_DEAD, 1))).label("failed"),
-        live.label("workers"),
+        LIVE_WORKERS.scalar_subquery().label("workers"),
         (NOW - func.min(case((IS_WAITING, func.coalesce(ROW.waiting_since, ROW.put_at))))).label(
             "oldest_waiting_s"
         ),

@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import (
     BigInteger,
-    Double,
     Text,
     bindparam,
     delete,
@@ -32,9 +31,9 @@ from sqlalchemy import (
     update,
 )
 
-from printos_async.outbox.sql.tables import idle, meta, outbox
+from printos_async.outbox.sql.tables import meta, outbox
 
-from .dialect import LIMIT, NOW, OURS, ROW, WORKER, locked, page
+from .dialect import OURS, ROW, locked
 
 if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Executable
@@ -45,35 +44,9 @@ if TYPE_CHECKING:
 _LOCK_KEY: ColumnElement[int] = literal_column("7205731105", BigInteger)
 
 
-class DeletionStatements:
-    """The statements in one dialect, with parameters as those of ``DeliveryStatements``.
-
-    Attributes:
-        raise_floor: Raise the floor to the parameter ``floor``, if it is below.
-        delete_owned: Delete rows of a batch that the worker owns, if their number is still that of the batch.
-        delete_free: Delete rows of a batch that nobody owns, likewise.
-        idle: Return idle rows whose hold has passed.
-        delivered: Return a page of delivered rows that nobody owns, in the order of the devices.
-        given_up: Return a page of dead letters that nobody owns, likewise.
-    """
-
-    def __init__(self, dialect: Dialect) -> None:
-        self.raise_floor = _raise_floor(is_sqlite=dialect.is_sqlite)
-        self.delete_owned = delete_rows(dialect, ROW.owner == WORKER)
-        self.delete_free = delete_rows(dialect, ROW.owner.is_(None) & (ROW.seq == ROW.done_seq))
-        self.idle = (
-            select(ROW.device_id, ROW.seq)
-            .where(OURS, idle, ROW.due_at <= NOW, dialect.is_sound)
-            .order_by(ROW.due_at)
-            .limit(LIMIT)
-        )
-        self.delivered = _done(dialect, ROW.error.is_(None))
-        self.given_up = _done(dialect, ROW.error.is_not(None))
-
-
-def current_floor(*, is_sqlite: bool) -> ColumnElement[Any]:
+def current_floor(dialect: Dialect) -> ColumnElement[Any]:
     """Return the floor as an expression for a put."""
-    if is_sqlite:
+    if dialect.is_sqlite:
         return select(meta.c.floor).scalar_subquery()
     gate = (
         select(func.pg_advisory_xact_lock_shared(_LOCK_KEY).label("passed"))
@@ -91,9 +64,10 @@ def current_floor(*, is_sqlite: bool) -> ColumnElement[Any]:
     return select(floor.c.floor).scalar_subquery()
 
 
-def _raise_floor(*, is_sqlite: bool) -> Executable:
+def raise_floor(dialect: Dialect) -> Executable:
+    """Return the statement that raises the floor to the parameter ``floor``, if it is below."""
     wanted: ColumnElement[int] = bindparam("floor", type_=BigInteger)
-    if is_sqlite:
+    if dialect.is_sqlite:
         return update(meta).where(meta.c.floor < wanted).values(floor=wanted)
     gate = (
         select(
@@ -117,18 +91,4 @@ def delete_rows(dialect: Dialect, condition: ColumnElement[bool]) -> Executable:
         delete(outbox)
         .where(OURS, ROW.device_id.in_(select(gone.c.device_id)), condition)
         .returning(ROW.device_id)
-    )
-
-
-def _done(dialect: Dialect, kind: ColumnElement[bool]) -> Executable:
-    """Return the query for rows without a waiting status, in the order of the devices."""
-    return page(
-        select(ROW.device_id, ROW.seq).where(
-            OURS,
-            kind,
-            ROW.seq == ROW.done_seq,
-            ROW.owner.is_(None),
-            ROW.done_at <= NOW - bindparam("older_than_s", type_=Double),
-            dialect.is_sound,
-        )
     )

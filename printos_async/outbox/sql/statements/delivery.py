@@ -60,7 +60,7 @@ class DeliveryStatements:
 
 def _put(dialect: Dialect) -> Executable:
     batch = dialect.batch(device_id=Text, count=BigInteger, body=Text, crc=BigInteger)
-    floor = current_floor(is_sqlite=dialect.is_sqlite)
+    floor = current_floor(dialect)
     live = dialect.live_worker().scalar_subquery()
     columns = {
         ROW.account: TENANT,

@@ -45,6 +45,10 @@ IS_DEAD = (ROW.seq == ROW.done_seq) & ROW.error.is_not(None)
 _THIS = (worker.c.id == WORKER) & (worker.c.account == TENANT)
 # The statement's worker, if its lease runs. An update that had to wait for its row reads the clock again.
 LIVE = _THIS & (worker.c.lease_until > RowTime())
+# The number of the tenant's workers whose lease runs.
+LIVE_WORKERS = (
+    select(func.count()).select_from(worker).where(worker.c.account == TENANT, worker.c.lease_until > NOW)
+)
 
 
 def later(at: ColumnElement[Any], other: ColumnElement[Any]) -> ColumnElement[Any]:
