@@ -21,7 +21,7 @@ from .log_filter import withhold_values
 from .tables import transaction
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
     from typing import TypeVar
 
     from sqlalchemy import URL, Connection, Executable, Row
@@ -64,9 +64,9 @@ class Database:
         *,
         server: Server | None,
         lease_s: float,
-        clock: MachineClock | None = None,
-        on_set_aside: Callable[[SetAside], None] | None = None,
-        on_replaced: Callable[[], None] | None = None,
+        clock: MachineClock | None,
+        on_set_aside: Callable[[SetAside], None],
+        on_replaced: Callable[[], None],
     ) -> None:
         self.dialect = url.get_backend_name()
         self._secrets = server.secrets if server is not None else ()
@@ -111,28 +111,28 @@ class Database:
     async def rows(
         self,
         statement: Executable,
-        parameters: Mapping[str, Any],
         *,
         on_retry: Callable[[], None] | None = None,
         outlives_power: bool = True,
         within: Limit = USUAL,
+        **parameters: Any,
     ) -> Sequence[Row[Any]]:
         """Run a statement in a transaction of its own, and return its rows; none if it returns no rows.
 
         Args:
             statement: The statement.
-            parameters: Its parameters.
             on_retry: Called before a retry: the attempt before may have taken place.
             outlives_power: Whether a file is synced before this returns. Without it a loss of power may undo the
                 statement, but never without undoing everything that was written after it.
             within: Time limit for a server.
+            parameters: Those of the statement.
         """
 
         async def execute(connection: AsyncConnection) -> Sequence[Row[Any]]:
             if self._file is not None:
                 await _synchronise(connection, outlives_power=outlives_power)
                 self._file.time.begin_statement()
-            result = await connection.execute(statement, dict(parameters))
+            result = await connection.execute(statement, parameters)
             return result.all() if result.returns_rows else ()
 
         return await self.with_connection(execute, on_retry, within=within)

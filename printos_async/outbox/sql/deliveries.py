@@ -93,19 +93,18 @@ class Deliveries:
             parts = portions(sorted(left.items()))
             try:
                 for part in parts:
-                    await self._write(part)
+                    now_s = steady_s()
+                    lines = [(device_id, round(now_s - delivered_s, 3)) for device_id, delivered_s in part]
+                    # What a loss of power takes away is some seconds of a report.
+                    await self._database.rows(
+                        self._insert, batch=to_json(lines), within=PROMPT, outlives_power=False
+                    )
                     for device_id, _ in part:
                         del left[device_id]
             except OutboxError:
                 self._pending = left | self._pending
             ended_s = steady_s()
             self._next_write_s = ended_s + max(_INTERVAL_S, _PAUSE_PER_WRITE * (ended_s - begun_s))
-
-    async def _write(self, part: list[tuple[str, float]]) -> None:
-        now_s = steady_s()
-        lines = [(device_id, round(now_s - delivered_s, 3)) for device_id, delivered_s in part]
-        # What a loss of power takes away is some seconds of a report.
-        await self._database.rows(self._insert, batch=to_json(lines), within=PROMPT, outlives_power=False)
 
     async def leave(self) -> None:
         """Write what was collected by a worker that has ended."""

@@ -8,7 +8,7 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Any, cast
 
 from printos_async._errors import OutboxError
-from printos_async.outbox.postgresql.limits import LONG, PROMPT, USUAL
+from printos_async.outbox.postgresql.limits import LONG, PROMPT
 from printos_async.outbox.protocol import Claim, Kept
 
 from .background import Background
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Executable, Row
 
-    from printos_async.outbox.postgresql.limits import Limit
     from printos_async.outbox.protocol import Draft, Finish
 
     from .database import Database
@@ -100,17 +99,13 @@ class Session:
         finally:
             await self.database.aclose()
 
-    async def fetch(
-        self, statement: Executable, *, within: Limit = USUAL, **parameters: Any
-    ) -> Sequence[Row[Any]]:
-        """Run a statement to its end, even if the caller is cancelled; return its rows."""
-        return await self.background.run(self.rows(statement, within=within, **parameters))
+    async def fetch(self, statement: Executable, **options: Any) -> Sequence[Row[Any]]:
+        """Run a statement as ``rows``, to its end even if the caller is cancelled; return its rows."""
+        return await self.background.run(self.rows(statement, **options))
 
-    async def fetch_sound(
-        self, statement: Executable, *, within: Limit = USUAL, **parameters: Any
-    ) -> Sequence[Row[Any]]:
+    async def fetch_sound(self, statement: Executable, **options: Any) -> Sequence[Row[Any]]:
         """Run a statement as ``fetch`` does, with the rows of ``_sound_rows``."""
-        return await self.background.run(self._sound_rows(statement, within=within, **parameters))
+        return await self.background.run(self._sound_rows(statement, **options))
 
     async def take(
         self, statement: Executable, owner: int, limit: int, *, outlives_power: bool = True
@@ -233,12 +228,10 @@ class Session:
             await self.repair.run()
         return claims
 
-    async def _sound_rows(
-        self, statement: Executable, *, within: Limit = USUAL, **parameters: Any
-    ) -> Sequence[Row[Any]]:
+    async def _sound_rows(self, statement: Executable, **options: Any) -> Sequence[Row[Any]]:
         """Return the rows of a statement that may be repeated. It is, after a repair, if one of them is unsound."""
         for _ in range(_MAX_REPAIRS):
-            rows = await self.rows(statement, within=within, **parameters)
+            rows = await self.rows(statement, **options)
             if all(map(_IS_SOUND, rows)):
                 return rows
             await self.repair.run()

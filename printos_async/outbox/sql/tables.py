@@ -33,7 +33,7 @@ from printos_async._errors import OutboxCorruptError, OutboxError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from sqlalchemy import Connection
+    from sqlalchemy import ColumnElement, Connection
 
 metadata = MetaData()
 
@@ -71,14 +71,15 @@ outbox = Table(
     # Each status writes its row three times. With free space in the page the new version stays there (HOT).
     postgresql_with={"fillfactor": "50"},
 )
+
+
+def _index(name: str, *columns: Column[Any], where: ColumnElement[bool]) -> Index:
+    """Return an index of some rows only."""
+    return Index(name, *columns, sqlite_where=where, postgresql_where=where)
+
+
 unowned_and_waiting = and_(outbox.c.owner.is_(None), outbox.c.seq > outbox.c.done_seq)
-Index(
-    "printos_outbox_claimable",
-    outbox.c.account,
-    outbox.c.due_at,
-    sqlite_where=unowned_and_waiting,
-    postgresql_where=unowned_and_waiting,
-)
+_index("printos_outbox_claimable", outbox.c.account, outbox.c.due_at, where=unowned_and_waiting)
 # Delivered, and deleted after its hold. A row with an uncertain write stays: the next status has to know of it.
 idle = and_(
     outbox.c.owner.is_(None),
@@ -86,28 +87,13 @@ idle = and_(
     outbox.c.error.is_(None),
     outbox.c.uncertain_since.is_(None),
 )
-Index(
-    "printos_outbox_idle",
-    outbox.c.account,
-    outbox.c.due_at,
-    sqlite_where=idle,
-    postgresql_where=idle,
-)
-Index(
-    "printos_outbox_failed",
-    outbox.c.account,
-    outbox.c.device_id,
-    sqlite_where=outbox.c.error.is_not(None),
-    postgresql_where=outbox.c.error.is_not(None),
-)
+_index("printos_outbox_idle", outbox.c.account, outbox.c.due_at, where=idle)
+_index("printos_outbox_failed", outbox.c.account, outbox.c.device_id, where=outbox.c.error.is_not(None))
 # Holds new statuses alone, so that a worker finds them quickly, however many devices it owns.
-unseen_index = Index(
+unseen_index = _index(
     "printos_outbox_unseen",
-    outbox.c.account,
-    outbox.c.unseen_by,
-    outbox.c.due_at,
-    sqlite_where=outbox.c.unseen_by.is_not(None),
-    postgresql_where=outbox.c.unseen_by.is_not(None),
+    *(outbox.c.account, outbox.c.unseen_by, outbox.c.due_at),
+    where=outbox.c.unseen_by.is_not(None),
 )
 
 worker = Table(

@@ -6,14 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
 
-from printos_async.outbox.postgresql.limits import LONG, USUAL
+from printos_async.outbox.postgresql.limits import LONG
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncIterator, Sequence
 
     from sqlalchemy import Executable, Row
-
-    from printos_async.outbox.postgresql.limits import Limit
 
     from .database import Database
     from .statements.dialect import Dialect
@@ -36,20 +34,9 @@ class TenantDatabase:
     dialect: Dialect
     tenant: str
 
-    async def rows(
-        self,
-        statement: Executable,
-        *,
-        on_retry: Callable[[], None] | None = None,
-        outlives_power: bool = True,
-        within: Limit = USUAL,
-        **parameters: Any,
-    ) -> Sequence[Row[Any]]:
-        """Run a statement as ``Database.rows``, and return its rows."""
-        parameters["this_tenant"] = self.tenant
-        return await self.database.rows(
-            statement, parameters, on_retry=on_retry, outlives_power=outlives_power, within=within
-        )
+    async def rows(self, statement: Executable, **options: Any) -> Sequence[Row[Any]]:
+        """Run a statement as ``Database.rows``, with the same options, and return its rows."""
+        return await self.database.rows(statement, this_tenant=self.tenant, **options)
 
     async def pages(self, statement: Executable, **parameters: Any) -> AsyncIterator[Sequence[Row[Any]]]:
         """Return all rows of a statement in the order of their devices, page by page: see ``dialect.page``."""

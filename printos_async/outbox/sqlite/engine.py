@@ -59,18 +59,17 @@ class SqliteFile:
         path: str,
         *,
         clock: MachineClock,
-        on_set_aside: Callable[[SetAside], None] | None = None,
-        on_replaced: Callable[[], None] | None = None,
+        on_set_aside: Callable[[SetAside], None],
+        on_replaced: Callable[[], None],
     ) -> None:
         self._on_replaced = on_replaced
-        loop = asyncio.get_running_loop()
-
-        def report(what: SetAside) -> None:
-            if on_set_aside is not None:
-                loop.call_soon_threadsafe(on_set_aside, what)
-
         self.time = FileTime(clock)
-        self._spool = Spool(Path(path), initialise=self._initialise, on_set_aside=report)
+        loop = asyncio.get_running_loop()
+        self._spool = Spool(
+            Path(path),
+            initialise=self._initialise,
+            on_set_aside=lambda what: loop.call_soon_threadsafe(on_set_aside, what),
+        )
         self.worker_locks = WorkerLocks(lambda: self._spool.path, clock.boot_id)
 
     async def connect(self, *_: Any, **__: Any) -> DriverConnection:
@@ -134,8 +133,7 @@ class SqliteFile:
                 return answer
         await connection.invalidate()
         self.worker_locks.drop_all()  # the workers were in the old file
-        if self._on_replaced is not None:
-            self._on_replaced()
+        self._on_replaced()
         raise FileReplacedError(errno.ESTALE, "its file was replaced again and again")
 
     def translated(self, error: BaseException) -> OutboxError:

@@ -71,16 +71,11 @@ class FileTime:
             return
         offset_s, _ = self._stored(connection)
         if offset_s is None:
-            connection.execute("BEGIN IMMEDIATE")
-            try:
+            with connection:  # ends the transaction
+                connection.execute("BEGIN IMMEDIATE")
                 offset_s, is_restart = self._stored(connection)
                 if offset_s is None:
                     offset_s = self._choose(connection, is_restart=is_restart)
-            except BaseException:
-                if connection.in_transaction:  # SQLite may have rolled back itself
-                    connection.execute("ROLLBACK")
-                raise
-            connection.execute("COMMIT")
         self._offset_s = offset_s
 
     def _stored(self, connection: sqlite3.Connection) -> tuple[float | None, bool]:
