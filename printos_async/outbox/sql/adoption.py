@@ -4,18 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import (
-    BigInteger,
-    ColumnElement,
-    Text,
-    bindparam,
-    case,
-    delete,
-    func,
-    literal_column,
-    select,
-    true,
-)
+import sqlalchemy as sa
 
 from printos_async.outbox.postgresql.limits import LONG
 from printos_async.outbox.tenants import refuse_live_workers
@@ -43,16 +32,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import TypeVar
 
-    from sqlalchemy import Connection, Executable, Row
-
     from .statements.dialect import Dialect
     from .tenant_database import TenantDatabase
 
     Answer = TypeVar("Answer")
 
 # Any number but those of ``prepare`` and of the floor.
-_LOCK_KEY: ColumnElement[int] = literal_column("7205731106", BigInteger)
-_OTHER: ColumnElement[str] = bindparam("other_tenant", type_=Text)
+_LOCK_KEY: sa.ColumnElement[int] = sa.literal_column("7205731106", sa.BigInteger)
+_OTHER: sa.ColumnElement[str] = sa.bindparam("other_tenant", type_=sa.Text)
 
 
 class Adoption:
@@ -72,9 +59,9 @@ class Adoption:
         self._of_both = {"this_tenant": ours.tenant, "other_tenant": theirs.tenant}
         dialect = ours.dialect
         # SQLite has one writer at a time.
-        self._lock = None if dialect.is_sqlite else select(func.pg_advisory_xact_lock(_LOCK_KEY))
+        self._lock = None if dialect.is_sqlite else sa.select(sa.func.pg_advisory_xact_lock(_LOCK_KEY))
         self._page = page(
-            select(ROW.device_id, ROW.seq, (IS_WAITING | IS_DEAD).label("is_status")).where(
+            sa.select(ROW.device_id, ROW.seq, (IS_WAITING | IS_DEAD).label("is_status")).where(
                 OURS, ROW.owner.is_(None)
             )
         )
@@ -82,12 +69,12 @@ class Adoption:
         self._merge = _merge(dialect)
         self._delete = delete_rows(dialect, ROW.owner.is_(None))
         self._page_of_deliveries = page(
-            select(delivery.c.device_id).where(OUR_DELIVERIES, *are_sound(dialect)), delivery.c.device_id
+            sa.select(delivery.c.device_id).where(OUR_DELIVERIES, *are_sound(dialect)), delivery.c.device_id
         )
         self._merge_deliveries = _merge_deliveries(dialect)
-        chosen = dialect.batch(device_id=Text)
-        self._delete_deliveries = delete(delivery).where(
-            OUR_DELIVERIES, delivery.c.device_id.in_(select(chosen.c.device_id))
+        chosen = dialect.batch(device_id=sa.Text)
+        self._delete_deliveries = sa.delete(delivery).where(
+            OUR_DELIVERIES, delivery.c.device_id.in_(sa.select(chosen.c.device_id))
         )
 
     async def run(self) -> int:
@@ -110,12 +97,12 @@ class Adoption:
                 await self._hand_deliveries_over(part)
         return count
 
-    async def _hand_over(self, rows: Sequence[Row[Any]]) -> int:
+    async def _hand_over(self, rows: Sequence[sa.Row[Any]]) -> int:
         # Before the rows are deleted: see ``statements.deletion``.
         await self._theirs.rows(self._raise_floor, floor=max(row.seq for row in rows))
         batch = to_json((row.device_id, row.seq) for row in rows)
 
-        def move(connection: Connection) -> set[str]:
+        def move(connection: sa.Connection) -> set[str]:
             refuse_live_workers(connection.execute(LIVE_WORKERS, self._of_theirs).scalar_one())
             merged = {row[0] for row in connection.execute(self._merge, {**self._of_both, "batch": batch})}
             lines = to_json((row.device_id, row.seq) for row in rows if row.device_id in merged)
@@ -125,19 +112,19 @@ class Adoption:
         merged = await self._after_others(move)
         return sum(row.is_status for row in rows if row.device_id in merged)
 
-    async def _hand_deliveries_over(self, rows: Sequence[Row[Any]]) -> None:
+    async def _hand_deliveries_over(self, rows: Sequence[sa.Row[Any]]) -> None:
         batch = to_json((row.device_id,) for row in rows)
 
-        def move(connection: Connection) -> None:
+        def move(connection: sa.Connection) -> None:
             connection.execute(self._merge_deliveries, {**self._of_both, "batch": batch})
             connection.execute(self._delete_deliveries, {**self._of_theirs, "batch": batch})
 
         await self._after_others(move)
 
-    async def _after_others(self, move: Callable[[Connection], Answer]) -> Answer:
+    async def _after_others(self, move: Callable[[sa.Connection], Answer]) -> Answer:
         """Return the result of a transaction that waits for those of other adoptions, which may lock in another order."""
 
-        def locked_move(connection: Connection) -> Answer:
+        def locked_move(connection: sa.Connection) -> Answer:
             if self._lock is not None:
                 connection.execute(self._lock)
             return move(connection)
@@ -145,9 +132,9 @@ class Adoption:
         return await self._theirs.database.transaction(locked_move)
 
 
-def _merge(dialect: Dialect) -> Executable:
+def _merge(dialect: Dialect) -> sa.Executable:
     """Return the statement that merges rows of ``other_tenant`` that are still those of a batch, and have no owner."""
-    batch = dialect.batch(device_id=Text, seq=BigInteger)
+    batch = dialect.batch(device_id=sa.Text, seq=sa.BigInteger)
     theirs = locked(
         batch,
         *(column for column in outbox.c if column is not ROW.account),
@@ -172,7 +159,7 @@ def _merge(dialect: Dialect) -> Executable:
     columns = {
         ROW.account: TENANT,
         ROW.seq: floor + 1,
-        ROW.done_seq: floor + case((theirs.c.seq > theirs.c.done_seq, 0), else_=1),
+        ROW.done_seq: floor + sa.case((theirs.c.seq > theirs.c.done_seq, 0), else_=1),
         **{column: theirs.c[column.key] for column in kept},
     }
     statement = dialect.insert_rows(outbox, columns, of=theirs)
@@ -182,26 +169,26 @@ def _merge(dialect: Dialect) -> Executable:
     sends = waits & is_newer
     gives_up = fails & is_newer
 
-    def replaced(name: str, by: ColumnElement[bool]) -> ColumnElement[Any]:
-        return case((by, new[name]), else_=ROW[name])
+    def replaced(name: str, by: sa.ColumnElement[bool]) -> sa.ColumnElement[Any]:
+        return sa.case((by, new[name]), else_=ROW[name])
 
     first, others_first = (
-        func.coalesce(ROW.waiting_since, ROW.put_at),
-        func.coalesce(new.waiting_since, new.put_at),
+        sa.func.coalesce(ROW.waiting_since, ROW.put_at),
+        sa.func.coalesce(new.waiting_since, new.put_at),
     )
-    merged: Executable = statement.on_conflict_do_update(
+    return statement.on_conflict_do_update(
         index_elements=[ROW.account, ROW.device_id],
         set_={
-            "seq": ROW.seq + case((sends | gives_up, 1), else_=0),
+            "seq": ROW.seq + sa.case((sends | gives_up, 1), else_=0),
             # As in a put, the one before is neither delivered nor given up: newest wins.
-            "done_seq": case((gives_up, ROW.seq + 1), else_=ROW.done_seq),
+            "done_seq": sa.case((gives_up, ROW.seq + 1), else_=ROW.done_seq),
             **{name: replaced(name, sends | gives_up) for name in ("body", "crc", "put_at", "attempts")},
             **{name: replaced(name, gives_up) for name in ("done_at", "done_attempts", "error")},
             "due_at": later(ROW.due_at, new.due_at),
             "uncertain_since": later_if_any(ROW.uncertain_since, new.uncertain_since),
             # Its owner has not received it.
-            "unseen_by": case((sends, ROW.owner), else_=ROW.unseen_by),
-            "waiting_since": case(
+            "unseen_by": sa.case((sends, ROW.owner), else_=ROW.unseen_by),
+            "waiting_since": sa.case(
                 (waits & IS_WAITING & (first <= others_first), first),
                 (waits & (IS_WAITING | is_newer), others_first),
                 else_=ROW.waiting_since,
@@ -210,22 +197,20 @@ def _merge(dialect: Dialect) -> Executable:
         # A dead letter does not take the place of a status that will be sent. It can be adopted later.
         where=~(gives_up & (IS_WAITING | ROW.owner.is_not(None))),
     ).returning(ROW.device_id)
-    return merged
 
 
-def _merge_deliveries(dialect: Dialect) -> Executable:
-    batch = dialect.batch(device_id=Text)
+def _merge_deliveries(dialect: Dialect) -> sa.Executable:
+    batch = dialect.batch(device_id=sa.Text)
     rows = (
-        select(TENANT, delivery.c.device_id, delivery.c.delivered_at)
+        sa.select(TENANT, delivery.c.device_id, delivery.c.delivered_at)
         .join_from(
             batch, delivery, (delivery.c.account == _OTHER) & (delivery.c.device_id == batch.c.device_id)
         )
-        .where(true())
+        .where(sa.true())
         .order_by(delivery.c.device_id)
     )
     statement = dialect.insert(delivery).from_select(["account", "device_id", "delivered_at"], rows)
-    merged: Executable = statement.on_conflict_do_update(
+    return statement.on_conflict_do_update(
         index_elements=[delivery.c.account, delivery.c.device_id],
         set_={"delivered_at": later(delivery.c.delivered_at, statement.excluded.delivered_at)},
     )
-    return merged

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Double, bindparam, select
+import sqlalchemy as sa
 
 from .batches import portions, to_json
 from .statements.deletion import delete_rows, raise_floor
@@ -14,8 +14,6 @@ from .tenant_database import PAGE_ROWS
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
-
-    from sqlalchemy import ColumnElement, Executable, Row
 
     from printos_async.outbox.protocol import Finish
 
@@ -33,7 +31,7 @@ class Deletion:
         self._delete_owned = delete_rows(dialect, ROW.owner == WORKER)
         self._delete_free = delete_rows(dialect, ROW.owner.is_(None) & (ROW.seq == ROW.done_seq))
         self._idle = (
-            select(ROW.device_id, ROW.seq)
+            sa.select(ROW.device_id, ROW.seq)
             .where(OURS, idle, ROW.due_at <= NOW, dialect.is_sound)
             .order_by(ROW.due_at)
             .limit(LIMIT)
@@ -66,7 +64,7 @@ class Deletion:
             count += await self._delete(rows)
         return count
 
-    async def _delete(self, rows: Sequence[Row[Any]]) -> int:
+    async def _delete(self, rows: Sequence[sa.Row[Any]]) -> int:
         count = 0
         for part in portions(rows):
             await self._database.rows(self._raise_floor, floor=max(row.seq for row in part))
@@ -75,15 +73,15 @@ class Deletion:
         return count
 
 
-def _done(dialect: Dialect, kind: ColumnElement[bool]) -> Executable:
+def _done(dialect: Dialect, kind: sa.ColumnElement[bool]) -> sa.Executable:
     """Return the query for a page of rows that nobody owns and that have no waiting status."""
     return page(
-        select(ROW.device_id, ROW.seq).where(
+        sa.select(ROW.device_id, ROW.seq).where(
             OURS,
             kind,
             ROW.seq == ROW.done_seq,
             ROW.owner.is_(None),
-            ROW.done_at <= NOW - bindparam("older_than_s", type_=Double),
+            ROW.done_at <= NOW - sa.bindparam("older_than_s", type_=sa.Double),
             dialect.is_sound,
         )
     )

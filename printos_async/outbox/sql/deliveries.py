@@ -5,20 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from sqlalchemy import (
-    ColumnElement,
-    Double,
-    Text,
-    and_,
-    bindparam,
-    case,
-    delete,
-    exists,
-    func,
-    or_,
-    select,
-    union,
-)
+import sqlalchemy as sa
 
 from printos_async._common.clock import steady_s
 from printos_async._errors import OutboxError
@@ -33,8 +20,6 @@ from .tables import delivery, outbox
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from sqlalchemy import Executable
-
     from printos_async.outbox.protocol import Finish
 
     from .statements.dialect import Dialect
@@ -42,7 +27,7 @@ if TYPE_CHECKING:
 
 _LAST = delivery.c
 OUR_DELIVERIES = _LAST.account == TENANT
-_waiting_since = func.coalesce(ROW.waiting_since, ROW.put_at)
+_waiting_since = sa.func.coalesce(ROW.waiting_since, ROW.put_at)
 
 # A device is written once in this time at most, and later where writing takes long: 1/61 of the time at most.
 _INTERVAL_S = 10.0
@@ -117,14 +102,14 @@ class Deliveries:
         return sum([len(rows) async for rows in pages])
 
 
-def are_sound(dialect: Dialect) -> list[ColumnElement[bool]]:
+def are_sound(dialect: Dialect) -> list[sa.ColumnElement[bool]]:
     """Return the conditions that the values of a delivery have the types that this package writes."""
     # A SQLite file may hold values of any type. The next delivery replaces them.
     return [is_text(_LAST.device_id), is_time(_LAST.delivered_at)] if dialect.is_sqlite else []
 
 
-def _insert(dialect: Dialect) -> Executable:
-    batch = dialect.batch(device_id=Text, age_s=Double)
+def _insert(dialect: Dialect) -> sa.Executable:
+    batch = dialect.batch(device_id=sa.Text, age_s=sa.Double)
     values = {
         _LAST.account: TENANT,
         _LAST.device_id: batch.c.device_id,
@@ -132,55 +117,58 @@ def _insert(dialect: Dialect) -> Executable:
     }
     statement = dialect.insert_rows(delivery, values, of=batch)
     # Even if the one before is later: then the database's clock was set back, or the value is damaged.
-    written: Executable = statement.on_conflict_do_update(
+    return statement.on_conflict_do_update(
         index_elements=[_LAST.account, _LAST.device_id],
         set_={"delivered_at": statement.excluded.delivered_at},
     )
-    return written
 
 
-def _page(dialect: Dialect) -> Executable:
-    silent_since = NOW - bindparam("silent_for_s", type_=Double)
+def _page(dialect: Dialect) -> sa.Executable:
+    silent_since = NOW - sa.bindparam("silent_for_s", type_=sa.Double)
     delivered = page(
-        select(_LAST.device_id).where(
+        sa.select(_LAST.device_id).where(
             OUR_DELIVERIES, _LAST.delivered_at <= silent_since, *are_sound(dialect)
         ),
         _LAST.device_id,
     )
     same = (_LAST.account == ROW.account) & (_LAST.device_id == ROW.device_id)
     never_delivered = page(
-        select(ROW.device_id).where(
+        sa.select(ROW.device_id).where(
             OURS,
             IS_DEAD | (IS_WAITING & (ROW.error.is_not(None) | (_waiting_since <= silent_since))),
-            ~exists().where(same, *are_sound(dialect)),
+            ~sa.exists().where(same, *are_sound(dialect)),
         )
     )
     # In SQLite a member of a UNION cannot have an order and a limit itself.
-    both = union(*(select(each.subquery().c.device_id) for each in (delivered, never_delivered))).subquery()
-    chosen = select(both.c.device_id).order_by(both.c.device_id).limit(LIMIT).cte("page")
+    both = sa.union(
+        *(sa.select(each.subquery().c.device_id) for each in (delivered, never_delivered))
+    ).subquery()
+    chosen = sa.select(both.c.device_id).order_by(both.c.device_id).limit(LIMIT).cte("page")
     return (
-        select(
+        sa.select(
             chosen.c.device_id,
             (NOW - _LAST.delivered_at).label("delivered_age_s"),
-            case((IS_WAITING, NOW - _waiting_since)).label("waiting_s"),
-            case((ROW.error.is_not(None), NOW - ROW.done_at)).label("failed_age_s"),
+            sa.case((IS_WAITING, NOW - _waiting_since)).label("waiting_s"),
+            sa.case((ROW.error.is_not(None), NOW - ROW.done_at)).label("failed_age_s"),
             ROW.error,
-            dialect.soundness(or_(ROW.device_id.is_(None), dialect.is_sound)),
+            dialect.soundness(sa.or_(ROW.device_id.is_(None), dialect.is_sound)),
         )
         .select_from(chosen)
-        .outerjoin(delivery, and_(OUR_DELIVERIES, _LAST.device_id == chosen.c.device_id, *are_sound(dialect)))
+        .outerjoin(
+            delivery, sa.and_(OUR_DELIVERIES, _LAST.device_id == chosen.c.device_id, *are_sound(dialect))
+        )
         .outerjoin(outbox, OURS & (ROW.device_id == chosen.c.device_id))
         .order_by(chosen.c.device_id)
     )
 
 
-def _purge() -> Executable:
+def _purge() -> sa.Executable:
     gone = (
-        select(_LAST.device_id)
+        sa.select(_LAST.device_id)
         .where(
             OUR_DELIVERIES,
-            _LAST.delivered_at <= NOW - bindparam("older_than_s", type_=Double),
-            ~exists().where(OURS, ROW.device_id == _LAST.device_id),
+            _LAST.delivered_at <= NOW - sa.bindparam("older_than_s", type_=sa.Double),
+            ~sa.exists().where(OURS, ROW.device_id == _LAST.device_id),
         )
         .order_by(_LAST.device_id)
         .limit(LIMIT)
@@ -189,7 +177,7 @@ def _purge() -> Executable:
         .prefix_with("MATERIALIZED")
     )
     return (
-        delete(delivery)
-        .where(OUR_DELIVERIES, _LAST.device_id.in_(select(gone.c.device_id)))
+        sa.delete(delivery)
+        .where(OUR_DELIVERIES, _LAST.device_id.in_(sa.select(gone.c.device_id)))
         .returning(_LAST.device_id)
     )

@@ -5,8 +5,8 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+import sqlalchemy as sa
 from attrs import evolve
-from sqlalchemy import Text, bindparam, case, func, select
 
 from printos_async._errors import OutboxError
 from printos_async.outbox.administration import TenantStats
@@ -18,8 +18,6 @@ from .statements.dialect import IS_DEAD, IS_WAITING, NOW, ROW, TENANT
 from .tables import outbox, tenant, worker
 
 if TYPE_CHECKING:
-    from sqlalchemy import ColumnElement, Row
-
     from .statements.dialect import Dialect
     from .tenant_database import TenantDatabase
 
@@ -36,33 +34,33 @@ class Tenants:
         self._account = database.tenant
         self._label = self._host = ""
         dialect = database.dialect
-        self._known = select(*_names(dialect))
-        label, host = bindparam("label", type_=Text), bindparam("host", type_=Text)
+        self._known = sa.select(*_names(dialect))
+        label, host = sa.bindparam("label", type_=sa.Text), sa.bindparam("host", type_=sa.Text)
         self._keep = (
             dialect.insert(tenant)
             .values(account=TENANT, label=label, host=host)
             .on_conflict_do_update(index_elements=[tenant.c.account], set_={"label": label, "host": host})
         )
-        self._waiting = select(
+        self._waiting = sa.select(
             *_names(dialect),
-            select(func.count())
+            sa.select(sa.func.count())
             .select_from(outbox)
             .where(ROW.account == tenant.c.account, IS_WAITING)
             .scalar_subquery()
             .label("waiting"),
-            select(func.count())
+            sa.select(sa.func.count())
             .select_from(worker)
             .where(worker.c.account == tenant.c.account, worker.c.lease_until > NOW)
             .scalar_subquery()
             .label("workers"),
         ).where(tenant.c.account != TENANT)
-        self._counts = select(
+        self._counts = sa.select(
             dialect.bytes(ROW.account).label("account"),
-            func.count(case((IS_WAITING, 1))).label("waiting"),
-            func.count(case((IS_DEAD, 1))).label("failed"),
+            sa.func.count(sa.case((IS_WAITING, 1))).label("waiting"),
+            sa.func.count(sa.case((IS_DEAD, 1))).label("failed"),
         ).group_by(ROW.account)
         self._workers = (
-            select(dialect.bytes(worker.c.account).label("account"), func.count().label("workers"))
+            sa.select(dialect.bytes(worker.c.account).label("account"), sa.func.count().label("workers"))
             .where(worker.c.lease_until > NOW)
             .group_by(worker.c.account)
         )
@@ -118,7 +116,7 @@ class Tenants:
         return {_text(row.account): (_text(row.label), _text(row.host)) for row in rows}
 
 
-def _waiting(row: Row[Any]) -> TenantStats:
+def _waiting(row: sa.Row[Any]) -> TenantStats:
     account, label, host = _text(row.account), _text(row.label), _text(row.host)
     counts = {"waiting": row.waiting, "failed": 0, "workers": row.workers}
     return TenantStats(account=account, label=label, host=host, is_own=False, **counts)
@@ -129,5 +127,5 @@ def _text(value: bytes | str) -> str:
     return value if isinstance(value, str) else value.decode(errors="replace")
 
 
-def _names(dialect: Dialect) -> list[ColumnElement[Any]]:
+def _names(dialect: Dialect) -> list[sa.ColumnElement[Any]]:
     return [dialect.bytes(column).label(column.name) for column in tenant.c]

@@ -6,7 +6,7 @@ import secrets
 import time
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import BigInteger, Double, bindparam, delete, false, func, null, select, update
+import sqlalchemy as sa
 
 from printos_async.outbox.postgresql.limits import LONG, PROMPT
 
@@ -17,8 +17,6 @@ from .tables import idle, outbox, unowned_and_waiting, worker
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from sqlalchemy import CTE, Executable, Row
 
     from .deletion import Deletion
     from .repair import Repair
@@ -55,7 +53,7 @@ class Workers:
             .values(
                 id=WORKER,
                 account=TENANT,
-                lease_until=NOW + bindparam("lease_s", type_=Double),
+                lease_until=NOW + sa.bindparam("lease_s", type_=sa.Double),
                 renewed_at=NOW,
             )
             # A retry may come after an attempt that took place.
@@ -63,7 +61,10 @@ class Workers:
         )
         self._renew = _renew(dialect)
         self._expire = (
-            update(worker).where(LIVE).values(lease_until=NOW, renewed_at=NOW).returning(worker.c.lease_until)
+            sa.update(worker)
+            .where(LIVE)
+            .values(lease_until=NOW, renewed_at=NOW)
+            .returning(worker.c.lease_until)
         )
 
     async def join(self) -> int:
@@ -147,10 +148,12 @@ class TakeOver:
 
     def __init__(self, database: TenantDatabase) -> None:
         self._database = database
-        batch = database.dialect.batch(id=BigInteger)
+        batch = database.dialect.batch(id=sa.BigInteger)
         self._end = _end(database.dialect)
         self._free = _free(batch)
-        self._delete = delete(worker).where(worker.c.account == TENANT, worker.c.id.in_(select(batch.c.id)))
+        self._delete = sa.delete(worker).where(
+            worker.c.account == TENANT, worker.c.id.in_(sa.select(batch.c.id))
+        )
 
     async def run(self, *, delete_until: float) -> None:
         """Free the devices of all ended workers; delete those that claim no more and ended by ``delete_until``."""
@@ -161,51 +164,51 @@ class TakeOver:
             [row for row in ended if row.claims_no_more and row.lease_until <= delete_until],
         )
 
-    async def _run(self, statement: Executable, workers: Sequence[Row[Any]]) -> None:
+    async def _run(self, statement: sa.Executable, workers: Sequence[sa.Row[Any]]) -> None:
         if workers:
             batch = to_json((row.id,) for row in workers)
             await self._database.rows(statement, batch=batch, within=LONG)
 
 
-def _renew(dialect: Dialect) -> Executable:
+def _renew(dialect: Dialect) -> sa.Executable:
     """Return the statement that renews a lease that still runs, and returns which upkeep is due."""
     others = worker.alias()
     expired = (
-        select(func.count())
+        sa.select(sa.func.count())
         .select_from(others)
         .where(others.c.account == TENANT, others.c.lease_until <= NOW)
         .scalar_subquery()
     )
-    idle_rows = select(ROW.device_id).where(OURS, idle, ROW.due_at <= NOW).exists()
+    idle_rows = sa.select(ROW.device_id).where(OURS, idle, ROW.due_at <= NOW).exists()
     # A due time out of range, which no claim would ever reach. An index finds it.
-    never_due = select(ROW.device_id).where(OURS, unowned_and_waiting, ROW.due_at > LATEST_S).exists()
+    never_due = sa.select(ROW.device_id).where(OURS, unowned_and_waiting, ROW.due_at > LATEST_S).exists()
     return (
-        update(worker)
+        sa.update(worker)
         .where(LIVE)
-        .values(lease_until=NOW + bindparam("lease_s", type_=Double), renewed_at=NOW)
+        .values(lease_until=NOW + sa.bindparam("lease_s", type_=sa.Double), renewed_at=NOW)
         .returning(
             NOW.label("now"),
             expired.label("expired"),
             idle_rows.label("has_idle"),
-            (never_due if dialect.is_sqlite else false()).label("never_due"),
+            (never_due if dialect.is_sqlite else sa.false()).label("never_due"),
         )
     )
 
 
-def _end(dialect: Dialect) -> Executable:
+def _end(dialect: Dialect) -> sa.Executable:
     """Return the statement that returns workers whose lease has ended, and whether they claim no more.
 
     A renewal that is running fails if it has not changed its row yet, and otherwise the worker is left out.
     """
     ended = (
-        select(worker.c.id)
+        sa.select(worker.c.id)
         .where(worker.c.account == TENANT, worker.c.lease_until <= NOW)
         .with_for_update(skip_locked=True)
         .cte("ended")
         .prefix_with("MATERIALIZED")
     )
     return (
-        update(worker)
+        sa.update(worker)
         .where(worker.c.id == ended.c.id)
         # Not changed, but written: a renewal that waits for the row, or has read it, looks at its lease again.
         .values(lease_until=worker.c.lease_until)
@@ -213,22 +216,22 @@ def _end(dialect: Dialect) -> Executable:
     )
 
 
-def _free(batch: CTE) -> Executable:
+def _free(batch: sa.CTE) -> sa.Executable:
     """Return the statement that frees the devices of a batch of ended workers, and of workers that were deleted.
 
     Their writes are uncertain from the lease's end, or from now if it is unknown.
     """
     # Earlier versions deleted workers although a statement could still claim for them.
     abandoned = (
-        select(ROW.device_id, ROW.owner, func.coalesce(worker.c.lease_until, NOW).label("ended_at"))
+        sa.select(ROW.device_id, ROW.owner, sa.func.coalesce(worker.c.lease_until, NOW).label("ended_at"))
         .join_from(outbox, worker, worker.c.id == ROW.owner, isouter=True)
-        .where(OURS, ROW.owner.is_not(None), worker.c.id.is_(None) | worker.c.id.in_(select(batch.c.id)))
+        .where(OURS, ROW.owner.is_not(None), worker.c.id.is_(None) | worker.c.id.in_(sa.select(batch.c.id)))
         .cte("abandoned")
         .prefix_with("MATERIALIZED")
     )
     # Compared again once the row is locked: another worker may have taken the device over and claimed it.
     dead = (
-        select(ROW.device_id, abandoned.c.ended_at)
+        sa.select(ROW.device_id, abandoned.c.ended_at)
         .join_from(abandoned, outbox, OURS & (ROW.device_id == abandoned.c.device_id))
         .where(ROW.owner == abandoned.c.owner)
         .order_by(ROW.device_id)
@@ -237,11 +240,11 @@ def _free(batch: CTE) -> Executable:
         .prefix_with("MATERIALIZED")
     )
     return (
-        update(outbox)
+        sa.update(outbox)
         .where(OURS, ROW.device_id == dead.c.device_id)
         .values(
-            owner=null(),
-            unseen_by=null(),
+            owner=sa.null(),
+            unseen_by=sa.null(),
             uncertain_since=dead.c.ended_at,
             due_at=later(ROW.due_at, dead.c.ended_at),
         )

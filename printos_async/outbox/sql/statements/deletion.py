@@ -19,76 +19,64 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import (
-    BigInteger,
-    Text,
-    bindparam,
-    delete,
-    func,
-    literal_column,
-    select,
-    true,
-    update,
-)
+import sqlalchemy as sa
 
 from printos_async.outbox.sql.tables import meta, outbox
 
 from .dialect import OURS, ROW, locked
 
 if TYPE_CHECKING:
-    from sqlalchemy import ColumnElement, Executable
-
     from .dialect import Dialect
 
 # Any number but that of ``prepare``.
-_LOCK_KEY: ColumnElement[int] = literal_column("7205731105", BigInteger)
+_LOCK_KEY: sa.ColumnElement[int] = sa.literal_column("7205731105", sa.BigInteger)
 
 
-def current_floor(dialect: Dialect) -> ColumnElement[Any]:
+def current_floor(dialect: Dialect) -> sa.ColumnElement[Any]:
     """Return the floor as an expression for a put."""
     if dialect.is_sqlite:
-        return select(meta.c.floor).scalar_subquery()
+        return sa.select(meta.c.floor).scalar_subquery()
     gate = (
-        select(func.pg_advisory_xact_lock_shared(_LOCK_KEY).label("passed"))
+        sa.select(sa.func.pg_advisory_xact_lock_shared(_LOCK_KEY).label("passed"))
         .cte("gate")
         .prefix_with("MATERIALIZED")
     )
     # A row lock, which blocks nobody here, reads the row's latest state and not that of the statement's snapshot.
     floor = (
-        select(meta.c.floor)
-        .join_from(gate, meta, true())
+        sa.select(meta.c.floor)
+        .join_from(gate, meta, sa.true())
         .with_for_update(read=True, key_share=True, of=meta)
         .cte("floor")
         .prefix_with("MATERIALIZED")
     )
-    return select(floor.c.floor).scalar_subquery()
+    return sa.select(floor.c.floor).scalar_subquery()
 
 
-def raise_floor(dialect: Dialect) -> Executable:
+def raise_floor(dialect: Dialect) -> sa.Executable:
     """Return the statement that raises the floor to the parameter ``floor``, if it is below."""
-    wanted: ColumnElement[int] = bindparam("floor", type_=BigInteger)
+    wanted: sa.ColumnElement[int] = sa.bindparam("floor", type_=sa.BigInteger)
     if dialect.is_sqlite:
-        return update(meta).where(meta.c.floor < wanted).values(floor=wanted)
+        return sa.update(meta).where(meta.c.floor < wanted).values(floor=wanted)
     gate = (
-        select(
-            func.pg_advisory_xact_lock(_LOCK_KEY).label("passed"),
+        sa.select(
+            sa.func.pg_advisory_xact_lock(_LOCK_KEY).label("passed"),
             # Puts wait for this commit. It need not be synced: what relies on it comes later in the same log.
-            func.set_config("synchronous_commit", "off", literal_column("true")).label("commits_early"),
+            sa.func.set_config("synchronous_commit", "off", sa.literal_column("true")).label("commits_early"),
             wanted.label("floor"),
         )
         .where(meta.c.floor < wanted)  # where it is high enough already, nobody waits
         .cte("gate")
         .prefix_with("MATERIALIZED")
     )
-    return update(meta).where(meta.c.floor < gate.c.floor).values(floor=gate.c.floor)
+    return sa.update(meta).where(meta.c.floor < gate.c.floor).values(floor=gate.c.floor)
 
 
-def delete_rows(dialect: Dialect, condition: ColumnElement[bool]) -> Executable:
+def delete_rows(dialect: Dialect, condition: sa.ColumnElement[bool]) -> sa.Executable:
     """Return the statement that deletes rows whose numbers are still those of the batch."""
-    batch = dialect.batch(device_id=Text, seq=BigInteger)
+    batch = dialect.batch(device_id=sa.Text, seq=sa.BigInteger)
     gone = locked(batch, ROW.device_id, where=(ROW.seq == batch.c.seq) & condition)
     return (
-        delete(outbox)
-        .where(OURS, ROW.device_id.in_(select(gone.c.device_id)), condition)
+        sa.delete(outbox)
+        .where(OURS, ROW.device_id.in_(sa.select(gone.c.device_id)), condition)
         .returning(ROW.device_id)
     )
