@@ -143,19 +143,8 @@ def _merge(dialect: Dialect) -> sa.Executable:
     )
     # The floor is above the numbers of the deleted rows of both tenants, and of the batch.
     floor = current_floor(dialect)
-    kept = (
-        ROW.device_id,
-        ROW.body,
-        ROW.crc,
-        ROW.put_at,
-        ROW.due_at,
-        ROW.attempts,
-        ROW.uncertain_since,
-        ROW.done_at,
-        ROW.done_attempts,
-        ROW.error,
-        ROW.waiting_since,
-    )
+    ours = {"account", "seq", "done_seq", "owner", "unseen_by"}
+    kept = (column for column in outbox.c if column.key not in ours)
     columns = {
         ROW.account: TENANT,
         ROW.seq: floor + 1,
