@@ -74,7 +74,7 @@ class Session:
         self.missing_claims: set[int | None] = set()
         # Puts are numbered in the order of their calls, also on several connections.
         self._putting = asyncio.Lock()
-        self._server_failures = 0
+        self._failures = 0
         self._next_scan_s = 0.0
 
     async def open(self, label: str, host: str) -> None:
@@ -90,12 +90,11 @@ class Session:
     async def aclose(self) -> None:
         """Wait for running statements, within a limit, and close the database."""
         try:
-            try:
-                async with asyncio.timeout(self.database.patience_s):
-                    await self.background.settle()
-            except TimeoutError:
-                self.database.abort()
+            async with asyncio.timeout(self.database.connector.patience_s):
                 await self.background.settle()
+        except TimeoutError:
+            self.database.abort()
+            await self.background.settle()
         finally:
             await self.database.aclose()
 
@@ -123,8 +122,8 @@ class Session:
 
     async def take_newer(self, owner: int, limit: int) -> list[Claim]:
         """Return newer statuses of the worker's devices, and once, after a loss, everything that waits for it."""
-        if self._server_failures != self.database.server_failures:
-            self._server_failures = self.database.server_failures
+        if self._failures != self.database.connector.failures:
+            self._failures = self.database.connector.failures
             self.missing_claims.add(owner)
         if owner in self.missing_claims and time.monotonic() >= self._next_scan_s:
             return await self._claims(owner, await self._owned(owner))

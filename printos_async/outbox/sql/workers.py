@@ -45,7 +45,7 @@ class Workers:
         self._deletion = deletion
         self._repair = repair
         self._take_over = TakeOver(database)
-        self._locks = database.database.worker_locks
+        self._locks = database.database.connector.worker_locks
         self._next_look_s = 0.0
         dialect = database.dialect
         self._join = (
