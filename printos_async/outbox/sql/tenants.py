@@ -10,7 +10,7 @@ from attrs import evolve
 
 from printos_async._errors import OutboxError
 from printos_async.outbox.administration import TenantStats
-from printos_async.outbox.postgresql.limits import LONG
+from printos_async.outbox.postgresql.limits import LONG, PROMPT
 from printos_async.outbox.tenants import find_tenant, warn_of_waiting
 
 from .adoption import Adoption
@@ -70,18 +70,22 @@ class Tenants:
         self._label, self._host = label, host
         # A database that cannot be written to can still be looked at.
         with suppress(OutboxError):
-            await self._enter()
+            kept = (await self._names()).get(self._account)
+            known_label, known_host = kept or ("", "")
+            self._label, self._host = label or known_label, host or known_host
+            if kept != (self._label, self._host):
+                await self._database.rows(self._keep, label=self._label, host=self._host, within=PROMPT)
             rows = await self._database.rows(self._waiting, within=LONG)
             warn_of_waiting([_waiting(row) for row in rows], self._host)
 
     async def stats(self) -> list[TenantStats]:
         """As ``OutboxAdministration.tenants``."""
-        known = await self._names()
         # Under its label even if an empty file has taken the place of a damaged one.
-        names = {self._account: (self._label, self._host), **known}
+        names = {self._account: (self._label, self._host), **await self._names()}
         found_rows = await self._database.rows(self._counts, within=LONG)
         rows = {_text(row.account): (row.waiting, row.failed) for row in found_rows}
-        workers = {_text(row.account): row.workers for row in await self._database.rows(self._workers)}
+        worker_rows = await self._database.rows(self._workers, within=PROMPT)
+        workers = {_text(row.account): row.workers for row in worker_rows}
         found = []
         for account in {*names, *rows, *workers}:
             label, host = names.get(account, ("", ""))
@@ -104,15 +108,8 @@ class Tenants:
         other = find_tenant(await self.stats(), wanted)
         return await Adoption(self._database, evolve(self._database, tenant=other.account)).run()
 
-    async def _enter(self) -> None:
-        kept = (await self._names()).get(self._account)
-        label, host = kept or ("", "")
-        self._label, self._host = self._label or label, self._host or host
-        if kept != (self._label, self._host):
-            await self._database.rows(self._keep, label=self._label, host=self._host)
-
     async def _names(self) -> dict[str, tuple[str, str]]:
-        rows = await self._database.rows(self._known)
+        rows = await self._database.rows(self._known, within=PROMPT)
         return {_text(row.account): (_text(row.label), _text(row.host)) for row in rows}
 
 
