@@ -79,14 +79,13 @@ class Row:
 class TenantRows:
     """Everything that is stored for one tenant.
 
-    Only ``claimable`` is kept in an order, and cleaned lazily: entries that are out of date are skipped when they are
-    reached. What else is looked for among the rows is found by reading all: a pusher of a private outbox takes them out
-    at its start, and asks for nothing more.
+    The queues are cleaned lazily: entries that are out of date are skipped when they are reached.
 
     Attributes:
         rows: By device.
         leases: The end of each worker's lease.
         claimable: Heap of devices that wait and have no owner, by ``due_at``.
+        idle: Heap of idle rows, by ``due_at``.
         floor: Sequence numbers of deleted rows are not above it.
         label: As in ``TenantStats``.
         host: As in ``TenantStats``.
@@ -97,12 +96,13 @@ class TenantRows:
     rows: dict[str, Row] = field(factory=dict)
     leases: dict[int, float] = field(factory=dict)
     claimable: list[tuple[float, int, Row]] = field(factory=list)
+    idle: list[tuple[float, int, Row]] = field(factory=list)
     floor: int = 0
     label: str = ""
     host: str = ""
     deliveries: dict[str, float] = field(factory=dict)
     new_deliveries: NewDeliveries = field(factory=NewDeliveries)
-    _entries: Iterator[int] = field(factory=count)  # breaks ties in the heap
+    _entries: Iterator[int] = field(factory=count)  # breaks ties in the heaps
 
     def is_live(self, owner: int | None, now: float) -> bool:
         """Return whether the lease of a worker runs."""
@@ -139,8 +139,10 @@ class TenantRows:
 
     def delete_idle(self, now: float) -> None:
         """Delete idle rows whose hold has passed."""
-        for row in [row for row in self.rows.values() if row.is_idle and row.due_at <= now]:
-            self.delete(row)
+        while self.idle and self.idle[0][0] <= now:
+            _, _, row = heapq.heappop(self.idle)
+            if row.is_idle and row.due_at <= now and self.rows.get(row.device_id) is row:
+                self.delete(row)
 
     def take_over(self, now: float) -> None:
         """Remove workers whose lease has ended, and free their devices, with their writes uncertain."""
@@ -158,6 +160,8 @@ class TenantRows:
         row.add_uncertain(uncertain_since)
         if row.waits:
             self.make_claimable(row)
+        elif row.is_idle:
+            heapq.heappush(self.idle, (row.due_at, next(self._entries), row))
 
     def make_claimable(self, row: Row) -> None:
         """Queue a waiting device that has no owner."""
@@ -240,6 +244,6 @@ class TenantRows:
             row.done_at, row.done_attempts, row.error = theirs.done_at, theirs.done_attempts, theirs.error
         row.due_at = max(row.due_at, theirs.due_at)
         row.add_uncertain(theirs.uncertain_since)
-        if row.owner is None and row.waits:
-            self.make_claimable(row)
+        if row.owner is None:
+            self.free(row, None)  # queues it
         return True
