@@ -145,27 +145,23 @@ class SqliteFile:
             FileReplacedError: Damage was found and the file set aside, by this process or another one.
         """
         async with engine.connect() as connection:
-            return await self._run(connection, use)
-
-    async def _run(
-        self, connection: AsyncConnection, use: Callable[[AsyncConnection], Awaitable[Answer]]
-    ) -> Answer:
-        try:
-            answer = await use(connection)
-        except DBAPIError as error:
-            if not isinstance(error.orig, sqlite3.Error):
-                raise
-            if is_damage(error.orig):
-                await asyncio.to_thread(self._spool.set_aside, str(self.translated(error.orig)))
-            if not self._spool.is_replaced():
-                raise
-        else:
-            if not self._spool.is_replaced():
-                return answer
-        await connection.invalidate()
-        self.worker_locks.drop_all()  # the workers were in the old file
-        self._on_replaced()
-        raise FileReplacedError(errno.ESTALE, "its file was replaced again and again")
+            try:
+                answer = await use(connection)
+            except DBAPIError as error:
+                if not isinstance(error.orig, sqlite3.Error):
+                    raise
+                if is_damage(error.orig):
+                    await asyncio.to_thread(self._spool.set_aside, str(self.translated(error.orig)))
+                if not self._spool.is_replaced():
+                    raise
+            else:
+                if not self._spool.is_replaced():
+                    return answer
+            await connection.invalidate()
+            # Before the next statement gets a connection: these workers were in the old file.
+            self.worker_locks.drop_all()
+            self._on_replaced()
+            raise FileReplacedError(errno.ESTALE, "its file was replaced again and again")
 
     def passes(self, error: Exception) -> bool:
         """Return whether an error may be temporary."""
