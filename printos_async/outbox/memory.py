@@ -13,8 +13,6 @@ from printos_async._common.checks import require_number
 from printos_async._errors import ConfigurationError, OutboxError
 
 from .administration import DeadLetter, DeviceDelivery, OutboxStats, TenantStats
-from .memory_adoption import adopt_rows
-from .memory_devices import page_of_devices, purge_deliveries
 from .memory_rows import TenantRows
 from .protocol import Kept, Progress
 from .tenants import find_tenant, refuse_live_workers, warn_of_waiting
@@ -76,7 +74,7 @@ class MemoryOutbox:
                 row.owner = live
             row.seq += 1
             row.body, row.put_at, row.attempts = draft.body, now, 0
-            state.mark(row, put_by=live)
+            row.unseen_by = None if row.owner == live else row.owner
             if row.owner is None and not was_claimable:
                 state.make_claimable(row)
             claimed = owner is not None and row.owner == owner
@@ -144,7 +142,7 @@ class MemoryOutbox:
             row.done_seq, row.done_at, row.done_attempts = one.seq, now, one.attempts
             row.error, row.due_at, row.uncertain_since = one.error, now + one.hold_s, None
             row.waiting_since = row.put_at
-            state.unmark(row)
+            row.unseen_by = None
             if row.waits:
                 newer.append(row.claim(now))
             elif one.may_forget:
@@ -175,9 +173,11 @@ class MemoryOutbox:
     async def newer(self, owner: int, limit: int) -> list[Claim]:
         """As ``Outbox.newer``."""
         state, now = self._opened(), self._clock()
-        unseen = state.unseen.get(owner, {})
-        due = sorted((row for row in unseen.values() if row.due_at <= now), key=lambda row: row.due_at)
-        return [unseen.pop(row.device_id).claim(now) for row in due[:limit]]
+        due = [row for row in state.rows.values() if row.unseen_by == owner and row.due_at <= now]
+        newer = sorted(due, key=lambda row: row.due_at)[:limit]
+        for row in newer:
+            row.unseen_by = None
+        return [row.claim(now) for row in newer]
 
     async def progress(self, device_ids: Iterable[str]) -> list[Progress]:
         """As ``Outbox.progress``."""
@@ -217,7 +217,7 @@ class MemoryOutbox:
         self, *, silent_for_s: float = 0.0, limit: int = 100, after: str = ""
     ) -> list[DeviceDelivery]:
         """As ``OutboxAdministration.devices``; a pusher takes all statuses out at its start, with their deliveries."""
-        return page_of_devices(self._opened(), self._clock(), silent_for_s, limit, after)
+        return self._opened().devices(self._clock(), silent_for_s, limit, after)
 
     async def requeue(self, device_ids: Iterable[str] | None = None) -> int:
         """As ``OutboxAdministration.requeue``."""
@@ -229,7 +229,7 @@ class MemoryOutbox:
             row.seq += 1
             row.put_at = row.waiting_since = now
             row.due_at, row.attempts = max(row.due_at, now), 0
-            state.mark(row, put_by=None)
+            row.unseen_by = row.owner
             state.make_claimable(row)
         return len(dead)
 
@@ -250,7 +250,7 @@ class MemoryOutbox:
 
     async def purge_deliveries(self, *, older_than_s: float = 0.0) -> int:
         """As ``OutboxAdministration.purge_deliveries``."""
-        return purge_deliveries(self._opened(), self._clock() - older_than_s)
+        return self._opened().purge_deliveries(self._clock() - older_than_s)
 
     async def tenants(self) -> list[TenantStats]:
         """As ``OutboxAdministration.tenants``."""
@@ -274,7 +274,7 @@ class MemoryOutbox:
         """As ``OutboxAdministration.adopt``."""
         other = find_tenant(await self.tenants(), tenant)
         refuse_live_workers(other.workers)
-        return adopt_rows(self._opened(), self._tenants[other.account], self._clock())
+        return self._opened().adopt(self._tenants[other.account], self._clock())
 
     def _opened(self) -> TenantRows:
         if self._tenant is None:

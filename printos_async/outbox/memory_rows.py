@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from attrs import define, field
 
+from .administration import DeviceDelivery
 from .deliveries import NewDeliveries
 from .protocol import Claim
 
@@ -32,6 +33,8 @@ class Row:
     done_attempts: int = 0
     error: str | None = None
     waiting_since: float = 0.0  # when the first of the waiting statuses was put
+    # The owner, from when somebody else puts a status of its device until the owner has received it.
+    unseen_by: int | None = None
 
     @property
     def waits(self) -> bool:
@@ -61,6 +64,11 @@ class Row:
         """Return the seconds since the last uncertain write has ended; None if there is none."""
         return None if self.uncertain_since is None else max(now - self.uncertain_since, 0.0)
 
+    def add_uncertain(self, since: float | None) -> None:
+        """Record an uncertain write, unless a later one is known."""
+        if since is not None:
+            self.uncertain_since = max(since, self.uncertain_since or since)
+
     def claim(self, now: float) -> Claim:
         """Return the newest status for the worker that owns the device."""
         waited_s, uncertain_age_s = now - self.put_at, self.uncertain_age_s(now)
@@ -78,7 +86,6 @@ class TenantRows:
         leases: The end of each worker's lease.
         claimable: Heap of devices that wait and have no owner, by ``due_at``.
         idle: Heap of idle rows, by ``due_at``.
-        unseen: By owner and device: statuses that others have put, and that the owner has not received yet.
         floor: Sequence numbers of deleted rows are not above it.
         label: As in ``TenantStats``.
         host: As in ``TenantStats``.
@@ -90,7 +97,6 @@ class TenantRows:
     leases: dict[int, float] = field(factory=dict)
     claimable: list[tuple[float, int, Row]] = field(factory=list)
     idle: list[tuple[float, int, Row]] = field(factory=list)
-    unseen: dict[int, dict[str, Row]] = field(factory=dict)
     floor: int = 0
     label: str = ""
     host: str = ""
@@ -128,7 +134,6 @@ class TenantRows:
 
     def delete(self, row: Row) -> None:
         """Delete a row. Its device counts on from a higher number."""
-        self.unmark(row)
         self.raise_floor(row.seq)
         del self.rows[row.device_id]
 
@@ -148,31 +153,97 @@ class TenantRows:
                 self.free(row, ended[row.owner])
         for owner in ended:
             del self.leases[owner]
-            self.unseen.pop(owner, None)
 
     def free(self, row: Row, uncertain_since: float | None) -> None:
         """Take a device from its owner, and queue it."""
-        self.unmark(row)
-        row.owner = None
-        if uncertain_since is not None:
-            row.uncertain_since = max(uncertain_since, row.uncertain_since or uncertain_since)
+        row.owner = row.unseen_by = None
+        row.add_uncertain(uncertain_since)
         if row.waits:
             self.make_claimable(row)
         elif row.is_idle:
             heapq.heappush(self.idle, (row.due_at, next(self._entries), row))
 
-    def mark(self, row: Row, *, put_by: int | None) -> None:
-        """Mark a newer status as unseen by the owner, unless the owner itself has put it."""
-        if row.owner is not None and row.owner != put_by:
-            self.unseen.setdefault(row.owner, {})[row.device_id] = row
-        else:
-            self.unmark(row)
-
-    def unmark(self, row: Row) -> None:
-        """Remove the mark of ``mark``."""
-        if row.owner in self.unseen:
-            self.unseen[row.owner].pop(row.device_id, None)
-
     def make_claimable(self, row: Row) -> None:
         """Queue a waiting device that has no owner."""
         heapq.heappush(self.claimable, (row.due_at, next(self._entries), row))
+
+    def devices(self, now: float, silent_for_s: float, limit: int, after: str) -> list[DeviceDelivery]:
+        """Return a page as ``OutboxAdministration.devices``."""
+        silent_since = now - silent_for_s
+
+        def is_chosen(device_id: str) -> bool:
+            if device_id in self.deliveries:
+                return self.deliveries[device_id] <= silent_since
+            row = self.rows[device_id]
+            has_failed = row.error is not None
+            return row.is_dead or (row.waits and (has_failed or row.waiting_since <= silent_since))
+
+        known = {device_id for device_id in (*self.deliveries, *self.rows) if device_id > after}
+        return [
+            self._device(device_id, now) for device_id in heapq.nsmallest(limit, filter(is_chosen, known))
+        ]
+
+    def _device(self, device_id: str, now: float) -> DeviceDelivery:
+        row, delivered_at = self.rows.get(device_id), self.deliveries.get(device_id)
+        error = None if row is None else row.error
+        return DeviceDelivery(
+            device_id=device_id,
+            delivered_age_s=None if delivered_at is None else now - delivered_at,
+            waiting_s=now - row.waiting_since if row is not None and row.waits else None,
+            failed_age_s=now - row.done_at if row is not None and error is not None else None,
+            error=error,
+        )
+
+    def purge_deliveries(self, until: float) -> int:
+        """Forget the deliveries of devices without a row up to a time; return how many there were."""
+        gone = [
+            device_id
+            for device_id, delivered_at in self.deliveries.items()
+            if delivered_at <= until and device_id not in self.rows
+        ]
+        for device_id in gone:
+            del self.deliveries[device_id]
+        return len(gone)
+
+    def adopt(self, theirs: TenantRows, now: float) -> int:
+        """Take over another tenant's rows that nobody owns, as ``sql.adoption``; return how many had a status."""
+        theirs.take_over(now)
+        count = 0
+        for row in [row for row in theirs.rows.values() if row.owner is None]:
+            is_status = row.waits or row.is_dead
+            if self._adopt(row):
+                theirs.delete(row)
+                count += is_status
+        for device_id, delivered_at in theirs.deliveries.items():
+            self.deliveries[device_id] = max(delivered_at, self.deliveries.get(device_id, delivered_at))
+        theirs.deliveries.clear()
+        return count
+
+    def _adopt(self, theirs: Row) -> bool:
+        """Merge a row into that of its device; False if it has to stay."""
+        row = self.rows.get(theirs.device_id)
+        is_newer = row is None or theirs.put_at > row.put_at
+        if row is None:
+            row = self.add(theirs.device_id, theirs.put_at)
+            row.due_at = theirs.due_at
+            row.done_at, row.done_attempts, row.error = theirs.done_at, theirs.done_attempts, theirs.error
+        if theirs.is_dead and is_newer and (row.waits or row.owner is not None):
+            # A dead letter does not take the place of a status that will be sent. It can be adopted later.
+            return False
+        if theirs.waits and row.waits:
+            row.waiting_since = min(row.waiting_since, theirs.waiting_since)
+        elif theirs.waits and is_newer:
+            row.waiting_since = theirs.waiting_since
+        if is_newer and (theirs.waits or theirs.is_dead):
+            row.seq += 1
+            row.body, row.put_at, row.attempts = theirs.body, theirs.put_at, theirs.attempts
+            if theirs.waits:
+                row.unseen_by = row.owner
+        if is_newer and theirs.is_dead:
+            row.done_seq = row.seq
+            row.done_at, row.done_attempts, row.error = theirs.done_at, theirs.done_attempts, theirs.error
+        row.due_at = max(row.due_at, theirs.due_at)
+        row.add_uncertain(theirs.uncertain_since)
+        if row.owner is None:
+            self.free(row, None)  # queues it
+        return True

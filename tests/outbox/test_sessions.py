@@ -11,6 +11,7 @@ from sqlalchemy import make_url
 
 from printos_async import OutboxError, SqlOutbox
 from printos_async.outbox import Finish
+from printos_async.outbox.postgresql.sessions import Sessions
 from tests.delivery.outbox.proxy import proxied
 
 from .stores import ACCOUNT, draft, sql_store
@@ -43,8 +44,8 @@ async def opened(url: str, lease_s: float = LEASE_S) -> AsyncIterator[SqlOutbox]
 def drivers(outbox: SqlOutbox) -> list[object]:
     """Return asyncpg's connections in the pool."""
     assert outbox._session is not None
-    assert outbox._session.database._sessions is not None
-    return [*outbox._session.database._sessions._idle]
+    assert isinstance(outbox._session.database.connector, Sessions)
+    return [*outbox._session.database.connector._idle]
 
 
 async def make_read_only(server: PostgresServer, url: str) -> None:

@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 import ssl
+from typing import TYPE_CHECKING
 
 from sqlalchemy.exc import DBAPIError
+
+from printos_async._common.redaction import redact
+from printos_async._errors import OutboxError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 # The session is unusable, and others of the pool probably are too: it is read-only (after a fail-over, for example),
 # lacks a prepared statement, or has one that is out of date since a change of the tables.
@@ -16,6 +23,29 @@ _OUTDATED = "InvalidCachedStatementError"
 _NO_PRIMARY = "TargetServerAttributeNotMatched"
 # Deadlock, serialization failure, a server that stops or starts, too many connections; and all of class 08.
 _PASSING_STATES = _USELESS_STATES | {"40P01", "40001", "57P01", "57P02", "57P03", "53300"}
+
+
+# The texts of these errors may contain values of the statement.
+_CLASSES_WITH_VALUES = ("22", "23")
+
+
+def outbox_error(error: BaseException, secrets: Iterable[str]) -> OutboxError:
+    """Return the ``OutboxError`` for an error of the server, the driver or the system.
+
+    The text has no value of the statement and none of the secrets.
+    """
+    state = state_of(error)
+    text = "" if state.startswith(_CLASSES_WITH_VALUES) else redact(_first_line(error), secrets)
+    if isinstance(error, TimeoutError):
+        return OutboxError(f"the outbox's database does not answer: {text or 'no connection in time'}")
+    named = f"PostgreSQL error {state}" if state else type(error).__name__
+    return OutboxError(f"the outbox's database cannot be used: {named}{text and ': '}{text}{advice(error)}")
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip()
+    # SQLAlchemy writes the driver's class before the text.
+    return text.rpartition(">: ")[2].split("\n", 1)[0]
 
 
 def passes(error: BaseException) -> bool:

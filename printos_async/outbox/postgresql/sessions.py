@@ -22,13 +22,15 @@ from sqlalchemy import URL, event
 from sqlalchemy.exc import DBAPIError, DisconnectionError
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from .errors import is_unprepared, is_useless
+from .errors import is_unprepared, is_useless, outbox_error, passes
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from typing import TypeVar
 
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+    from printos_async._errors import OutboxError
 
     from .limits import Limit
     from .url import Host, Server
@@ -61,8 +63,13 @@ class Sessions:
         lease_s: Lease of the outbox. A silent session has to be noticed well within it.
 
     Attributes:
-        found_closed: Sessions of the pool that were found closed, by the server or because they were unusable.
+        failures: Number of failures. Another server may have taken this one's place, without the last commits.
     """
+
+    is_server = True
+    patience_s = 1.0
+    # A lost connection is no sign of a dead worker.
+    worker_locks = None
 
     def __init__(self, server: Server, *, lease_s: float) -> None:
         self._server = server
@@ -80,7 +87,7 @@ class Sessions:
         self._new: dict[Any, asyncio.TimerHandle] = {}
         self._busy: set[Any] = set()
         self._abandoned: set[int] = set()
-        self.found_closed = 0
+        self.failures = 0
 
     def engine(self, url: URL, **options: Any) -> AsyncEngine:
         """Return an engine whose connections are made here; ``options`` are those of ``create_async_engine``."""
@@ -101,7 +108,7 @@ class Sessions:
         def replace_if_closed(_: object, record: Any, __: object) -> None:
             # It may have been terminated while it was in the pool.
             if record.driver_connection.is_closed():
-                self.found_closed += 1
+                self.failures += 1
                 self._idle.discard(record.driver_connection)
                 raise DisconnectionError
 
@@ -127,18 +134,22 @@ class Sessions:
             TimeoutError: No connection was available in time.
             NoAnswerError: A session did not answer in time.
         """
-        if self._at_hand > 0:
-            # An idle connection needs no waiting, and so no limit, which would cost time.
-            self._at_hand -= 1
-            async with self._turns, engine.connect() as connection:
+        try:
+            if self._at_hand > 0:
+                # An idle connection needs no waiting, and so no limit, which would cost time.
+                self._at_hand -= 1
+                async with self._turns, engine.connect() as connection:
+                    return await self._run(connection, use, within=within, deadline_s=deadline_s)
+            async with (
+                asyncio.timeout_at(deadline_s) as waiting,
+                self._turns,
+                engine.connect() as connection,
+            ):
+                waiting.reschedule(None)
                 return await self._run(connection, use, within=within, deadline_s=deadline_s)
-        async with (
-            asyncio.timeout_at(deadline_s) as waiting,
-            self._turns,
-            engine.connect() as connection,
-        ):
-            waiting.reschedule(None)
-            return await self._run(connection, use, within=within, deadline_s=deadline_s)
+        except Exception:
+            self.failures += 1
+            raise
 
     async def aclose(self) -> None:
         """Close idle sessions, with a farewell if the server answers, and then terminate all."""
@@ -146,9 +157,20 @@ class Sessions:
         try:
             await asyncio.gather(*farewells, return_exceptions=True)
         finally:
-            self.terminate()
+            self.stop()
 
-    def terminate(self) -> None:
+    async def begin(self, *_: object, **__: object) -> None:
+        """Do nothing before a statement: the server syncs each commit."""
+
+    def passes(self, error: Exception) -> bool:
+        """Return whether an error may be temporary."""
+        return passes(error)
+
+    def translated(self, error: BaseException) -> OutboxError:
+        """Return the ``OutboxError`` for an error of the driver or the system."""
+        return outbox_error(error, self._server.secrets)
+
+    def stop(self) -> None:
         """Terminate all sessions at once, without a farewell; their running statements fail."""
         for watchdog in self._new.values():
             watchdog.cancel()

@@ -77,7 +77,7 @@ class Server:
                 f"the outbox's URL has unknown parameters: {', '.join(unknown)}; known are {', '.join(_PARAMETERS)}"
             )
         # Hosts and ports may have several values; of the other parameters the last one counts.
-        given = {name: value if isinstance(value, str) else value[-1] for name, value in url.query.items()}
+        given = {name: values[-1] for name, values in url.normalized_query.items()}
         names = _addresses(url)
         for name, port in names:
             _require_address(name, port)
@@ -105,9 +105,9 @@ class Server:
 
 
 def _addresses(url: URL) -> list[tuple[str | None, int | None]]:
-    hosts = [part for part in _listed(url, "host") or (url.host or "").split(",") if part]
+    hosts = _listed(url, "host") or [part for part in (url.host or "").split(",") if part]
     try:
-        ports = [int(port) for port in _listed(url, "port") if port]
+        ports = [int(port) for port in _listed(url, "port")]
         split = [_split(host) for host in hosts]
     except ValueError:
         raise ConfigurationError("a port in the outbox's URL is not a number") from None
@@ -133,8 +133,7 @@ def _require_address(host: str | None, port: int | None) -> None:
 
 
 def _listed(url: URL, name: str) -> list[str]:
-    value = url.query.get(name, ())
-    return ",".join([value] if isinstance(value, str) else value).split(",") if value else []
+    return [part for part in ",".join(url.normalized_query.get(name, ())).split(",") if part]
 
 
 def _split(host: str) -> tuple[str, int | None]:

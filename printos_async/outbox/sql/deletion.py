@@ -4,32 +4,40 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from printos_async.outbox.postgresql.limits import LONG
+import sqlalchemy as sa
 
 from .batches import portions, to_json
-from .statements.deletion import DeletionStatements
+from .statements.deletion import delete_rows, raise_floor
+from .statements.dialect import LIMIT, NOW, OURS, ROW, WORKER, page
+from .tables import idle
+from .tenant_database import PAGE_ROWS
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
-    from sqlalchemy import Row
-
     from printos_async.outbox.protocol import Finish
 
-    from .database import Database
     from .statements.dialect import Dialect
-
-# Between two portions other statements get their turn.
-_ROWS_AT_ONCE = 5000
+    from .tenant_database import TenantDatabase
 
 
 class Deletion:
     """Deletes rows of one tenant. The floor is raised before: see ``statements.deletion``."""
 
-    def __init__(self, database: Database, dialect: Dialect, tenant: str) -> None:
+    def __init__(self, database: TenantDatabase) -> None:
         self._database = database
-        self._tenant = tenant
-        self._statements = DeletionStatements(dialect)
+        dialect = database.dialect
+        self._raise_floor = raise_floor(dialect)
+        self._delete_owned = delete_rows(dialect, ROW.owner == WORKER)
+        self._delete_free = delete_rows(dialect, ROW.owner.is_(None) & (ROW.seq == ROW.done_seq))
+        self._idle = (
+            sa.select(ROW.device_id, ROW.seq)
+            .where(OURS, idle, ROW.due_at <= NOW, dialect.is_sound)
+            .order_by(ROW.due_at)
+            .limit(LIMIT)
+        )
+        self._delivered = _done(dialect, ROW.error.is_(None))
+        self._given_up = _done(dialect, ROW.error.is_not(None))
 
     async def delete_delivered(self, owner: int, finished: Collection[Finish]) -> list[Finish]:
         """Delete rows whose newest status was delivered; return the outcomes that still have to be recorded."""
@@ -37,41 +45,43 @@ class Deletion:
         if not lines:
             return [*finished]
         # Neither has to be synced: what is written later is never there without what was written before.
-        await self._database.rows(
-            self._statements.raise_floor, {"floor": max(seq for _, seq in lines)}, outlives_power=False
+        await self._database.rows(self._raise_floor, floor=max(seq for _, seq in lines), outlives_power=False)
+        rows = await self._database.rows(
+            self._delete_owned, this_worker=owner, batch=to_json(sorted(lines)), outlives_power=False
         )
-        parameters = {"this_tenant": self._tenant, "this_worker": owner, "batch": to_json(sorted(lines))}
-        rows = await self._database.rows(self._statements.delete_owned, parameters, outlives_power=False)
         deleted = {row[0] for row in rows}
         return [one for one in finished if one.device_id not in deleted]
 
     async def delete_idle(self) -> None:
         """Delete a portion of the rows that only stayed for a hold which has passed."""
-        parameters = {"this_tenant": self._tenant, "limit": _ROWS_AT_ONCE}
-        await self._delete(await self._database.rows(self._statements.idle, parameters))
+        await self._delete(await self._database.rows(self._idle, limit=PAGE_ROWS))
 
     async def purge(self, *, failed: bool, older_than_s: float) -> int:
         """As ``OutboxAdministration.purge``."""
-        statement = self._statements.given_up if failed else self._statements.delivered
-        count, after = 0, ""
-        while True:
-            parameters = {
-                "this_tenant": self._tenant,
-                "older_than_s": older_than_s,
-                "after": after,
-                "limit": _ROWS_AT_ONCE,
-            }
-            rows = await self._database.rows(statement, parameters, within=LONG)
+        statement = self._given_up if failed else self._delivered
+        count = 0
+        async for rows in self._database.pages(statement, older_than_s=older_than_s):
             count += await self._delete(rows)
-            if len(rows) < _ROWS_AT_ONCE:
-                return count
-            after = rows[-1].device_id
+        return count
 
-    async def _delete(self, rows: Sequence[Row[Any]]) -> int:
+    async def _delete(self, rows: Sequence[sa.Row[Any]]) -> int:
         count = 0
         for part in portions(rows):
-            await self._database.rows(self._statements.raise_floor, {"floor": max(row.seq for row in part)})
+            await self._database.rows(self._raise_floor, floor=max(row.seq for row in part))
             lines = sorted((row.device_id, row.seq) for row in part)
-            parameters = {"this_tenant": self._tenant, "batch": to_json(lines)}
-            count += len(await self._database.rows(self._statements.delete_free, parameters))
+            count += len(await self._database.rows(self._delete_free, batch=to_json(lines)))
         return count
+
+
+def _done(dialect: Dialect, kind: sa.ColumnElement[bool]) -> sa.Executable:
+    """Return the query for a page of rows that nobody owns and that have no waiting status."""
+    return page(
+        sa.select(ROW.device_id, ROW.seq).where(
+            OURS,
+            kind,
+            ROW.seq == ROW.done_seq,
+            ROW.owner.is_(None),
+            ROW.done_at <= NOW - sa.bindparam("older_than_s", type_=sa.Double),
+            dialect.is_sound,
+        )
+    )

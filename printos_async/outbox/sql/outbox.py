@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from printos_async._common.checks import require_number
+from printos_async._common.clock import machine_clock
 from printos_async._errors import ConfigurationError, OutboxError
 from printos_async.outbox.administration import DeadLetter, DeviceDelivery, OutboxStats
 from printos_async.outbox.postgresql.limits import LONG
@@ -72,21 +73,25 @@ class SqlOutbox:
 
     async def open(self, account: str, *, label: str = "", host: str = "") -> None:
         """As ``LabellingOutbox.open``."""
+        from printos_async.outbox.postgresql.sessions import Sessions  # noqa: PLC0415 - optional
+        from printos_async.outbox.sqlite.engine import SqliteFile  # noqa: PLC0415 - optional
+
         from .database import Database  # noqa: PLC0415 - optional
         from .session import Session  # noqa: PLC0415 - optional
 
         async with self._opening:
             await self._closing.settle()
             if self._session is None:
-                database = Database(
-                    self._url,
-                    server=self._server,
-                    lease_s=self.lease_s,
-                    clock=self._clock,
-                    on_set_aside=self._report_set_aside,
-                    on_replaced=self._report_replaced,
-                )
-                session = Session(database, account, lease_s=self.lease_s)
+                if self._server is not None:
+                    connector: Sessions | SqliteFile = Sessions(self._server, lease_s=self.lease_s)
+                else:
+                    connector = SqliteFile(
+                        str(self._url.database),
+                        clock=self._clock or machine_clock(),
+                        on_set_aside=self._report_set_aside,
+                        on_replaced=self._report_replaced,
+                    )
+                session = Session(Database(self._url, connector), account, lease_s=self.lease_s)
                 try:
                     await session.open(label, host)
                 except BaseException:
@@ -212,9 +217,7 @@ class SqlOutbox:
                 failed_age_s=age(row.failed_age_s),
                 error=row.error,
             )
-            for row in await session.fetch_sound(
-                session.deliveries.statements.page, within=LONG, **parameters
-            )
+            for row in await session.fetch_sound(session.deliveries.page, within=LONG, **parameters)
         ]
 
     async def requeue(self, device_ids: Iterable[str] | None = None) -> int:

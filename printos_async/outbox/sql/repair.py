@@ -5,65 +5,63 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Text, case, delete, func, literal_column, null, select, true, update
+import sqlalchemy as sa
 
 from .statements.dialect import NOW, OURS, ROW, TENANT
 from .statements.soundness import ZERO, is_identity, is_number, is_sound, is_text, is_time
 from .tables import meta, outbox, worker
 
 if TYPE_CHECKING:
-    from sqlalchemy import ColumnElement, Executable
-
-    from .database import Database
+    from .tenant_database import TenantDatabase
 
 _log = logging.getLogger("printos_async.outbox")
 
-_ERROR: ColumnElement[str] = literal_column(
-    "'damaged: the row had a value of a wrong type or out of range'", Text
+_ERROR: sa.ColumnElement[str] = sa.literal_column(
+    "'damaged: the row had a value of a wrong type or out of range'", sa.Text
 )
-_IS_UNSOUND = is_sound().is_not(true())
-_HAS_NO_LEASE = (worker.c.account == TENANT) & is_time(worker.c.lease_until).is_not(true())
-_HAS_NO_ID = (worker.c.account == TENANT) & is_identity(worker.c.id).is_not(true())
-_HAS_NO_FLOOR = is_number(meta.c.floor).is_not(true())
+_IS_UNSOUND = is_sound().is_not(sa.true())
+_HAS_NO_LEASE = (worker.c.account == TENANT) & is_time(worker.c.lease_until).is_not(sa.true())
+_HAS_NO_ID = (worker.c.account == TENANT) & is_identity(worker.c.id).is_not(sa.true())
+_HAS_NO_FLOOR = is_number(meta.c.floor).is_not(sa.true())
 
 
-def _found() -> Executable:
-    return select(
-        select(worker.c.id).where(_HAS_NO_ID | _HAS_NO_LEASE).exists()
-        | select(meta.c.version).where(_HAS_NO_FLOOR).exists()
-        | select(ROW.seq).where(OURS, _IS_UNSOUND).exists()
+def _found() -> sa.Executable:
+    return sa.select(
+        sa.select(worker.c.id).where(_HAS_NO_ID | _HAS_NO_LEASE).exists()
+        | sa.select(meta.c.version).where(_HAS_NO_FLOOR).exists()
+        | sa.select(ROW.seq).where(OURS, _IS_UNSOUND).exists()
     )
 
 
-def _or_zero(column: ColumnElement[Any]) -> ColumnElement[Any]:
-    return case((is_number(column), column), else_=ZERO)
+def _or_zero(column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+    return sa.case((is_number(column), column), else_=ZERO)
 
 
-def _repair_rows() -> Executable:
+def _repair_rows() -> sa.Executable:
     any_row = outbox.alias()
-    largest = select(func.max(any_row.c.seq)).where(is_number(any_row.c.seq)).scalar_subquery()
+    largest = sa.select(sa.func.max(any_row.c.seq)).where(is_number(any_row.c.seq)).scalar_subquery()
     # An unreadable number may have been the highest: the device's next one must be above it.
-    unknown = func.max(func.coalesce(largest, ZERO), select(meta.c.floor).scalar_subquery())
-    seq = func.max(case((is_number(ROW.seq), ROW.seq), else_=unknown), _or_zero(ROW.done_seq))
+    unknown = sa.func.max(sa.func.coalesce(largest, ZERO), sa.select(meta.c.floor).scalar_subquery())
+    seq = sa.func.max(sa.case((is_number(ROW.seq), ROW.seq), else_=unknown), _or_zero(ROW.done_seq))
     # A blob cannot be named in a command or a request.
-    name = "x'" + func.hex(ROW.device_id, type_=Text) + "'"
+    name = "x'" + sa.func.hex(ROW.device_id, type_=sa.Text) + "'"
     # Its worker may be sending right now.
     may_be_uncertain = ROW.owner.is_not(None) | ROW.uncertain_since.is_not(None)
     return (
-        update(outbox)
+        sa.update(outbox)
         .prefix_with("OR REPLACE")
         .where(OURS, _IS_UNSOUND)
         .values(
-            device_id=case((is_text(ROW.device_id), ROW.device_id), else_=name),
+            device_id=sa.case((is_text(ROW.device_id), ROW.device_id), else_=name),
             seq=seq,
             done_seq=seq,
             put_at=NOW,
             due_at=NOW,
             attempts=0,
-            owner=null(),
-            unseen_by=null(),
-            waiting_since=null(),
-            uncertain_since=case((may_be_uncertain, NOW)),
+            owner=sa.null(),
+            unseen_by=sa.null(),
+            waiting_since=sa.null(),
+            uncertain_since=sa.case((may_be_uncertain, NOW)),
             done_at=NOW,
             done_attempts=0,
             error=_ERROR,
@@ -75,30 +73,31 @@ def _repair_rows() -> Executable:
 class Repair:
     """Repairs the rows of one tenant, and the floor of the file."""
 
-    def __init__(self, database: Database, tenant: str) -> None:
+    def __init__(self, database: TenantDatabase) -> None:
         self._database = database
-        self._parameters = {"this_tenant": tenant}
         self._found = _found()
-        largest = select(func.max(_or_zero(ROW.seq))).scalar_subquery()
+        largest = sa.select(sa.func.max(_or_zero(ROW.seq))).scalar_subquery()
         self._before = (
-            update(meta).where(_HAS_NO_FLOOR).values(floor=func.coalesce(largest, ZERO)),
+            sa.update(meta).where(_HAS_NO_FLOOR).values(floor=sa.func.coalesce(largest, ZERO)),
             # A worker without a valid number cannot own anything.
-            delete(worker).where(_HAS_NO_ID),
-            update(worker).where(_HAS_NO_LEASE).values(lease_until=NOW),
+            sa.delete(worker).where(_HAS_NO_ID),
+            sa.update(worker).where(_HAS_NO_LEASE).values(lease_until=NOW),
         )
         self._rows = _repair_rows()
 
     async def run_if_needed(self) -> None:
-        """Check every row, and repair what is unsound."""
-        [[found]] = await self._database.rows(self._found, self._parameters)
+        """Check every row of a file, and repair what is unsound."""
+        if not self._database.dialect.is_sqlite:
+            return
+        [[found]] = await self._database.rows(self._found)
         if found:
             await self.run()
 
     async def run(self) -> None:
         """Turn every unsound row into a dead letter."""
         for statement in self._before:
-            await self._database.rows(statement, self._parameters)
-        repaired = await self._database.rows(self._rows, self._parameters)
+            await self._database.rows(statement)
+        repaired = await self._database.rows(self._rows)
         if repaired:
             _log.warning(
                 "%(rows)d damaged rows of the outbox became dead letters",

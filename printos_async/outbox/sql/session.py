@@ -8,7 +8,7 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Any, cast
 
 from printos_async._errors import OutboxError
-from printos_async.outbox.postgresql.limits import LONG, PROMPT, USUAL
+from printos_async.outbox.postgresql.limits import LONG, PROMPT
 from printos_async.outbox.protocol import Claim, Kept
 
 from .background import Background
@@ -20,6 +20,7 @@ from .statements.administration import AdministrationStatements
 from .statements.delivery import DeliveryStatements
 from .statements.dialect import Dialect
 from .tables import is_current, prepare
+from .tenant_database import TenantDatabase
 from .tenants import Tenants
 from .workers import Workers
 
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Executable, Row
 
-    from printos_async.outbox.postgresql.limits import Limit
     from printos_async.outbox.protocol import Draft, Finish
 
     from .database import Database
@@ -46,6 +46,7 @@ class Session:
     Attributes:
         tenant: The tenant, as in ``Outbox.open``.
         database: Runs the statements.
+        rows: Runs a statement on the tenant's rows: see ``TenantDatabase.rows``.
         missing_claims: Workers that may own statuses which they never received.
         background: Operations that run to their end even if their caller is cancelled.
         delivery: Statements on statuses.
@@ -61,28 +62,26 @@ class Session:
         self.tenant = tenant
         self.database = database
         self.background = Background()
-        dialect = Dialect(database.dialect)
-        self.delivery = DeliveryStatements(dialect)
-        self.administration = AdministrationStatements(dialect)
-        self.deletion = Deletion(database, dialect, tenant)
-        self.deliveries = Deliveries(database, dialect, tenant)
-        self.repair = Repair(database, tenant)
-        self.tenants = Tenants(database, dialect, tenant)
-        self.workers = Workers(
-            database, dialect, tenant, lease_s=lease_s, deletion=self.deletion, repair=self.repair
-        )
+        own = TenantDatabase(database, Dialect(database.dialect), tenant)
+        self.rows = own.rows
+        self.delivery = DeliveryStatements(own.dialect)
+        self.administration = AdministrationStatements(own.dialect)
+        self.deletion = Deletion(own)
+        self.deliveries = Deliveries(own)
+        self.repair = Repair(own)
+        self.tenants = Tenants(own)
+        self.workers = Workers(own, lease_s=lease_s, deletion=self.deletion, repair=self.repair)
         self.missing_claims: set[int | None] = set()
         # Puts are numbered in the order of their calls, also on several connections.
         self._putting = asyncio.Lock()
-        self._server_failures = 0
+        self._failures = 0
         self._next_scan_s = 0.0
 
     async def open(self, label: str, host: str) -> None:
         """Create or migrate the tables, repair a file, and enter the tenant. Close the session if that fails."""
         try:
             await self.background.run(_prepare(self.database))
-            if self.database.dialect == "sqlite":
-                await self.background.run(self.repair.run_if_needed())
+            await self.background.run(self.repair.run_if_needed())
             await self.background.run(self.tenants.enter(label, host))
         except asyncio.CancelledError:
             self.database.abort()
@@ -91,38 +90,21 @@ class Session:
     async def aclose(self) -> None:
         """Wait for running statements, within a limit, and close the database."""
         try:
-            try:
-                async with asyncio.timeout(self.database.patience_s):
-                    await self.background.settle()
-            except TimeoutError:
-                self.database.abort()
+            async with asyncio.timeout(self.database.connector.patience_s):
                 await self.background.settle()
+        except TimeoutError:
+            self.database.abort()
+            await self.background.settle()
         finally:
             await self.database.aclose()
 
-    async def fetch(
-        self, statement: Executable, *, within: Limit = USUAL, **parameters: Any
-    ) -> Sequence[Row[Any]]:
-        """Run a statement to its end, even if the caller is cancelled; return its rows."""
-        return await self.background.run(self.rows(statement, within=within, **parameters))
+    async def fetch(self, statement: Executable, **options: Any) -> Sequence[Row[Any]]:
+        """Run a statement as ``rows``, to its end even if the caller is cancelled; return its rows."""
+        return await self.background.run(self.rows(statement, **options))
 
-    async def fetch_sound(
-        self, statement: Executable, *, within: Limit = USUAL, **parameters: Any
-    ) -> Sequence[Row[Any]]:
+    async def fetch_sound(self, statement: Executable, **options: Any) -> Sequence[Row[Any]]:
         """Run a statement as ``fetch`` does, with the rows of ``_sound_rows``."""
-        return await self.background.run(self._sound_rows(statement, within=within, **parameters))
-
-    async def rows(
-        self,
-        statement: Executable,
-        *,
-        within: Limit = USUAL,
-        outlives_power: bool = True,
-        **parameters: Any,
-    ) -> Sequence[Row[Any]]:
-        """Run a statement on the tenant's rows; return the rows that it returns."""
-        parameters["this_tenant"] = self.tenant
-        return await self.database.rows(statement, parameters, within=within, outlives_power=outlives_power)
+        return await self.background.run(self._sound_rows(statement, **options))
 
     async def take(
         self, statement: Executable, owner: int, limit: int, *, outlives_power: bool = True
@@ -132,15 +114,16 @@ class Session:
         def note_loss() -> None:
             self.missing_claims.add(owner)
 
-        parameters = {"this_tenant": self.tenant, "this_worker": owner, "limit": limit}
-        taking = self.database.rows(statement, parameters, on_retry=note_loss, outlives_power=outlives_power)
+        taking = self.rows(
+            statement, this_worker=owner, limit=limit, on_retry=note_loss, outlives_power=outlives_power
+        )
         rows = await self.background.run(taking, on_loss=note_loss)
         return await self._claims(owner, sorted(rows, key=lambda row: float(row.due_at)))
 
     async def take_newer(self, owner: int, limit: int) -> list[Claim]:
         """Return newer statuses of the worker's devices, and once, after a loss, everything that waits for it."""
-        if self._server_failures != self.database.server_failures:
-            self._server_failures = self.database.server_failures
+        if self._failures != self.database.connector.failures:
+            self._failures = self.database.connector.failures
             self.missing_claims.add(owner)
         if owner in self.missing_claims and time.monotonic() >= self._next_scan_s:
             return await self._claims(owner, await self._owned(owner))
@@ -244,12 +227,10 @@ class Session:
             await self.repair.run()
         return claims
 
-    async def _sound_rows(
-        self, statement: Executable, *, within: Limit = USUAL, **parameters: Any
-    ) -> Sequence[Row[Any]]:
+    async def _sound_rows(self, statement: Executable, **options: Any) -> Sequence[Row[Any]]:
         """Return the rows of a statement that may be repeated. It is, after a repair, if one of them is unsound."""
         for _ in range(_MAX_REPAIRS):
-            rows = await self.rows(statement, within=within, **parameters)
+            rows = await self.rows(statement, **options)
             if all(map(_IS_SOUND, rows)):
                 return rows
             await self.repair.run()

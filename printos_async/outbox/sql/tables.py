@@ -5,24 +5,7 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import (
-    BigInteger,
-    Column,
-    Double,
-    Index,
-    Integer,
-    MetaData,
-    PrimaryKeyConstraint,
-    Table,
-    Text,
-    and_,
-    insert,
-    inspect,
-    literal,
-    select,
-    union,
-    update,
-)
+import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.schema import CreateColumn
@@ -31,125 +14,114 @@ from sqlalchemy.sql.functions import FunctionElement
 from printos_async._errors import OutboxCorruptError, OutboxError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
-    from sqlalchemy import Connection
 
-metadata = MetaData()
+metadata = sa.MetaData()
 
 # Compared byte by byte, as in SQLite and Python.
-_Key = Text().with_variant(Text(collation="C"), "postgresql")
+_Key = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
 
 # The prefix is for applications that share their database.
-outbox = Table(
+outbox = sa.Table(
     "printos_outbox",
     metadata,
-    Column("account", _Key, nullable=False),  # the tenant
-    Column("device_id", _Key, nullable=False),
-    Column("seq", BigInteger, nullable=False),
-    Column("body", Text, nullable=False),  # JSON in ASCII
-    Column("crc", BigInteger, nullable=False),  # of device_id and body: reveals bytes that a disk has changed
-    Column("put_at", Double, nullable=False),
-    Column("due_at", Double, nullable=False),  # not sent before; never earlier than uncertain_since
-    Column("attempts", Integer, nullable=False),  # requests for the newest status, while it waits
-    Column("owner", BigInteger),
+    sa.Column("account", _Key, nullable=False),  # the tenant
+    sa.Column("device_id", _Key, nullable=False),
+    sa.Column("seq", sa.BigInteger, nullable=False),
+    sa.Column("body", sa.Text, nullable=False),  # JSON in ASCII
+    sa.Column(
+        "crc", sa.BigInteger, nullable=False
+    ),  # of device_id and body: reveals bytes that a disk has changed
+    sa.Column("put_at", sa.Double, nullable=False),
+    sa.Column("due_at", sa.Double, nullable=False),  # not sent before; never earlier than uncertain_since
+    sa.Column("attempts", sa.Integer, nullable=False),  # requests for the newest status, while it waits
+    sa.Column("owner", sa.BigInteger),
     # End of the last uncertain write. It keeps its first name in the database, so that processes of an earlier version go
     # on reading it.
-    Column("doubt_since", Double, key="uncertain_since"),
-    Column("done_seq", BigInteger, nullable=False),  # delivered or given up; if it is below seq, seq waits
-    Column("done_at", Double),
-    Column("done_attempts", Integer, nullable=False),
-    Column("error", Text),  # why done_seq was given up
+    sa.Column("doubt_since", sa.Double, key="uncertain_since"),
+    sa.Column(
+        "done_seq", sa.BigInteger, nullable=False
+    ),  # delivered or given up; if it is below seq, seq waits
+    sa.Column("done_at", sa.Double),
+    sa.Column("done_attempts", sa.Integer, nullable=False),
+    sa.Column("error", sa.Text),  # why done_seq was given up
     # The owner, from when somebody else puts a status of its device until the owner has received it.
-    Column("unseen_by", BigInteger),
+    sa.Column("unseen_by", sa.BigInteger),
     # When the first of the waiting statuses was put; null if the newest is the first.
-    Column("waiting_since", Double),
-    PrimaryKeyConstraint("account", "device_id"),
+    sa.Column("waiting_since", sa.Double),
+    sa.PrimaryKeyConstraint("account", "device_id"),
     # With a rowid SQLite stores rows in the order of insertion. Beside a million waiting rows, a status then needs only
     # one page of its own, that of the key's index, which put and finish write and claim does not.
     sqlite_with_rowid=True,
     # Each status writes its row three times. With free space in the page the new version stays there (HOT).
     postgresql_with={"fillfactor": "50"},
 )
-unowned_and_waiting = and_(outbox.c.owner.is_(None), outbox.c.seq > outbox.c.done_seq)
-Index(
-    "printos_outbox_claimable",
-    outbox.c.account,
-    outbox.c.due_at,
-    sqlite_where=unowned_and_waiting,
-    postgresql_where=unowned_and_waiting,
-)
+
+
+def _index(name: str, *columns: sa.Column[Any], where: sa.ColumnElement[bool]) -> sa.Index:
+    """Return an index of some rows only."""
+    return sa.Index(name, *columns, sqlite_where=where, postgresql_where=where)
+
+
+unowned_and_waiting = sa.and_(outbox.c.owner.is_(None), outbox.c.seq > outbox.c.done_seq)
+_index("printos_outbox_claimable", outbox.c.account, outbox.c.due_at, where=unowned_and_waiting)
 # Delivered, and deleted after its hold. A row with an uncertain write stays: the next status has to know of it.
-idle = and_(
+idle = sa.and_(
     outbox.c.owner.is_(None),
     outbox.c.seq == outbox.c.done_seq,
     outbox.c.error.is_(None),
     outbox.c.uncertain_since.is_(None),
 )
-Index(
-    "printos_outbox_idle",
-    outbox.c.account,
-    outbox.c.due_at,
-    sqlite_where=idle,
-    postgresql_where=idle,
-)
-Index(
-    "printos_outbox_failed",
-    outbox.c.account,
-    outbox.c.device_id,
-    sqlite_where=outbox.c.error.is_not(None),
-    postgresql_where=outbox.c.error.is_not(None),
-)
+_index("printos_outbox_idle", outbox.c.account, outbox.c.due_at, where=idle)
+_index("printos_outbox_failed", outbox.c.account, outbox.c.device_id, where=outbox.c.error.is_not(None))
 # Holds new statuses alone, so that a worker finds them quickly, however many devices it owns.
-unseen_index = Index(
+unseen_index = _index(
     "printos_outbox_unseen",
-    outbox.c.account,
-    outbox.c.unseen_by,
-    outbox.c.due_at,
-    sqlite_where=outbox.c.unseen_by.is_not(None),
-    postgresql_where=outbox.c.unseen_by.is_not(None),
+    *(outbox.c.account, outbox.c.unseen_by, outbox.c.due_at),
+    where=outbox.c.unseen_by.is_not(None),
 )
 
-worker = Table(
+worker = sa.Table(
     "printos_worker",
     metadata,
-    Column("id", BigInteger, primary_key=True, autoincrement=False),
-    Column("account", _Key, nullable=False),
-    Column("lease_until", Double, nullable=False),
-    Column("renewed_at", Double),
+    sa.Column("id", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("account", _Key, nullable=False),
+    sa.Column("lease_until", sa.Double, nullable=False),
+    sa.Column("renewed_at", sa.Double),
 )
 
 # Who the tenants are, for people.
-tenant = Table(
+tenant = sa.Table(
     "printos_tenant",
     metadata,
-    Column("account", _Key, primary_key=True),
-    Column("label", Text, nullable=False),
-    Column("host", Text, nullable=False),
+    sa.Column("account", _Key, primary_key=True),
+    sa.Column("label", sa.Text, nullable=False),
+    sa.Column("host", sa.Text, nullable=False),
 )
 
 # When each device was delivered last. Rows of ``printos_outbox`` do not tell: those of delivered devices are deleted.
-delivery = Table(
+delivery = sa.Table(
     "printos_delivery",
     metadata,
-    Column("account", _Key, nullable=False),
-    Column("device_id", _Key, nullable=False),
-    Column("delivered_at", Double, nullable=False),
-    PrimaryKeyConstraint("account", "device_id"),
+    sa.Column("account", _Key, nullable=False),
+    sa.Column("device_id", _Key, nullable=False),
+    sa.Column("delivered_at", sa.Double, nullable=False),
+    sa.PrimaryKeyConstraint("account", "device_id"),
     # Batches are written in the order of the key: neighbours share pages.
     sqlite_with_rowid=False,
     # As in ``printos_outbox``: with a fleet that reports once a minute each row is replaced once a minute.
     postgresql_with={"fillfactor": "50"},
 )
 
-meta = Table(
+meta = sa.Table(
     "printos_meta",
     metadata,
-    Column("version", Integer, nullable=False),
-    Column("floor", BigInteger, nullable=False),  # sequence numbers of deleted rows are not above it
+    sa.Column("version", sa.Integer, nullable=False),
+    sa.Column("floor", sa.BigInteger, nullable=False),  # sequence numbers of deleted rows are not above it
     # SQLite only: the file's time is the time since this boot plus the offset.
-    Column("clock_boot", Text),
-    Column("clock_offset_s", Double),
+    sa.Column("clock_boot", sa.Text),
+    sa.Column("clock_offset_s", sa.Double),
 )
 
 # SQL function that each connection to a SQLite file registers: see ``FileTime``.
@@ -160,7 +132,7 @@ _POSTGRESQL_CLOCK = "CAST(extract(epoch FROM clock_timestamp()) AS double precis
 class DatabaseTime(FunctionElement[float]):
     """Seconds since 1970 by the database's clock, the same throughout a statement."""
 
-    type = Double()
+    type = sa.Double()
     inherit_cache = True
     name = "database_time"
 
@@ -187,7 +159,7 @@ def _postgresql_row_time(*_: Any, **__: Any) -> str:
     return _POSTGRESQL_CLOCK
 
 
-def _to_version_2(connection: Connection) -> None:
+def _to_version_2(connection: sa.Connection) -> None:
     # Adds the mark of newer statuses, the time of the oldest waiting one, and the clock of a file.
     columns = (outbox.c.unseen_by, outbox.c.waiting_since)
     for column in (*columns, worker.c.renewed_at, meta.c.clock_boot, meta.c.clock_offset_s):
@@ -196,32 +168,32 @@ def _to_version_2(connection: Connection) -> None:
     unseen_index.create(connection)
 
 
-def _to_version_3(connection: Connection) -> None:
+def _to_version_3(connection: sa.Connection) -> None:
     # Adds the tenants. Of those that are there already nobody knows the label before they are opened again.
     tenant.create(connection)
-    there = union(select(outbox.c.account), select(worker.c.account)).subquery()
-    rows = select(there.c.account, literal("", Text), literal("", Text))
-    connection.execute(insert(tenant).from_select(["account", "label", "host"], rows))
+    there = sa.union(sa.select(outbox.c.account), sa.select(worker.c.account)).subquery()
+    rows = sa.select(there.c.account, sa.literal("", sa.Text), sa.literal("", sa.Text))
+    connection.execute(sa.insert(tenant).from_select(["account", "label", "host"], rows))
 
 
-def _to_version_4(connection: Connection) -> None:
+def _to_version_4(connection: sa.Connection) -> None:
     # Adds the last deliveries. Of devices whose row was deleted nobody knows the time.
     delivery.create(connection)
     row = outbox.c
-    known = select(row.account, row.device_id, row.done_at).where(
+    known = sa.select(row.account, row.device_id, row.done_at).where(
         row.done_at.is_not(None), row.error.is_(None)
     )
-    connection.execute(insert(delivery).from_select(["account", "device_id", "delivered_at"], known))
+    connection.execute(sa.insert(delivery).from_select(["account", "device_id", "delivered_at"], known))
 
 
 # The step at index N migrates from version N + 1 to N + 2.
-MIGRATIONS: tuple[Callable[[Connection], None], ...] = (_to_version_2, _to_version_3, _to_version_4)
+MIGRATIONS: tuple[Callable[[sa.Connection], None], ...] = (_to_version_2, _to_version_3, _to_version_4)
 
 # Any number, but the same in all versions of this package.
 _LOCK_KEY = 7_205_731_104
 
 
-def is_current(connection: Connection) -> bool:
+def is_current(connection: sa.Connection) -> bool:
     """Return whether the tables exist in this version, without locking anything.
 
     Raises:
@@ -231,41 +203,49 @@ def is_current(connection: Connection) -> bool:
     return _version(connection, newest=newest) == newest
 
 
-def prepare(connection: Connection, migrations: Sequence[Callable[[Connection], None]] = MIGRATIONS) -> None:
+def prepare(
+    connection: sa.Connection, migrations: Sequence[Callable[[sa.Connection], None]] = MIGRATIONS
+) -> None:
     """Create or migrate the tables if necessary. Several processes may do so at once.
 
     Raises:
         OutboxError: A newer version of this package has created the tables.
     """
     version = len(migrations) + 1
-    is_sqlite = connection.dialect.name == "sqlite"
-    # The connection is in autocommit mode.
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if is_sqlite else "BEGIN")
-    try:
-        if not is_sqlite:
+    with transaction(connection):
+        if connection.dialect.name != "sqlite":
             connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_LOCK_KEY})")
         found = _version(connection, newest=version)
         if found == 0:
             metadata.create_all(connection, checkfirst=False)
-            connection.execute(insert(meta).values(version=version, floor=0))
+            connection.execute(sa.insert(meta).values(version=version, floor=0))
         elif found < version:
             for step in migrations[found - 1 :]:
                 step(connection)
-            connection.execute(update(meta).values(version=version))
+            connection.execute(sa.update(meta).values(version=version))
+
+
+@contextlib.contextmanager
+def transaction(connection: sa.Connection) -> Iterator[None]:
+    """Run the statements of a block in one transaction of a connection that is in autocommit mode."""
+    # SQLite refuses a write lock to a transaction that has read before another one wrote: so the lock comes first.
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if connection.dialect.name == "sqlite" else "BEGIN")
+    try:
+        yield
+        connection.exec_driver_sql("COMMIT")
     except BaseException:
         # SQLite has rolled back itself if the disk is full or fails, and PostgreSQL if the connection is lost.
         with contextlib.suppress(SQLAlchemyError):
             if not connection.invalidated:
                 connection.exec_driver_sql("ROLLBACK")
         raise
-    connection.exec_driver_sql("COMMIT")
 
 
-def _version(connection: Connection, *, newest: int) -> int:
+def _version(connection: sa.Connection, *, newest: int) -> int:
     """Return the version of the tables, 0 if there are none."""
-    if not inspect(connection).has_table(meta.name):
+    if not sa.inspect(connection).has_table(meta.name):
         return 0
-    found = connection.execute(select(meta.c.version)).scalar_one()
+    found = connection.execute(sa.select(meta.c.version)).scalar_one()
     if not isinstance(found, int) or found < 1:
         raise OutboxCorruptError("the outbox's file is damaged (version)")
     if found > newest:

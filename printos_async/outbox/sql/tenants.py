@@ -5,58 +5,87 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+import sqlalchemy as sa
+from attrs import evolve
+
 from printos_async._errors import OutboxError
 from printos_async.outbox.administration import TenantStats
 from printos_async.outbox.postgresql.limits import LONG, PROMPT
 from printos_async.outbox.tenants import find_tenant, warn_of_waiting
 
 from .adoption import Adoption
-from .statements.tenants import TenantStatements
+from .statements.dialect import IS_DEAD, IS_WAITING, NOW, ROW, TENANT
+from .tables import outbox, tenant, worker
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from sqlalchemy import Executable, Row
-
-    from printos_async.outbox.postgresql.limits import Limit
-
-    from .database import Database
     from .statements.dialect import Dialect
+    from .tenant_database import TenantDatabase
 
 
 class Tenants:
     """The tenants of a database, as one of them sees them.
 
     Args:
-        database: The database.
-        dialect: Its dialect.
-        account: The tenant for which it is open.
+        database: The database, as the tenant sees it for which it is open.
     """
 
-    def __init__(self, database: Database, dialect: Dialect, account: str) -> None:
+    def __init__(self, database: TenantDatabase) -> None:
         self._database = database
-        self._dialect = dialect
-        self._account = account
+        self._account = database.tenant
         self._label = self._host = ""
-        self._statements = TenantStatements(dialect)
+        dialect = database.dialect
+        self._known = sa.select(*_names(dialect))
+        label, host = sa.bindparam("label", type_=sa.Text), sa.bindparam("host", type_=sa.Text)
+        self._keep = (
+            dialect.insert(tenant)
+            .values(account=TENANT, label=label, host=host)
+            .on_conflict_do_update(index_elements=[tenant.c.account], set_={"label": label, "host": host})
+        )
+        self._waiting = sa.select(
+            *_names(dialect),
+            sa.select(sa.func.count())
+            .select_from(outbox)
+            .where(ROW.account == tenant.c.account, IS_WAITING)
+            .scalar_subquery()
+            .label("waiting"),
+            sa.select(sa.func.count())
+            .select_from(worker)
+            .where(worker.c.account == tenant.c.account, worker.c.lease_until > NOW)
+            .scalar_subquery()
+            .label("workers"),
+        ).where(tenant.c.account != TENANT)
+        self._counts = sa.select(
+            dialect.bytes(ROW.account).label("account"),
+            sa.func.count(sa.case((IS_WAITING, 1))).label("waiting"),
+            sa.func.count(sa.case((IS_DEAD, 1))).label("failed"),
+        ).group_by(ROW.account)
+        self._workers = (
+            sa.select(dialect.bytes(worker.c.account).label("account"), sa.func.count().label("workers"))
+            .where(worker.c.lease_until > NOW)
+            .group_by(worker.c.account)
+        )
 
     async def enter(self, label: str, host: str) -> None:
         """Keep the tenant's label and host, and warn of what waits under others."""
         self._label, self._host = label, host
         # A database that cannot be written to can still be looked at.
         with suppress(OutboxError):
-            await self._keep()
-            rows = await self._rows(self._statements.waiting, within=LONG)
+            kept = (await self._names()).get(self._account)
+            known_label, known_host = kept or ("", "")
+            self._label, self._host = label or known_label, host or known_host
+            if kept != (self._label, self._host):
+                await self._database.rows(self._keep, label=self._label, host=self._host, within=PROMPT)
+            rows = await self._database.rows(self._waiting, within=LONG)
             warn_of_waiting([_waiting(row) for row in rows], self._host)
 
     async def stats(self) -> list[TenantStats]:
         """As ``OutboxAdministration.tenants``."""
-        known = await self._known()
         # Under its label even if an empty file has taken the place of a damaged one.
-        names = {self._account: (self._label, self._host), **known}
-        found_rows = await self._rows(self._statements.rows, within=LONG)
+        names = {self._account: (self._label, self._host), **await self._names()}
+        found_rows = await self._database.rows(self._counts, within=LONG)
         rows = {_text(row.account): (row.waiting, row.failed) for row in found_rows}
-        workers = {_text(row.account): row.workers for row in await self._rows(self._statements.workers)}
+        worker_rows = await self._database.rows(self._workers, within=PROMPT)
+        workers = {_text(row.account): row.workers for row in worker_rows}
         found = []
         for account in {*names, *rows, *workers}:
             label, host = names.get(account, ("", ""))
@@ -77,29 +106,14 @@ class Tenants:
     async def adopt(self, wanted: str) -> int:
         """As ``OutboxAdministration.adopt``."""
         other = find_tenant(await self.stats(), wanted)
-        adoption = Adoption(self._database, self._dialect, ours=self._account, theirs=other.account)
-        return await adoption.run()
+        return await Adoption(self._database, evolve(self._database, tenant=other.account)).run()
 
-    async def _keep(self) -> None:
-        kept = (await self._known()).get(self._account)
-        label, host = kept or ("", "")
-        self._label, self._host = self._label or label, self._host or host
-        if kept != (self._label, self._host):
-            await self._rows(self._statements.keep, label=self._label, host=self._host)
-
-    async def _known(self) -> dict[str, tuple[str, str]]:
-        rows = await self._rows(self._statements.known)
+    async def _names(self) -> dict[str, tuple[str, str]]:
+        rows = await self._database.rows(self._known, within=PROMPT)
         return {_text(row.account): (_text(row.label), _text(row.host)) for row in rows}
 
-    async def _rows(
-        self, statement: Executable, *, within: Limit = PROMPT, **parameters: str
-    ) -> Sequence[Row[Any]]:
-        return await self._database.rows(
-            statement, {"this_tenant": self._account, **parameters}, within=within
-        )
 
-
-def _waiting(row: Row[Any]) -> TenantStats:
+def _waiting(row: sa.Row[Any]) -> TenantStats:
     account, label, host = _text(row.account), _text(row.label), _text(row.host)
     counts = {"waiting": row.waiting, "failed": 0, "workers": row.workers}
     return TenantStats(account=account, label=label, host=host, is_own=False, **counts)
@@ -108,3 +122,7 @@ def _waiting(row: Row[Any]) -> TenantStats:
 def _text(value: bytes | str) -> str:
     # A disk may have changed the bytes so that they are no UTF-8.
     return value if isinstance(value, str) else value.decode(errors="replace")
+
+
+def _names(dialect: Dialect) -> list[sa.ColumnElement[Any]]:
+    return [dialect.bytes(column).label(column.name) for column in tenant.c]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from importlib.util import find_spec
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from printos_async._errors import ConfigurationError
@@ -72,12 +73,12 @@ def parse_url(url: str) -> URL:
 
 def _require_text(url: URL) -> None:
     """Refuse what neither a path nor a server's protocol can carry."""
-    for given in (url.username, url.password, url.host, url.database, *url.query.values()):
-        for text in (given,) if isinstance(given, str) else given or ():
-            if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
-                raise ConfigurationError(
-                    "the outbox's URL has a NUL or a byte that is no UTF-8; choose a name without it"
-                )
+    values = chain.from_iterable(url.normalized_query.values())
+    for text in filter(None, (url.username, url.password, url.host, url.database, *values)):
+        if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
+            raise ConfigurationError(
+                "the outbox's URL has a NUL or a byte that is no UTF-8; choose a name without it"
+            )
 
 
 def server_of(url: URL) -> Server | None:

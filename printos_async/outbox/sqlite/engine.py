@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from aiosqlite import Connection as DriverConnection
 from sqlalchemy import StaticPool, create_engine
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.ext.asyncio import create_async_engine
 
 from printos_async._errors import OutboxCorruptError, OutboxError
 from printos_async.outbox.sql.log_filter import withhold_values
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from typing import TypeVar
 
-    from sqlalchemy.ext.asyncio import AsyncConnection
+    from sqlalchemy import URL
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
     from printos_async._common.clock import MachineClock
 
@@ -54,29 +56,36 @@ class SqliteFile:
         on_replaced: Called in the event loop after the file was replaced, by this process or another one.
     """
 
+    is_server = False
+    failures = 0
+    # Statements end by themselves, after SQLite's busy timeout at the latest, and cannot be stopped before.
+    patience_s = 10.0
+
     def __init__(
         self,
         path: str,
         *,
         clock: MachineClock,
-        on_set_aside: Callable[[SetAside], None] | None = None,
-        on_replaced: Callable[[], None] | None = None,
+        on_set_aside: Callable[[SetAside], None],
+        on_replaced: Callable[[], None],
     ) -> None:
         self._on_replaced = on_replaced
-        loop = asyncio.get_running_loop()
-
-        def report(what: SetAside) -> None:
-            if on_set_aside is not None:
-                loop.call_soon_threadsafe(on_set_aside, what)
-
         self.time = FileTime(clock)
-        self._spool = Spool(Path(path), initialise=self._initialise, on_set_aside=report)
+        loop = asyncio.get_running_loop()
+        self._spool = Spool(
+            Path(path),
+            initialise=self._initialise,
+            on_set_aside=lambda what: loop.call_soon_threadsafe(on_set_aside, what),
+        )
         self.worker_locks = WorkerLocks(lambda: self._spool.path, clock.boot_id)
 
-    async def connect(self, *_: Any, **__: Any) -> DriverConnection:
-        """Return a new connection for the engine."""
+    def engine(self, url: URL, **options: Any) -> AsyncEngine:
+        """Return an engine whose connection is made here; ``options`` are those of ``create_async_engine``."""
+        return create_async_engine(url, pool_size=1, async_creator=self._connect, **options)
+
+    async def _connect(self, *_: Any, **__: Any) -> DriverConnection:
         withhold_values("aiosqlite")
-        connection = DriverConnection(self._connect, _CHUNK_ROWS)
+        connection = DriverConnection(self._open, _CHUNK_ROWS)
         # As in SQLAlchemy: an outbox that was not closed does not keep the program from ending.
         thread: Any = getattr(connection, "_thread", connection)
         thread.daemon = True
@@ -87,11 +96,15 @@ class SqliteFile:
             await asyncio.shield(asyncio.to_thread(thread.join))
             raise
 
-    def stop_waiting(self) -> None:
+    def stop(self) -> None:
         """End all waiting for other processes that open the file: calls that need it fail."""
         self._spool.stop_waiting()
 
-    def _connect(self) -> sqlite3.Connection:
+    async def aclose(self) -> None:
+        """Let others take over the devices of workers that have not left."""
+        self.worker_locks.release_all()
+
+    def _open(self) -> sqlite3.Connection:
         # A feature that this SQLite lacks fails here, in memory, and is not mistaken for damage of the file.
         _expected()
         return self._spool.connect()
@@ -112,31 +125,49 @@ class SqliteFile:
         self.time.adopt(connection)
         self.time.register(connection)
 
+    async def begin(self, connection: AsyncConnection, *, outlives_power: bool) -> None:
+        """Make the connection sync its next commits to the disk, or not, and discard the last statement's time."""
+        level = "FULL" if outlives_power else "NORMAL"
+        known = (await connection.get_raw_connection()).info
+        if known.get("synchronous") != level:
+            # Unknown until the PRAGMA has succeeded.
+            known["synchronous"] = None
+            await connection.exec_driver_sql(f"PRAGMA synchronous = {level}")
+            known["synchronous"] = level
+        self.time.begin_statement()
+
     async def use(
-        self, connection: AsyncConnection, use: Callable[[AsyncConnection], Awaitable[Answer]]
+        self, engine: AsyncEngine, use: Callable[[AsyncConnection], Awaitable[Answer]], **_: object
     ) -> Answer:
         """Return the result of ``use`` on a connection, if the file is still the outbox's afterwards.
 
         Raises:
             FileReplacedError: Damage was found and the file set aside, by this process or another one.
         """
-        try:
-            answer = await use(connection)
-        except DBAPIError as error:
-            if not isinstance(error.orig, sqlite3.Error):
-                raise
-            if is_damage(error.orig):
-                await asyncio.to_thread(self._spool.set_aside, str(self.translated(error.orig)))
-            if not self._spool.is_replaced():
-                raise
-        else:
-            if not self._spool.is_replaced():
-                return answer
-        await connection.invalidate()
-        self.worker_locks.drop_all()  # the workers were in the old file
-        if self._on_replaced is not None:
+        async with engine.connect() as connection:
+            try:
+                answer = await use(connection)
+            except DBAPIError as error:
+                if not isinstance(error.orig, sqlite3.Error):
+                    raise
+                if is_damage(error.orig):
+                    await asyncio.to_thread(self._spool.set_aside, str(self.translated(error.orig)))
+                if not self._spool.is_replaced():
+                    raise
+            else:
+                if not self._spool.is_replaced():
+                    return answer
+            await connection.invalidate()
+            # Before the next statement gets a connection: these workers were in the old file.
+            self.worker_locks.drop_all()
             self._on_replaced()
-        raise FileReplacedError(errno.ESTALE, "its file was replaced again and again")
+            raise FileReplacedError(errno.ESTALE, "its file was replaced again and again")
+
+    def passes(self, error: Exception) -> bool:
+        """Return whether an error may be temporary."""
+        if isinstance(error, DBAPIError):
+            return error.connection_invalidated or "locked" in str(error.orig)
+        return isinstance(error, OSError)
 
     def translated(self, error: BaseException) -> OutboxError:
         """Return the ``OutboxError`` for an error of the driver or the system."""

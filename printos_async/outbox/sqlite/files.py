@@ -16,8 +16,6 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from attrs import frozen
-
 from printos_async._errors import OutboxError
 
 from .permissions import check_directory, check_file
@@ -32,17 +30,11 @@ _SQLITE_HEADER = b"SQLite format 3\0"
 # A process that holds the lock may be checking a file of a million rows, which takes up to 6 s, and several may wait.
 LOCK_TIMEOUT_S = 60.0
 _LOCK_PAUSE_S = 0.02
+# Device and inode of the file at a path: different after the file was renamed, deleted or replaced.
+FileIdentity = tuple[int, int]
 _NEVER = threading.Event()
 # Windows has neither: there the folder's access list decides who may open a file.
 NOFOLLOW = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
-
-
-@frozen
-class FileIdentity:
-    """Identity of the file at a path: different after the file was renamed, deleted or replaced."""
-
-    device: int
-    inode: int
 
 
 def identity(path: Path) -> FileIdentity | None:
@@ -57,7 +49,7 @@ def identity(path: Path) -> FileIdentity | None:
         return None
     except OSError as error:
         raise _failed("read", path, error) from error
-    return FileIdentity(found.st_dev, found.st_ino)
+    return found.st_dev, found.st_ino
 
 
 @contextlib.contextmanager

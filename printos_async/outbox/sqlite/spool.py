@@ -30,6 +30,8 @@ _log = logging.getLogger("printos_async.outbox")
 
 # Limited, so that a failing disk is not filled with damaged files.
 FILES_TRIED = 2
+# For which SQLite waits for another process's lock.
+_BUSY_TIMEOUT_S = 10.0
 
 
 @frozen
@@ -59,8 +61,7 @@ class Spool:
         path: Path,
         *,
         initialise: Callable[[sqlite3.Connection], None],
-        on_set_aside: Callable[[SetAside], None] | None = None,
-        busy_timeout_s: float = 10.0,
+        on_set_aside: Callable[[SetAside], object],
     ) -> None:
         """Set up without touching the file.
 
@@ -68,12 +69,10 @@ class Spool:
             path: Path of the file, which need not exist.
             initialise: Sets up each connection, and creates the tables if they are missing.
             on_set_aside: Called in the thread that found the damage, after the log was written.
-            busy_timeout_s: Seconds for which SQLite waits for another process's lock.
         """
         self.path = path
         self._initialise = initialise
         self._on_set_aside = on_set_aside
-        self._busy_timeout_s = busy_timeout_s
         self._file: FileIdentity | None = None
         self._stop = threading.Event()
 
@@ -134,7 +133,7 @@ class Spool:
             return sqlite3.connect(
                 uri,
                 uri=True,
-                timeout=self._busy_timeout_s,
+                timeout=_BUSY_TIMEOUT_S,
                 isolation_level=None,
                 check_same_thread=False,
             )
@@ -182,5 +181,4 @@ class Spool:
             {"reason": reason, "kept_as": what.kept_as},
             extra={"event": "OutboxSetAside", "outbox": what.path, "kept_as": what.kept_as, "reason": reason},
         )
-        if self._on_set_aside is not None:
-            self._on_set_aside(what)
+        self._on_set_aside(what)

@@ -55,15 +55,12 @@ class FileTime:
 
     def _statement_time_s(self) -> float:
         # SQLite calls it once for each place in which the statement names the function.
-        now_s = self._now_s
-        if now_s is None:
-            now_s = self._now_s = self._read_s()
-        return now_s
-
-    def _read_s(self) -> float:
-        if self._offset_s is None:
-            return self._clock.wall_s()
-        return self._clock.since_boot_s() + self._offset_s
+        if self._now_s is None:
+            if self._offset_s is None:
+                self._now_s = self._clock.wall_s()
+            else:
+                self._now_s = self._clock.since_boot_s() + self._offset_s
+        return self._now_s
 
     def adopt(self, connection: sqlite3.Connection) -> None:
         """Use the file's offset; choose one if the file was not opened since the machine was booted."""
@@ -71,16 +68,11 @@ class FileTime:
             return
         offset_s, _ = self._stored(connection)
         if offset_s is None:
-            connection.execute("BEGIN IMMEDIATE")
-            try:
+            with connection:  # ends the transaction
+                connection.execute("BEGIN IMMEDIATE")
                 offset_s, is_restart = self._stored(connection)
                 if offset_s is None:
                     offset_s = self._choose(connection, is_restart=is_restart)
-            except BaseException:
-                if connection.in_transaction:  # SQLite may have rolled back itself
-                    connection.execute("ROLLBACK")
-                raise
-            connection.execute("COMMIT")
         self._offset_s = offset_s
 
     def _stored(self, connection: sqlite3.Connection) -> tuple[float | None, bool]:

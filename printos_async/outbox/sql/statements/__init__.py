@@ -1,1 +1,1 @@
-"""The SQL of an outbox, one statement for each operation, as SQLAlchemy expressions."""
+"""The SQL of an outbox as SQLAlchemy expressions: the statements on statuses, and what all statements share."""

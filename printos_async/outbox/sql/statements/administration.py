@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import sqlalchemy as sa
 
-from sqlalchemy import Integer, Text, bindparam, case, func, select, true, update
+from printos_async.outbox.sql.tables import outbox
 
-from printos_async.outbox.sql.tables import outbox, worker
-
-from .dialect import IS_DEAD, IS_WAITING, NOW, OURS, ROW, TENANT, Dialect, later
-
-if TYPE_CHECKING:
-    from sqlalchemy import ColumnElement, Executable
+from .dialect import IS_DEAD, IS_WAITING, LIVE_WORKERS, NOW, OURS, ROW, Dialect, later, page
 
 
 class AdministrationStatements:
@@ -26,8 +21,8 @@ class AdministrationStatements:
 
     def __init__(self, dialect: Dialect) -> None:
         self.stats = _stats()
-        self.failed = (
-            select(
+        self.failed = page(
+            sa.select(
                 ROW.device_id,
                 ROW.seq,
                 dialect.bytes(ROW.body).label("body"),
@@ -35,20 +30,17 @@ class AdministrationStatements:
                 ROW.error,
                 (NOW - ROW.done_at).label("failed_age_s"),
                 dialect.soundness(dialect.is_sound),
-            )
-            .where(OURS, IS_DEAD, ROW.device_id > bindparam("after", type_=Text))
-            .order_by(ROW.device_id)
-            .limit(bindparam("limit", type_=Integer))
+            ).where(OURS, IS_DEAD)
         )
-        chosen = dialect.batch(device_id=Text)
-        self.requeue = _requeue(ROW.device_id.in_(select(chosen.c.device_id)))
-        self.requeue_all = _requeue(true())
+        chosen = dialect.batch(device_id=sa.Text)
+        self.requeue = _requeue(ROW.device_id.in_(sa.select(chosen.c.device_id)))
+        self.requeue_all = _requeue(sa.true())
 
 
-def _requeue(chosen: ColumnElement[bool]) -> Executable:
+def _requeue(chosen: sa.ColumnElement[bool]) -> sa.Executable:
     # With the next number: done_seq never goes back.
     dead = (
-        select(ROW.device_id)
+        sa.select(ROW.device_id)
         .where(OURS, IS_DEAD, chosen)
         .order_by(ROW.device_id)
         .with_for_update()
@@ -56,7 +48,7 @@ def _requeue(chosen: ColumnElement[bool]) -> Executable:
         .prefix_with("MATERIALIZED")
     )
     return (
-        update(outbox)
+        sa.update(outbox)
         .where(OURS, ROW.device_id == dead.c.device_id, IS_DEAD)
         .values(
             seq=ROW.seq + 1,
@@ -69,20 +61,14 @@ def _requeue(chosen: ColumnElement[bool]) -> Executable:
     )
 
 
-def _stats() -> Executable:
-    live = (
-        select(func.count())
-        .select_from(worker)
-        .where(worker.c.account == TENANT, worker.c.lease_until > NOW)
-        .scalar_subquery()
-    )
-    return select(
-        func.count().label("devices"),
-        func.count(case((IS_WAITING, 1))).label("waiting"),
-        func.count(case((IS_WAITING & ROW.owner.is_not(None), 1))).label("claimed"),
-        func.count(case((IS_DEAD, 1))).label("failed"),
-        live.label("workers"),
-        (NOW - func.min(case((IS_WAITING, func.coalesce(ROW.waiting_since, ROW.put_at))))).label(
+def _stats() -> sa.Executable:
+    return sa.select(
+        sa.func.count().label("devices"),
+        sa.func.count(sa.case((IS_WAITING, 1))).label("waiting"),
+        sa.func.count(sa.case((IS_WAITING & ROW.owner.is_not(None), 1))).label("claimed"),
+        sa.func.count(sa.case((IS_DEAD, 1))).label("failed"),
+        LIVE_WORKERS.scalar_subquery().label("workers"),
+        (NOW - sa.func.min(sa.case((IS_WAITING, sa.func.coalesce(ROW.waiting_since, ROW.put_at))))).label(
             "oldest_waiting_s"
         ),
     ).where(OURS)

@@ -19,129 +19,64 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import (
-    BigInteger,
-    Double,
-    Integer,
-    Text,
-    bindparam,
-    delete,
-    func,
-    literal_column,
-    select,
-    true,
-    update,
-)
+import sqlalchemy as sa
 
-from printos_async.outbox.sql.tables import idle, meta, outbox
+from printos_async.outbox.sql.tables import meta, outbox
 
-from .dialect import NOW, OURS, ROW, WORKER
+from .dialect import OURS, ROW, locked
 
 if TYPE_CHECKING:
-    from sqlalchemy import ColumnElement, Executable
-
     from .dialect import Dialect
 
 # Any number but that of ``prepare``.
-_LOCK_KEY: ColumnElement[int] = literal_column("7205731105", BigInteger)
+_LOCK_KEY: sa.ColumnElement[int] = sa.literal_column("7205731105", sa.BigInteger)
 
 
-class DeletionStatements:
-    """The statements in one dialect, with parameters as those of ``DeliveryStatements``.
-
-    Attributes:
-        raise_floor: Raise the floor to the parameter ``floor``, if it is below.
-        delete_owned: Delete rows of a batch that the worker owns, if their number is still that of the batch.
-        delete_free: Delete rows of a batch that nobody owns, likewise.
-        idle: Return idle rows whose hold has passed.
-        delivered: Return a page of delivered rows that nobody owns, in the order of the devices.
-        given_up: Return a page of dead letters that nobody owns, likewise.
-    """
-
-    def __init__(self, dialect: Dialect) -> None:
-        self.raise_floor = _raise_floor(is_sqlite=dialect.is_sqlite)
-        self.delete_owned = delete_rows(dialect, ROW.owner == WORKER)
-        self.delete_free = delete_rows(dialect, ROW.owner.is_(None) & (ROW.seq == ROW.done_seq))
-        self.idle = (
-            select(ROW.device_id, ROW.seq)
-            .where(OURS, idle, ROW.due_at <= NOW, dialect.is_sound)
-            .order_by(ROW.due_at)
-            .limit(bindparam("limit", type_=Integer))
-        )
-        self.delivered = _done(dialect, ROW.error.is_(None))
-        self.given_up = _done(dialect, ROW.error.is_not(None))
-
-
-def current_floor(*, is_sqlite: bool) -> ColumnElement[Any]:
+def current_floor(dialect: Dialect) -> sa.ColumnElement[Any]:
     """Return the floor as an expression for a put."""
-    if is_sqlite:
-        return select(meta.c.floor).scalar_subquery()
+    if dialect.is_sqlite:
+        return sa.select(meta.c.floor).scalar_subquery()
     gate = (
-        select(func.pg_advisory_xact_lock_shared(_LOCK_KEY).label("passed"))
+        sa.select(sa.func.pg_advisory_xact_lock_shared(_LOCK_KEY).label("passed"))
         .cte("gate")
         .prefix_with("MATERIALIZED")
     )
     # A row lock, which blocks nobody here, reads the row's latest state and not that of the statement's snapshot.
     floor = (
-        select(meta.c.floor)
-        .join_from(gate, meta, true())
+        sa.select(meta.c.floor)
+        .join_from(gate, meta, sa.true())
         .with_for_update(read=True, key_share=True, of=meta)
         .cte("floor")
         .prefix_with("MATERIALIZED")
     )
-    return select(floor.c.floor).scalar_subquery()
+    return sa.select(floor.c.floor).scalar_subquery()
 
 
-def _raise_floor(*, is_sqlite: bool) -> Executable:
-    wanted: ColumnElement[int] = bindparam("floor", type_=BigInteger)
-    if is_sqlite:
-        return update(meta).where(meta.c.floor < wanted).values(floor=wanted)
+def raise_floor(dialect: Dialect) -> sa.Executable:
+    """Return the statement that raises the floor to the parameter ``floor``, if it is below."""
+    wanted: sa.ColumnElement[int] = sa.bindparam("floor", type_=sa.BigInteger)
+    if dialect.is_sqlite:
+        return sa.update(meta).where(meta.c.floor < wanted).values(floor=wanted)
     gate = (
-        select(
-            func.pg_advisory_xact_lock(_LOCK_KEY).label("passed"),
+        sa.select(
+            sa.func.pg_advisory_xact_lock(_LOCK_KEY).label("passed"),
             # Puts wait for this commit. It need not be synced: what relies on it comes later in the same log.
-            func.set_config("synchronous_commit", "off", literal_column("true")).label("commits_early"),
+            sa.func.set_config("synchronous_commit", "off", sa.literal_column("true")).label("commits_early"),
             wanted.label("floor"),
         )
         .where(meta.c.floor < wanted)  # where it is high enough already, nobody waits
         .cte("gate")
         .prefix_with("MATERIALIZED")
     )
-    return update(meta).where(meta.c.floor < gate.c.floor).values(floor=gate.c.floor)
+    return sa.update(meta).where(meta.c.floor < gate.c.floor).values(floor=gate.c.floor)
 
 
-def delete_rows(dialect: Dialect, condition: ColumnElement[bool]) -> Executable:
+def delete_rows(dialect: Dialect, condition: sa.ColumnElement[bool]) -> sa.Executable:
     """Return the statement that deletes rows whose numbers are still those of the batch."""
-    batch = dialect.batch(device_id=Text, seq=BigInteger)
-    gone = (
-        select(ROW.device_id)
-        .join_from(batch, outbox, OURS & (ROW.device_id == batch.c.device_id))
-        .where(ROW.seq == batch.c.seq, condition)
-        .order_by(batch.c.device_id)
-        .with_for_update(of=outbox)
-        .cte("gone")
-        .prefix_with("MATERIALIZED")
-    )
+    batch = dialect.batch(device_id=sa.Text, seq=sa.BigInteger)
+    gone = locked(batch, ROW.device_id, where=(ROW.seq == batch.c.seq) & condition)
     return (
-        delete(outbox)
-        .where(OURS, ROW.device_id.in_(select(gone.c.device_id)), condition)
+        sa.delete(outbox)
+        .where(OURS, ROW.device_id.in_(sa.select(gone.c.device_id)), condition)
         .returning(ROW.device_id)
-    )
-
-
-def _done(dialect: Dialect, kind: ColumnElement[bool]) -> Executable:
-    """Return the query for rows without a waiting status, in the order of the devices."""
-    return (
-        select(ROW.device_id, ROW.seq)
-        .where(
-            OURS,
-            kind,
-            ROW.seq == ROW.done_seq,
-            ROW.owner.is_(None),
-            ROW.done_at <= NOW - bindparam("older_than_s", type_=Double),
-            ROW.device_id > bindparam("after", type_=Text),
-            dialect.is_sound,
-        )
-        .order_by(ROW.device_id)
-        .limit(bindparam("limit", type_=Integer))
     )

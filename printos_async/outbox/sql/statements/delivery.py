@@ -10,31 +10,13 @@ a search with the whole key.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from sqlalchemy import (
-    BigInteger,
-    Double,
-    Integer,
-    Text,
-    bindparam,
-    case,
-    func,
-    literal,
-    null,
-    select,
-    true,
-    update,
-)
+import sqlalchemy as sa
 
 from printos_async.outbox.sql.tables import outbox, unowned_and_waiting
 
 from .deletion import current_floor
-from .dialect import IS_WAITING, NOW, OURS, ROW, TENANT, WORKER, Dialect, later
+from .dialect import IS_WAITING, LIMIT, NOW, OURS, ROW, TENANT, WORKER, Dialect, later, later_if_any, locked
 from .soundness import is_sound_after_put
-
-if TYPE_CHECKING:
-    from sqlalchemy import CTE, ColumnElement, Executable
 
 
 class DeliveryStatements:
@@ -56,13 +38,13 @@ class DeliveryStatements:
         self.finish = _finish(dialect)
         self.release = _release(dialect)
         self.newer = _newer(dialect)
-        self.owned = select(*dialect.claim).where(OURS, ROW.owner == WORKER, IS_WAITING)
+        self.owned = sa.select(*dialect.claim).where(OURS, ROW.owner == WORKER, IS_WAITING)
         self.progress = _progress(dialect)
 
 
-def _put(dialect: Dialect) -> Executable:
-    batch = dialect.batch(device_id=Text, count=BigInteger, body=Text, crc=BigInteger)
-    floor = current_floor(is_sqlite=dialect.is_sqlite)
+def _put(dialect: Dialect) -> sa.Executable:
+    batch = dialect.batch(device_id=sa.Text, count=sa.BigInteger, body=sa.Text, crc=sa.BigInteger)
+    floor = current_floor(dialect)
     live = dialect.live_worker().scalar_subquery()
     columns = {
         ROW.account: TENANT,
@@ -72,16 +54,14 @@ def _put(dialect: Dialect) -> Executable:
         ROW.crc: batch.c.crc,
         ROW.put_at: NOW,
         ROW.due_at: NOW,
-        ROW.attempts: literal(0),
+        ROW.attempts: sa.literal(0),
         ROW.owner: live,
         # Numbers up to the floor may have been those of a row that was deleted.
         ROW.done_seq: floor,
-        ROW.done_attempts: literal(0),
+        ROW.done_attempts: sa.literal(0),
     }
-    # Without WHERE, SQLite's parser would take ON CONFLICT for the ON of a join.
-    rows = select(*columns.values()).where(true()).order_by(batch.c.device_id)
-    statement = dialect.insert(outbox).from_select([column.name for column in columns], rows)
-    upsert: Executable = statement.on_conflict_do_update(
+    statement = dialect.insert_rows(outbox, columns, of=batch)
+    return statement.on_conflict_do_update(
         index_elements=[ROW.account, ROW.device_id],
         set_={
             "seq": ROW.seq + statement.excluded.seq - statement.excluded.done_seq,
@@ -89,15 +69,15 @@ def _put(dialect: Dialect) -> Executable:
             "crc": statement.excluded.crc,
             "put_at": statement.excluded.put_at,
             # A device that waits already keeps its place in the queue.
-            "due_at": case((IS_WAITING, ROW.due_at), else_=later(ROW.due_at, statement.excluded.put_at)),
+            "due_at": sa.case((IS_WAITING, ROW.due_at), else_=later(ROW.due_at, statement.excluded.put_at)),
             "attempts": 0,
-            "owner": case(
+            "owner": sa.case(
                 (ROW.owner.is_(None) & (ROW.due_at <= statement.excluded.put_at), statement.excluded.owner),
                 else_=ROW.owner,
             ),
             # Null if the owner itself puts the status.
-            "unseen_by": func.nullif(ROW.owner, statement.excluded.owner),
-            "waiting_since": case((IS_WAITING, func.coalesce(ROW.waiting_since, ROW.put_at))),
+            "unseen_by": sa.func.nullif(ROW.owner, statement.excluded.owner),
+            "waiting_since": sa.case((IS_WAITING, sa.func.coalesce(ROW.waiting_since, ROW.put_at))),
         },
     ).returning(
         ROW.device_id,
@@ -106,63 +86,59 @@ def _put(dialect: Dialect) -> Executable:
         (NOW - ROW.uncertain_since).label("uncertain_age_s"),
         dialect.soundness(is_sound_after_put()),
     )
-    return upsert
 
 
-def _claim(dialect: Dialect) -> Executable:
+def _claim(dialect: Dialect) -> sa.Executable:
     picked = _oldest_due(unowned_and_waiting, dialect.live_worker().exists())
     return (
-        update(outbox)
+        sa.update(outbox)
         .where(ROW.account == picked.c.account, ROW.device_id == picked.c.device_id)
         .values(owner=WORKER)
         .returning(*dialect.claim, ROW.due_at)
     )
 
 
-def _newer(dialect: Dialect) -> Executable:
+def _newer(dialect: Dialect) -> sa.Executable:
     picked = _oldest_due(ROW.unseen_by == WORKER, ROW.owner == WORKER)
     return (
-        update(outbox)
+        sa.update(outbox)
         .where(ROW.account == picked.c.account, ROW.device_id == picked.c.device_id, ROW.owner == WORKER)
-        .values(unseen_by=null())
+        .values(unseen_by=sa.null())
         .returning(*dialect.claim, ROW.due_at)
     )
 
 
-def _oldest_due(*conditions: ColumnElement[bool]) -> CTE:
+def _oldest_due(*conditions: sa.ColumnElement[bool]) -> sa.CTE:
     """Return the tenant's rows that are due, oldest first, up to ``limit``; lock them, and skip those that are locked."""
     return (
-        select(ROW.account, ROW.device_id)
+        sa.select(ROW.account, ROW.device_id)
         .where(OURS, *conditions, ROW.due_at <= NOW)
         .order_by(ROW.due_at)
-        .limit(bindparam("limit", type_=Integer))
+        .limit(LIMIT)
         .with_for_update(skip_locked=True)
         .cte("picked")
         .prefix_with("MATERIALIZED")
     )
 
 
-def _mine(batch: CTE) -> CTE:
+def _mine(batch: sa.CTE) -> sa.CTE:
     """Return the batch's rows whose devices the worker owns, and lock them."""
-    return (
-        select(ROW.account, *batch.c)
-        .join_from(batch, outbox, OURS & (ROW.device_id == batch.c.device_id))
-        .where(ROW.owner == WORKER)
-        .order_by(batch.c.device_id)
-        .with_for_update(of=outbox)
-        .cte("mine")
-        .prefix_with("MATERIALIZED")
-    )
+    return locked(batch, ROW.account, *batch.c, where=ROW.owner == WORKER)
 
 
-def _finish(dialect: Dialect) -> Executable:
+def _finish(dialect: Dialect) -> sa.Executable:
     mine = _mine(
         dialect.batch(
-            device_id=Text, seq=BigInteger, hold_s=Double, attempts=Integer, error=Text, keep=Integer
+            device_id=sa.Text,
+            seq=sa.BigInteger,
+            hold_s=sa.Double,
+            attempts=sa.Integer,
+            error=sa.Text,
+            keep=sa.Integer,
         )
     )
     return (
-        update(outbox)
+        sa.update(outbox)
         .where(
             ROW.account == mine.c.account,
             ROW.device_id == mine.c.device_id,
@@ -175,45 +151,41 @@ def _finish(dialect: Dialect) -> Executable:
             done_attempts=mine.c.attempts,
             error=mine.c.error,
             due_at=NOW + mine.c.hold_s,
-            uncertain_since=null(),
-            owner=case(((ROW.seq > mine.c.seq) | (mine.c.keep == 1), ROW.owner)),
-            unseen_by=null(),
-            waiting_since=null(),
+            uncertain_since=sa.null(),
+            owner=sa.case(((ROW.seq > mine.c.seq) | (mine.c.keep == 1), ROW.owner)),
+            unseen_by=sa.null(),
+            waiting_since=sa.null(),
         )
         .returning(*dialect.claim, ROW.done_seq)
     )
 
 
-def _progress(dialect: Dialect) -> Executable:
-    asked = dialect.batch(device_id=Text)
+def _progress(dialect: Dialect) -> sa.Executable:
+    asked = dialect.batch(device_id=sa.Text)
     free = IS_WAITING & ROW.owner.is_(None) & (ROW.due_at > NOW)
-    return select(
+    return sa.select(
         ROW.device_id,
         ROW.seq,
         ROW.done_seq,
         ROW.done_attempts.label("attempts"),
         ROW.error,
-        case((free, ROW.due_at - NOW), else_=0.0).label("hold_s"),
+        sa.case((free, ROW.due_at - NOW), else_=0.0).label("hold_s"),
         dialect.soundness(dialect.is_sound),
     ).join_from(asked, outbox, OURS & (ROW.device_id == asked.c.device_id))
 
 
-def _release(dialect: Dialect) -> Executable:
-    mine = _mine(dialect.batch(device_id=Text, hold_s=Double, attempts=Integer, uncertain_in_s=Double))
-    uncertain_since = case(
-        (mine.c.uncertain_in_s.is_(None), ROW.uncertain_since),
-        (ROW.uncertain_since > NOW + mine.c.uncertain_in_s, ROW.uncertain_since),
-        else_=NOW + mine.c.uncertain_in_s,
+def _release(dialect: Dialect) -> sa.Executable:
+    mine = _mine(
+        dialect.batch(device_id=sa.Text, hold_s=sa.Double, attempts=sa.Integer, uncertain_in_s=sa.Double)
     )
-    due_in_s = case((mine.c.uncertain_in_s > mine.c.hold_s, mine.c.uncertain_in_s), else_=mine.c.hold_s)
     return (
-        update(outbox)
+        sa.update(outbox)
         .where(ROW.account == mine.c.account, ROW.device_id == mine.c.device_id, ROW.owner == WORKER)
         .values(
-            owner=null(),
-            unseen_by=null(),
+            owner=sa.null(),
+            unseen_by=sa.null(),
             attempts=mine.c.attempts,
-            uncertain_since=uncertain_since,
-            due_at=NOW + due_in_s,
+            uncertain_since=later_if_any(ROW.uncertain_since, NOW + mine.c.uncertain_in_s),
+            due_at=NOW + later(mine.c.uncertain_in_s, mine.c.hold_s),
         )
     )
