@@ -7,18 +7,19 @@ import re
 from typing import TYPE_CHECKING, cast
 
 from attrs import field, frozen
-from httptools import HttpParserError, HttpParserUpgrade
+from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 from .base import Origin, ProxyExchangeError
-from .response_reader import ResponseReader
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 # Of the answer to CONNECT, with the interim answers before it.
 MAX_HEAD_BYTES = 65_536
-# llhttp also takes RTSP and ICE for answers.
-_STARTS = frozenset(b"H\r\n")
+_START = b"HTTP/1."
+# A line may end without CR: RFC 9112, section 2.2.
+_END_OF_HEAD = re.compile(rb"\n\r?\n")
+_END_OF_LINE = re.compile(rb"\r?\n")
 # One header may hold several challenges, with commas between them and within: RFC 9110, section 11.6.1. A scheme is
 # not followed by "=", as a parameter is.
 _QUOTED = re.compile(r'"(?:\\.|[^"\\])*"')
@@ -89,8 +90,9 @@ class ConnectExchange(asyncio.Protocol):
         self._loop = loop
         self._proxy = proxy
         self._transport: asyncio.Transport | None = None
-        self._reader = ResponseReader()
-        self._answer: asyncio.Future[None] | None = None
+        self._answer: asyncio.Future[tuple[int, list[tuple[str, str]]]] | None = None
+        self._data = bytearray()
+        self._received_bytes = 0
 
     async def open_tunnel(self, origin: Origin) -> None:
         """Send CONNECT, and return when the proxy has connected to ``origin``.
@@ -104,13 +106,9 @@ class ConnectExchange(asyncio.Protocol):
         self._answer = self._loop.create_future()
         # Not kept: a traceback may show the values of locals.
         transport.write(_connect_head(self._proxy, origin))
-        reader = self._reader
-        try:
-            await self._answer
-        finally:
-            reader.release()
-        if not 200 <= reader.status <= 299:
-            raise self._proxy.refusal(reader.status, reader.headers, origin)
+        status, headers = await self._answer
+        if not 200 <= status <= 299:
+            raise self._proxy.refusal(status, headers, origin)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take the transport."""
@@ -119,28 +117,32 @@ class ConnectExchange(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Read the answer's head; interim answers (1xx) are forgotten."""
-        answer, reader = self._answer, self._reader
-        if answer is None or answer.done() or reader.parser is None:
+        answer = self._answer
+        if answer is None or answer.done():
             if self._transport is not None:  # nobody asked
                 self._transport.abort()
             return
-        malformed = not reader.received_bytes and data[0] not in _STARTS
-        reader.received_bytes += len(data)
-        try:
-            if not malformed:
-                # A line may end without CR: RFC 9112, section 2.2. llhttp insists on it.
-                reader.parser.feed_data(data.replace(b"\r", b"").replace(b"\n", b"\r\n"))
-        except (HttpParserError, HttpParserUpgrade):
-            malformed = True
-        if reader.has_head:
-            if reader.status <= 299 and (reader.body_bytes or reader.has_excess or malformed):
+        start = max(len(self._data) - 2, 0)
+        self._data += data
+        self._received_bytes += len(data)
+        status = 0
+        while status < 200 and (end := _END_OF_HEAD.search(self._data, start)):
+            head, start = bytes(self._data[: end.end()]), 0
+            del end  # the data cannot be cut while it is held
+            del self._data[: len(head)]
+            status, headers = _parse(head)
+            if not 100 <= status <= 999 or status == 101:
+                answer.set_exception(self._failure("sent something else than HTTP in answer to CONNECT"))
+                return
+        if status >= 200:
+            if status <= 299 and self._data:
                 # A TLS server does not speak first: these bytes are not the server's.
                 answer.set_exception(self._failure("sent more than an answer to CONNECT"))
             else:
-                answer.set_result(None)
-        elif malformed:
+                answer.set_result((status, headers))
+        elif not _START.startswith(self._data[: len(_START)]):
             answer.set_exception(self._failure("sent something else than HTTP in answer to CONNECT"))
-        elif reader.received_bytes > MAX_HEAD_BYTES:
+        elif self._received_bytes > MAX_HEAD_BYTES:
             answer.set_exception(self._failure("sent too long a header in answer to CONNECT"))
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  # asyncio's signature
@@ -157,3 +159,24 @@ def _connect_head(proxy: Proxy, origin: Origin) -> bytes:
     server = authority(origin)
     lines = [f"CONNECT {server} HTTP/1.1", f"host: {server}", *proxy.header_lines, "", ""]
     return "\r\n".join(lines).encode("ascii")
+
+
+def _parse(head: bytes) -> tuple[int, list[tuple[str, str]]]:
+    """Return status and headers of one whole head; the status is 0 if it is no answer of HTTP/1."""
+    found = _Headers()
+    parser = HttpResponseParser(found)
+    try:
+        if head.startswith(_START):  # llhttp also takes RTSP and ICE for answers
+            parser.feed_data(_END_OF_LINE.sub(b"\r\n", head))
+            return parser.get_status_code(), found.headers
+    except (HttpParserError, HttpParserUpgrade):
+        pass
+    return 0, []
+
+
+class _Headers:
+    def __init__(self) -> None:
+        self.headers: list[tuple[str, str]] = []
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.headers.append((name.decode("latin-1").lower(), value.decode("latin-1").strip()))
