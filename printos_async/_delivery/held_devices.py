@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from .queues import Place, TimeHeap
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from printos_async._auth import Account
     from printos_async._execution.account_monitor import AccountMonitor
@@ -45,7 +45,7 @@ class HeldDevices:
         self._schedule = schedule
         self._loop = asyncio.get_running_loop()
         self._waiting: dict[Account, OrderedDict[DeviceState, None]] = {}
-        self._probes: TimeHeap[Account] = TimeHeap(self._probe_due)
+        self._probes: TimeHeap[Account] = TimeHeap(self._start_probes)
         self._armed: dict[Account, Place[Account]] = {}
         self._released: set[Account] = set()  # one of their devices was made ready for the probe
         # Nothing waits for them, unless a lookup under way finds them again.
@@ -145,8 +145,11 @@ class HeldDevices:
         """Cancel the timer."""
         self._probes.cancel()
 
-    def _probe_due(self, account: Account) -> None:
-        now_s = self._loop.time()
+    def _start_probes(self, accounts: Iterator[Account]) -> None:
+        for account in accounts:
+            self._start_probe(account, self._loop.time())
+
+    def _start_probe(self, account: Account, now_s: float) -> None:
         del self._armed[account]
         self._released.discard(account)
         waiting = self._waiting.get(account)

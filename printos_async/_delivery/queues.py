@@ -13,7 +13,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from .device_state import DeviceState
 
@@ -54,9 +54,12 @@ class Place(Generic[T]):
 
 
 class TimeHeap(_Timed, Generic[T]):
-    """Devices or accounts ordered by time; ``on_due`` is called with each of them when its time has come."""
+    """Devices or accounts ordered by time; ``on_due`` is called with those whose time has come.
 
-    def __init__(self, on_due: Callable[[T], None]) -> None:
+    It may remove some of them while it goes through them.
+    """
+
+    def __init__(self, on_due: Callable[[Iterator[T]], None]) -> None:
         super().__init__()
         self._heap: list[tuple[float, int, Place[T]]] = []
         self._order = count()
@@ -82,15 +85,17 @@ class TimeHeap(_Timed, Generic[T]):
             self._given_up = 0
 
     def _release_due(self) -> None:
-        now_s = self._loop.time()
+        self._on_due(self._pop_due(self._loop.time()))
+        if self._heap:
+            self._call_at(self._heap[0][0], self._release_due)
+
+    def _pop_due(self, now_s: float) -> Iterator[T]:
         while self._heap and self._heap[0][0] <= now_s:
             item = heapq.heappop(self._heap)[2].item
             if item is None:
                 self._given_up -= 1
             else:
-                self._on_due(item)
-        if self._heap:
-            self._call_at(self._heap[0][0], self._release_due)
+                yield item
 
 
 class RetryQueue(_Timed):

@@ -15,7 +15,7 @@ from .held_devices import HeldDevices
 from .queues import ReadyQueue, RetryQueue, TimeHeap
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from printos_async._auth import Account
     from printos_async._errors import PrintOSError
@@ -254,21 +254,24 @@ class Scheduler:
         if self.watcher is not None:
             self.watcher.forgotten(device)
 
-    def _due(self, device: DeviceState) -> None:
-        device.place = None
-        if device.retrying:
-            self._retries.devices[device] = None
+    def _due(self, devices: Iterator[DeviceState]) -> None:
+        for device in devices:
+            device.place = None
+            if device.retrying:
+                self._retries.devices[device] = None
+            else:
+                self.schedule(device)
+        if self._retries.devices:
             self._release_retries()
-        else:
-            self.schedule(device)
 
-    def _expire(self, device: DeviceState) -> None:
-        device.deadline = None
-        pending = device.waiting
-        if pending is not None and not pending.is_late(self._policy, now_s=self._loop.time()):
-            self.arm_deadline(device, pending)  # a newer status has replaced the one that armed it
-        elif pending is not None:
-            self._give_up(device, pending.late_error())
+    def _expire(self, devices: Iterator[DeviceState]) -> None:
+        for device in devices:
+            device.deadline = None
+            pending = device.waiting
+            if pending is not None and not pending.is_late(self._policy, now_s=self._loop.time()):
+                self.arm_deadline(device, pending)  # a newer status has replaced the one that armed it
+            elif pending is not None:
+                self._give_up(device, pending.late_error())
 
     def _release_retries(self) -> None:
         """Schedule the retries for which the budget has a token."""
