@@ -125,9 +125,8 @@ class _Muffled(httpx.AsyncBaseTransport):
 
 
 def _build(request: RawRequest, timeout_s: float) -> httpx.Request:
-    request_head(
-        request
-    )  # refuses what HTTP cannot carry: h11 would quote it, other transports would send it
+    # Refuses what HTTP cannot carry: h11 would quote it, other transports would send it.
+    request_head(request)
     origin = request.origin
     return httpx.Request(
         request.method,

@@ -21,9 +21,8 @@ class Httpx2Adapter(httpx.AsyncBaseTransport):
         """Send a request with its bytes unchanged; errors are httpx's class of the same name."""
         url = httpx2.URL(
             scheme=request.url.scheme,
-            host=request.url.raw_host.decode(
-                "ascii"
-            ),  # as it is, whatever either knows of international names
+            # As it is, whatever either knows of international names.
+            host=request.url.raw_host.decode("ascii"),
             port=request.url.port,
             raw_path=request.url.raw_path,
         )

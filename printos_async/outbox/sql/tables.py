@@ -30,9 +30,8 @@ outbox = sa.Table(
     sa.Column("device_id", _Key, nullable=False),
     sa.Column("seq", sa.BigInteger, nullable=False),
     sa.Column("body", sa.Text, nullable=False),  # JSON in ASCII
-    sa.Column(
-        "crc", sa.BigInteger, nullable=False
-    ),  # of device_id and body: reveals bytes that a disk has changed
+    # Of device_id and body: reveals bytes that a disk has changed.
+    sa.Column("crc", sa.BigInteger, nullable=False),
     sa.Column("put_at", sa.Double, nullable=False),
     sa.Column("due_at", sa.Double, nullable=False),  # not sent before; never earlier than uncertain_since
     sa.Column("attempts", sa.Integer, nullable=False),  # requests for the newest status, while it waits
@@ -40,9 +39,8 @@ outbox = sa.Table(
     # End of the last uncertain write. It keeps its first name in the database, so that processes of an earlier version go
     # on reading it.
     sa.Column("doubt_since", sa.Double, key="uncertain_since"),
-    sa.Column(
-        "done_seq", sa.BigInteger, nullable=False
-    ),  # delivered or given up; if it is below seq, seq waits
+    # Delivered or given up; if it is below seq, seq waits.
+    sa.Column("done_seq", sa.BigInteger, nullable=False),
     sa.Column("done_at", sa.Double),
     sa.Column("done_attempts", sa.Integer, nullable=False),
     sa.Column("error", sa.Text),  # why done_seq was given up
