@@ -12,8 +12,8 @@ import logging
 import re
 import subprocess
 import sys
-import tarfile
 import tempfile
+import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -160,10 +160,10 @@ def main(root: Path) -> int:
         print("public interface: there is no release to compare with (no tag v*)")
         return 0
     with tempfile.TemporaryDirectory() as old:
-        archive = _git(root, "archive", tag, *FOLDERS)
+        archive = _git(root, "archive", "--format=zip", tag, *FOLDERS)
         archive.check_returncode()
-        with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as packed:
-            packed.extractall(old, filter="data")
+        with zipfile.ZipFile(io.BytesIO(archive.stdout)) as packed:
+            packed.extractall(old)
         found = breaks(Path(old), root)
     left = unknown(found, (root / "CHANGELOG.md").read_text("utf-8"), tag)
     for one in found:

@@ -6,6 +6,7 @@ import asyncio
 import socket
 import struct
 from abc import ABC, abstractmethod
+from contextlib import suppress
 from typing import TYPE_CHECKING, Self
 
 from attrs import define, field
@@ -62,7 +63,8 @@ class Listener(ABC):
             task.cancel()
         ends = await asyncio.gather(*self._tasks, return_exceptions=True)
         for writer in self._writers:
-            writer.transport.abort()
+            with suppress(AttributeError):  # Python 3.11.2, if a TLS transport was closed more than once
+                writer.transport.abort()
         await self._server.wait_closed()
         await asyncio.gather(*(writer.wait_closed() for writer in self._writers), return_exceptions=True)
         for end in ends:
