@@ -9,6 +9,8 @@ import pytest
 
 from printos_async.sandbox import Sandbox
 
+from .conftest import connected
+
 KEY, SECRET, DATE = "testkey123", "testsecret456", "2024-01-15T12:34:56.789Z"
 KEYS = {KEY: SECRET}
 NOW = datetime.fromisoformat(DATE)
@@ -62,7 +64,7 @@ async def test_query_is_not_signed() -> None:
 async def test_path_is_signed_as_it_is_sent() -> None:
     sandbox = signed_sandbox()
     sandbox.add_device("a b")
-    async with sandbox, httpx.AsyncClient(base_url=sandbox.url) as client:
+    async with sandbox, connected(sandbox) as client:
         sent = "/devices/a%20b/status"
         right = await client.put(sent, json=STATUS, headers=headers(sign("PUT", sent)))
         wrong = await client.put(sent, json=STATUS, headers=headers(sign("PUT", "/devices/a b/status")))

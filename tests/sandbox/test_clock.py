@@ -9,10 +9,11 @@ import time
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
-import httpx
 import pytest
 
 from printos_async.sandbox import Sandbox
+
+from .conftest import connected
 
 NOW_S = 1_700_000_000.0
 NOW = "Tue, 14 Nov 2023 22:13:20 GMT"
@@ -29,7 +30,7 @@ def signed_at(now_s: float) -> dict[str, str]:
 
 
 async def test_every_answer_has_the_date_of_the_servers_clock_once() -> None:
-    async with Sandbox(clock=lambda: NOW_S) as sandbox, httpx.AsyncClient(base_url=sandbox.url) as client:
+    async with Sandbox(clock=lambda: NOW_S) as sandbox, connected(sandbox) as client:
         sandbox.inject("server_error")
         answers = [await client.get("/devices"), await client.get("/devices"), await client.get("/nowhere")]
 
@@ -49,7 +50,7 @@ async def test_answer_that_is_cut_off_has_a_date_too() -> None:
 
 
 async def test_date_is_the_real_time_by_default() -> None:
-    async with Sandbox() as sandbox, httpx.AsyncClient(base_url=sandbox.url) as client:
+    async with Sandbox() as sandbox, connected(sandbox) as client:
         before_s = int(time.time())
         date = (await client.get("/devices")).headers["date"]
 
@@ -59,7 +60,7 @@ async def test_date_is_the_real_time_by_default() -> None:
 @pytest.mark.parametrize("offset_s", [3600.0, -3600.0])
 async def test_clock_that_is_off_refuses_signatures_of_the_right_time(offset_s: float) -> None:
     sandbox = Sandbox(hmac_keys={"key": "secret"}, clock=lambda: NOW_S, clock_offset_s=offset_s)
-    async with sandbox, httpx.AsyncClient(base_url=sandbox.url) as client:
+    async with sandbox, connected(sandbox) as client:
         refused = await client.get("/devices", headers=signed_at(NOW_S))
         server_s = parsedate_to_datetime(refused.headers["date"]).timestamp()
         accepted = await client.get("/devices", headers=signed_at(server_s))
@@ -70,7 +71,7 @@ async def test_clock_that_is_off_refuses_signatures_of_the_right_time(offset_s: 
 
 async def test_clock_is_set_while_it_runs() -> None:
     sandbox = Sandbox(hmac_keys={"key": "secret"}, clock=lambda: NOW_S)
-    async with sandbox, httpx.AsyncClient(base_url=sandbox.url) as client:
+    async with sandbox, connected(sandbox) as client:
         statuses, dates = [], []
         for sandbox.clock_offset_s in (0, 3600, 0):
             answer = await client.get("/devices", headers=signed_at(NOW_S))
@@ -81,7 +82,7 @@ async def test_clock_is_set_while_it_runs() -> None:
 
 
 async def test_date_can_be_left_out() -> None:
-    async with Sandbox(date_header=False) as sandbox, httpx.AsyncClient(base_url=sandbox.url) as client:
+    async with Sandbox(date_header=False) as sandbox, connected(sandbox) as client:
         without = await client.get("/devices")
         sandbox.date_header = True
         with_date = await client.get("/devices")
@@ -91,7 +92,7 @@ async def test_date_can_be_left_out() -> None:
 
 async def test_clock_that_jumps_leaves_tokens_as_they_are() -> None:
     sandbox = Sandbox(logins={"shop": "pass"}, token_lifetime_s=60)
-    async with sandbox, httpx.AsyncClient(base_url=sandbox.url) as client:
+    async with sandbox, connected(sandbox) as client:
         credentials = {"login": "shop", "password": "pass"}
         answer = await client.post("/api/aaa/v1/devices/login", json=credentials)
         sandbox.clock_offset_s = 3600

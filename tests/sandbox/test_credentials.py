@@ -8,13 +8,17 @@ import hashlib
 import hmac
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import httpx
 import pytest
 
 from printos_async import _errors
 from printos_async.sandbox import Sandbox
+
+from .conftest import connected
+
+if TYPE_CHECKING:
+    import httpx
 
 LOGIN_PATH = "/api/aaa/v1/devices/login"
 TOKEN = "Indigo-SmS-Auth-Token"
@@ -66,7 +70,7 @@ async def open_site() -> AsyncIterator[OpenSite]:
             sandbox = await stack.enter_async_context(Sandbox(**settings))
             sandbox.add_device("dev-1")
             sandbox.add_device("dev-2")
-            return Site(sandbox, await stack.enter_async_context(httpx.AsyncClient(base_url=sandbox.url)))
+            return Site(sandbox, await stack.enter_async_context(connected(sandbox)))
 
         yield open_site
 

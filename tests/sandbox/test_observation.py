@@ -10,6 +10,8 @@ import pytest
 
 from printos_async.sandbox import Sandbox
 
+from .conftest import connected
+
 if TYPE_CHECKING:
     from printos_async.sandbox import RecordedRequest
 
@@ -64,7 +66,7 @@ async def test_most_requests_in_flight_are_seen_per_device_and_in_all(
 async def test_request_that_its_client_gave_up_is_no_longer_in_flight(sandbox: Sandbox) -> None:
     await sandbox.block()
     held: list[asyncio.Task[httpx.Response]] = []
-    async with httpx.AsyncClient(base_url=sandbox.url) as client:
+    async with connected(sandbox) as client:
         while len(held) < 5:
             held.append(asyncio.create_task(client.put(STATUS_PATH, json=ON)))
             await sandbox.wait_for(lambda: sandbox.request_count == len(held))
@@ -116,7 +118,7 @@ async def test_unanswered_requests_are_counted_under_0(sandbox: Sandbox, client:
 
 @pytest.mark.parametrize("kept", [True, False])
 async def test_headers_are_kept_only_where_asked_for(kept: bool) -> None:  # noqa: FBT001
-    async with Sandbox(record_headers=kept) as sandbox, httpx.AsyncClient(base_url=sandbox.url) as client:
+    async with Sandbox(record_headers=kept) as sandbox, connected(sandbox) as client:
         await client.get("/devices", headers={"X-Mark": "1"})
         await sandbox.wait_for(lambda: sandbox.in_flight == 0)
 
@@ -124,7 +126,7 @@ async def test_headers_are_kept_only_where_asked_for(kept: bool) -> None:  # noq
 
 
 async def test_record_keeps_the_newest_entries_within_bounds() -> None:
-    async with Sandbox(record_limit=5) as sandbox, httpx.AsyncClient(base_url=sandbox.url) as client:
+    async with Sandbox(record_limit=5) as sandbox, connected(sandbox) as client:
         sandbox.add_device("dev-1")
         for number in range(33):
             await client.put(STATUS_PATH, json={"status": "DS_ON", "metrics": {"pagesTotal": number}})
@@ -137,7 +139,7 @@ async def test_record_keeps_the_newest_entries_within_bounds() -> None:
 
 
 async def test_nothing_is_recorded_without_record_and_everything_counted() -> None:
-    async with Sandbox(record=False) as sandbox, httpx.AsyncClient(base_url=sandbox.url) as client:
+    async with Sandbox(record=False) as sandbox, connected(sandbox) as client:
         sandbox.add_device("dev-1")
         for _ in range(3):
             await client.put(STATUS_PATH, json=ON)

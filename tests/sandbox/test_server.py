@@ -17,6 +17,8 @@ import trustme
 from printos_async import _errors
 from printos_async.sandbox import Faults, Sandbox
 
+from .conftest import connected
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -83,7 +85,7 @@ async def test_stopping_drops_writes_that_were_to_come_late() -> None:
     async with Sandbox(faults=Faults(late_write=1, late_write_answers=("504",))) as sandbox:
         sandbox.add_device("dev-1")
         sandbox.set_faults(Faults(late_write=1, late_write_by_s=(60, 60), late_write_answers=("504",)))
-        async with httpx.AsyncClient(base_url=sandbox.url) as client:
+        async with connected(sandbox) as client:
             await client.put(STATUS_PATH, json=ON)
         assert sandbox.pending_late_writes == 1
 
@@ -103,7 +105,7 @@ async def test_stopped_sandbox_refuses_connections_and_keeps_its_records() -> No
 async def test_sandbox_can_come_back_with_what_it_knew() -> None:
     sandbox = Sandbox()
     for _ in range(2):
-        async with sandbox, httpx.AsyncClient(base_url=sandbox.url) as client:
+        async with sandbox, connected(sandbox) as client:
             assert (await client.post("/devices", json={"model": "M"})).status_code == 201
 
     assert len(sandbox.devices) == 2
@@ -147,10 +149,10 @@ async def test_tokens_and_changed_keys_survive_a_stop() -> None:
 
 
 async def test_another_sandbox_can_take_over_the_port() -> None:
-    async with Sandbox() as first, httpx.AsyncClient(base_url=first.url) as client:
+    async with Sandbox() as first, connected(first) as client:
         await client.get("/devices")
         port = first.port
-    async with Sandbox(port=port) as second, httpx.AsyncClient(base_url=second.url) as client:
+    async with Sandbox(port=port) as second, connected(second) as client:
         assert (await client.get("/devices")).status_code == 200
 
 
