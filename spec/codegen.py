@@ -1,6 +1,6 @@
-"""Makes ``generated/printos_device_api`` from the specification; ``codegen.sh`` at the top runs this.
+"""Generates ``generated/printos_device_api`` from the specification; ``codegen.sh`` runs this module.
 
-Exit codes: 0 done, or nothing differs; 1 something does (``--check``, ``--findings``); 2 an error, told in one line.
+Exit codes: 0 done, or no difference; 1 a difference (``--check``) or findings (``--findings``); 2 an error, in one line.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run what the arguments ask for and give the exit code."""
+    """Run the command that the arguments name, and return the exit code."""
     try:
         options = _options(arguments)
         assert_tools()
@@ -89,8 +89,8 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def _read(source: Path) -> Specification:
-    # Imported where it is used, like the modules below: they need the tools, which were only just found to be
-    # there, and the generator's own take longer to import than a broken specification takes to be refused.
+    # Imported here, as the modules below are where they are used: they need the tools, which assert_tools() has just
+    # found, and importing the generator takes longer than refusing a broken specification.
     from spec.codegen_input import read_specification  # noqa: PLC0415
 
     return read_specification(source)
@@ -157,7 +157,7 @@ def _check() -> int:
 
 
 def _prepared_output(output: Path) -> Path:
-    """Give the folder to generate into, or refuse one that holds somebody's files."""
+    """Return the folder to generate into; refuse a folder that holds other files."""
     from spec.codegen_package import LOCK_FILE  # noqa: PLC0415
     from spec.codegen_swap import PACKAGE, is_staging  # noqa: PLC0415
 

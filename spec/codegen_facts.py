@@ -1,7 +1,7 @@
-"""An OpenAPI document as facts: names of places with what the document says there, for comparing two documents.
+"""Flattens an OpenAPI document into facts, so that two documents can be compared.
 
-``updateDeviceStatus answer 202`` or ``PrintDevice.id`` are such places. What this module has no name for keeps the
-document's key and its JSON, so that no change is lost.
+A fact is the name of a place, such as ``updateDeviceStatus answer 202`` or ``PrintDevice.id``, and what the document
+says there. A key without a name in this module keeps its own name and its JSON, so that no change is lost.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
 METHODS = ("get", "put", "post", "delete", "options", "head", "patch", "trace")
 _PROSE = ("title", "summary", "description")
-# What stands in an example is data, and a tag only orders the documentation.
+# Examples are data, and tags only group the documentation.
 _LEFT_OUT = {*_PROSE, "example", "examples", "externalDocs", "tags", "operationId"}
 _TYPE_KEYS = {"type", "format", "$ref", "items", "enum", "const", "properties", "required"}
 Facts = dict[str, str]
 
 
 def facts(document: dict[str, Any]) -> Facts:
-    """Return what a document says, by place, in the document's order."""
+    """Return the facts of a document, in its order."""
     return dict(_document(document))
 
 
@@ -141,7 +141,7 @@ def _resolved(document: dict[str, Any], node: Any) -> Any:
 
 
 def pointed_to(document: dict[str, Any], reference: str) -> Any:
-    """Return what a reference such as ``#/components/schemas/PrintDevice`` points to; None if there is no such place."""
+    """Resolve a reference such as ``#/components/schemas/PrintDevice``; return None if it points nowhere."""
     target: Any = document
     for part in reference.removeprefix("#/").split("/"):
         name = part.replace("~1", "/").replace("~0", "~")

@@ -1,4 +1,4 @@
-"""Reads an OpenAPI document and refuses whatever the generator would lose a piece of without a word."""
+"""Reads an OpenAPI document, and refuses one of which the generator would silently leave something out."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _VALIDATORS = {"3.0": OpenAPIV30SpecValidator, "3.1": OpenAPIV31SpecValidator}
-# What aliases may add to a document. Whoever walks it, here and in the generator, walks what they stand for.
+# Nodes that YAML aliases may add to a document: this module and the generator visit a node once for each alias.
 _MAX_ALIASED_NODES = 100_000
 _BODY_TYPES = {"application/octet-stream", "application/x-www-form-urlencoded", "multipart/form-data"}
 
@@ -42,10 +42,10 @@ class Specification:
     """A specification that passed every check.
 
     Attributes:
-        name: The file's name, without its folder: no machine's path belongs into a lock file.
-        content: The bytes as read once; everything later uses these, whatever happens to the file meanwhile.
-        document: What they say; its keys are text, as in JSON.
-        operations: In the document's order.
+        name: The file's name without its folder, for the lock file, which must be the same on every machine.
+        content: The file's bytes. They are read once, so that later changes of the file have no effect.
+        document: The parsed content; all keys are text, as in JSON.
+        operations: The operations, in the document's order.
     """
 
     name: str
@@ -55,7 +55,7 @@ class Specification:
 
     @property
     def sha256(self) -> str:
-        """The lock file's fingerprint of the content."""
+        """SHA-256 of the content, for the lock file."""
         return hashlib.sha256(self.content).hexdigest()
 
 
@@ -87,7 +87,7 @@ def read_specification(path: Path) -> Specification:
 
 
 class _Constructor(SafeConstructor):
-    """The generator's own, but it refuses a document that is small only as it is written."""
+    """The generator's constructor, but it refuses a document that aliases expand to a huge one."""
 
     def construct_document(self, node: Any) -> Any:
         sizes: dict[int, int] = {}
@@ -97,9 +97,9 @@ class _Constructor(SafeConstructor):
 
 
 def _expanded_size(node: Any, sizes: dict[int, int]) -> int:
-    """Count the nodes below one, those behind an alias each time it is used."""
+    """Return the number of nodes below a node; those of an alias count each time it is used."""
     if id(node) not in sizes:
-        sizes[id(node)] = 1  # of an alias within itself, which is refused later
+        sizes[id(node)] = 1  # for an alias that contains itself, which is refused later
         children: list[Any] = []
         if isinstance(node, SequenceNode):
             children = node.value
@@ -111,7 +111,7 @@ def _expanded_size(node: Any, sizes: dict[int, int]) -> int:
 
 def _parse(content: bytes) -> dict[str, Any]:
     try:
-        # The generator's own loader, so that both read the same; JSON is read by it too.
+        # The generator's own loader, so that both read the same document. It reads JSON, too.
         yaml = YAML(typ="safe", pure=True)
         yaml.Constructor = _Constructor
         document = yaml.load(content.decode("utf-8-sig"))
@@ -133,7 +133,7 @@ def _parse(content: bytes) -> dict[str, Any]:
 
 
 def _with_text_keys(node: Any, where: str, seen: frozenset[int] = frozenset()) -> Any:
-    """Turn `200:` into `'200':`, as JSON would have it; the validator trips over the number."""
+    """Return a node with its keys as text (`'200':` for `200:`): the validator fails on numbers as keys."""
     if id(node) in seen:
         raise CodegenError(f"{where}: the YAML alias contains itself")
     if isinstance(node, dict):
@@ -163,7 +163,7 @@ def _check_version(document: dict[str, Any]) -> None:
 def _check_references(document: dict[str, Any]) -> None:
     for where, node in _walk(document, "#"):
         reference = node.get("$ref") if isinstance(node, dict) else None
-        # `properties: {$ref: {...}}` names a property, it refers to nothing.
+        # In `properties: {$ref: {...}}` it is the name of a property, not a reference.
         if not isinstance(reference, str):
             continue
         if not reference.startswith("#/"):
@@ -179,7 +179,7 @@ def _validate(document: dict[str, Any]) -> None:
     try:
         error = next(iter(validator.iter_errors()), None)
     except (OpenAPIValidationError, KeyError, TypeError, ValueError, AttributeError, LookupError) as crash:
-        # On some invalid documents the validator itself falls over.
+        # The validator itself fails on some invalid documents.
         raise CodegenError(f"not valid OpenAPI: {one_line(f'{type(crash).__name__}: {crash}')}") from crash
     if error is not None:
         where = "/".join(
@@ -189,7 +189,7 @@ def _validate(document: dict[str, Any]) -> None:
 
 
 def _operation_nodes(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """Give path, method and node of each operation, of a document that need not be valid."""
+    """Yield path, method and node of each operation. The document need not be valid."""
     paths = document.get("paths")
     for path, item in paths.items() if isinstance(paths, dict) else ():
         for method in METHODS:
@@ -199,7 +199,7 @@ def _operation_nodes(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[
 
 
 def _check_known_traps(document: dict[str, Any]) -> None:
-    """Name the likely mistakes in words that are clearer than the validator's."""
+    """Refuse common mistakes with clearer messages than the validator's."""
     if "paths" not in document:
         raise CodegenError("it has no 'paths'; the generator makes a client of paths alone")
     seen: dict[str, str] = {}
@@ -268,7 +268,7 @@ def _walk(node: Any, where: str) -> Iterator[tuple[str, Any]]:
     yield where, node
     if isinstance(node, dict):
         for key, value in node.items():
-            # What stands in an example is data.
+            # Examples are data.
             if key not in {"example", "examples"} or where.endswith("/properties"):
                 yield from _walk(value, f"{where}/{str(key).replace('/', '~1')}")
     elif isinstance(node, list):

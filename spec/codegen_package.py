@@ -1,4 +1,4 @@
-"""Runs the generator and checks that what it made is whole; compares packages file by file."""
+"""Runs the generator, checks that its package is complete, and compares packages file by file."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ LOCK_FILE = "codegen.lock"
 SPECIFICATION_FILE = "specification.json"
 _CONFIG = Path(__file__).with_name("openapi-python-client.yml")
 _GENERATOR_TIMEOUT_S = 300
-# Imports every module of the package in the folder given, from there and from nowhere else.
+# Imports every module of the package from the given folder, and fails if the package is found elsewhere.
 _IMPORT_ALL = f"""
 import importlib, pathlib, pkgutil, sys
 folder = pathlib.Path(sys.argv[1])
@@ -42,11 +42,11 @@ assert not failed, failed
 
 
 def build(specification: Specification, folder: Path, *, keep_open: tuple[int, ...] = ()) -> Path:
-    """Make the package in an empty folder and check it.
+    """Generate the package into an empty folder and check it.
 
     Args:
-        specification: What to make it from.
-        folder: Where to make it; the package becomes ``folder / "printos_device_api"``.
+        specification: The specification.
+        folder: The folder; the package becomes ``folder / "printos_device_api"``.
         keep_open: Descriptors that the generator keeps open, so that a lock outlives this process if it is
             killed and the generator is not.
 
@@ -55,7 +55,8 @@ def build(specification: Specification, folder: Path, *, keep_open: tuple[int, .
     """
     package = folder / PACKAGE
     _generate(specification, folder, package, keep_open)
-    # The generator writes neither with `--meta none`. No time and no path in the lock: same input, same bytes.
+    # With `--meta none` the generator writes neither file. The lock holds no time and no path: the same input gives the
+    # same bytes.
     (package / "py.typed").write_bytes(b"")
     lock = {
         "specification": {"file": specification.name, "sha256": specification.sha256},
@@ -63,7 +64,7 @@ def build(specification: Specification, folder: Path, *, keep_open: tuple[int, .
         "ruff": RUFF_VERSION,
     }
     (package / LOCK_FILE).write_text(json.dumps(lock, indent=2) + "\n", encoding="utf-8")
-    # What the next report compares with, and readable where the package is installed.
+    # The next report compares with this copy, which is also there where the package is installed.
     content = json.dumps(specification.document, indent=2, ensure_ascii=False, default=str)
     (package / SPECIFICATION_FILE).write_text(content + "\n", encoding="utf-8")
     _assert_importable(folder)
@@ -72,7 +73,7 @@ def build(specification: Specification, folder: Path, *, keep_open: tuple[int, .
 
 
 def recorded_specification(package: Path) -> dict[str, Any] | None:
-    """Return the specification that a package was made from, None if the package does not say."""
+    """Return the specification that a package was generated from; None if the package does not hold it."""
     try:
         document = json.loads((package / SPECIFICATION_FILE).read_bytes())
     except (OSError, ValueError):
@@ -84,8 +85,7 @@ def differences(wanted: Path, found: Path) -> list[tuple[str, str]]:
     """Compare two packages byte by byte.
 
     Returns:
-        Pairs of ``changed``, ``missing`` or ``extra`` and the file's path inside the package. Python's caches
-        do not count.
+        Pairs of ``changed``, ``missing`` or ``extra`` and the file's path inside the package, without Python's caches.
     """
     ours, theirs = _files(wanted), _files(found)
     result = []
@@ -111,7 +111,7 @@ def _files(package: Path) -> dict[str, Path]:
 
 def _generate(specification: Specification, folder: Path, package: Path, keep_open: tuple[int, ...]) -> None:
     _assert_known_keys()
-    # The bytes that were checked, not the file, which may have changed since.
+    # A copy of the bytes that were checked: the file may have changed since.
     source = folder / "specification.yml"
     source.write_bytes(specification.content)
     command = [sys.executable, "-P", "-m", "openapi_python_client", "generate"]
@@ -138,7 +138,7 @@ def _generate(specification: Specification, folder: Path, package: Path, keep_op
 
 
 def _assert_known_keys() -> None:
-    """Refuse a mistyped key, which the generator would ignore."""
+    """Refuse an unknown key in the generator's configuration, which the generator would ignore."""
     configuration = YAML(typ="safe", pure=True).load(_CONFIG)
     unknown = sorted(set(configuration) - set(ConfigFile.model_fields))
     if unknown:
@@ -169,7 +169,7 @@ def _assert_importable(folder: Path) -> None:
 
 
 def _assert_whole(specification: Specification, package: Path) -> None:
-    """Match operations and endpoint modules one to one, by method, path and name."""
+    """Check that each operation has one endpoint module and each module an operation, by method, path and name."""
     wanted = Counter(map(_key, specification.operations))
     found = Counter(map(_key, _endpoints(package)))
     for operation in specification.operations:
@@ -185,7 +185,7 @@ def _assert_whole(specification: Specification, package: Path) -> None:
 
 
 def _endpoints(package: Path) -> Iterator[Operation]:
-    """Read from the source of each endpoint module the method and the path that its ``_get_kwargs`` returns."""
+    """Yield the operation of each endpoint module, as its ``_get_kwargs`` returns method and path."""
     for module in sorted((package / "api").rglob("*.py")):
         for node in ast.walk(ast.parse(module.read_bytes())):
             if isinstance(node, ast.Dict):

@@ -1,7 +1,7 @@
-"""Report of what a next version changes: in the specification, and for callers of the generated package.
+"""Report of the changes between two versions: in the specification, and for callers of the generated package.
 
-griffe compares the packages: what is gone, moved or newly required. It knows nothing of types, words, status codes or
-security, so these are read from the two specifications.
+griffe compares the packages and finds what was removed, moved or became required. It does not compare types, allowed
+words, status codes or security; these come from the two specifications.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ def specification_report(old: Facts | None, new: Facts) -> str:
     """Return what was added (+), removed (-) and changed (~) in the specification.
 
     Args:
-        old: What the client was made from; None if it does not say.
-        new: What it is made from now.
+        old: Facts of the specification that the client was generated from; None if they are unknown.
+        new: Facts of the new specification.
     """
     if old is None:
         return "specification: no earlier one to compare with"
@@ -46,7 +46,7 @@ def specification_report(old: Facts | None, new: Facts) -> str:
 
 
 class _AttrsInit(griffe.Extension):
-    """Gives griffe the ``__init__`` that attrs writes; griffe itself knows only that of dataclasses."""
+    """Adds the ``__init__`` that attrs generates; griffe itself knows only that of dataclasses."""
 
     def on_class_members(self, *, cls: griffe.Class, **_: Any) -> None:
         """Add the method to a class that attrs decorates."""
@@ -72,16 +72,16 @@ def _is_argument(field: griffe.Attribute) -> bool:
 
 
 def python_report(old: Path, new: Path) -> str:
-    """Return what breaks for callers of a generated package, as griffe finds it; nothing is imported.
+    """Return what breaks for callers of a generated package, as griffe finds it without importing the package.
 
     Args:
-        old: The folder that holds the package as it was.
-        new: The folder that holds the package as it is made now.
+        old: The folder that holds the old package.
+        new: The folder that holds the new package.
     """
     try:
         before = _load(old)
     except (griffe.GriffeError, ImportError, SyntaxError, OSError) as error:
-        # The old client may be missing, or have been edited; that must not stop a new one.
+        # The old client may be missing or edited, which must not prevent generating a new one.
         return f"generated package: the old one cannot be compared: {type(error).__name__}"
     lines = sorted(_breakages(before, _load(new)))
     if not lines:
@@ -90,7 +90,7 @@ def python_report(old: Path, new: Path) -> str:
 
 
 def _load(folder: Path) -> griffe.Object | griffe.Alias:
-    # It warns of docstrings and unknown imports, which are none of the caller's.
+    # griffe warns about docstrings and unknown imports, which do not concern callers.
     logging.getLogger("griffe").setLevel(logging.CRITICAL)
     return griffe.load(
         PACKAGE,

@@ -1,4 +1,4 @@
-"""Puts a finished package in place of the old one: at every moment the old one or the new one, never a mixture."""
+"""Replaces the old package with the new one atomically: a reader finds one of them whole, never a mixture."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 PACKAGE = "printos_device_api"
-# Beside the package, because only within one file system is a rename one step. Hidden, and outside the folders
-# that pyproject.toml packs.
+# Beside the package, because a rename is atomic only within one file system. Hidden, and outside the folders that
+# pyproject.toml packs.
 _STAGING_PREFIX = f".{PACKAGE}.codegen-"
 _PREVIOUS = "previous"
 
 
 @contextmanager
 def locked(folder: Path, *, shared: bool = False) -> Iterator[int]:
-    """Keep other runs out of a folder; the descriptor may be handed to a child, which then keeps it too.
+    """Lock a folder against other runs; yield the descriptor. A child process that inherits it keeps the lock, too.
 
-    The lock is on the folder itself, so it leaves no file behind, and the system drops it when its owner dies.
+    The lock is on the folder itself, so it leaves no file behind, and the system releases it when its owner dies.
     """
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -46,7 +46,7 @@ def locked(folder: Path, *, shared: bool = False) -> Iterator[int]:
 
 @contextmanager
 def staging_folder(folder: Path) -> Iterator[Path]:
-    """Give a fresh folder on the same file system as ``folder``'s package; git does not see it."""
+    """Yield a new folder on the same file system as ``folder``'s package; git ignores it."""
     staging = Path(tempfile.mkdtemp(prefix=_STAGING_PREFIX, dir=folder))
     try:
         (staging / ".gitignore").write_text("*\n", encoding="utf-8")
@@ -56,7 +56,7 @@ def staging_folder(folder: Path) -> Iterator[Path]:
 
 
 def recover(folder: Path) -> None:
-    """Undo what a killed run left: put an old package back where it was taken away, remove staging folders."""
+    """Clean up after a killed run: restore the old package if it was moved away, and remove staging folders."""
     for staging in sorted(path for path in folder.iterdir() if is_staging(path)):
         _clear(staging, folder / PACKAGE)
 
@@ -69,8 +69,8 @@ def is_staging(path: Path) -> bool:
 def replace(staging: Path, target: Path) -> None:
     """Swap the package in a staging folder with the one at ``target``; the old one stays in the staging folder.
 
-    One step where the system can exchange two names (Linux, macOS). Elsewhere two, and ``recover`` puts the old
-    package back if the process dies between them.
+    Atomic where the system can exchange two names (Linux, macOS). Elsewhere it takes two renames, and ``recover``
+    restores the old package if the process dies between them.
     """
     staged = staging / PACKAGE
     if not target.exists():
@@ -81,10 +81,10 @@ def replace(staging: Path, target: Path) -> None:
 
 
 def exchange(first: Path, second: Path) -> bool:
-    """Exchange two names in one step; False where the system or the file system cannot.
+    """Exchange two names atomically; return False where the system or the file system does not support it.
 
     Raises:
-        CodegenError: It can, but refused.
+        CodegenError: The system supports it, but the call failed.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     names = os.fsencode(first), os.fsencode(second)

@@ -1,4 +1,4 @@
-"""The tools that the bytes of the generated client follow from, and the check that exactly these are there."""
+"""The tools on which the bytes of the generated client depend, and the check of their versions."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-# The same three stand in pyproject.toml's extra `codegen`; a test compares them.
+# pyproject.toml's extra `codegen` pins the same versions; a test compares them.
 GENERATOR_VERSION = "0.29.1"
 GRIFFE_VERSION = "2.4.1"
 RUFF_VERSION = "0.17.5"
@@ -22,11 +22,11 @@ _NEEDED = {
 
 
 class CodegenError(Exception):
-    """Something that stops the generation; its text is the one line that the caller sees."""
+    """A reason to stop; its text is the one line that the user sees."""
 
 
 def assert_tools() -> None:
-    """Return if the pinned tools are installed for this Python.
+    """Check that the pinned tools are installed for this Python.
 
     Raises:
         CodegenError: One of them is missing or of another version; the text names the command that installs them.
@@ -45,13 +45,13 @@ def assert_tools() -> None:
 
 
 def ruff_binary() -> Path:
-    """Give the ruff of this Python's own package, whatever else is on PATH.
+    """Return the path of the ruff that belongs to this Python, whatever else is on PATH.
 
     Raises:
         CodegenError: The package is there, but not its program.
     """
     try:
-        # By name: this module also runs where ruff is not installed, to find out, and ruff has no types.
+        # Imported by name: this module also runs where ruff is not installed, and ruff has no types.
         return Path(import_module("ruff").find_ruff_bin())
     except FileNotFoundError as error:
         raise CodegenError(
@@ -60,14 +60,14 @@ def ruff_binary() -> Path:
 
 
 def tool_environment() -> dict[str, str]:
-    """Give the environment for the generator: the asserted ruff first on PATH, nothing else that bends bytes."""
+    """Return the generator's environment: the checked ruff first on PATH, and no setting that changes the output."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RUFF_")}
     environment["PATH"] = os.pathsep.join([str(ruff_binary().parent), os.environ.get("PATH", os.defpath)])
     environment |= {
         "PYTHONHASHSEED": "0",
         "PYTHONUTF8": "1",
         "PYTHONDONTWRITEBYTECODE": "1",
-        # The generator's own text is turned into one line: no colours, no boxes.
+        # Without colours and boxes, because the generator's messages are shown in one line.
         "NO_COLOR": "1",
         "TYPER_STANDARD_TRACEBACK": "1",
     }
@@ -95,7 +95,7 @@ def _ruff_version() -> str:
 
 
 if __name__ == "__main__":
-    # codegen.sh asks each virtual environment beside it this way.
+    # codegen.sh runs this with the Python of each virtual environment beside it, to find one that has the tools.
     try:
         assert_tools()
     except CodegenError as error:

@@ -1,6 +1,6 @@
-"""What the facade relies on in the specification, as a table; ``codegen.sh --findings`` compares one with it.
+"""Table of what the facade relies on in the specification; ``codegen.sh --findings`` compares a specification with it.
 
-Change the facade first, then this table: it says what the facade does, not what the specification says.
+Change the facade first and then this table: it describes the facade, not the specification.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ TEXT = "string"
 KNOWN_OPERATIONS = ("listDevices", "provisionDevice", "updateDeviceStatus")
 # Operations that the facade and the sandbox leave out on purpose.
 LEFT_OUT: tuple[str, ...] = ()
-# What a new operation takes, besides the sandbox, which has a finding of its own.
+# Where a new operation is added, besides the sandbox, which has a finding of its own.
 NEW_OPERATION = (
     Use("_client.py", "PrintOSClient"),
     Use("_api/generated_client.py", "GeneratedClient"),

@@ -1,4 +1,4 @@
-"""Compares a specification with what the facade relies on; imports nothing of the facade."""
+"""Compares a specification with what the facade relies on, without importing the facade."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _FACADE = Path(__file__).resolve().parent.parent / "printos_async"
 
 @frozen
 class Finding:
-    """Something that the facade relies on, and what a specification says instead, in a line for each difference."""
+    """A reliance of the facade that a specification does not meet, with one line for each difference."""
 
     reliance: Reliance
     differences: tuple[str, ...]
@@ -38,11 +38,11 @@ class Finding:
 
 
 def contract_findings(facts: Facts, *, facade: Path = _FACADE) -> list[Finding]:
-    """Return where a specification differs from what the facade relies on; empty if nowhere.
+    """Return the reliances of the facade that a specification does not meet.
 
     Args:
-        facts: What the specification says.
-        facade: The folder ``printos_async``, whose source is read for what the sandbox serves.
+        facts: The facts of the specification.
+        facade: The folder ``printos_async``; the operations that the sandbox serves are read from its source.
     """
     operations = {
         name: f"{facts[f'{name} method']} {facts[f'{name} path']}"
@@ -61,7 +61,7 @@ def contract_findings(facts: Facts, *, facade: Path = _FACADE) -> list[Finding]:
 
 
 def render(findings: list[Finding]) -> str:
-    """Return the findings as text, their number last."""
+    """Return the findings as text, with their number at the end."""
     number = "1 finding" if len(findings) == 1 else f"{len(findings) or 'no'} findings"
     return "\n\n".join([*map(str, findings), f"contract: {number}"])
 

@@ -1,4 +1,4 @@
-"""A row of the table of what the facade relies on: see ``contract.py``."""
+"""Rows of the table in ``contract.py``."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import re
 
 from attrs import field, frozen
 
-# A fact that has to be there, whatever it says.
+# The fact has to exist, with any value.
 ANY = "*"
 
 
 @frozen
 class Use:
-    """A module that relies on something, and the name in it that does; a test finds the name in the module."""
+    """A module that depends on a reliance, and the name in it to look at; a test checks that the name is there."""
 
     module: str
     name: str
@@ -27,11 +27,11 @@ class Reliance:
 
     Attributes:
         subject: The operation or the schema, or ``API``.
-        topic: What about it.
-        places: A regular expression; the facts (see ``codegen_facts``) whose names match are those that count.
-        wanted: These facts as the facade takes them, by default none; ``ANY`` takes whatever is said.
+        topic: Which of its properties.
+        places: A regular expression for the names of the facts (see ``codegen_facts``) that are compared.
+        wanted: The facts that the facade expects, by default none; the value ``ANY`` accepts every value.
         relies: What the facade does because of it.
-        to_do: What to do where the specification says otherwise.
+        to_do: What to do if the specification differs.
         uses: The modules to change.
     """
 
