@@ -1,4 +1,4 @@
-"""Measures `push_statuses` against the clients that a user would pick instead.
+"""Benchmarks of `push_statuses` against the clients that a user would choose instead.
 
-``python -m benchmarks`` from the repository's root; docs/benchmarks.md says how to read what it prints.
+Run ``python -m benchmarks`` from the repository's root; docs/benchmarks.md explains the output.
 """

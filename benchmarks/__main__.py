@@ -61,7 +61,7 @@ def _show(row: Row) -> None:
 
 
 def main() -> int:
-    """Measure, print, and write and check what was asked for; return the exit code."""
+    """Measure and print, write and check as the arguments say, and return the exit code."""
     arguments = _parse()
     names = arguments.scenarios or list(SCENARIOS)[: _QUICK_SCENARIOS if arguments.quick else None]
     scenarios = [SCENARIOS[name] for name in names]

@@ -1,6 +1,6 @@
-"""How much the server can serve: a client that writes bytes made beforehand and counts the bytes of the answers.
+"""Upper limit of the server: a client that writes prepared bytes and counts the bytes of the answers.
 
-It parses nothing, makes no JSON and no task. If a rival came near it, the server would be what is measured.
+It parses nothing and makes neither JSON nor tasks. A rival that came near it would measure the server.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _BUFFER_BYTES = 65536
 
 
 class _Batch:
-    """How many requests are still to be written and answered, over all connections."""
+    """Number of requests that are still to be written and answered, over all connections."""
 
     def __init__(self, statuses: int) -> None:
         self.to_write = statuses
@@ -112,13 +112,13 @@ async def _raw(url: str, connections: int, depth: int) -> AsyncIterator[Callable
 
 @asynccontextmanager
 async def unpipelined(url: str, in_flight: int) -> AsyncIterator[Callable[[int], Awaitable[int]]]:
-    """One request per connection and time, as the rivals do: two Python processes, each at its limit."""
+    """Keep one request per connection in flight, as the rivals do. Both processes are then at their limit."""
     async with _raw(url, in_flight, 1) as push:
         yield push
 
 
 @asynccontextmanager
 async def pipelined(url: str, in_flight: int) -> AsyncIterator[Callable[[int], Awaitable[int]]]:
-    """Eight requests per connection: few system calls, so the server's own work is what limits."""
+    """Keep eight requests per connection in flight: with few system calls, the server's own work is the limit."""
     async with _raw(url, max(1, in_flight // 8), 8) as push:
         yield push

@@ -1,4 +1,4 @@
-"""A certificate for the target server, and the authority that every client is told to trust."""
+"""Certificate of the target server, and the authority that all clients trust."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Certificate:
 
 @contextmanager
 def made_certificate() -> Iterator[Certificate]:
-    """Make a certificate for the loopback address; its files last as long as the block."""
+    """Yield a certificate for the loopback address; its files are deleted at the end."""
     import trustme  # noqa: PLC0415 - measurements without TLS do without
 
     authority = trustme.CA()

@@ -1,11 +1,11 @@
 """The cost of credentials of each device: ``python -m benchmarks.credentials``.
 
 ``push_statuses`` to 10,000 devices over and over, with one key for all, with a key for each and with a session token
-for each, whose logins are done. The three take turns in one process, so that a slow minute is everyone's, and are
-compared by CPU time for each status. The server has the other core.
+for each, after the logins. The three take turns in one process, so that noise affects all of them, and are compared by
+CPU time for each status. The server has the other core.
 
-Memory: what the resident set of a fresh process grows by, for each account: its credentials when they are in use and
-all that the client keeps for it. The texts of keys and secrets are the application's, and are made before.
+Memory: growth of the resident set of a new process, for each account: its credentials in use, and everything that the
+client keeps for it. The texts of keys and secrets belong to the application, and are made before.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def _texts() -> _Texts:
 
 
 async def _log_in(auth: SessionTokenAuth, number: int) -> None:
-    """Play the server of one login and of the first request with its token."""
+    """Answer one login, and accept the first request with its token."""
     request = httpx.Request("PUT", "http://127.0.0.1/devices/dev/status")
     flow = auth.async_auth_flow(request)
     login = await anext(flow)
@@ -101,7 +101,7 @@ async def _cpu(url: str, rounds: int) -> dict[str, list[float]]:
             for kind in samples
         }
         for client in clients.values():
-            await _push(client, texts, status)  # opens connections, and looks every account up
+            await _push(client, texts, status)  # opens the connections, and looks up every account
         gc.collect()
         for _ in range(rounds):
             for kind, client in clients.items():
@@ -120,7 +120,7 @@ async def _memory(url: str, kind: str) -> float:
     """Return bytes for each account."""
     texts = _texts()
     status = DeviceStatusUpdate(status="DS_ON")
-    # What sending itself needs, such as connections and buffers, is there before.
+    # So that connections and buffers, which sending itself needs, are not counted.
     async with _client(url, HmacAuth("key", "secret")) as client:
         await _push(client, texts, status)
     before = _resident_bytes()
@@ -136,7 +136,7 @@ def _measure_memory(url: str, kind: str) -> float:
 
 
 def main() -> int:
-    """Measure and print; 1 with ``--assert`` if something is more than it may be."""
+    """Measure and print; return 1 with ``--assert`` if a limit is exceeded."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.credentials", description=__doc__)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--write", action="store_true", help="write the table into docs/benchmarks.md")
@@ -162,7 +162,7 @@ def main() -> int:
     reached = True
     for kind, measured in samples.items():
         median_us = statistics.median(measured)
-        # Of each round, so that a slow one is slow for both.
+        # For each round, because noise affects all of a round.
         share = statistics.median(one / each for one, each in zip(samples[_ONE], measured, strict=True))
         size = memory.get(kind)
         reached = reached and share >= _LEAST_SHARE and (size is None or size <= _MOST_BYTES)

@@ -1,8 +1,8 @@
-"""Counts interpreters that push a few statuses and then do not end cleanly.
+"""Counts processes that push a few statuses and then do not end cleanly.
 
-A client whose threads or finalizers outlive the event loop measures well and then aborts at the interpreter's exit,
-sometimes. So this starts many short processes, on each loop in turn, and wants exit code 0 and nothing on standard
-error, unclosed transports and sockets included.
+A client whose threads or finalizers outlive the event loop may measure well and sometimes abort when the interpreter
+exits. This benchmark starts many short processes, on each loop in turn. Each must end with exit code 0 and without
+output on standard error, such as warnings about unclosed transports and sockets.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from .runner import measure_command, running_server
 
 _IN_FLIGHT = 8
 _RUN_TIMEOUT_S = 30.0
-# What is printed of an abnormal end.
+# How much is printed of an abnormal end.
 _STDERR_CHARACTERS = 2000
 
 
 async def _run_once(command: list[str]) -> str:
-    """Run one process and return what was wrong with its end, or nothing."""
+    """Run one process; return why its end was abnormal, or an empty text."""
     process = await asyncio.create_subprocess_exec(
-        # ResourceWarning is off by default, and an unclosed transport shows itself by nothing else.
+        # Off by default, and the only sign of an unclosed transport.
         command[0],
         "-W",
         "always::ResourceWarning",

@@ -1,4 +1,4 @@
-"""The event loops and the cores that measurements run on."""
+"""Event loops and cores on which the measurements run."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def available_loops() -> tuple[Loop, ...]:
 
 
 def loop_factory(loop: Loop) -> Callable[[], asyncio.AbstractEventLoop]:
-    """Return what makes an event loop of the given kind."""
+    """Return the factory of an event loop."""
     if loop == "uvloop":
         import uvloop  # noqa: PLC0415 - optional
 
@@ -33,18 +33,18 @@ def loop_factory(loop: Loop) -> Callable[[], asyncio.AbstractEventLoop]:
 
 
 def fastest_loop() -> Loop:
-    """Return the loop for whatever must not be the bottleneck."""
+    """Return the fastest available loop, for processes that must not be the bottleneck."""
     return "uvloop" if has_uvloop() else "asyncio"
 
 
 def pin_to(core: int | None) -> None:
-    """Keep this process on one core; nothing happens for None, or where the system cannot."""
+    """Keep this process on one core; does nothing for None, or where the system does not support it."""
     if core is not None and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {core})
 
 
 def pick_cores() -> tuple[int | None, int | None]:
-    """Return a core for the server and another for the client, None twice where there are not two to pin."""
+    """Return a core for the server and another for the client; None for both if there are not two."""
     if not hasattr(os, "sched_getaffinity"):
         return None, None
     cores = sorted(os.sched_getaffinity(0))

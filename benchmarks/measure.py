@@ -1,4 +1,4 @@
-"""One measurement in a process of its own: a rival, a loop, a scenario; prints the result as one line of JSON."""
+"""Measures one rival on one loop in one scenario, in a process of its own, and prints the result as a line of JSON."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ def _cpu_s() -> float:
         return time.process_time()
     import resource  # noqa: PLC0415 - not on Windows
 
-    # All threads of the process: a rival that works in a thread of its own pays for it too.
+    # Of all threads, so that a rival's own thread counts, too.
     usage = resource.getrusage(resource.RUSAGE_SELF)
     return usage.ru_utime + usage.ru_stime
 
 
 async def _calibrate(push: Push, *, in_flight: int, duration_s: float) -> tuple[int, int]:
-    """Warm up until the rate is known; return the statuses to push for ``duration_s``, and those pushed.
+    """Warm up until the rate is known; return how many statuses to push for ``duration_s``, and how many were pushed.
 
-    The first batch opens the connections, so its rate says nothing, except that the least will be enough.
+    The first batch opens the connections, so its rate counts only if it is so low that the fewest rounds are enough.
     """
     pushed = batch = in_flight
     started = time.perf_counter()
@@ -48,7 +48,7 @@ async def _calibrate(push: Push, *, in_flight: int, duration_s: float) -> tuple[
         if elapsed_s >= duration_s / 5:
             break
         batch *= 2
-    # Whole rounds, and several, for in the last one the slots run empty.
+    # Whole rounds, and several of them, because fewer requests than slots are in flight at the end of the last one.
     rounds = max(_FEWEST_ROUNDS, math.ceil(batch / elapsed_s * duration_s / in_flight))
     return rounds * in_flight, pushed
 

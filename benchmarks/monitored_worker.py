@@ -1,9 +1,9 @@
-"""What ``--listen`` costs a worker: CPU time for each status with and without it, scraped once a second.
+"""Cost of ``--listen`` for a worker: CPU time for each status with and without it, scraped once a second.
 
     python benchmarks/monitored_worker.py --statuses 20000 --rounds 5
 
-Each round runs both, one after the other, in an order that alternates. The worker's CPU time is taken from Linux
-between the first and the last status that the server applied.
+Each round measures both, in alternating order. The worker's CPU time is that between the first and the last status
+that the server applied, as Linux reports it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The cost of an outbox: ``python -m benchmarks.outbox [--postgres URL] [--large 1000000]``.
+"""Cost of an outbox's operations: ``python -m benchmarks.outbox [--postgres URL] [--large 1000000]``.
 
 Measures durable ``put`` from 64 concurrent callers, each with one status at a time, and the cost of one status
 (put, claim, finish): for a small and a large fleet whose statuses are delivered at once, and for a large fleet beside
@@ -41,7 +41,7 @@ _FOR_LONG_S = 1e8
 
 def names_of(devices: int, seed: int) -> list[str]:
     """Return identifiers of devices."""
-    # Random, like those of PrintOS: an order would put neighbours into one page.
+    # Random, like those of PrintOS: ordered ones would be neighbours in the same page.
     dice = random.Random(seed)
     return [f"{dice.getrandbits(128):032x}" for _ in range(devices)]
 
@@ -168,7 +168,7 @@ def main() -> None:
         memory: dict[str, AnyOutbox] = {}
         makers: dict[str, Callable[[str], AnyOutbox]] = {
             "memory": lambda account: memory.setdefault(account, MemoryOutbox()),
-            # A file for each: the tenants of a database share its size.
+            # A file for each, because the tenants of a database share its size.
             "sqlite": lambda account: SqlOutbox(f"sqlite+aiosqlite:///{folder}/{account}.db"),
             "postgresql": lambda _: SqlOutbox(arguments.postgres or ""),
         }

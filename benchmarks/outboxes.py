@@ -1,10 +1,10 @@
-"""The cost of outboxes through the facade: ``python -m benchmarks.outboxes``.
+"""Cost of outboxes through the facade: ``python -m benchmarks.outboxes``.
 
 ``put``: 64 callers that put one status after the other into an outbox that nobody reads, by ``spooler.put``.
 ``put to answer``: 256 callers, and the time until the server has answered for every status. Memory and SQLite in one
 process that puts and sends; PostgreSQL with one process that only puts and four that send. Every device gets one
-status in a round, so that nothing is coalesced. Client and server have a core of their own, but for PostgreSQL, where
-server, database and processes share the machine. The kinds take turns.
+status in a round, so that none is superseded. Client and server have a core each, except for PostgreSQL, where server,
+database and processes share both cores. The outboxes take turns.
 
 ``a status in the outbox``: put, claim and finish, in batches of 64, of a fleet of 1,000 and of 1,000,000 devices.
 """
@@ -151,7 +151,7 @@ async def _work(url: str, database: str) -> None:
 
 
 async def _cycle(outbox: Outbox, devices: int) -> float:
-    """Return microseconds."""
+    """Return microseconds for put, claim and finish of one status."""
     await outbox.open("benchmark")
     try:
         return await cycle_cost_us(outbox, names_of(devices, 2), _CYCLE_S, _BATCH)
@@ -181,7 +181,7 @@ def _once(key: _Key, statuses: int, database: str) -> float:
 
 
 def _measure(key: _Key, statuses: int, postgres: PostgresServer) -> float:
-    """Measure once, in a process of its own, for it stays on its core."""
+    """Measure once, in a process of its own, which stays on its core."""
 
     def run(database: str) -> float:
         command = [sys.executable, "-m", "benchmarks.outboxes", "--statuses", str(statuses)]
@@ -227,7 +227,7 @@ def _table(medians: dict[_Key, float], ranges: dict[_Key, tuple[float, float]]) 
 
 
 def main() -> int:
-    """Measure and print; 1 with ``--assert`` if something is less than it has to be."""
+    """Measure and print; return 1 with ``--assert`` if a target is not reached."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.outboxes", description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--statuses", type=int, default=20_000, help="in each measurement")

@@ -1,4 +1,4 @@
-"""The plot of a result: statuses per second where nothing waits, and the share of the ideal where the server does."""
+"""Plot of the results: statuses per second without latency, and the share of the ideal rate with latency."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _COLORS: dict[Loop, str] = {"asyncio": "#8fa3b8", "uvloop": "#1f5f99"}
 _BAR_HEIGHT = 0.4
 _INCHES_PER_CLIENT = 0.5
-# So that the same figures give the same file.
+# Fixed, so that the same figures give the same file.
 _SVG_SALT = "printos-async"
 
 
@@ -58,14 +58,15 @@ def _draw(axes: Axes, rows: Sequence[Row], scenario: Scenario) -> None:
 
 
 def write_plot(rows: Sequence[Row], path: Path) -> None:
-    """Draw every scenario below the other into an SVG file that names the machine."""
+    """Draw the scenarios below each other into an SVG file that names the machine."""
     import matplotlib as mpl  # noqa: PLC0415 - only --write draws
 
     mpl.use("svg")
     mpl.rcParams.update({"svg.hashsalt": _SVG_SALT, "svg.fonttype": "none"})  # text stays text
     from matplotlib import pyplot as plt  # noqa: PLC0415 - after its back end is chosen
 
-    rows = [row for row in rows if not row.rival.startswith(CEILING)]  # no client, and far beyond them
+    # It is no client, and would set the scale.
+    rows = [row for row in rows if not row.rival.startswith(CEILING)]
     scenarios = list(dict.fromkeys(row.scenario for row in rows))
     clients = [len({row.rival for row in rows if row.scenario == scenario}) for scenario in scenarios]
     figure, axes = plt.subplots(
@@ -77,7 +78,7 @@ def write_plot(rows: Sequence[Row], path: Path) -> None:
     )
     for one, scenario in zip(axes[:, 0], scenarios, strict=True):
         _draw(one, rows, scenario)
-    # In the first plot, whose upper bars are short: below the last one it is a screen away from what is read first.
+    # In the first plot, whose upper bars leave room. Below the last one it would be a screen away from the first.
     axes[0, 0].legend(title="event loop", loc="upper right", fontsize=9, title_fontsize=9)
     figure.suptitle(f"push_statuses and other clients, on one core of {cpu_model()}", fontsize=11)
     figure.savefig(path, format="svg", metadata={"Date": None})

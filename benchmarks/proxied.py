@@ -1,6 +1,6 @@
-"""What a proxy costs the client: `push_statuses` over TLS, direct and through a CONNECT proxy, in turn.
+"""Cost of a proxy for the client: `push_statuses` over TLS, direct and through a CONNECT proxy, in turn.
 
-The proxy and the server take cores too, so of the rate without latency the client's CPU time per status counts.
+Proxy and server use the same cores. So without latency the client's CPU time per status is compared, not the rate.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _AT_LEAST = 0.8
 
 
 def push_statuses(url: str, in_flight: int) -> AbstractAsyncContextManager[Push]:
-    """`push_statuses` through the proxy that the environment names, if it names one."""
+    """`push_statuses`, through the proxy of the environment if there is one."""
     return rivals.push_statuses(url, in_flight, proxy=os.environ.get(_PROXY))
 
 
@@ -48,7 +48,7 @@ def _running_proxy() -> Iterator[str]:
 
 
 def main() -> int:
-    """Measure, print, and return 1 if the proxy costs the client more than it may."""
+    """Measure and print; return 1 if the proxy costs the client more than the limit."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.proxied", description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--duration-s", type=float, default=0.8)

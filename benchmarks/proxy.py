@@ -14,7 +14,7 @@ _OPEN = b"HTTP/1.1 200 Connection established\r\n\r\n"
 
 
 class _End(asyncio.Protocol):
-    """One end of a tunnel; what it receives goes to the other end."""
+    """One end of a tunnel; writes what it receives to the other end."""
 
     def __init__(self) -> None:
         self.transport: asyncio.Transport | None = None
@@ -33,7 +33,7 @@ class _End(asyncio.Protocol):
 
 
 class _Client(_End):
-    """The end of the client, which begins with CONNECT."""
+    """The client's end, which begins with CONNECT."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What is printed and written: the machine, the tables, whether the thresholds are met."""
+"""Report of the results: machine, tables, and which thresholds are met."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ NAMES = {
     "benchmarks.ceiling:unpipelined": "*ceiling: bytes only*",
     "benchmarks.ceiling:pipelined": "*ceiling: bytes only, pipelined*",
 }
-# sniffio is not a dependency of httpx, but httpcore looks for it at every request, and is slower without it.
+# httpx does not require sniffio, but httpcore looks for it with every request, and is slower without it.
 _PACKAGES = ("httpx", "httpcore", "sniffio", "aiohttp", "httptools", "uvloop", "h2", "hypercorn")
 
 
 def cpu_model() -> str:
-    """Name the processor."""
+    """Return the name of the processor."""
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
         for line in cpuinfo.read_text(encoding="utf-8").splitlines():
@@ -61,7 +61,7 @@ def _version(package: str) -> str:
 
 
 def machine() -> str:
-    """Describe the machine and the versions in two lines of Markdown."""
+    """Return two lines of Markdown with the machine and the versions."""
     server_core, client_core = pick_cores()
     pinned = (
         "client and server not pinned"
@@ -75,7 +75,7 @@ def machine() -> str:
 
 
 def find_row(rows: Sequence[Row], scenario: Scenario, loop: Loop, rival: str) -> Row | None:
-    """Return what was measured of a rival there."""
+    """Return the measurements of a rival in a scenario on a loop; None without any."""
     return next((row for row in rows if (row.scenario, row.loop, row.rival) == (scenario, loop, rival)), None)
 
 
@@ -107,7 +107,7 @@ def _table(rows: Sequence[Row], scenario: Scenario) -> str:
 
 
 def to_markdown(rows: Sequence[Row], *, command: str) -> str:
-    """Return the whole result: a table for each scenario, then what it was measured on and how."""
+    """Return the results: a table for each scenario, then the machine and the command."""
     parts = [f"### {scenario.title}\n\n{_table(rows, scenario)}" for scenario in _ordered(rows)]
     aborted = [
         f"{row.abnormal_exits} of {row.rival} ({row.loop}, {row.scenario.title})"
@@ -122,7 +122,7 @@ def to_markdown(rows: Sequence[Row], *, command: str) -> str:
 
 
 def write_between_markers(path: Path, markdown: str, *, name: str = "benchmarks") -> None:
-    """Replace what stands between the page's markers of this name.
+    """Replace the text between the page's markers of this name.
 
     Raises:
         ValueError: The page has no such markers.
@@ -141,9 +141,9 @@ def publish(lines: Sequence[str], *, name: str, rounds: int, is_written: bool) -
 
     Args:
         lines: The table.
-        name: That of the benchmark's module, and of the page's markers.
-        rounds: How often everything was measured.
-        is_written: Whether it goes into the page.
+        name: The name of the benchmark's module, and of the page's markers.
+        rounds: Number of measurements.
+        is_written: Whether the table is written into the page.
     """
     command = f"python -m benchmarks.{name} {' '.join(sys.argv[1:])}".rstrip()
     markdown = "\n".join([*lines, "", f"{machine()}  ", f"`{command}`: medians of {rounds}, in turn."])
@@ -162,7 +162,7 @@ def _verdict(rows: Sequence[Row], threshold: Threshold, loop: Loop) -> tuple[boo
     other = find_row(rows, threshold.scenario, loop, threshold.relative_to)
     what = f"{threshold.rival}, {loop}, {threshold.scenario.title}"
     ideal = threshold.scenario.ideal_rate if threshold.relative_to == "ideal" else None
-    # A threshold that was not measured is not met: a wrong selection of rivals must not look like a success.
+    # A threshold that was not measured is not met, so that a wrong selection of rivals does not look like a success.
     met, figures = False, f"needs {threshold.rival} and {threshold.relative_to}"
     if row is not None and threshold.at_least is not None and (base := other.rate if other else ideal):
         share = row.rate / base
@@ -180,7 +180,7 @@ def _verdict(rows: Sequence[Row], threshold: Threshold, loop: Loop) -> tuple[boo
 
 
 def check_thresholds(rows: Sequence[Row]) -> tuple[bool, list[str]]:
-    """Return whether all thresholds are met and no process ended abnormally, and a line about each."""
+    """Return whether all thresholds are met and no process ended abnormally, with a line for each of them."""
     loops = list(dict.fromkeys(row.loop for row in rows))
     verdicts = [
         _verdict(rows, threshold, loop)

@@ -1,9 +1,9 @@
-"""What is measured: each rival pushes statuses of distinct devices to the same server, in the same JSON.
+"""The clients that are compared. Each pushes statuses of distinct devices to the same server, in the same JSON.
 
-A rival is an async context manager that makes a client and hands out ``push``: so many statuses in, the count
-of those that were answered with 200 out. The connections stay open between two calls, so that the measured one
-finds them warm. Every rival builds its path and its JSON per status, and waits at most ``_TIMEOUT_S``. Only
-``push_statuses`` signs its requests, which is a handicap in the others' favour.
+A rival is an async context manager that makes a client and yields ``push``, a function that takes a number of statuses
+and returns how many were answered with 200. The connections stay open between two calls, so that the measured call
+finds them open. Each rival builds path and JSON for every status, and waits at most ``_TIMEOUT_S``. Only
+``push_statuses`` signs its requests, which favours the others.
 """
 
 from __future__ import annotations
@@ -29,14 +29,13 @@ if TYPE_CHECKING:
     Push = Callable[[int], Awaitable[int]]
     Rival = Callable[[str, int], AbstractAsyncContextManager[Push]]
 
-# Not a rival: how much the server can serve.
+# Not a rival, but the limit of the server.
 CEILING = "benchmarks.ceiling:"
 _TIMEOUT_S = 60.0
 _OK = 200
 _MAX_BODY_BYTES = 1_000_000
-# httpx's own defaults. More connections than these only where a scenario has more in flight, and not more of them
-# kept alive: its pool asks every idle connection about every other one for each request, so that 64 kept alive
-# make it three times slower than 20.
+# httpx's defaults. A scenario with more requests in flight gets more connections, but not more of them kept alive: for
+# each request the pool compares all idle connections, and with 64 of them it is three times slower than with 20.
 _HTTPX_CONNECTIONS = 100
 _HTTPX_KEPT_ALIVE = 20
 
@@ -52,7 +51,7 @@ def _httpx_limits(in_flight: int) -> httpx.Limits:
 
 
 def _worker_pool(put: Callable[[int], Awaitable[int]], in_flight: int) -> Push:
-    """Push by ``in_flight`` workers that take the next status from one iterator; ``put`` returns the status code."""
+    """Push with ``in_flight`` tasks that take statuses from one iterator; ``put`` returns the status code."""
     numbers = count()
 
     async def work(batch: Iterator[int]) -> int:
@@ -80,7 +79,7 @@ def _status(pages_total: int) -> DeviceStatusUpdate:
 
 @asynccontextmanager
 async def generated(url: str, in_flight: int, *, http2: bool = False) -> AsyncIterator[Push]:
-    """The generated client under a semaphore, which is what a user of it writes first."""
+    """The generated client under a semaphore, as most users would write it first."""
     from printos_device_api import Client  # noqa: PLC0415 - the other rivals do without
     from printos_device_api.api.devices import update_device_status  # noqa: PLC0415
 
@@ -104,7 +103,7 @@ async def generated(url: str, in_flight: int, *, http2: bool = False) -> AsyncIt
 
 @asynccontextmanager
 async def bare_httpx(url: str, in_flight: int, *, http2: bool = False) -> AsyncIterator[Push]:
-    """Bare httpx in a worker pool: never more requests than connections, so that none queues in its pool."""
+    """Bare httpx in a worker pool, with as many connections as requests, so that none waits in its pool."""
     limits = _httpx_limits(in_flight)
     async with httpx.AsyncClient(base_url=url, timeout=_TIMEOUT_S, limits=limits, http2=http2) as client:
 
@@ -116,7 +115,7 @@ async def bare_httpx(url: str, in_flight: int, *, http2: bool = False) -> AsyncI
 
 @asynccontextmanager
 async def bare_aiohttp(url: str, in_flight: int) -> AsyncIterator[Push]:
-    """Bare aiohttp in a worker pool, without the cookie jar that nobody wants here."""
+    """Bare aiohttp in a worker pool, without a cookie jar."""
     import aiohttp  # noqa: PLC0415 - the other rivals do without
 
     async with aiohttp.ClientSession(
@@ -135,7 +134,7 @@ async def bare_aiohttp(url: str, in_flight: int) -> AsyncIterator[Push]:
 
 @asynccontextmanager
 async def bare_transport(url: str, in_flight: int) -> AsyncIterator[Push]:
-    """The facade's default transport in a worker pool: bytes in, bytes out, nothing else of the facade."""
+    """The facade's default transport in a worker pool, without the rest of the facade."""
     from printos_async._transport import (  # noqa: PLC0415 - the other rivals do without
         Http1Transport,
         Origin,
@@ -166,7 +165,7 @@ async def bare_transport(url: str, in_flight: int) -> AsyncIterator[Push]:
 async def push_statuses(
     url: str, in_flight: int, *, transport: httpx.AsyncBaseTransport | None = None, proxy: str | None = None
 ) -> AsyncIterator[Push]:
-    """`PrintOSClient.push_statuses` with all that it does: signing, ordering, retry, events, report."""
+    """`PrintOSClient.push_statuses` with all its features: signing, ordering, retries, events, report."""
     from printos_async import ConcurrencyLimit, HmacAuth, PrintOSClient  # noqa: PLC0415 - likewise
 
     numbers = count()
@@ -191,7 +190,7 @@ async def push_statuses(
 
 @asynccontextmanager
 async def push_statuses_http2(url: str, in_flight: int) -> AsyncIterator[Push]:
-    """`push_statuses` over httpx's transport, which is how it speaks HTTP/2."""
+    """`push_statuses` over httpx's transport, which speaks HTTP/2."""
     async with (
         httpx.AsyncHTTPTransport(http2=True, limits=_httpx_limits(in_flight)) as transport,
         push_statuses(url, in_flight, transport=transport) as push,
@@ -216,7 +215,7 @@ HTTP2_RIVALS: dict[str, Rival] = {
 
 
 def find_rival(name: str) -> Rival:
-    """Return a rival by its name, or by ``module:function``, so that others can be tried in the same harness.
+    """Return a rival by its name, or by ``module:function`` for one of another module.
 
     Raises:
         LookupError: There is no such rival.

@@ -1,4 +1,4 @@
-"""Runs measurements: each in a process of its own, against a server of its own, rivals in turn."""
+"""Runs the measurements, each with a process and a server of its own; the rivals take turns."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ if TYPE_CHECKING:
     from .loops import Loop
     from .scenarios import Scenario
 
-# Long enough for the slowest rival's two rounds at 1,000 in flight.
+# Enough for two rounds of the slowest rival with 1,000 in flight.
 _MEASUREMENT_TIMEOUT_S = 180.0
 _SERVER_STOP_TIMEOUT_S = 10.0
-# Where the server waits, a round is as long as it waits, and slots that fill in the first one and run empty in the
-# last must be a small part.
+# With latency a round takes at least that long, and the first and the last one, in which slots are empty, must be a
+# small part.
 _LATENCY_DURATION_FACTOR = 2
 
 
 class MeasurementError(Exception):
-    """A measurement that says nothing: the client failed, or the server saw less than the client counted."""
+    """A measurement is not valid: the client failed, or the server counted fewer requests than the client."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Row:
 
     @property
     def abnormal_exits(self) -> int:
-        """Processes that measured well and then did not end with 0."""
+        """Processes that measured, and then ended with another exit code than 0."""
         return sum(sample.exit_code != 0 for sample in self.samples)
 
 
@@ -91,7 +91,7 @@ class ServerHandle:
 def running_server(
     *, latency_ms: float, core: int | None, certificate: Certificate | None = None, http2: bool = False
 ) -> Iterator[ServerHandle]:
-    """Run the target server while the block does."""
+    """Run the target server until the context manager exits."""
     module = "benchmarks.server_http2" if http2 else "benchmarks.server"
     command = [sys.executable, "-m", module]
     if not http2:
@@ -129,7 +129,7 @@ def _measure(
     server_core, client_core = cores
     if row.scenario.latency_ms:
         duration_s *= _LATENCY_DURATION_FACTOR
-    # OpenSSL and httpx both look there, so that every client trusts the server without being told how.
+    # OpenSSL and httpx read this variable, so all clients trust the server without further settings.
     trust = {} if certificate is None else {"SSL_CERT_FILE": str(certificate.authority)}
     with running_server(
         latency_ms=row.scenario.latency_ms,
@@ -153,7 +153,7 @@ def _measure(
             text=True,
             timeout=_MEASUREMENT_TIMEOUT_S,
         )
-    # A client that aborts after its measurement has still measured: its exit code is reported beside the figures.
+    # The figures of a client that aborts after its measurement are valid; its exit code is reported beside them.
     if not done.stdout.strip():
         raise MeasurementError(f"{row.rival} ({row.loop}, {row.scenario.title}): {done.stderr.strip()}")
     result = json.loads(done.stdout)
@@ -165,8 +165,8 @@ def _measure(
 
 
 def _takes_part(rival: str, scenario: Scenario) -> bool:
-    """Whether a rival speaks the scenario's protocol; those of other modules have to."""
-    if rival.startswith(CEILING):  # it speaks no TLS, and where the server waits it has nothing to show
+    """Return whether a rival speaks the scenario's protocol; those of other modules are expected to."""
+    if rival.startswith(CEILING):  # it speaks no TLS, and with latency it shows nothing
         return scenario == NO_LATENCY
     return scenario.is_http2 if rival in HTTP2_RIVALS else not (scenario.is_http2 and rival in RIVALS)
 
@@ -180,10 +180,10 @@ def run(
     duration_s: float,
     on_sample: Callable[[Row], None],
 ) -> list[Row]:
-    """Measure everything ``rounds`` times, the rivals in turn, so that a slow minute is everyone's.
+    """Measure everything ``rounds`` times. The rivals take turns, so that noise affects all of them.
 
     Raises:
-        MeasurementError: A measurement failed; the others would be of no use without it.
+        MeasurementError: A measurement failed; without it the others cannot be compared.
     """
     cores = pick_cores()
     rows = [

@@ -1,4 +1,4 @@
-"""Under what the rivals are measured, and what `push_statuses` has to reach there."""
+"""Scenarios of the benchmarks, and the thresholds of `push_statuses`."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from .loops import Loop
 
-# The interpreter's own descriptors, the event loop's and the standard streams.
+# For the interpreter, the event loop and the standard streams.
 _OTHER_DESCRIPTORS = 64
 
 
 @dataclass(frozen=True)
 class Scenario:
-    """So many statuses in flight against a server that takes so long and speaks this protocol."""
+    """Number of statuses in flight, latency and protocol of the server."""
 
     in_flight: int
     latency_ms: float = 0.0
@@ -23,24 +23,24 @@ class Scenario:
 
     @property
     def title(self) -> str:
-        """What a table says above it."""
+        """The title of its table."""
         latency = f"{self.latency_ms:g} ms latency" if self.latency_ms else "no latency"
         protocol = f", {self.protocol}" if self.has_tls else ""
         return f"{self.in_flight:,} in flight, {latency}{protocol}"
 
     @property
     def has_tls(self) -> bool:
-        """Whether the server has a certificate, which every client checks."""
+        """Whether the server speaks TLS; every client checks its certificate."""
         return self.protocol != "HTTP/1.1"
 
     @property
     def is_http2(self) -> bool:
-        """Whether only clients that speak HTTP/2 take part."""
+        """Whether the protocol is HTTP/2; other clients do not take part."""
         return self.protocol == "HTTP/2 over TLS"
 
     @property
     def ideal_rate(self) -> float | None:
-        """Statuses per second of a client that takes no time itself; None without latency."""
+        """Statuses per second of a client that needs no time itself; None without latency."""
         return self.in_flight / self.latency_ms * 1000 if self.latency_ms else None
 
 
@@ -60,16 +60,16 @@ SCENARIOS = {
 
 @dataclass(frozen=True)
 class Threshold:
-    """What a rival has to reach, compared with another rival or with the ``ideal``.
+    """A limit for a rival, relative to another rival or to the ``ideal`` rate.
 
     Attributes:
-        scenario: Where.
-        rival: Who.
+        scenario: The scenario.
+        rival: The rival.
         relative_to: Another rival, or ``ideal``.
-        at_least: The least that its rate must be, as a multiple of the other's.
-        cpu_more: The most CPU time that it may take beyond the other's for each status, as a multiple of the other's:
-            microseconds would say more of the machine than of the client.
-        loop: The event loop that it is for; all if None.
+        at_least: Minimum of its rate, as a multiple of the other's.
+        cpu_more: Maximum of its additional CPU time for each status, as a multiple of the other's CPU time. Microseconds
+            would depend more on the machine than on the client.
+        loop: The event loop to which it applies; None for all.
     """
 
     scenario: Scenario
@@ -92,7 +92,7 @@ THRESHOLDS = (
 
 
 def allow_descriptors(scenario: Scenario) -> bool:
-    """Raise this process's limit of open files for a scenario, which children inherit; False if it cannot be."""
+    """Raise this process's limit of open files for a scenario; children inherit it. Return False if that fails."""
     if sys.platform == "win32":  # it has no such limit
         return True
     import resource  # noqa: PLC0415 - not on Windows

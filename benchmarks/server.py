@@ -1,9 +1,9 @@
 """The target: a server that answers every PUT with 200 and an empty body, as fast as Python can.
 
-It prints its port as the first line of standard output, stops when standard input closes, and then prints how
-many requests it answered, so that no client's own count has to be believed. It speaks as much HTTP/1.1 as the
-measured clients need (keep-alive, pipelining, Content-Length) and refuses anything else aloud: a request that
-it misread would be a wrong measurement.
+It prints its port as the first line of standard output and stops when standard input closes. Then it prints how many
+requests it answered, with which the clients' counts are compared. It supports the part of HTTP/1.1 that the clients need
+(keep-alive, pipelining, Content-Length) and answers anything else with 501, because a misread request would make the
+measurement wrong.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ _TICK_S = 0.001
 
 
 class _Target:
-    """Answers at once, or after a latency: never before it, and hardly later."""
+    """Answers at once, or after a latency: never earlier, and hardly later."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, latency_s: float) -> None:
         self.answered = 0
         self._loop = loop
         self._latency_s = latency_s
-        # Every request waits equally long, so one queue and one timer do: a timer for each costs more than the rest.
+        # All requests wait equally long, so one queue and one timer are enough: a timer for each would cost more than the rest.
         self._waiting: deque[tuple[float, asyncio.Transport, int]] = deque()
 
     def answer(self, transport: asyncio.Transport, requests: int) -> None:
-        """Answer that many requests of a connection, when they are due."""
+        """Answer a number of requests of a connection when they are due."""
         if not self._latency_s:
             self._send(transport, requests)
             return
@@ -49,7 +49,7 @@ class _Target:
         self._waiting.append((time.monotonic() + self._latency_s, transport, requests))
 
     def _send_due(self) -> None:
-        # Not the loop's clock: uvloop caches it, and its timers may run a little early by the real one.
+        # Not the loop's clock: uvloop caches it, and its timers may fire a little early.
         now = time.monotonic()
         while self._waiting and self._waiting[0][0] <= now:
             _, transport, requests = self._waiting.popleft()
@@ -60,8 +60,8 @@ class _Target:
         if remaining_s > _TICK_S:
             self._loop.call_later(remaining_s - _TICK_S, self._send_due)
         else:
-            # Polling, since a timer would be late by up to its tick: 2 % of 50 ms, charged to every client. The
-            # server has its core to itself.
+            # It polls, because a timer would be late by up to its tick, which is 2 % of 50 ms. The server has a core of
+            # its own.
             self._loop.call_soon(self._send_due)
 
     def _send(self, transport: asyncio.Transport, requests: int) -> None:
@@ -71,7 +71,7 @@ class _Target:
 
 
 class _Connection(asyncio.BufferedProtocol):
-    """Finds the requests' ends in what one connection receives.
+    """Finds the ends of the requests that one connection receives.
 
     Buffered, because asyncio allocates 256 KiB for each read of a plain Protocol, and in some heaps each of them
     costs two page faults. All connections share the buffer: what is read is taken out before the next read.
@@ -145,7 +145,7 @@ def main() -> None:
     parser.add_argument("--core", type=int, help="the core to stay on")
     arguments = parser.parse_args()
     pin_to(arguments.core)
-    # Nothing here makes cycles by the request, and a collection's pause would be measured as the client's.
+    # Requests create no reference cycles here, and a pause of the collector would count as the client's time.
     gc.disable()
     with asyncio.Runner(loop_factory=loop_factory(fastest_loop())) as runner:
         runner.run(_serve(arguments.latency_ms / 1000, arguments.certificate))

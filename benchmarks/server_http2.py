@@ -1,7 +1,7 @@
 """The target for HTTP/2: hypercorn, behind TLS, answers every PUT with 200 and an empty body.
 
-It is started, stopped and counted like ``benchmarks.server``. It speaks HTTP/2 in Python, so that it may be slower
-than the client that is measured against it: the report says so beside the figures.
+It is started and stopped like ``benchmarks.server``, and counts its answers, too. Its HTTP/2 is written in Python, so it
+may be slower than the measured client, which the report says beside the figures.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _BACKLOG = 4096
 
 
 class _Target:
-    """An ASGI application that counts what it answered."""
+    """An ASGI application that counts its answers."""
 
     def __init__(self) -> None:
         self.answered = 0

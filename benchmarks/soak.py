@@ -1,8 +1,8 @@
-"""Let a pusher work through mixed faults for minutes, and see whether anything grows.
+"""Soak test: a pusher works through mixed faults for minutes, and nothing may grow or get lost.
 
-``python -m benchmarks.soak`` takes ten minutes, ``--seconds 20`` is the short form. It exits 1 if descriptors or
-tasks are left, memory grows, a device ends wrong, or the account does not add up. ``--million`` pushes a million
-statuses from an asynchronous iterator instead and tells how far memory rose.
+``python -m benchmarks.soak`` takes ten minutes, with ``--seconds 20`` less. It exits with 1 if descriptors or tasks
+are left, memory grows, a device ends with a wrong status, or the outcomes do not add up. ``--million`` pushes a million
+statuses from an asynchronous iterator instead, and prints how much memory grew.
 """
 
 from __future__ import annotations
@@ -52,18 +52,18 @@ _LONG_S = 60.0
 
 
 def status(number: int) -> DeviceStatusUpdate:
-    """Give a status that tells its number."""
+    """Return a status that holds its number."""
     return DeviceStatusUpdate(status="DS_PRINTING", metrics=DeviceStatusUpdateMetrics(pages_total=number))
 
 
 def resident_mib() -> float:
-    """Give this process's resident memory."""
+    """Return the resident memory of this process."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
 def descriptors() -> int:
-    """Give the number of this process's open descriptors."""
+    """Return the number of open descriptors of this process."""
     return sum(1 for _ in Path("/proc/self/fd").iterdir())
 
 
@@ -72,7 +72,8 @@ class Watch:
 
     def __init__(self) -> None:
         self.samples: list[tuple[float, float, int, int]] = []
-        self._lags_ms: Counter[int] = Counter()  # a list would grow, and with it what is watched
+        # Counted, because a list would grow, and its memory is measured.
+        self._lags_ms: Counter[int] = Counter()
 
     async def run(self) -> None:
         """Sample until cancelled."""
@@ -87,13 +88,13 @@ class Watch:
                 self.samples.append((loop.time(), resident_mib(), descriptors(), len(asyncio.all_tasks())))
 
     def growth_mib(self) -> float:
-        """Give how much memory grew over the second half, as a line through its samples says."""
+        """Return the growth of memory over the second half, by linear regression."""
         half = self.samples[len(self.samples) // 2 :]
         times, sizes = [sample[0] for sample in half], [sample[1] for sample in half]
         return statistics.linear_regression(times, sizes).slope * (times[-1] - times[0])
 
     def lag_p99_s(self) -> float:
-        """Give the 99th percentile of the event loop's lag."""
+        """Return the 99th percentile of the event loop's lag."""
         seen, total = 0, self._lags_ms.total()
         for lag_ms in sorted(self._lags_ms):
             seen += self._lags_ms[lag_ms]
@@ -103,7 +104,7 @@ class Watch:
 
 
 async def soak(seconds: float) -> list[str]:
-    """Push through faults for so long; give what went wrong."""
+    """Push through faults for a time; return what went wrong."""
     # One attempt in eight fails, so five in a row do so once in 40,000 statuses; none may be given up here.
     retry = RetryPolicy(max_attempts=20, base_delay_s=0.01, max_delay_s=1.0)
     watch = Watch()
@@ -158,7 +159,7 @@ def _number(applied: object) -> object:
 
 
 async def million(number: int) -> list[str]:
-    """Push so many statuses from an asynchronous iterator; give what went wrong."""
+    """Push a number of statuses from an asynchronous iterator; return what went wrong."""
 
     async def statuses(count: int) -> AsyncIterator[tuple[str, DeviceStatusUpdate]]:
         for index in range(count):
@@ -203,7 +204,7 @@ async def _target() -> AsyncIterator[str]:
 
 
 def main() -> None:
-    """Run as the command line says."""
+    """Run what the command line asks for."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.soak", description=__doc__)
     parser.add_argument("--seconds", type=float, default=600.0, help="how long to push (default: 600)")
     parser.add_argument("--million", action="store_true", help="push a million statuses instead")

@@ -38,7 +38,7 @@ def kill_family(pid: int) -> None:
 
 
 def children(pid: int) -> list[int]:
-    """Give the numbers of the processes whose parent this one is."""
+    """Return the identifiers of the child processes of this one."""
     if sys.platform != "linux":
         command = ["ps", "-A", "-o", "pid=,ppid="]
         listed = subprocess.run(command, check=True, capture_output=True, text=True).stdout

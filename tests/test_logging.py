@@ -108,7 +108,7 @@ def debug(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture
 
 
 def ours(caplog: pytest.LogCaptureFixture) -> list[Any]:
-    """Give the events' records; Any, because their fields are attributes."""
+    """Return the log records of the events; typed as Any, because their fields are attributes."""
     return [record for record in caplog.records if record.name == "printos_async.events"]
 
 

@@ -148,7 +148,7 @@ async def carrier(
 
 
 def _of_the_wire(tasks: set[asyncio.Task[Any]]) -> list[str]:
-    """Give the tasks that run code of the package."""
+    """Return the tasks that run code of the package."""
     package = str(Path(printos_async.__file__).parent)
     coroutines = [(task, task.get_coro()) for task in tasks]
     return [

@@ -176,7 +176,7 @@ def _draw_body(random: Random) -> bytes:
 
 
 def plain_body(answer: Answer) -> bytes | None:
-    """Give the body without its content coding, None where there is nothing that may be believed."""
+    """Return the body without its content coding; None if it must not be used."""
     codings = b", ".join(value for name, value in answer.headers if name == b"content-encoding")
     if len(answer.body) > MAX_BODY_BYTES:
         return None
@@ -218,7 +218,7 @@ def is_success(operation: Operation, answer: Answer) -> bool:
 
 
 def expected_devices(operation: Operation, answer: Answer) -> list[dict[str, Any]]:
-    """Give the devices of a success as plain JSON."""
+    """Return the devices of a successful answer as plain JSON."""
     value = json.loads(plain_body(answer) or b"")
     devices = value.get("devices", []) if operation == "list" else [value]
     return list(devices)
