@@ -163,3 +163,19 @@ async def test_the_second_signal_gives_up_at_once() -> None:
         signal.raise_signal(signal.SIGTERM)
         await signals.giving_up.wait()
         assert signals.received is signal.SIGINT
+
+
+async def test_a_signal_that_another_thread_receives_wakes_the_waiting_loop() -> None:
+    waits = threading.Event()
+
+    def receive() -> None:
+        waits.wait()
+        signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
+
+    thread = threading.Thread(target=receive)
+    with StopSignals(grace_s=3600.0) as signals:
+        thread.start()
+        asyncio.get_running_loop().call_soon(waits.set)  # the loop then has nothing to do but wait
+        async with asyncio.timeout(10):
+            await signals.stopping.wait()
+    thread.join()

@@ -47,7 +47,7 @@ class StopSignals:
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Self:
-        self._loop = asyncio.get_running_loop()
+        self._loop = loop = asyncio.get_running_loop()
         self._had_terminal = _has_terminal()
         numbers = [signal.SIGINT, signal.SIGTERM]
         if self.on_hangup is not None and sys.platform != "win32":
@@ -55,12 +55,19 @@ class StopSignals:
         # Only the main thread may set handlers; in other threads the program handles signals itself.
         if threading.current_thread() is threading.main_thread():
             for number in numbers:
-                # signal.signal, for Windows has no loop.add_signal_handler.
-                self._before[number] = signal.signal(number, self._on_signal)
+                self._before[number] = signal.getsignal(number)
+                if sys.platform == "win32":  # which has no loop.add_signal_handler
+                    signal.signal(number, self._on_signal)
+                else:
+                    # Wakes the event loop. Python runs its own handlers only when the main thread goes on: a signal that
+                    # comes just before it waits, or that the system delivers to another thread, would not wake it.
+                    loop.add_signal_handler(number, self._take, loop, number)
         return self
 
     def __exit__(self, *error: object) -> None:
         for number, handler in self._before.items():
+            if sys.platform != "win32" and self._loop is not None:
+                self._loop.remove_signal_handler(number)
             signal.signal(number, handler)
         if self._timer is not None:
             self._timer.cancel()
@@ -77,7 +84,7 @@ class StopSignals:
             working.result()
 
     def _on_signal(self, number: int, _frame: object) -> None:
-        # Runs between any two instructions, so everything is left to the loop.
+        # Windows. It runs between any two instructions, so everything is left to the loop.
         if self._loop is not None:
             with contextlib.suppress(RuntimeError):  # the loop is closed
                 self._loop.call_soon_threadsafe(self._take, self._loop, signal.Signals(number))
