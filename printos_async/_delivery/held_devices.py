@@ -146,8 +146,9 @@ class HeldDevices:
         self._probes.cancel()
 
     def _start_probes(self, accounts: Iterator[Account]) -> None:
+        now_s = self._loop.time()
         for account in accounts:
-            self._start_probe(account, self._loop.time())
+            self._start_probe(account, now_s)
 
     def _start_probe(self, account: Account, now_s: float) -> None:
         del self._armed[account]

@@ -66,8 +66,8 @@ class StopSignals:
 
     def __exit__(self, *error: object) -> None:
         for number, handler in self._before.items():
-            if sys.platform != "win32" and self._loop is not None:
-                self._loop.remove_signal_handler(number)
+            if sys.platform != "win32":
+                asyncio.get_running_loop().remove_signal_handler(number)
             signal.signal(number, handler)
         if self._timer is not None:
             self._timer.cancel()
