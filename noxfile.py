@@ -30,7 +30,8 @@ nox.options.sessions = [
     "tests",
 ]
 
-# Containers often set it. The tests start hundreds of processes, and each would compile the whole package again.
+# Many containers set this variable. The tests start hundreds of processes, and with it each of them would compile the
+# package again.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 ROOT = Path(__file__).parent
@@ -237,8 +238,8 @@ def _dev_environment(session: nox.Session) -> Path:
 
 
 def _make_environment(session: nox.Session, folder: Path) -> None:
-    # virtualenv comes with nox. It takes a tenth of the time of venv, and its pip is newer than many a Python's own,
-    # which takes almost twice as long to install.
+    # virtualenv comes with nox. It takes a tenth of venv's time, and brings a recent pip. The older pip that venv takes
+    # from Python needs almost twice as long for the shared environment.
     session.run(sys.executable, "-m", "virtualenv", "--quiet", str(folder), external=True)
 
 

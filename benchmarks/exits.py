@@ -26,8 +26,8 @@ _STDERR_CHARACTERS = 2000
 async def _run_once(command: list[str]) -> str:
     """Run one process; return why its end was abnormal, or an empty text."""
     process = await asyncio.create_subprocess_exec(
-        # Off by default, and the only sign of an unclosed transport.
         command[0],
+        # ResourceWarning is off by default, and the only sign of an unclosed transport.
         "-W",
         "always::ResourceWarning",
         *command[1:],

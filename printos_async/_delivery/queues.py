@@ -54,9 +54,9 @@ class Place(Generic[T]):
 
 
 class TimeHeap(_Timed, Generic[T]):
-    """Devices or accounts ordered by time; ``on_due`` is called with those whose time has come.
+    """Devices or accounts ordered by time.
 
-    It may remove some of them while it goes through them.
+    ``on_due`` is called with an iterator of those whose time has come. While it iterates it may remove others.
     """
 
     def __init__(self, on_due: Callable[[Iterator[T]], None]) -> None:
