@@ -77,7 +77,9 @@ class Connection(HttpToolsProtocol):
             raw.detach()
 
     def reset(self) -> None:
-        """Close with a RST."""
+        """Close with a RST, unless the client has left already."""
+        if self.transport.is_closing():
+            return
         wrapped = self.transport.get_extra_info("socket")
         wrapped.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_0)
         self.transport.abort()

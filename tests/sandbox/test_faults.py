@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from typing import TYPE_CHECKING, get_args
 
 import httpx
@@ -71,6 +72,22 @@ async def test_reset_reaches_the_client_as_a_rst(sandbox: Sandbox, kind: FaultKi
 
     assert sandbox.applied_count == applied
     assert (sandbox.requests[0].fault, sandbox.requests[0].status) == (kind, None)
+
+
+async def test_reset_of_a_connection_that_the_client_has_left_is_no_error(
+    sandbox: Sandbox, caplog: pytest.LogCaptureFixture
+) -> None:
+    await sandbox.block()
+    sandbox.inject("reset_after")
+    writing = asyncio.create_task(raw_put(sandbox, ON))
+    await sandbox.wait_for(lambda: sandbox.in_flight == 1)
+    writing.cancel()
+    await sandbox.wait_for(lambda: sandbox.open_connections == 0)
+
+    await sandbox.release()
+    await sandbox.wait_for(lambda: sandbox.applied_count == 1)
+
+    assert [record.message for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
 async def test_share_of_resets_falls_on_both_sides_of_the_write(
