@@ -83,7 +83,7 @@ class PushResult:
         device_id: The device, as the caller gave it.
         outcome: ``"sent"``: the server answered with a success. ``"superseded"``: a newer status of the same device
             replaced it before it was sent. ``"failed"``: ``error`` says why. If other workers of an outbox handle the
-            status, ``"sent"`` may mean that a newer one of the device was sent in its place.
+            status, ``"sent"`` may mean that a newer one, put by another process, was sent in its place.
         attempts: Requests made for it; 0 if it was refused or replaced before the first one. If another worker of an
             outbox has handled it, 0 may mean that the number is not known.
         latency_s: Seconds from acceptance to the outcome, waiting and retries included.
@@ -92,7 +92,8 @@ class PushResult:
             cannot be read as this version's ``DeviceStatusUpdate``, all its properties are in
             ``additional_properties``; if it is not a JSON object, this is None.
         seq: The pusher's own sequence number, counted from 1 in the order of acceptance; 0 if it was refused.
-        superseded_by: The sequence number of the newer status that replaced it, otherwise None.
+        superseded_by: The sequence number of the newer status that replaced it, otherwise None. Also None if the put
+            of the newer status failed because the outbox did not answer, and it was stored nevertheless or may have been.
     """
 
     device_id: str

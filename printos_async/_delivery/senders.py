@@ -155,8 +155,12 @@ class Senders:
             device.mark_uncertain(pending, self._policy, now_s=now_s)
         if pending.is_lost:
             pending.is_lost = False  # claimed again, it is tried like any other
-            if pending is not device.sent and self.scheduler.watcher is not None:
-                self.scheduler.watcher.leave_to_others(pending)
+            if pending is device.sent:
+                return
+            if device.waiting is not None and device.waiting.seq != pending.seq:
+                self._supersede(pending, device.waiting)
+            elif self.scheduler.watcher is not None:
+                self.scheduler.watcher.left_to_others.add(pending)
             return
         keeps = self._policy.patient and self._executor.accounts.keeps(pending.call, error)
         delay_s = (
@@ -187,8 +191,11 @@ class Senders:
             self.scheduler.arm_deadline(device, pending)
         else:
             # A retry sends the newest status, never the one that failed.
-            device.waiting.has_replaced = True
-            self._settle(pending, Outcome("superseded", superseded_by=device.waiting.seq))
+            self._supersede(pending, device.waiting)
+
+    def _supersede(self, pending: PendingStatus, newer: PendingStatus) -> None:
+        newer.has_replaced = True
+        self._settle(pending, Outcome("superseded", superseded_by=newer.seq))
 
     def _refused_delay_s(self, device: DeviceState, pending: PendingStatus) -> float:
         """Return how long a device waits whose credentials were refused: usually its account is held, which is enough."""

@@ -25,7 +25,7 @@ class StatusSuperseded:
     Attributes:
         device_id: The device.
         seq: The sequence number of the status that was replaced.
-        superseded_by: The sequence number of the newer one.
+        superseded_by: The sequence number of the newer one; 0 if it is not known, as in ``PushResult``.
     """
 
     device_id: str

@@ -161,7 +161,8 @@ class Fleet:
         }
         assert not behind, "accepted, and not the last that the device got"
         applied = {(write.device_id, write.status["metrics"]["pagesTotal"]) for write in self.sandbox.applied}
-        assert self.sent <= applied
+        never_applied = self.sent - applied
+        assert not never_applied, f"told as sent, and never applied: {sorted(never_applied)}"
         assert set(self.sandbox.max_in_flight_by_device.values()) <= {1}
         if strict:
             assert stale_overwrites(self.sandbox) == []

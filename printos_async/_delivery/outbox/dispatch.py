@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 
 from attrs import evolve
 
-from printos_async._delivery.device_state import SENT, DeviceState, Outcome
+from printos_async._delivery.device_state import DeviceState, Outcome
 from printos_async._delivery.engine import Engine
-from printos_async._errors import ClientClosedError, InvalidDeviceIdError, OutboxError
+from printos_async._errors import ClientClosedError, InvalidDeviceIdError
 from printos_async.outbox.protocol import Finish
 
 from .backend import claimed_status, release_of, uncertain_until_s
+from .left_to_others import LeftToOthers
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from printos_async._delivery.device_state import DeliveryPolicy, PendingStatus
     from printos_async._delivery.results import Reporter
     from printos_async._execution.channel import Channel
-    from printos_async.outbox import Claim, Kept, Progress, Release
+    from printos_async.outbox import Claim, Kept, Release
 
 
 class Dispatcher:
@@ -32,8 +33,7 @@ class Dispatcher:
 
     Attributes:
         engine: Sends the statuses of the devices that this worker owns.
-        elsewhere: The newest status of each device that was put here, and that another worker is to send, or this
-            one after a later claim.
+        left_to_others: The statuses that were put here, and are not sent for now.
         releasing: Devices that are given back to the outbox, until that is written. Meanwhile nothing is put for this
             worker, and no put is under way: the outbox would say that the device is this worker's.
         news: Set when there are completions to be written to the outbox.
@@ -48,7 +48,7 @@ class Dispatcher:
         self._loop = asyncio.get_running_loop()
         self.engine = Engine(channel, policy, self._settle)
         self.engine.scheduler.watcher = self
-        self.elsewhere: dict[str, PendingStatus] = {}
+        self.left_to_others = LeftToOthers(reporter, self.engine.is_active)
         self.releasing: dict[str, Release] = {}
         self.news = asyncio.Event()
         self.progress = asyncio.Event()
@@ -86,17 +86,6 @@ class Dispatcher:
         if finish is not None:
             self._completed[finish.device_id] = evolve(finish, hold_s=0.0, keep=False)
             self.news.set()
-
-    def leave_to_others(self, pending: PendingStatus) -> None:
-        """Leave a status in the outbox, for another worker or for a later claim of this one.
-
-        The engine calls it when a request failed whose device's lease was lost meanwhile.
-        """
-        other = self.elsewhere.pop(pending.device_id, pending)
-        older, newer = (pending, other) if pending.seq < other.seq else (other, pending)
-        if older is not newer:
-            self._reporter.settle(older, Outcome("superseded", superseded_by=newer.seq))
-        self.elsewhere[pending.device_id] = newer
 
     def _settle(self, pending: PendingStatus, outcome: Outcome) -> None:
         # A superseded status has no row any more. A client that was closed says nothing of the status: it stays in the
@@ -145,7 +134,7 @@ class Dispatcher:
             release = evolve(release, hold_s=max(hold_s, release.hold_s))
             self._give_back(release)
             pending.held_until_s = now_s + release.hold_s
-            self.leave_to_others(pending)
+            self.left_to_others.add(pending)
 
     def give_back_newer(self, claims: Iterable[Claim]) -> list[Claim]:
         """Release devices for which others have put a newer status; return the claims of all other devices."""
@@ -153,7 +142,7 @@ class Dispatcher:
         left = []
         for claim in claims:
             device_id = claim.device_id
-            if self._is_pending(device_id) or device_id in self.elsewhere:
+            if self._is_pending(device_id) or device_id in self.left_to_others.statuses:
                 left.append(claim)
                 continue
             device = self.engine.scheduler.devices.get(device_id) or DeviceState(device_id)
@@ -174,14 +163,10 @@ class Dispatcher:
         for lost in (self._owned, self._outcomes, self._kept, self._completed, self._writing, self.releasing):
             lost.clear()
         for pending in self.engine.drop():
-            self.leave_to_others(pending)
+            self.left_to_others.add(pending)
         return devices
 
     # From the outbox
-
-    def are_due_by(self, until_s: float) -> bool:
-        """Return whether a status that was put here, and left to others, may be sent by ``until_s``."""
-        return any(pending.held_until_s <= until_s for pending in self.elsewhere.values())
 
     @contextmanager
     def asking(self) -> Iterator[dict[str, int]]:
@@ -206,6 +191,7 @@ class Dispatcher:
             is_ours: Whether the lease under which it was put still runs.
             is_new: Whether it has not been reported as accepted yet.
         """
+        self.left_to_others.put_failed.discard(pending.device_id)
         known = self._known_seq(pending.device_id, told)
         if known == pending.seq and self.engine.adopt(pending):
             return  # it was claimed at the same moment
@@ -214,19 +200,17 @@ class Dispatcher:
         if known > pending.seq:
             self._reporter.settle(pending, Outcome("superseded", superseded_by=known))
         elif kept.claimed and known < pending.seq and is_ours:
+            self.left_to_others.take(pending.device_id, pending.seq)
             self._dispatch(pending, kept)
         else:
-            self.leave_to_others(pending)
+            self.left_to_others.add(pending)
 
     def take_claims(self, claims: Iterable[Claim], told: Mapping[str, int]) -> None:
         """Dispatch claimed statuses; ``told`` is as in ``take_kept``."""
         for claim in claims:
             if claim.seq <= self._known_seq(claim.device_id, told):
                 continue
-            pending = self.elsewhere.pop(claim.device_id, None)
-            if pending is not None and pending.seq != claim.seq:
-                self._reporter.settle(pending, Outcome("superseded", superseded_by=claim.seq))
-                pending = None
+            pending = self.left_to_others.take(claim.device_id, claim.seq)
             if pending is None:
                 try:
                     pending = claimed_status(claim, self._operations, now_s=self._loop.time())
@@ -237,31 +221,6 @@ class Dispatcher:
                     continue
                 self._reporter.accept(pending)
             self._dispatch(pending, claim)
-
-    def settle_by(self, progress: Progress) -> None:
-        """Settle a status that another worker was to send, if the outbox has its outcome."""
-        pending = self.elsewhere.pop(progress.device_id, None)
-        if pending is None:
-            return
-        if progress.done_seq < pending.seq:
-            pending.held_until_s = self._loop.time() + progress.hold_s if progress.hold_s else 0.0
-            # Reinserted at the end: the next look-up asks for others first.
-            self.elsewhere[progress.device_id] = pending
-            return
-        pending.attempts = progress.attempts
-        if progress.done_seq > pending.seq:
-            outcome = Outcome("superseded", superseded_by=progress.seq)
-        elif progress.error is None:
-            outcome = SENT
-        else:
-            outcome = Outcome("failed", OutboxError(f"given up by another worker: {progress.error}"))
-        self._reporter.settle(pending, outcome)
-
-    def settle_gone(self, pending: PendingStatus, outcome: Outcome = SENT) -> None:
-        """Settle a status that another worker was to send and whose row is gone, which means delivered."""
-        if self.elsewhere.get(pending.device_id) is pending:
-            del self.elsewhere[pending.device_id]
-            self._reporter.settle(pending, outcome)
 
     def _is_unwritten(self, device_id: str) -> bool:
         return device_id in self._completed or device_id in self._writing

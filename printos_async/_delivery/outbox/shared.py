@@ -103,14 +103,14 @@ class SharedBackend:
         dispatcher = self._dispatcher
         self._worker.is_draining = True  # first: others may put more than this sends, for ever
         await self.engine.drained(until_s)
-        while self.is_open and (dispatcher.has_unwritten or dispatcher.are_due_by(until_s)):
+        while self.is_open and (dispatcher.has_unwritten or dispatcher.left_to_others.are_due_by(until_s)):
             dispatcher.progress.clear()
             await dispatcher.progress.wait()
             await self.engine.drained(until_s)
 
     def unsettled(self) -> list[PendingStatus]:
         """As ``DeliveryBackend.unsettled``, with the statuses that were left to other workers."""
-        return [*self.engine.unsettled(), *self._dispatcher.elsewhere.values()]
+        return [*self.engine.unsettled(), *self._dispatcher.left_to_others.statuses.values()]
 
     async def aclose(self) -> None:
         """As ``DeliveryBackend.aclose``, within half a second; what takes longer is free when the lease ends."""

@@ -9,7 +9,7 @@ from contextlib import suppress
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from printos_async._delivery.device_state import Outcome, PendingStatus
+from printos_async._delivery.device_state import PendingStatus
 from printos_async._errors import OutboxError, PusherClosedError
 from printos_async.outbox.protocol import Draft
 
@@ -60,12 +60,14 @@ class Worker:
         self._outbox = outbox
         self._lease = lease
         self._dispatcher = dispatcher
+        self._left_to_others = dispatcher.left_to_others
         self._accounts = accounts
         self._max_devices = max_devices
         self._occupancy = dispatcher.engine.occupancy
         self._loop = asyncio.get_running_loop()
         self.puts: GroupCommit[PendingStatus, PendingStatus] = GroupCommit(self._write)
         self._putting = asyncio.Lock()  # held while something is put or devices are given back
+        self._being_put: set[str] = set()  # devices of the puts under way
         self._unfiled: dict[str, PendingStatus] = {}  # statuses that were in a file that was replaced
         self._tasks: list[asyncio.Task[None]] = []
         self.is_closed = False
@@ -98,31 +100,28 @@ class Worker:
 
     def file_replaced(self) -> None:
         """Remember the statuses that were in the file that was replaced, to write them to the new one."""
-        # What is in flight now has to be written too, if it fails.
-        for device in self._dispatcher.engine.scheduler.devices.values():
-            if device.in_flight is not None:
-                self._unfiled[device.device_id] = device.in_flight
-        self._unfiled |= self._dispatcher.elsewhere
+        left = self._left_to_others.statuses
+        self._unfiled |= left
+        for device_id, device in self._dispatcher.engine.scheduler.devices.items():
+            if device.in_flight is None:
+                continue
+            if device_id in left:  # compared now: the numbers of the new file begin again
+                self._left_to_others.supersede(device.in_flight, left[device_id].seq)
+            else:  # it has to be written too, if it fails
+                self._unfiled[device_id] = device.in_flight
 
     async def _put_again(self) -> None:
         """Write remembered statuses to the new file, unless it has newer ones of their devices."""
         if not self._unfiled:
             return
-        elsewhere = self._dispatcher.elsewhere
-        left = {device_id: pending for device_id, pending in elsewhere.items() if self._is_unfiled(pending)}
-        there = {one.device_id: one.seq for one in await self._outbox.progress(left)} if left else {}
-        for device_id, pending in left.items():
-            if device_id in there:
-                self._dispatcher.settle_gone(pending, Outcome("superseded", superseded_by=there[device_id]))
-            elif elsewhere.get(device_id) is pending:
-                del elsewhere[device_id]
-                try:
-                    await self.puts.submit(pending)
-                except OutboxError:
-                    self._dispatcher.leave_to_others(pending)
-                    raise
-            if self._is_unfiled(pending):
-                del self._unfiled[device_id]
+        async with self._putting:  # a newer status that is put now comes after these
+            statuses = self._left_to_others.statuses.values()
+            again = {pending.device_id: pending for pending in statuses if self._is_unfiled(pending)}
+            for there in await self._outbox.progress(again) if again else ():
+                self._left_to_others.supersede(again.pop(there.device_id), there.seq)
+                del self._unfiled[there.device_id]
+            if again:
+                await self._put(list(again.values()))
 
     def _is_unfiled(self, pending: PendingStatus) -> bool:
         """Return whether a status was in the file that was replaced, and is not in the new one."""
@@ -132,16 +131,29 @@ class Worker:
         if self.is_closed:
             raise PusherClosedError("the pusher was closed before the outbox had this status")
         async with self._putting:
-            has_room = self._occupancy.devices + len(statuses) <= self._max_devices
-            owner = self._lease.owner if has_room and not self._dispatcher.releasing else None
-            with self._dispatcher.asking() as told:
-                drafts = [Draft(pending.device_id, pending.call.body) for pending in statuses]
-                kept = await self._outbox.put(drafts, owner=owner)
-            is_ours = owner is not None and owner == self._lease.owner
-            for pending, one in zip(statuses, kept, strict=True):
-                is_new, pending.seq = pending.seq == _NEW, one.seq
-                self._dispatcher.take_kept(pending, one, told, is_ours=is_ours, is_new=is_new)
+            self._being_put = {pending.device_id for pending in statuses}
+            try:
+                await self._put(statuses)
+            except OutboxError:
+                self._left_to_others.put_failed |= self._being_put
+                raise
+            finally:
+                self._being_put = set()
         return statuses
+
+    async def _put(self, statuses: list[PendingStatus]) -> None:
+        has_room = self._occupancy.devices + len(statuses) <= self._max_devices
+        owner = self._lease.owner if has_room and not self._dispatcher.releasing else None
+        with self._dispatcher.asking() as told:
+            drafts = [Draft(pending.device_id, pending.call.body) for pending in statuses]
+            kept = await self._outbox.put(drafts, owner=owner)
+        is_ours = owner is not None and owner == self._lease.owner
+        for pending, one in zip(statuses, kept, strict=True):
+            is_new, pending.seq = pending.seq == _NEW, one.seq
+            unfiled = self._unfiled.pop(pending.device_id, None)
+            if unfiled is not None and unfiled is not pending:
+                self._left_to_others.supersede(unfiled, pending.seq)
+            self._dispatcher.take_kept(pending, one, told, is_ours=is_ours, is_new=is_new)
 
     async def _claim(self) -> None:
         enough = self._max_devices - max(1, min(_MAX_CLAIMS, self._max_devices // 2) // 2)
@@ -161,7 +173,7 @@ class Worker:
                 if (
                     owner is not None
                     and room > 0
-                    and (not self.is_draining or self._dispatcher.are_due_by(self._loop.time()))
+                    and (not self.is_draining or self._left_to_others.are_due_by(self._loop.time()))
                 ):
                     with self._dispatcher.asking() as told:
                         claims = await self._outbox.claim(owner, room)
@@ -196,8 +208,8 @@ class Worker:
 
     async def _look_around(self, owner: int) -> None:
         """Take what others have put for owned devices, and settle what others have sent."""
-        elsewhere = self._dispatcher.elsewhere
-        while elsewhere or not self.is_draining:
+        left = self._left_to_others.statuses
+        while left or not self.is_draining:
             # Devices of held accounts may take up all the room for long; newer statuses of theirs take up no more.
             room = _MAX_CLAIMS if self._accounts.held else self._max_devices - self._occupancy.devices
             limit = min(room, _MAX_CLAIMS)
@@ -209,15 +221,15 @@ class Worker:
                 self._dispatcher.take_claims(newer, told)
             if len(newer) < limit:
                 break
-        if elsewhere:
-            asked = dict(islice(elsewhere.items(), None if self.is_draining else _MAX_LOOKED_UP))
+        if left:
+            asked = dict(islice(left.items(), None if self.is_draining else _MAX_LOOKED_UP))
             for progress in await self._outbox.progress(asked):
                 del asked[progress.device_id]
-                self._dispatcher.settle_by(progress)
-            # A device that the outbox does not know was delivered. What was put meanwhile may not be in this answer.
+                self._left_to_others.settle_by(progress)
+            # A device that the outbox does not know was delivered. If a put is under way, its status may be the newest.
             for pending in asked.values():
-                if not self._is_unfiled(pending):
-                    self._dispatcher.settle_gone(pending)
+                if not self._is_unfiled(pending) and pending.device_id not in self._being_put:
+                    self._left_to_others.settle_gone(pending)
             self._dispatcher.progress.set()
 
     async def _write_completions(self) -> None:
