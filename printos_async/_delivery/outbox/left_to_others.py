@@ -9,7 +9,7 @@ from printos_async._delivery.device_state import SENT, Outcome
 from printos_async._errors import OutboxError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from printos_async._delivery.device_state import PendingStatus
     from printos_async._delivery.results import Reporter
@@ -27,6 +27,8 @@ class LeftToOthers:
 
     Attributes:
         statuses: By device.
+        unfiled: Statuses that were in a file that was replaced, by device, until the new file has them or newer ones.
+            Sequence numbers of the two files cannot be compared.
         put_failed: Devices whose last put failed. Its status may be in the outbox nevertheless.
     """
 
@@ -35,20 +37,27 @@ class LeftToOthers:
         self._is_active = is_active
         self._loop = asyncio.get_running_loop()
         self.statuses: dict[str, PendingStatus] = {}
+        self.unfiled: dict[str, PendingStatus] = {}
         self.put_failed: set[str] = set()
 
     def add(self, pending: PendingStatus) -> None:
         """Leave a status to others, unless it has ended, or a newer one of its device was left to them before."""
-        other = self.statuses.get(pending.device_id, pending)
+        if pending.has_ended:
+            return
+        device_id = pending.device_id
+        if not self.is_unfiled(pending):
+            self._supersede_unfiled(device_id, pending.seq)
+        other = self.statuses.get(device_id, pending)
         if other.seq > pending.seq:
             self.supersede(pending, other.seq)
-        elif not pending.has_ended:
-            if other is not pending:
-                self.supersede(other, pending.seq)
-            self.statuses[pending.device_id] = pending
+            return
+        if other is not pending:
+            self.supersede(other, pending.seq)
+        self.statuses[device_id] = pending
 
     def take(self, device_id: str, seq: int) -> PendingStatus | None:
         """Remove a device's status, because this worker sends status ``seq`` now; None if that is not the same."""
+        self._supersede_unfiled(device_id, seq)
         pending = self.statuses.pop(device_id, None)
         if pending is not None and pending.seq != seq:
             self.supersede(pending, seq)
@@ -61,6 +70,25 @@ class LeftToOthers:
             del self.statuses[pending.device_id]
         self._reporter.settle(pending, Outcome("superseded", superseded_by=newer_seq))
 
+    def file_replaced(self, in_flight: Iterable[PendingStatus]) -> None:
+        """Remember the statuses that the new file lacks. Those ``in_flight`` are written to it if they fail."""
+        self.unfiled |= self.statuses
+        for pending in in_flight:
+            newer = self.statuses.get(pending.device_id)
+            if newer is None:
+                self.unfiled[pending.device_id] = pending
+            else:
+                self.supersede(pending, newer.seq)
+
+    def to_put_again(self) -> dict[str, PendingStatus]:
+        """Return the statuses that have to be written to the new file, by device."""
+        left = self.statuses
+        return {device_id: one for device_id, one in self.unfiled.items() if left.get(device_id) is one}
+
+    def is_unfiled(self, pending: PendingStatus) -> bool:
+        """Return whether a status is among ``unfiled``."""
+        return self.unfiled.get(pending.device_id) is pending
+
     def are_due_by(self, until_s: float) -> bool:
         """Return whether one of the statuses may be sent by ``until_s``."""
         return any(pending.held_until_s <= until_s for pending in self.statuses.values())
@@ -71,6 +99,7 @@ class LeftToOthers:
         If an older one is in flight here, whose lease was lost, the newer one stays until that has ended: it tells
         that the older one was superseded.
         """
+        self._supersede_unfiled(progress.device_id, progress.seq)
         pending = self.statuses.pop(progress.device_id, None)
         if pending is None:
             return
@@ -88,6 +117,11 @@ class LeftToOthers:
             outcome = Outcome("failed", OutboxError(f"given up by another worker: {progress.error}"))
         self._reporter.settle(pending, outcome)
 
+    def _supersede_unfiled(self, device_id: str, newer_seq: int) -> None:
+        unfiled = self.unfiled.pop(device_id, None)
+        if unfiled is not None:
+            self.supersede(unfiled, newer_seq)
+
     def settle_gone(self, pending: PendingStatus) -> None:
         """Settle a status whose device has no row any more: the device's newest status was delivered.
 
@@ -95,7 +129,8 @@ class LeftToOthers:
         here. It stays while the device is active, as in ``settle_by``.
         """
         device_id = pending.device_id
-        if self.statuses.get(device_id) is pending and not self._is_active(device_id):
+        is_left = self.statuses.get(device_id) is pending and not self.is_unfiled(pending)
+        if is_left and not self._is_active(device_id):
             del self.statuses[device_id]
             is_newest = device_id not in self.put_failed
             self._reporter.settle(pending, SENT if is_newest else Outcome("superseded"))

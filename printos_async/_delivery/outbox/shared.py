@@ -144,4 +144,7 @@ class SharedBackend:
     def _file_replaced(self) -> None:
         # The lease went with the old file.
         self._lease.lose()
-        self._worker.file_replaced()
+        devices = self.engine.scheduler.devices.values()
+        self._dispatcher.left_to_others.file_replaced(
+            device.in_flight for device in devices if device.in_flight is not None
+        )

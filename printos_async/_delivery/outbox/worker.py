@@ -68,7 +68,6 @@ class Worker:
         self.puts: GroupCommit[PendingStatus, PendingStatus] = GroupCommit(self._write)
         self._putting = asyncio.Lock()  # held while something is put or devices are given back
         self._being_put: set[str] = set()  # devices of the puts under way
-        self._unfiled: dict[str, PendingStatus] = {}  # statuses that were in a file that was replaced
         self._tasks: list[asyncio.Task[None]] = []
         self.is_closed = False
         self.is_draining = False
@@ -98,34 +97,18 @@ class Worker:
         pending = PendingStatus(_NEW, call.device_id or "", call, self._loop.time(), waiter=waiter)
         return await self.puts.submit(pending)
 
-    def file_replaced(self) -> None:
-        """Remember the statuses that were in the file that was replaced, to write them to the new one."""
-        left = self._left_to_others.statuses
-        self._unfiled |= left
-        for device_id, device in self._dispatcher.engine.scheduler.devices.items():
-            if device.in_flight is None:
-                continue
-            if device_id in left:  # compared now: the numbers of the new file begin again
-                self._left_to_others.supersede(device.in_flight, left[device_id].seq)
-            else:  # it has to be written too, if it fails
-                self._unfiled[device_id] = device.in_flight
-
     async def _put_again(self) -> None:
-        """Write remembered statuses to the new file, unless it has newer ones of their devices."""
-        if not self._unfiled:
+        """Write statuses that were in a file that was replaced to the new one, unless it has newer ones of their devices."""
+        left = self._left_to_others
+        if not left.to_put_again():
             return
         async with self._putting:  # a newer status that is put now comes after these
-            statuses = self._left_to_others.statuses.values()
-            again = {pending.device_id: pending for pending in statuses if self._is_unfiled(pending)}
-            for there in await self._outbox.progress(again) if again else ():
-                self._left_to_others.supersede(again.pop(there.device_id), there.seq)
-                del self._unfiled[there.device_id]
+            again = left.to_put_again()
+            for progress in await self._outbox.progress(again) if again else ():
+                left.settle_by(progress)
+                del again[progress.device_id]
             if again:
                 await self._put(list(again.values()))
-
-    def _is_unfiled(self, pending: PendingStatus) -> bool:
-        """Return whether a status was in the file that was replaced, and is not in the new one."""
-        return self._unfiled.get(pending.device_id) is pending
 
     async def _write(self, statuses: list[PendingStatus]) -> list[PendingStatus]:
         if self.is_closed:
@@ -150,9 +133,8 @@ class Worker:
         is_ours = owner is not None and owner == self._lease.owner
         for pending, one in zip(statuses, kept, strict=True):
             is_new, pending.seq = pending.seq == _NEW, one.seq
-            unfiled = self._unfiled.pop(pending.device_id, None)
-            if unfiled is not None and unfiled is not pending:
-                self._left_to_others.supersede(unfiled, pending.seq)
+            if self._left_to_others.is_unfiled(pending):
+                del self._left_to_others.unfiled[pending.device_id]
             self._dispatcher.take_kept(pending, one, told, is_ours=is_ours, is_new=is_new)
 
     async def _claim(self) -> None:
@@ -228,7 +210,7 @@ class Worker:
                 self._left_to_others.settle_by(progress)
             # A device that the outbox does not know was delivered. If a put is under way, its status may be the newest.
             for pending in asked.values():
-                if not self._is_unfiled(pending) and pending.device_id not in self._being_put:
+                if pending.device_id not in self._being_put:
                     self._left_to_others.settle_gone(pending)
             self._dispatcher.progress.set()
 

@@ -114,15 +114,17 @@ class Workshop:
             await store.execute("UPDATE printos_worker SET lease_until = 0")
         await until(lambda: self.outbox.joins > joins)
 
+    async def replace_file(self, folder: Path) -> None:
+        """Remove the SQLite file, and wait until the worker joins the new one."""
+        joins = self.outbox.joins
+        for left in folder.glob("spool.db*"):  # noqa: ASYNC240
+            left.unlink()
+        await until(lambda: self.outbox.joins > joins)
+
     async def until_no(self, rows: str) -> None:
         async with sql_store(self.url) as store, asyncio.timeout(WITHIN_S):
             while await store.execute(f"SELECT 1 FROM printos_outbox {rows} LIMIT 1"):  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
-
-
-def remove_files(folder: Path) -> None:
-    for left in folder.glob("spool.db*"):
-        left.unlink()
 
 
 def push(pusher: StatusPusher, pages: int) -> asyncio.Task[PushResult]:
@@ -245,10 +247,8 @@ async def test_a_newer_status_is_put_after_the_file_was_replaced(
         second = push(pusher, 2)
         await until(lambda: pusher.stats().accepted == 2)
         await outbox.stop_claims()
-        remove_files(tmp_path)
         outbox.joining.clear()
-        joins = outbox.joins
-        await until(lambda: outbox.joins > joins)
+        await workshop.replace_file(tmp_path)
         if is_claimed:
             outbox.joining.set()
             await until(lambda: pusher._backend._lease.owner is not None)  # type: ignore[attr-defined]
@@ -264,4 +264,24 @@ async def test_a_newer_status_is_put_after_the_file_was_replaced(
         await first
         await workshop.until_no("")
     assert [seen.pages for seen in host.seen][-1] == host.newest[DEVICE] == 3
+    assert host.stale_overwrites() == 0
+
+
+@pytest.mark.parametrize("outbox_url", ["sqlite"], indirect=True)
+async def test_a_newer_status_has_the_same_number_in_the_new_file(workshop: Workshop, tmp_path: Path) -> None:
+    host, outbox = workshop.host, workshop.outbox
+    host.gates[1].clear()
+    host.reply = lambda seen: UNAVAILABLE if seen.pages == 1 else OK
+    async with workshop.worker(outbox) as pusher, workshop.client.spooler(SqlOutbox(workshop.url)) as spooler:
+        first = push(pusher, 1)
+        await host.until_sending(1)
+        await workshop.replace_file(tmp_path)
+        await outbox.stop_claims()
+        host.open(1)
+        await until(lambda: not pusher.stats().active_devices)
+        assert await spooler.put(DEVICE, status(2)) == 1
+        outbox.claiming.set()
+        await host.until_applied(2)
+        assert await told(first) == [("superseded", 1)]
+        await workshop.until_no("")
     assert host.stale_overwrites() == 0
