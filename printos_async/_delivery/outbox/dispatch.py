@@ -191,7 +191,6 @@ class Dispatcher:
             is_ours: Whether the lease under which it was put still runs.
             is_new: Whether it has not been reported as accepted yet.
         """
-        self.left_to_others.put_failed.discard(pending.device_id)
         known = self._known_seq(pending.device_id, told)
         if known == pending.seq and self.engine.adopt(pending):
             return  # it was claimed at the same moment

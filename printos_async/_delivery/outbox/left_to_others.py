@@ -27,8 +27,8 @@ class LeftToOthers:
 
     Attributes:
         statuses: By device.
-        unfiled: Statuses that were in a file that was replaced, by device, until the new file has them or newer ones.
-            Sequence numbers of the two files cannot be compared.
+        in_old_file: Statuses that were in a file that was replaced, by device, until the new file has them or newer
+            ones. Sequence numbers of the two files cannot be compared.
         put_failed: Devices whose last put failed. Its status may be in the outbox nevertheless.
     """
 
@@ -37,7 +37,7 @@ class LeftToOthers:
         self._is_active = is_active
         self._loop = asyncio.get_running_loop()
         self.statuses: dict[str, PendingStatus] = {}
-        self.unfiled: dict[str, PendingStatus] = {}
+        self.in_old_file: dict[str, PendingStatus] = {}
         self.put_failed: set[str] = set()
 
     def add(self, pending: PendingStatus) -> None:
@@ -45,8 +45,8 @@ class LeftToOthers:
         if pending.has_ended:
             return
         device_id = pending.device_id
-        if not self.is_unfiled(pending):
-            self._supersede_unfiled(device_id, pending.seq)
+        if not self._is_in_old_file(pending):
+            self._supersede_in_old_file(device_id, pending.seq)
         other = self.statuses.get(device_id, pending)
         if other.seq > pending.seq:
             self.supersede(pending, other.seq)
@@ -57,7 +57,7 @@ class LeftToOthers:
 
     def take(self, device_id: str, seq: int) -> PendingStatus | None:
         """Remove a device's status, because this worker sends status ``seq`` now; None if that is not the same."""
-        self._supersede_unfiled(device_id, seq)
+        self._supersede_in_old_file(device_id, seq)
         pending = self.statuses.pop(device_id, None)
         if pending is not None and pending.seq != seq:
             self.supersede(pending, seq)
@@ -72,22 +72,24 @@ class LeftToOthers:
 
     def file_replaced(self, in_flight: Iterable[PendingStatus]) -> None:
         """Remember the statuses that the new file lacks. Those ``in_flight`` are written to it if they fail."""
-        self.unfiled |= self.statuses
+        self.in_old_file |= self.statuses
         for pending in in_flight:
             newer = self.statuses.get(pending.device_id)
             if newer is None:
-                self.unfiled[pending.device_id] = pending
+                self.in_old_file[pending.device_id] = pending
             else:
                 self.supersede(pending, newer.seq)
+
+    def written(self, pending: PendingStatus) -> None:
+        """Record that a put has succeeded: the outbox has the status."""
+        self.put_failed.discard(pending.device_id)
+        if self._is_in_old_file(pending):
+            del self.in_old_file[pending.device_id]
 
     def to_put_again(self) -> dict[str, PendingStatus]:
         """Return the statuses that have to be written to the new file, by device."""
         left = self.statuses
-        return {device_id: one for device_id, one in self.unfiled.items() if left.get(device_id) is one}
-
-    def is_unfiled(self, pending: PendingStatus) -> bool:
-        """Return whether a status is among ``unfiled``."""
-        return self.unfiled.get(pending.device_id) is pending
+        return {device_id: one for device_id, one in self.in_old_file.items() if left.get(device_id) is one}
 
     def are_due_by(self, until_s: float) -> bool:
         """Return whether one of the statuses may be sent by ``until_s``."""
@@ -99,7 +101,7 @@ class LeftToOthers:
         If an older one is in flight here, whose lease was lost, the newer one stays until that has ended: it tells
         that the older one was superseded.
         """
-        self._supersede_unfiled(progress.device_id, progress.seq)
+        self._supersede_in_old_file(progress.device_id, progress.seq)
         pending = self.statuses.pop(progress.device_id, None)
         if pending is None:
             return
@@ -117,11 +119,6 @@ class LeftToOthers:
             outcome = Outcome("failed", OutboxError(f"given up by another worker: {progress.error}"))
         self._reporter.settle(pending, outcome)
 
-    def _supersede_unfiled(self, device_id: str, newer_seq: int) -> None:
-        unfiled = self.unfiled.pop(device_id, None)
-        if unfiled is not None:
-            self.supersede(unfiled, newer_seq)
-
     def settle_gone(self, pending: PendingStatus) -> None:
         """Settle a status whose device has no row any more: the device's newest status was delivered.
 
@@ -129,8 +126,16 @@ class LeftToOthers:
         here. It stays while the device is active, as in ``settle_by``.
         """
         device_id = pending.device_id
-        is_left = self.statuses.get(device_id) is pending and not self.is_unfiled(pending)
+        is_left = self.statuses.get(device_id) is pending and not self._is_in_old_file(pending)
         if is_left and not self._is_active(device_id):
             del self.statuses[device_id]
             is_newest = device_id not in self.put_failed
             self._reporter.settle(pending, SENT if is_newest else Outcome("superseded"))
+
+    def _is_in_old_file(self, pending: PendingStatus) -> bool:
+        return self.in_old_file.get(pending.device_id) is pending
+
+    def _supersede_in_old_file(self, device_id: str, newer_seq: int) -> None:
+        older = self.in_old_file.pop(device_id, None)
+        if older is not None:
+            self.supersede(older, newer_seq)

@@ -133,8 +133,7 @@ class Worker:
         is_ours = owner is not None and owner == self._lease.owner
         for pending, one in zip(statuses, kept, strict=True):
             is_new, pending.seq = pending.seq == _NEW, one.seq
-            if self._left_to_others.is_unfiled(pending):
-                del self._left_to_others.unfiled[pending.device_id]
+            self._left_to_others.written(pending)
             self._dispatcher.take_kept(pending, one, told, is_ours=is_ours, is_new=is_new)
 
     async def _claim(self) -> None:

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import define, field
 
-from printos_async import DeviceCredentials, HmacAuth, LeaseLost, SqlOutbox, StatusPusher
+from printos_async import DeviceCredentials, HmacAuth, LeaseLost, StatusPusher
 from tests.conftest import QUICK_RETRY
 from tests.delivery.host import Host, client_over, pages_of, status
 from tests.outbox.stores import sql_store
 
+from .gated import GatedOutbox
 from .seen import adds_up
 from .site import Site, until
 
@@ -162,40 +163,23 @@ async def test_a_worker_that_ends_while_devices_cannot_be_given_back_leaves_them
     assert max(site.host.max_in_flight.values()) == 1
 
 
-class LateAnswers(SqlOutbox):
-    """Answers a put when it is told to; the statuses are written before."""
-
-    def __init__(self, url: str) -> None:
-        super().__init__(url)
-        self.gate = asyncio.Event()
-        self.gate.set()
-        self.written = asyncio.Event()
-
-    async def put(self, *drafts: Any, **settings: Any) -> Any:
-        kept = await super().put(*drafts, **settings)
-        self.written.set()
-        await self.gate.wait()
-        return kept
-
-
 async def test_a_drain_does_not_give_a_device_back_for_which_a_put_is_under_way(outbox_url: str) -> None:
-    host, outbox = SlowHost(), LateAnswers(outbox_url)
+    host, outbox = SlowHost(), GatedOutbox(outbox_url)
     async with (
         client_over(host, auth=HmacAuth("k", "s")) as client,
         client.status_pusher(outbox=outbox) as pusher,
     ):
         await pusher.put("dev-1", status(1))
         await until(lambda: host.count == 1)
-        outbox.gate.clear()
-        outbox.written.clear()
+        outbox.answering.clear()
         putting = asyncio.create_task(pusher.put("dev-1", status(2)))
-        await outbox.written.wait()
+        await until(lambda: outbox.writes == 2)
         draining = asyncio.create_task(pusher.drain())
         host.opened.set()
         await until_counted(outbox_url, "SELECT count(*) FROM printos_outbox WHERE done_seq > 0", 1)
         host.opened.clear()
         await until(lambda: not pusher._backend._dispatcher.has_unwritten)  # type: ignore[attr-defined]
-        outbox.gate.set()
+        outbox.answering.set()
         await putting
         # Given back now, another worker could send for it at the same time.
         await until(lambda: host.count == 2)

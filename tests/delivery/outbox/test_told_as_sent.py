@@ -14,6 +14,7 @@ from tests.conftest import QUICK_RETRY
 from tests.delivery.host import OK, UNAVAILABLE, Host, Seen, client_over, status
 from tests.outbox.stores import sql_store
 
+from .gated import GatedOutbox
 from .site import WITHIN_S, until
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
     from printos_async import PrintOSClient, PushResult, StatusPusher
     from printos_async._transport import RawResponse
-    from printos_async.outbox import Claim, Kept, Progress
 
 DEVICE = "dev-1"
 LEASE_S, TIMEOUT_S = 1.0, 0.4
@@ -49,51 +49,6 @@ class GatedHost(Host):
         await until(lambda: self.newest.get(DEVICE) == pages)
 
 
-class GatedOutbox(SqlOutbox):
-    """Holds back joining, claims, and the answers of puts, which are written before; may lose such an answer."""
-
-    def __init__(self, url: str) -> None:
-        super().__init__(url, lease_s=LEASE_S)
-        self.joining, self.claiming, self.answering = asyncio.Event(), asyncio.Event(), asyncio.Event()
-        for gate in (self.joining, self.claiming, self.answering):
-            gate.set()
-        self.joins = self.claims = self.writes = self.lookups = 0
-        self.loses_answers = False
-
-    async def join(self) -> int:
-        self.joins += 1
-        await self.joining.wait()
-        return await super().join()
-
-    async def claim(self, *limits: Any) -> list[Claim]:
-        self.claims += 1
-        await self.claiming.wait()
-        return await super().claim(*limits)
-
-    async def put(self, *drafts: Any, **settings: Any) -> list[Kept]:
-        kept = await super().put(*drafts, **settings)
-        self.writes += 1
-        await self.answering.wait()
-        if self.loses_answers:
-            raise OutboxError("the answer was lost")
-        return kept
-
-    async def progress(self, *asked: Any) -> list[Progress]:
-        found = await super().progress(*asked)
-        self.lookups += 1
-        return found
-
-    async def stop_claims(self) -> None:
-        self.claiming.clear()
-        claims = self.claims
-        await until(lambda: self.claims > claims)
-
-    async def until_looked_up(self, pushing: asyncio.Task[PushResult]) -> None:
-        """Wait for an answer about progress that was asked for from now on, or until none is needed."""
-        enough = self.lookups + 2
-        await until(lambda: self.lookups >= enough or pushing.done())
-
-
 class Workshop:
     """A worker with a gated outbox and a gated host; others may work on the same database and host."""
 
@@ -101,7 +56,7 @@ class Workshop:
         self.client = client
         self.host = host
         self.url = url
-        self.outbox = GatedOutbox(url)
+        self.outbox = GatedOutbox(url, lease_s=LEASE_S)
 
     def worker(self, outbox: SqlOutbox | None = None) -> StatusPusher:
         outbox = outbox or SqlOutbox(self.url, lease_s=LEASE_S)
