@@ -93,7 +93,7 @@ class PushResult:
             ``additional_properties``; if it is not a JSON object, this is None.
         seq: The pusher's own sequence number, counted from 1 in the order of acceptance; 0 if it was refused.
         superseded_by: The sequence number of the newer status that replaced it, otherwise None. Also None if the put
-            of the newer status failed because the outbox did not answer, and it was stored nevertheless or may have been.
+            of the newer status failed, but the outbox may have stored it.
     """
 
     device_id: str
