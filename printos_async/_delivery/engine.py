@@ -8,7 +8,7 @@ from contextlib import suppress
 from itertools import count
 from typing import TYPE_CHECKING
 
-from .device_state import DeviceState, Outcome, PendingStatus
+from .device_state import DeviceState, PendingStatus
 from .senders import Senders
 
 if TYPE_CHECKING:
@@ -91,8 +91,7 @@ class Engine:
         if self._policy.deadline_s is not None:
             self.scheduler.arm_deadline(device, pending)
         if replaced is not None:
-            pending.has_replaced = True
-            self._settle(replaced, Outcome("superseded", superseded_by=pending.seq))
+            self.senders.supersede(replaced, pending)
         if device.retrying:  # a newer status is no retry: it is due after the backoff, without a token
             device.retrying = False
             self.scheduler.schedule(device)

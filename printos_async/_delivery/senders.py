@@ -64,6 +64,11 @@ class Senders:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
+    def supersede(self, pending: PendingStatus, newer: PendingStatus) -> None:
+        """Settle a status, because a newer one of its device takes its place."""
+        newer.has_replaced = True
+        self._settle(pending, Outcome("superseded", superseded_by=newer.seq))
+
     def _add(self) -> None:
         if len(self._tasks) < self._limiter.limit + self._limiter.overdue:
             task = self._loop.create_task(self._work(), context=self._context.copy())
@@ -158,7 +163,7 @@ class Senders:
             if pending is device.sent:
                 return
             if device.waiting is not None and device.waiting.seq != pending.seq:
-                self._supersede(pending, device.waiting)
+                self.supersede(pending, device.waiting)
             elif self.scheduler.watcher is not None:
                 self.scheduler.watcher.left_to_others.add(pending)
             return
@@ -191,11 +196,7 @@ class Senders:
             self.scheduler.arm_deadline(device, pending)
         else:
             # A retry sends the newest status, never the one that failed.
-            self._supersede(pending, device.waiting)
-
-    def _supersede(self, pending: PendingStatus, newer: PendingStatus) -> None:
-        newer.has_replaced = True
-        self._settle(pending, Outcome("superseded", superseded_by=newer.seq))
+            self.supersede(pending, device.waiting)
 
     def _refused_delay_s(self, device: DeviceState, pending: PendingStatus) -> float:
         """Return how long a device waits whose credentials were refused: usually its account is held, which is enough."""

@@ -142,9 +142,6 @@ class SharedBackend:
             _log.warning("what was not sent is free when the lease ends: %s", name, extra={"error": name})
 
     def _file_replaced(self) -> None:
-        # The lease went with the old file.
+        # The lease went with the old file. Without it the engine has no more than what is in flight.
         self._lease.lose()
-        devices = self.engine.scheduler.devices.values()
-        self._dispatcher.left_to_others.file_replaced(
-            device.in_flight for device in devices if device.in_flight is not None
-        )
+        self._dispatcher.left_to_others.file_replaced(self.engine.unsettled())
