@@ -11,9 +11,10 @@ from attrs import define, field
 
 from printos_async import HmacAuth, OutboxError, SqlOutbox
 from tests.conftest import QUICK_RETRY
-from tests.delivery.host import OK, UNAVAILABLE, Host, Seen, client_over, status
+from tests.delivery.host import OK, UNAVAILABLE, Host, Reply, Seen, client_over, status
 from tests.outbox.stores import sql_store
 
+from .conftest import Workplace
 from .gated import GatedOutbox
 from .site import WITHIN_S, until
 
@@ -49,32 +50,38 @@ class GatedHost(Host):
         await until(lambda: self.newest.get(DEVICE) == pages)
 
 
-class Workshop:
-    """A worker with a gated outbox and a gated host; others may work on the same database and host."""
+class Workshop(Workplace):
+    """A workplace with a gated host, and a gated outbox for one of its workers."""
 
     def __init__(self, client: PrintOSClient, host: GatedHost, url: str) -> None:
-        self.client = client
+        super().__init__(client, url)
         self.host = host
-        self.url = url
-        self.outbox = GatedOutbox(url, lease_s=LEASE_S)
+        self.gated = GatedOutbox(url, lease_s=LEASE_S)
 
     def worker(self, outbox: SqlOutbox | None = None) -> StatusPusher:
-        outbox = outbox or SqlOutbox(self.url, lease_s=LEASE_S)
+        outbox = outbox or self.outbox(lease_s=LEASE_S)
         return self.client.status_pusher(outbox=outbox, ambiguity_s=0.1, drain_timeout_s=0.0)
+
+    async def start_first(self, pusher: StatusPusher, reply: Reply = OK) -> asyncio.Task[PushResult]:
+        """Push the first status, which the host answers when its gate is opened."""
+        self.host.gates[1].clear()
+        self.host.reply = lambda seen: reply if seen.pages == 1 else OK
+        first = await start(pusher, 1)
+        await self.host.until_sending(1)
+        return first
 
     async def lose_lease(self) -> None:
         """End the lease, and wait until the worker joins again."""
-        joins = self.outbox.joins
-        async with sql_store(self.url) as store:
-            await store.execute("UPDATE printos_worker SET lease_until = 0")
-        await until(lambda: self.outbox.joins > joins)
+        joins = self.gated.joins
+        await self.execute("UPDATE printos_worker SET lease_until = 0")
+        await until(lambda: self.gated.joins > joins)
 
     async def replace_file(self, folder: Path) -> None:
         """Remove the SQLite file, and wait until the worker joins the new one."""
-        joins = self.outbox.joins
+        joins = self.gated.joins
         for left in folder.glob("spool.db*"):  # noqa: ASYNC240
             left.unlink()
-        await until(lambda: self.outbox.joins > joins)
+        await until(lambda: self.gated.joins > joins)
 
     async def until_no(self, rows: str) -> None:
         async with sql_store(self.url) as store, asyncio.timeout(WITHIN_S):
@@ -84,6 +91,14 @@ class Workshop:
 
 def push(pusher: StatusPusher, pages: int) -> asyncio.Task[PushResult]:
     return asyncio.create_task(pusher.push(DEVICE, status(pages)))
+
+
+async def start(pusher: StatusPusher, pages: int) -> asyncio.Task[PushResult]:
+    """Push a status, and wait until it is accepted."""
+    accepted = pusher.stats().accepted
+    pushing = push(pusher, pages)
+    await until(lambda: pusher.stats().accepted > accepted)
+    return pushing
 
 
 async def told(*pushes: asyncio.Task[PushResult]) -> list[tuple[str, int | None]]:
@@ -102,13 +117,10 @@ async def workshop(outbox_url: str) -> AsyncIterator[Workshop]:
 async def test_a_newer_status_is_put_here_and_sent_by_another_worker_before_the_answer(
     workshop: Workshop, answer: str
 ) -> None:
-    host, outbox = workshop.host, workshop.outbox
-    host.gates[1].clear()
+    host, outbox = workshop.host, workshop.gated
     async with workshop.worker() as owner, workshop.worker(outbox) as pusher:
-        await owner.put(DEVICE, status(1))
-        await host.until_sending(1)
-        second = push(pusher, 2)
-        await until(lambda: pusher.stats().accepted)
+        await workshop.start_first(owner)
+        second = await start(pusher, 2)
         outbox.answering.clear()
         outbox.loses_answers = answer == "lost"
         third = push(pusher, 3)
@@ -128,13 +140,10 @@ async def test_a_newer_status_is_put_here_and_sent_by_another_worker_before_the_
 
 
 async def test_a_newer_status_is_put_and_sent_after_the_lease_was_lost(workshop: Workshop) -> None:
-    host, outbox = workshop.host, workshop.outbox
-    host.gates[1].clear()
+    host, outbox = workshop.host, workshop.gated
     async with workshop.worker(outbox) as pusher:
-        first = push(pusher, 1)
-        await host.until_sending(1)
-        second = push(pusher, 2)
-        await until(lambda: pusher.stats().accepted == 2)
+        first = await workshop.start_first(pusher)
+        second = await start(pusher, 2)
         await outbox.stop_claims()
         await workshop.lose_lease()
         host.open(1)
@@ -151,17 +160,13 @@ async def test_a_newer_status_is_put_and_sent_after_the_lease_was_lost(workshop:
 async def test_a_request_fails_after_the_lease_was_lost_and_a_newer_status_was_put(
     workshop: Workshop,
 ) -> None:
-    host, outbox = workshop.host, workshop.outbox
-    host.gates[1].clear()
-    host.reply = lambda seen: UNAVAILABLE if seen.pages == 1 else OK
+    host, outbox = workshop.host, workshop.gated
     async with workshop.worker(outbox) as pusher:
-        first = push(pusher, 1)
-        await host.until_sending(1)
+        first = await workshop.start_first(pusher, UNAVAILABLE)
         await outbox.stop_claims()
         await workshop.lose_lease()
         await workshop.until_no("WHERE owner IS NOT NULL")
-        second = push(pusher, 2)
-        await until(lambda: pusher.stats().accepted == 2)
+        second = await start(pusher, 2)
         host.open(1)
         await host.until_applied(2)
         await workshop.until_no("")
@@ -170,16 +175,12 @@ async def test_a_request_fails_after_the_lease_was_lost_and_a_newer_status_was_p
 
 
 async def test_a_request_fails_after_another_worker_has_sent_a_newer_status(workshop: Workshop) -> None:
-    host, outbox = workshop.host, workshop.outbox
-    host.gates[1].clear()
-    host.reply = lambda seen: UNAVAILABLE if seen.pages == 1 else OK
+    host, outbox = workshop.host, workshop.gated
     async with workshop.worker(outbox) as pusher:
-        first = push(pusher, 1)
-        await host.until_sending(1)
+        first = await workshop.start_first(pusher, UNAVAILABLE)
         outbox.joining.clear()
         await workshop.lose_lease()
-        second = push(pusher, 2)
-        await until(lambda: pusher.stats().accepted == 2)
+        second = await start(pusher, 2)
         async with workshop.worker():
             await host.until_applied(2)
             await workshop.until_no("")
@@ -194,21 +195,17 @@ async def test_a_request_fails_after_another_worker_has_sent_a_newer_status(work
 async def test_a_newer_status_is_put_after_the_file_was_replaced(
     workshop: Workshop, tmp_path: Path, *, is_claimed: bool
 ) -> None:
-    host, outbox = workshop.host, workshop.outbox
-    host.gates[1].clear()
+    host, outbox = workshop.host, workshop.gated
     async with workshop.worker(outbox) as pusher:
-        first = push(pusher, 1)
-        await host.until_sending(1)
-        second = push(pusher, 2)
-        await until(lambda: pusher.stats().accepted == 2)
+        first = await workshop.start_first(pusher)
+        second = await start(pusher, 2)
         await outbox.stop_claims()
         outbox.joining.clear()
         await workshop.replace_file(tmp_path)
         if is_claimed:
             outbox.joining.set()
             await until(lambda: pusher._backend._lease.owner is not None)  # type: ignore[attr-defined]
-        third = push(pusher, 3)
-        await until(lambda: pusher.stats().accepted == 3)
+        third = await start(pusher, 3)
         host.open(1)
         if is_claimed:
             await host.until_applied(3)
@@ -224,12 +221,9 @@ async def test_a_newer_status_is_put_after_the_file_was_replaced(
 
 @pytest.mark.parametrize("outbox_url", ["sqlite"], indirect=True)
 async def test_a_newer_status_has_the_same_number_in_the_new_file(workshop: Workshop, tmp_path: Path) -> None:
-    host, outbox = workshop.host, workshop.outbox
-    host.gates[1].clear()
-    host.reply = lambda seen: UNAVAILABLE if seen.pages == 1 else OK
-    async with workshop.worker(outbox) as pusher, workshop.client.spooler(SqlOutbox(workshop.url)) as spooler:
-        first = push(pusher, 1)
-        await host.until_sending(1)
+    host, outbox = workshop.host, workshop.gated
+    async with workshop.worker(outbox) as pusher, workshop.client.spooler(workshop.outbox()) as spooler:
+        first = await workshop.start_first(pusher, UNAVAILABLE)
         await workshop.replace_file(tmp_path)
         await outbox.stop_claims()
         host.open(1)
