@@ -376,15 +376,15 @@ async def test_cancelled_call_gives_its_slot_back_and_its_request_ends_by_itself
 
 async def test_a_slot_handed_over_in_the_moment_of_cancellation_is_not_lost() -> None:
     limiter = Limiter(ConcurrencyLimit(maximum=1))
-    await limiter.__aenter__()
+    await limiter.acquire()
 
     async def hold() -> None:
-        async with limiter:
-            pass
+        await limiter.acquire()
+        limiter.release()
 
     waiters = [asyncio.create_task(hold()) for _ in range(3)]
     await asyncio.sleep(0)
-    await limiter.__aexit__(None, None, None)  # handed to the first
+    limiter.release()  # handed to the first
     waiters[0].cancel()  # in the same moment
     await asyncio.gather(*waiters, return_exceptions=True)
     assert limiter.in_flight == 0

@@ -122,7 +122,7 @@ class RetryQueue(_Timed):
 class ReadyQueue(_Timed):
     """First-in, first-out queue of ready devices, and the senders that wait for one.
 
-    A device that was taken out of ``devices`` stays marked as queued until its sender has a permit.
+    A device that was taken out of ``devices`` stays marked as queued until its credentials are known.
     """
 
     def __init__(self) -> None:

@@ -82,44 +82,46 @@ class Senders:
             self._on_crash(error)
 
     async def _work(self) -> None:
-        limiter, breaker, scheduler = self._limiter, self._executor.circuit_breaker, self.scheduler
-        accounts, probes = self._executor.accounts, scheduler.held.probes
+        limiter, scheduler = self._limiter, self.scheduler
         while not scheduler.is_closed:  # a lookup of credentials may swallow the cancellation
-            device = scheduler.take()
-            if device is None:
+            if not scheduler.ready.devices:
                 await scheduler.ready.park()
                 continue
-            if not limiter.try_acquire():
-                closings = breaker.closings
+            # The permit first: what the circuit breaker admits has to be sent at once.
+            if not limiter.try_acquire():  # without a coroutine: nearly always there is one
                 await limiter.acquire()
-                if breaker.closings != closings or not scheduler.is_open():
-                    limiter.release()
-                    # While this waited for a permit, the host asked for a pause, or the lease ended.
-                    scheduler.ready.devices.appendleft(device)
-                    continue
             try:
-                if accounts.held and self._policy.patient:
-                    await self._executor.find_account(device.device_id, until_s=scheduler.ends_s)
-                device.queued = False
-                # Read only now: a newer status may have come while the device waited for a permit.
-                pending = device.next_status
-                if (
-                    pending is not None
-                    and not scheduler.settle_unsent(device, pending)
-                    and (not accounts.held or not self._policy.patient or scheduler.held.admit(device))
-                ):
-                    device.waiting, device.in_flight = None, pending
-                    self.in_flight += 1
-                    try:
-                        await self._send(device, pending)
-                    finally:
-                        self.in_flight -= 1
-                        if probes:
-                            scheduler.held.end_probe(device)
-                    device.in_flight = None  # a cancelled sender leaves it: the status has no outcome
-                scheduler.schedule(device)
+                device = scheduler.take()
+                if device is not None:
+                    await self._send_newest(device)
             finally:
                 limiter.release()
+            if device is None:
+                await scheduler.ready.park()
+
+    async def _send_newest(self, device: DeviceState) -> None:
+        """Send the newest status of a device that was taken, unless it needs no request or its account is held."""
+        scheduler, accounts = self.scheduler, self._executor.accounts
+        if accounts.held and self._policy.patient:
+            await self._executor.find_account(device.device_id, until_s=scheduler.ends_s)
+        device.queued = False
+        # Read only now: a newer status may have come while the credentials were looked up.
+        pending = device.next_status
+        if (
+            pending is not None
+            and not scheduler.settle_unsent(device, pending)
+            and (not accounts.held or not self._policy.patient or scheduler.held.admit(device))
+        ):
+            device.waiting, device.in_flight = None, pending
+            self.in_flight += 1
+            try:
+                await self._send(device, pending)
+            finally:
+                self.in_flight -= 1
+                if scheduler.held.probes:
+                    scheduler.held.end_probe(device)
+            device.in_flight = None  # a cancelled sender leaves it: the status has no outcome
+        scheduler.schedule(device)
 
     async def _send(self, device: DeviceState, pending: PendingStatus) -> None:
         pending.attempts += 1

@@ -73,7 +73,6 @@ class CircuitBreaker:
     Attributes:
         caps_rate: There is a cap on the rate.
         circuit: ``"open"`` while the host seems down: only probes are sent. Half-open counts as open.
-        closings: Incremented when requests are blocked; callers admitted earlier must ask again.
         succeeded_s: When an answer last showed a working host.
         held_until_s: Until then nothing is sent, because the host asked for a pause.
         overlong_s: The pause that the host asked for, where that is longer than it is held; else None.
@@ -87,7 +86,6 @@ class CircuitBreaker:
         self._next_start_s = -math.inf
         self._line: dict[object, None] = {}  # callers that wait for the cap on the rate, first come first
         self.circuit: Circuit = "closed"
-        self.closings = 0
         self.succeeded_s = -math.inf
         self.held_until_s = 0.0
         self.overlong_s: float | None = None
@@ -155,7 +153,6 @@ class CircuitBreaker:
         lasted_s = now_s - self._first_failure_s
         if any(self._failures >= count and lasted_s >= span_s for count, span_s in _EVIDENCE_OF_OUTAGE):
             self.circuit = "open"
-            self.closings += 1
             self._successes = 0
             self._next_probe_s = now_s + _PROBE_INTERVAL_S
 
@@ -202,7 +199,6 @@ class CircuitBreaker:
         return turn_s if turn_s > now_s else start_s + _LATENESS_S
 
     def _hold(self, now_s: float, retry_after_s: float) -> None:
-        self.closings += 1
         self._asked_until_s = max(self._asked_until_s, now_s + retry_after_s)
         if retry_after_s > MAX_HOLD_S:
             self.overlong_s = retry_after_s

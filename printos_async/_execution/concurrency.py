@@ -75,7 +75,7 @@ class ConcurrencyLimit:
 
 
 class Limiter:
-    """Permits for requests in flight, granted in the order of asking; ``async with`` takes one.
+    """Permits for requests in flight, granted in the order of asking.
 
     Cancelling while waiting leaves the queue, and releases a permit that was granted in the same moment.
 
@@ -127,13 +127,10 @@ class Limiter:
             return True
         return False
 
-    async def __aenter__(self) -> None:
+    async def acquire(self) -> None:
+        """Take a permit, or wait for one; ``release`` returns it."""
         if self.try_acquire():
             return
-        await self.acquire()
-
-    async def acquire(self) -> None:
-        """Wait for a permit, after ``try_acquire`` found none; ``release`` returns it."""
         waiter = asyncio.get_running_loop().create_future()
         self._waiters[waiter] = None
         try:
@@ -144,9 +141,6 @@ class Limiter:
             else:
                 self._waiters.pop(waiter, None)
             raise
-
-    async def __aexit__(self, *_: object) -> None:
-        self.release()
 
     def record(self, *, started_s: float, now_s: float, latency_s: float | None, overloaded: bool) -> None:
         """Record the outcome of an attempt that still holds its permit; see ``Aimd.record``."""

@@ -133,37 +133,41 @@ class Executor:
     async def _attempt_in_turn(
         self, call: Call, decode: Callable[[RawResponse], Awaitable[T]], *, attempt: int
     ) -> T:
-        """Wait until the host admits a request and for a permit, and make one attempt.
+        """Wait for a permit and until the host admits a request, and make one attempt.
 
         Raises:
             APIError: Of the class that fits; ``attempts`` is 0 where the pause is too long to wait for.
         """
-        breaker = self.circuit_breaker
-        while True:
-            now_s = asyncio.get_running_loop().time()
-            if breaker.caps_rate or breaker.admit(now_s=now_s, patient=False) > now_s:
-                await self._wait_for_admission(call)
-            closings = breaker.closings
-            async with self.limiter:
-                if breaker.closings == closings:
-                    return await self.attempt(call, decode, attempt=attempt)
-            # While this call waited for its permit, the server asked for a pause.
+        self._attempts.open()  # the permits and the line belong to its event loop
+        if self.circuit_breaker.caps_rate:
+            await self._wait_for_pause(call)  # one that is too long is an error at once, not only at its turn
+            async with self._line:
+                await self._acquire_permit(call)
+        else:
+            await self._acquire_permit(call)
+        try:
+            return await self.attempt(call, decode, attempt=attempt)
+        finally:
+            self.limiter.release()
 
-    async def _wait_for_admission(self, call: Call) -> None:
-        """Wait for the pause that the server asked for, and in line for the cap on the rate.
+    async def _acquire_permit(self, call: Call) -> None:
+        """Take a permit, and keep it if the host admits a request now; else wait without one.
+
+        What the circuit breaker admits has to be sent at once, so the permit comes first.
 
         Raises:
             APIError: The pause is too long to wait for.
         """
-        self._attempts.open()  # the line belongs to its event loop
-        await self._wait_for_pause(call)
-        async with self._line:
-            while True:
-                await self._wait_for_pause(call)
-                now_s = self._attempts.now_s()
-                again_s = self.circuit_breaker.admit(now_s=now_s, patient=False, caller=self)
-                if again_s <= now_s:
-                    return
+        breaker, limiter = self.circuit_breaker, self.limiter
+        while True:
+            await self._wait_for_pause(call)
+            await limiter.acquire()
+            now_s = self._attempts.now_s()
+            again_s = breaker.admit(now_s=now_s, patient=False, caller=self)
+            if again_s <= now_s:
+                return
+            limiter.release()
+            if breaker.pause_s(now_s=now_s) <= 0:
                 await asyncio.sleep(again_s - now_s)
 
     async def _wait_for_pause(self, call: Call) -> None:

@@ -11,7 +11,14 @@ from itertools import pairwise
 
 import pytest
 
-from printos_async import CircuitChanged, RateLimitError, RetryAfterCapped, RetryPolicy
+from printos_async import (
+    CircuitChanged,
+    ConcurrencyLimit,
+    RateLimitError,
+    RetryAfterCapped,
+    RetryPolicy,
+    ServerError,
+)
 
 from .clock import fake_loop, run
 from .host import DOWN, OK, SILENT, UNAVAILABLE, Host, Reply, Seen, client_of, pages_of, status, times_of
@@ -78,6 +85,35 @@ def test_an_outage_of_a_minute_gets_a_probe_a_second_and_is_over_within_five() -
 def test_every_kind_of_outage_is_over_within_five_seconds(failure: Reply, devices: int) -> None:
     # A device whose probe hangs waits for its end, for two requests of one device are never in flight.
     run(outage(failure, devices=devices, timeout_s=4.0))
+
+
+def test_probes_that_waited_for_a_permit_do_not_go_all_at_once() -> None:
+    async def program() -> None:
+        slow = Reply(status=500, after_s=10.0, apply_after_s=None)
+        host = Host(reply=lambda seen: slow if seen.device_id == "slow" else UNAVAILABLE)
+        async with (
+            client_of(
+                host,
+                retry=RetryPolicy(max_attempts=1),
+                limit=ConcurrencyLimit(minimum=3, maximum=3),
+                timeout_s=20.0,
+            ) as client,
+            client.status_pusher(drain_timeout_s=0.0) as pusher,
+        ):
+            for device in range(5):
+                await pusher.put(f"dev-{device}", status(device))
+            await asyncio.sleep(5.0)
+            assert pusher.stats().circuit == "open"
+            calls = [client.update_device_status("slow", status(0)) for _ in range(3)]  # all permits
+            answers = await asyncio.gather(*calls, return_exceptions=True)
+            assert [type(answer) for answer in answers] == [ServerError] * 3
+            over_s = fake_loop().time()
+            await asyncio.sleep(5.0)
+            probes = [at_s for at_s in times_of(host) if at_s >= over_s - 0.001]
+            assert 5 <= len(probes) <= 6
+            assert all(later_s - earlier_s >= 0.999 for earlier_s, later_s in pairwise(probes))
+
+    run(program())
 
 
 def test_probes_that_hang_leave_the_concurrency_limit_as_it_was() -> None:

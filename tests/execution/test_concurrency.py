@@ -3,7 +3,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -27,7 +27,7 @@ from tests.delivery.host import SILENT, UNAVAILABLE, Host, Reply, Seen
 from tests.delivery.host import client_of as client_of_host
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import AsyncIterator, Callable, Coroutine
 
     from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -58,6 +58,15 @@ class Driver:
 
     def grow(self) -> None:
         self.record(latency_s=0.5)
+
+
+@asynccontextmanager
+async def permit(limiter: Limiter) -> AsyncIterator[None]:
+    await limiter.acquire()
+    try:
+        yield
+    finally:
+        limiter.release()
 
 
 def limiter_of(initial: int, *, maximum: int = 1_000) -> Limiter:
@@ -96,7 +105,7 @@ class Holders:
             await task
 
     async def _hold(self, name: int) -> None:
-        async with self.limiter:
+        async with permit(self.limiter):
             self.entered.append(name)
             await self.gates[name].wait()
 
@@ -189,13 +198,13 @@ async def test_every_change_is_told_with_its_reason_after_it_took_effect() -> No
 
     limiter = Limiter(ConcurrencyLimit(maximum=100, initial=10), on_change=on_change)
     driver = Driver(limiter)
-    async with limiter:
+    async with permit(limiter):
         driver.shrink()
         driver.record(latency_s=None)
     for _ in range(9):
-        await limiter.__aenter__()
+        await limiter.acquire()
     driver.grow()
-    await limiter.__aenter__()
+    await limiter.acquire()
     driver.record(latency_s=2.0)
     assert seen == [(10, 9, "overload"), (9, 10, "steady"), (10, 9, "latency")]
 
@@ -221,8 +230,11 @@ def test_the_default_sends_a_print_shop_at_once_and_adapts() -> None:
 
 
 async def use(limiter: Limiter, hold_turns: int) -> None:
-    async with limiter:
+    await limiter.acquire()
+    try:
         await turns(hold_turns)
+    finally:
+        limiter.release()
 
 
 @pytest.mark.parametrize("again", [None, 0, 1, 2])
@@ -247,22 +259,22 @@ async def test_cancelling_at_any_moment_leaks_no_slot(after: int, again: int | N
 
 async def test_a_waiting_coroutine_that_is_thrown_away_leaks_no_slot() -> None:
     limiter = limiter_of(1)
-    await limiter.__aenter__()
+    await limiter.acquire()
     waiting, handed_over = use(limiter, 0), use(limiter, 0)
     for coroutine in (handed_over, waiting):
         coroutine.send(None)
-    await limiter.__aexit__(None, None, None)
+    limiter.release()
     assert limiter.in_flight == 1
     waiting.close()
     handed_over.close()
     assert limiter.in_flight == 0
-    async with limiter:
+    async with permit(limiter):
         assert limiter.in_flight == 1
 
 
 async def test_those_who_give_up_while_nobody_lets_go_leave_nothing_behind() -> None:
     limiter = limiter_of(1)
-    async with limiter:
+    async with permit(limiter):
         waiting = [asyncio.create_task(use(limiter, 0)) for _ in range(1_000)]
         await turns(1)
         assert len(limiter._waiters) == 1_000
@@ -284,7 +296,7 @@ async def test_ten_thousand_random_cancellations_leak_no_slot(seed: int) -> None
     async def work(hold_turns: int) -> None:
         nonlocal inside, most_inside, waited
         waited += limiter.in_flight >= limiter.limit
-        async with limiter:
+        async with permit(limiter):
             inside += 1
             most_inside = max(most_inside, inside)
             try:
@@ -321,7 +333,7 @@ def learn(limiter: Limiter, usual_s: float) -> None:
 
 
 async def send(limiter: Limiter, took_s: float) -> None:
-    async with limiter:
+    async with permit(limiter):
         number = limiter.begin()
         try:
             await asyncio.sleep(took_s)
@@ -405,7 +417,7 @@ def test_with_requests_that_hang_there_are_never_more_than_the_maximum(seed: int
 
         async def work(took_s: float) -> None:
             nonlocal inside
-            async with limiter:
+            async with permit(limiter):
                 inside += 1
                 number = limiter.begin()
                 try:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 from bisect import bisect_right
 from contextlib import suppress
+from itertools import pairwise
 
 import pytest
 
 from printos_async import ConcurrencyLimit, ConfigurationError, PrintOSClient, RetryPolicy
 from tests.delivery.clock import run
-from tests.delivery.host import Host, client_of, status, times_of
+from tests.delivery.host import Host, Reply, client_of, status, times_of
 
 
 def most_in_a_second(times: list[float]) -> int:
@@ -36,6 +37,34 @@ def test_a_bulk_push_a_pusher_and_single_calls_keep_to_one_rate(rate: float) -> 
             assert len(times) == 2 * count + int(rate)
             assert most_in_a_second(times) <= 1.02 * rate + 1
             assert times[-1] - times[0] <= 1.1 * len(times) / rate + 1
+
+    run(program())
+
+
+@pytest.mark.parametrize("way", ["single calls", "push_statuses", "pusher"])
+def test_what_waited_for_a_permit_does_not_go_all_at_once(way: str) -> None:
+    async def program() -> None:
+        host = Host(reply=lambda seen: Reply(after_s=3.0 if seen.device_id.startswith("slow") else 0.0))
+        async with client_of(host, max_rate_per_s=10, limit=ConcurrencyLimit(minimum=5, maximum=5)) as client:
+            async with asyncio.TaskGroup() as group:
+                for each in range(5):  # all permits
+                    group.create_task(client.update_device_status(f"slow-{each}", status(each)))
+                await asyncio.sleep(1.0)
+                statuses = {f"dev-{each}": status(each) for each in range(20)}
+                match way:
+                    case "single calls":
+                        for device_id, update in statuses.items():
+                            group.create_task(client.update_device_status(device_id, update))
+                    case "push_statuses":
+                        await client.push_statuses(statuses)
+                    case "pusher":
+                        async with client.status_pusher() as pusher:
+                            for device_id, update in statuses.items():
+                                await pusher.put(device_id, update)
+            times = times_of(host)
+            assert len(times) == 25
+            # The interval, less the lateness of a timer that is made up for.
+            assert min(later_s - earlier_s for earlier_s, later_s in pairwise(times)) >= 0.0799
 
     run(program())
 
