@@ -1,4 +1,4 @@
-"""A short soak test: seconds by default, 20 with PRINTOS_LONG_TESTS=1, ten minutes with ``nox -s soak``."""
+"""A short soak test: 4 seconds after warming up, 20 with PRINTOS_LONG_TESTS=1, ten minutes with ``nox -s soak``."""
 
 from __future__ import annotations
 
