@@ -83,6 +83,7 @@ class Senders:
 
     async def _work(self) -> None:
         limiter, scheduler = self._limiter, self.scheduler
+        accounts, policy = self._executor.accounts, self._policy
         while not scheduler.is_closed:  # a lookup of credentials may swallow the cancellation
             if not scheduler.ready.devices:
                 await scheduler.ready.park()
@@ -93,38 +94,27 @@ class Senders:
             try:
                 device = scheduler.take()
                 if device is not None:
-                    await self._send_newest(device)
+                    if accounts.held and policy.patient:
+                        await self._executor.find_account(device.device_id, until_s=scheduler.ends_s)
+                    device.queued = False
+                    # Read only now: a newer status may have come while the credentials were looked up.
+                    pending = device.next_status
+                    if (
+                        pending is not None
+                        and not scheduler.settle_unsent(device, pending)
+                        and (not accounts.held or not policy.patient or scheduler.held.admit(device))
+                    ):
+                        await self._send(device, pending)
+                    scheduler.schedule(device)
             finally:
                 limiter.release()
             if device is None:
                 await scheduler.ready.park()
 
-    async def _send_newest(self, device: DeviceState) -> None:
-        """Send the newest status of a device that was taken, unless it needs no request or its account is held."""
-        scheduler, accounts = self.scheduler, self._executor.accounts
-        if accounts.held and self._policy.patient:
-            await self._executor.find_account(device.device_id, until_s=scheduler.ends_s)
-        device.queued = False
-        # Read only now: a newer status may have come while the credentials were looked up.
-        pending = device.next_status
-        if (
-            pending is not None
-            and not scheduler.settle_unsent(device, pending)
-            and (not accounts.held or not self._policy.patient or scheduler.held.admit(device))
-        ):
-            device.waiting, device.in_flight = None, pending
-            self.in_flight += 1
-            try:
-                await self._send(device, pending)
-            finally:
-                self.in_flight -= 1
-                if scheduler.held.probes:
-                    scheduler.held.end_probe(device)
-            device.in_flight = None  # a cancelled sender leaves it: the status has no outcome
-        scheduler.schedule(device)
-
     async def _send(self, device: DeviceState, pending: PendingStatus) -> None:
+        device.waiting, device.in_flight = None, pending
         pending.attempts += 1
+        self.in_flight += 1
         self.requests += 1
         started_s = self._loop.time()
         is_probe = self._policy.patient and self._executor.circuit_breaker.circuit == "open"
@@ -152,7 +142,12 @@ class Senders:
                 device.must_reassert = device.sent_stands = pending.is_lost = False
             if device.must_reassert:  # sending it again has a count of its own
                 pending.attempts, pending.exempt_attempts, pending.failed_s = 0, 0, None
+        finally:
+            self.in_flight -= 1
+            if self.scheduler.held.probes:
+                self.scheduler.held.end_probe(device)
         device.has_token = False
+        device.in_flight = None  # a cancelled sender leaves it: the status has no outcome
 
     def _failed(self, device: DeviceState, pending: PendingStatus, error: APIError, started_s: float) -> None:
         now_s = self._loop.time()
