@@ -1,8 +1,8 @@
 """Soak test: a pusher works through mixed faults for minutes, and nothing may grow or get lost.
 
-``python -m benchmarks.soak`` takes ten minutes after it has warmed up, with ``--seconds 20`` less. It exits with 1 if descriptors or tasks
-are left, memory grows, a device ends with a wrong status, or the outcomes do not add up. ``--million`` pushes a million
-statuses from an asynchronous iterator instead, and prints how much memory grew.
+``python -m benchmarks.soak`` warms up and then takes ten minutes, with ``--seconds 20`` less. It exits with 1 if
+descriptors or tasks are left, memory grows, a device ends with a wrong status, or the outcomes do not add up.
+``--million`` pushes a million statuses from an asynchronous iterator instead, and prints how much memory grew.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ MIXED = Faults(
     late_write=0.02,
     late_write_by_s=(0.0, 0.3),
 )
-# Until then caches, pools and the allocator's arenas fill. By number, for a busy machine takes longer.
+# Until then caches, pools and the allocator's arenas fill. Not a time: a busy machine sends fewer in it.
 _WARM_UP_REQUESTS = 8_000
 _SAMPLE_EVERY_S = 0.5
 _MAX_SLOPE_MIB = 1.0
@@ -215,7 +215,9 @@ async def _target() -> AsyncIterator[str]:
 def main() -> None:
     """Run what the command line asks for."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.soak", description=__doc__)
-    parser.add_argument("--seconds", type=float, default=600.0, help="how long to push (default: 600)")
+    parser.add_argument(
+        "--seconds", type=float, default=600.0, help="how long to push after warming up (default: 600)"
+    )
     parser.add_argument("--million", action="store_true", help="push a million statuses instead")
     arguments = parser.parse_args()
     problems = asyncio.run(million(1_000_000) if arguments.million else soak(arguments.seconds))

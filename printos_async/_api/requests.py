@@ -45,16 +45,24 @@ _KNOWN_KWARGS = frozenset({"method", "url", "headers", "json", "params"})
 
 
 def make_json_encode(make_c_encoder: Callable[..., Any] | None) -> Callable[[Any], str]:
-    """Return a function that encodes as ``json.JSONEncoder.encode`` does, and faster.
+    """Return a function that encodes as ``json.JSONEncoder.encode`` does.
 
-    ``encode`` makes a C encoder for each value, which takes a third of its time; this function makes one. The C encoder
-    is not documented: if it is missing, or takes other arguments, the function is ``encode``.
+    ``encode`` makes a C encoder for each value; this function makes one for all. The C encoder is not documented: if it
+    is missing, or takes other arguments, the function is ``encode``.
     """
     # What is encoded has been checked, and a cycle is nested too deeply to pass the checks.
     encoder = json.JSONEncoder(allow_nan=False, check_circular=False, separators=(",", ":"))
     try:
         encode = make_c_encoder(  # type: ignore[misc]  # None is not callable either
-            None, encoder.default, encode_basestring_ascii, None, ":", ",", False, False, False
+            None,
+            encoder.default,
+            encode_basestring_ascii,
+            encoder.indent,
+            encoder.key_separator,
+            encoder.item_separator,
+            encoder.sort_keys,
+            encoder.skipkeys,
+            encoder.allow_nan,
         )
     except TypeError:
         return encoder.encode

@@ -107,7 +107,7 @@ class Scheduler:
             if again_s <= now_s:
                 device = ready.devices.popleft()
                 if ready.devices:
-                    self._add_sender()  # the limit may have grown
+                    self._add_sender()  # there may be too few after a pause, or since the limit has grown
                 return device
             pause_s = breaker.pause_s(now_s=now_s)  # the cap on the rate is no reason to give up
             if self.is_patient or pause_s <= self._executor.retry.max_delay_s:
