@@ -3,11 +3,12 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
+from attrs import frozen
 
 from printos_async import (
     APIError,
@@ -27,7 +28,7 @@ from tests.delivery.host import SILENT, UNAVAILABLE, Host, Reply, Seen
 from tests.delivery.host import client_of as client_of_host
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine
+    from collections.abc import Callable, Coroutine
 
     from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -60,13 +61,17 @@ class Driver:
         self.record(latency_s=0.5)
 
 
-@asynccontextmanager
-async def permit(limiter: Limiter) -> AsyncIterator[None]:
-    await limiter.acquire()
-    try:
-        yield
-    finally:
-        limiter.release()
+@frozen
+class Permit:
+    """A permit of a limiter, for ``async with``."""
+
+    limiter: Limiter
+
+    async def __aenter__(self) -> None:
+        await self.limiter.acquire()
+
+    async def __aexit__(self, *_: object) -> None:
+        self.limiter.release()
 
 
 def limiter_of(initial: int, *, maximum: int = 1_000) -> Limiter:
@@ -79,7 +84,7 @@ async def turns(count: int) -> None:
 
 
 class Holders:
-    """Tasks that take a slot and keep it until they are told."""
+    """Tasks that take a permit and keep it until they are told."""
 
     def __init__(self, limiter: Limiter) -> None:
         self.limiter = limiter
@@ -105,12 +110,12 @@ class Holders:
             await task
 
     async def _hold(self, name: int) -> None:
-        async with permit(self.limiter):
+        async with Permit(self.limiter):
             self.entered.append(name)
             await self.gates[name].wait()
 
 
-async def test_slots_go_out_in_the_order_of_asking() -> None:
+async def test_permits_go_out_in_the_order_of_asking() -> None:
     holders = Holders(limiter_of(2))
     await holders.start(*range(6))
     await holders.let_go(1, 0)
@@ -122,7 +127,7 @@ async def test_slots_go_out_in_the_order_of_asking() -> None:
     assert holders.limiter.in_flight == 0
 
 
-async def test_a_limit_that_shrinks_below_what_is_in_flight_holds_slots_back() -> None:
+async def test_a_limit_that_shrinks_below_what_is_in_flight_holds_permits_back() -> None:
     limiter = limiter_of(10)
     driver, holders = Driver(limiter), Holders(limiter)
     await holders.start(*range(14))
@@ -165,7 +170,7 @@ async def test_growth_passes_over_one_who_has_just_been_cancelled() -> None:
     await holders.end()
 
 
-async def test_growth_with_nobody_left_waiting_leaves_the_slot_free() -> None:
+async def test_growth_with_nobody_left_waiting_leaves_the_permit_free() -> None:
     limiter = limiter_of(1)
     driver, holders = Driver(limiter), Holders(limiter)
     await holders.start(0, 1)
@@ -198,7 +203,7 @@ async def test_every_change_is_told_with_its_reason_after_it_took_effect() -> No
 
     limiter = Limiter(ConcurrencyLimit(maximum=100, initial=10), on_change=on_change)
     driver = Driver(limiter)
-    async with permit(limiter):
+    async with Permit(limiter):
         driver.shrink()
         driver.record(latency_s=None)
     for _ in range(9):
@@ -230,17 +235,14 @@ def test_the_default_sends_a_print_shop_at_once_and_adapts() -> None:
 
 
 async def use(limiter: Limiter, hold_turns: int) -> None:
-    await limiter.acquire()
-    try:
+    async with Permit(limiter):
         await turns(hold_turns)
-    finally:
-        limiter.release()
 
 
 @pytest.mark.parametrize("again", [None, 0, 1, 2])
 @pytest.mark.parametrize("after", range(8))
-async def test_cancelling_at_any_moment_leaks_no_slot(after: int, again: int | None) -> None:
-    for ahead in range(4):  # the one that is cancelled gets a slot at once, or waits behind so many
+async def test_cancelling_at_any_moment_leaks_no_permit(after: int, again: int | None) -> None:
+    for ahead in range(4):  # the one that is cancelled gets a permit at once, or waits behind so many
         limiter = limiter_of(1)
         before = [asyncio.create_task(use(limiter, 1)) for _ in range(ahead)]
         cancelled = asyncio.create_task(use(limiter, 2))
@@ -257,7 +259,18 @@ async def test_cancelling_at_any_moment_leaks_no_slot(after: int, again: int | N
         assert limiter.in_flight == 0
 
 
-async def test_a_waiting_coroutine_that_is_thrown_away_leaks_no_slot() -> None:
+async def test_a_permit_handed_over_in_the_moment_of_cancellation_is_not_lost() -> None:
+    limiter = Limiter(ConcurrencyLimit(maximum=1))
+    await limiter.acquire()
+    waiters = [asyncio.create_task(use(limiter, 0)) for _ in range(3)]
+    await asyncio.sleep(0)
+    limiter.release()  # handed to the first
+    waiters[0].cancel()  # in the same moment
+    await asyncio.gather(*waiters, return_exceptions=True)
+    assert limiter.in_flight == 0
+
+
+async def test_a_waiting_coroutine_that_is_thrown_away_leaks_no_permit() -> None:
     limiter = limiter_of(1)
     await limiter.acquire()
     waiting, handed_over = use(limiter, 0), use(limiter, 0)
@@ -268,13 +281,13 @@ async def test_a_waiting_coroutine_that_is_thrown_away_leaks_no_slot() -> None:
     waiting.close()
     handed_over.close()
     assert limiter.in_flight == 0
-    async with permit(limiter):
+    async with Permit(limiter):
         assert limiter.in_flight == 1
 
 
 async def test_those_who_give_up_while_nobody_lets_go_leave_nothing_behind() -> None:
     limiter = limiter_of(1)
-    async with permit(limiter):
+    async with Permit(limiter):
         waiting = [asyncio.create_task(use(limiter, 0)) for _ in range(1_000)]
         await turns(1)
         assert len(limiter._waiters) == 1_000
@@ -286,7 +299,7 @@ async def test_those_who_give_up_while_nobody_lets_go_leave_nothing_behind() -> 
 
 
 @pytest.mark.parametrize("seed", range(4))
-async def test_ten_thousand_random_cancellations_leak_no_slot(seed: int) -> None:
+async def test_ten_thousand_random_cancellations_leak_no_permit(seed: int) -> None:
     draw = random.Random(seed)
     limiter = limiter_of(8, maximum=16)
     driver = Driver(limiter)
@@ -296,7 +309,7 @@ async def test_ten_thousand_random_cancellations_leak_no_slot(seed: int) -> None
     async def work(hold_turns: int) -> None:
         nonlocal inside, most_inside, waited
         waited += limiter.in_flight >= limiter.limit
-        async with permit(limiter):
+        async with Permit(limiter):
             inside += 1
             most_inside = max(most_inside, inside)
             try:
@@ -316,7 +329,7 @@ async def test_ten_thousand_random_cancellations_leak_no_slot(seed: int) -> None
         await turns(draw.randrange(3))
         tasks = [task for task in tasks if not task.done()]
         assert inside <= limiter.in_flight <= limiter.maximum
-        # Nobody waits beside a free slot.
+        # Nobody waits beside a free permit.
         assert limiter.in_flight >= limiter.limit or not limiter._waiters
     async with asyncio.timeout(10):
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -333,7 +346,7 @@ def learn(limiter: Limiter, usual_s: float) -> None:
 
 
 async def send(limiter: Limiter, took_s: float) -> None:
-    async with permit(limiter):
+    async with Permit(limiter):
         number = limiter.begin()
         try:
             await asyncio.sleep(took_s)
@@ -341,7 +354,7 @@ async def send(limiter: Limiter, took_s: float) -> None:
             limiter.end(number)
 
 
-def test_a_request_that_hangs_does_not_hold_the_only_slot() -> None:
+def test_a_request_that_hangs_does_not_hold_the_only_permit() -> None:
     async def program() -> None:
         limiter = limiter_of(1)
         learn(limiter, 0.01)
@@ -395,7 +408,7 @@ def test_a_server_that_answers_nobody_gets_few_requests_more_than_the_limit() ->
     run(program())
 
 
-def test_with_equal_bounds_a_request_that_hangs_keeps_its_slot() -> None:
+def test_with_equal_bounds_a_request_that_hangs_keeps_its_permit() -> None:
     async def program() -> None:
         limiter = Limiter(ConcurrencyLimit(minimum=2, maximum=2))
         learn(limiter, 0.01)
@@ -417,7 +430,7 @@ def test_with_requests_that_hang_there_are_never_more_than_the_maximum(seed: int
 
         async def work(took_s: float) -> None:
             nonlocal inside
-            async with permit(limiter):
+            async with Permit(limiter):
                 inside += 1
                 number = limiter.begin()
                 try:
