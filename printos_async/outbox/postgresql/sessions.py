@@ -18,9 +18,11 @@ import secrets
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
 
-from sqlalchemy import URL, event
+from sqlalchemy import event
 from sqlalchemy.exc import DBAPIError, DisconnectionError
 from sqlalchemy.ext.asyncio import create_async_engine
+
+from printos_async.outbox.sql.engine_options import ENGINE_OPTIONS
 
 from .errors import is_unprepared, is_useless, outbox_error, passes
 
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from typing import TypeVar
 
+    from sqlalchemy import Connection
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
     from printos_async._errors import OutboxError
@@ -66,7 +69,7 @@ class Sessions:
         failures: Number of failures. Another server may have taken this one's place, without the last commits.
     """
 
-    is_server = True
+    dialect = "postgresql"
     patience_s = 1.0
     # A lost connection is no sign of a dead worker.
     worker_locks = None
@@ -88,15 +91,14 @@ class Sessions:
         self._busy: set[Any] = set()
         self._abandoned: set[int] = set()
         self.failures = 0
+        self._engine = self._create_engine()
 
-    def engine(self, url: URL, **options: Any) -> AsyncEngine:
-        """Return an engine whose connections are made here; ``options`` are those of ``create_async_engine``."""
+    def _create_engine(self) -> AsyncEngine:
         engine = create_async_engine(
-            # The other parts of the URL are asyncpg's alone.
-            URL.create(url.drivername),
+            "postgresql+asyncpg://",
             pool_size=_CONNECTIONS,
             connect_args={"async_creator_fn": self._connect},
-            **options,
+            **ENGINE_OPTIONS,
         )
 
         @event.listens_for(engine.sync_engine, "do_connect")
@@ -116,8 +118,7 @@ class Sessions:
 
     async def use(
         self,
-        engine: AsyncEngine,
-        use: Callable[[AsyncConnection], Awaitable[Answer]],
+        use: Callable[[Connection], Answer],
         *,
         within: Limit,
         deadline_s: float,
@@ -125,7 +126,6 @@ class Sessions:
         """Return the result of ``use`` on a connection.
 
         Args:
-            engine: As returned by ``engine``.
             use: The operation, in one attempt.
             within: Its time limit.
             deadline_s: End of all attempts, by the loop's clock.
@@ -138,12 +138,12 @@ class Sessions:
             if self._at_hand > 0:
                 # An idle connection needs no waiting, and so no limit, which would cost time.
                 self._at_hand -= 1
-                async with self._turns, engine.connect() as connection:
+                async with self._turns, self._engine.connect() as connection:
                     return await self._run(connection, use, within=within, deadline_s=deadline_s)
             async with (
                 asyncio.timeout_at(deadline_s) as waiting,
                 self._turns,
-                engine.connect() as connection,
+                self._engine.connect() as connection,
             ):
                 waiting.reschedule(None)
                 return await self._run(connection, use, within=within, deadline_s=deadline_s)
@@ -158,8 +158,9 @@ class Sessions:
             await asyncio.gather(*farewells, return_exceptions=True)
         finally:
             self.stop()
+            await self._engine.dispose()
 
-    async def begin(self, *_: object, **__: object) -> None:
+    def begin(self, *_: object, **__: object) -> None:
         """Do nothing before a statement: the server syncs each commit."""
 
     def passes(self, error: Exception) -> bool:
@@ -234,7 +235,7 @@ class Sessions:
     async def _run(
         self,
         connection: AsyncConnection,
-        use: Callable[[AsyncConnection], Awaitable[Answer]],
+        use: Callable[[Connection], Answer],
         *,
         within: Limit,
         deadline_s: float,
@@ -253,7 +254,7 @@ class Sessions:
                 await self._within(self._silence_s, driver, connection.exec_driver_sql("SELECT 1"))
             else:
                 left_s = min(left_s, self._silence_s)
-            return await self._within(left_s, driver, use(connection))
+            return await self._within(left_s, driver, connection.run_sync(use))
         except DBAPIError as error:
             if is_useless(error):
                 # If prepared statements got lost, none are used from now on.

@@ -12,15 +12,14 @@ from printos_async._errors import OutboxError
 from printos_async.outbox.postgresql.limits import LONG, USUAL
 from printos_async.outbox.postgresql.sessions import NoAnswerError
 
-from .log_filter import withhold_values
+from .engine_options import withhold_rows
 from .tables import transaction
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Callable, Sequence
     from typing import TypeVar
 
-    from sqlalchemy import URL, Connection, Executable, Row
-    from sqlalchemy.ext.asyncio import AsyncConnection
+    from sqlalchemy import Connection, Executable, Row
 
     from printos_async.outbox.postgresql.limits import Limit
     from printos_async.outbox.postgresql.sessions import Sessions
@@ -37,24 +36,12 @@ class Database:
     """Runs statements, each in a transaction of its own.
 
     Args:
-        url: ``sqlite+aiosqlite`` with a file, or ``postgresql+asyncpg``.
         connector: Connects to the file or the server, and knows its errors.
     """
 
-    def __init__(self, url: URL, connector: SqliteFile | Sessions) -> None:
-        self.dialect = url.get_backend_name()
+    def __init__(self, connector: SqliteFile | Sessions) -> None:
         self.connector = connector
-        self._engine = connector.engine(
-            url,
-            hide_parameters=True,
-            logging_name="printos_async",
-            isolation_level="AUTOCOMMIT",
-            # With autocommit there is never a transaction to roll back.
-            pool_reset_on_return=None,
-            max_overflow=0,
-            pool_timeout=3600.0,
-        )
-        withhold_values("sqlalchemy.engine.Engine.printos_async")
+        withhold_rows()
         self._running: set[asyncio.Task[Any]] = set()
         self._aborted = False
 
@@ -78,9 +65,9 @@ class Database:
             parameters: Those of the statement.
         """
 
-        async def execute(connection: AsyncConnection) -> Sequence[Row[Any]]:
-            await self.connector.begin(connection, outlives_power=outlives_power)
-            result = await connection.execute(statement, parameters)
+        def execute(connection: Connection) -> Sequence[Row[Any]]:
+            self.connector.begin(connection, outlives_power=outlives_power)
+            result = connection.execute(statement, parameters)
             return result.all() if result.returns_rows else ()
 
         return await self.with_connection(execute, on_retry, within=within)
@@ -89,18 +76,15 @@ class Database:
         """Return the result of ``work``, whose statements are one transaction. It may take long."""
 
         def run(connection: Connection) -> Answer:
+            self.connector.begin(connection, outlives_power=True)
             with transaction(connection):
                 return work(connection)
 
-        async def execute(connection: AsyncConnection) -> Answer:
-            await self.connector.begin(connection, outlives_power=True)
-            return await connection.run_sync(run)
-
-        return await self.with_connection(execute, within=LONG)
+        return await self.with_connection(run, within=LONG)
 
     async def with_connection(
         self,
-        use: Callable[[AsyncConnection], Awaitable[Answer]],
+        use: Callable[[Connection], Answer],
         on_retry: Callable[[], None] | None = None,
         *,
         within: Limit = USUAL,
@@ -138,20 +122,19 @@ class Database:
         """
         # Otherwise SQLAlchemy waits for each silent server to confirm the end of its session.
         self.connector.stop()
-        if self.connector.is_server:
+        if self.connector.dialect != "sqlite":
             self._aborted = True
             for task in self._running:
                 task.cancel()
 
     async def aclose(self) -> None:
         """Close the connections, with a farewell to a server that answers."""
-        await self.connector.aclose()
         with contextlib.suppress(SQLAlchemyError, OSError):
-            await self._engine.dispose()
+            await self.connector.aclose()
 
     async def _try_again(
         self,
-        use: Callable[[AsyncConnection], Awaitable[Answer]],
+        use: Callable[[Connection], Answer],
         on_retry: Callable[[], None] | None,
         within: Limit,
     ) -> Answer:
@@ -160,7 +143,7 @@ class Database:
         deadline_s = begun_s + within.total_s
         for pause_s in (*_PAUSES_S, None):
             try:
-                return await self.connector.use(self._engine, use, within=within, deadline_s=deadline_s)
+                return await self.connector.use(use, within=within, deadline_s=deadline_s)
             except Exception as error:
                 if not _is_of_the_database(error):
                     raise

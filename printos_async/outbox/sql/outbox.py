@@ -91,7 +91,7 @@ class SqlOutbox:
                         on_set_aside=self._report_set_aside,
                         on_replaced=self._report_replaced,
                     )
-                session = Session(Database(self._url, connector), account, lease_s=self.lease_s)
+                session = Session(Database(connector), account, lease_s=self.lease_s)
                 try:
                     await session.open(label, host)
                 except BaseException:

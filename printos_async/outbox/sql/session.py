@@ -62,7 +62,7 @@ class Session:
         self.tenant = tenant
         self.database = database
         self.background = Background()
-        own = TenantDatabase(database, Dialect(database.dialect), tenant)
+        own = TenantDatabase(database, Dialect(database.connector.dialect), tenant)
         self.rows = own.rows
         self.delivery = DeliveryStatements(own.dialect)
         self.administration = AdministrationStatements(own.dialect)
@@ -244,5 +244,5 @@ def _waiting(rows: Iterable[Row[Any]]) -> list[Row[Any]]:
 
 async def _prepare(database: Database) -> None:
     # Only a migration may take long: a server that is silent at the opening is noticed sooner.
-    if not await database.with_connection(lambda connection: connection.run_sync(is_current), within=PROMPT):
-        await database.with_connection(lambda connection: connection.run_sync(prepare), within=LONG)
+    if not await database.with_connection(is_current, within=PROMPT):
+        await database.with_connection(prepare, within=LONG)

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 _EXTRAS = {"sqlite": "sql", "postgresql": "postgres"}
 _DRIVERS = {"sqlite": "aiosqlite", "postgresql": "asyncpg"}
+# A file needs no driver: see ``outbox.sqlite.engine``.
+_NEEDED = {"sqlite": ("sqlalchemy",), "postgresql": ("sqlalchemy", "greenlet", "asyncpg")}
 _POSSIBLE = (
     "sqlite+aiosqlite:///FILE (sqlite+aiosqlite:////FILE for an absolute path) or"
     " postgresql+asyncpg://USER:PASSWORD@HOST/DATABASE"
@@ -39,7 +41,7 @@ def parse_url(url: str) -> URL:
             f"not one that begins with {scheme!r}" if scheme.replace("+", "").isalnum() else "not this one"
         )
         raise ConfigurationError(f"the outbox's URL must be {_POSSIBLE}, {named}")
-    if missing := [name for name in ("sqlalchemy", "greenlet", driver) if find_spec(name) is None]:
+    if missing := [name for name in _NEEDED[kind] if find_spec(name) is None]:
         raise ConfigurationError(
             f"an outbox in a database needs {' and '.join(missing)}: pip install 'printos-async[{_EXTRAS[kind]}]'"
         )

@@ -1,4 +1,9 @@
-"""A SQLite file below an SQLAlchemy engine: connections, and replacement of a damaged file while it is in use."""
+"""A SQLite file below an SQLAlchemy engine: its connection, and replacement of a damaged file while it is in use.
+
+All that blocks runs in one thread, to which a statement goes once: with the setting before it, its rows and the check
+after it. An asyncio driver (aiosqlite) goes to its thread for each call of a cursor, and made a status cost a quarter more
+(``python -m benchmarks.outboxes``, "a status in the outbox").
+"""
 
 from __future__ import annotations
 
@@ -6,17 +11,16 @@ import asyncio
 import contextlib
 import errno
 import sqlite3
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aiosqlite import Connection as DriverConnection
-from sqlalchemy import StaticPool, create_engine
+from sqlalchemy import QueuePool, StaticPool, create_engine
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
-from sqlalchemy.ext.asyncio import create_async_engine
 
 from printos_async._errors import OutboxCorruptError, OutboxError
-from printos_async.outbox.sql.log_filter import withhold_values
+from printos_async.outbox.sql.engine_options import ENGINE_OPTIONS
 from printos_async.outbox.sql.tables import metadata, prepare
 
 from .damage import is_damage, outbox_error
@@ -25,11 +29,10 @@ from .time import FileTime
 from .worker_locks import WorkerLocks
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable
     from typing import TypeVar
 
-    from sqlalchemy import URL
-    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+    from sqlalchemy import Connection
 
     from printos_async._common.clock import MachineClock
 
@@ -39,7 +42,6 @@ if TYPE_CHECKING:
 
 _SETTINGS = ("journal_mode = WAL", "synchronous = FULL", "cache_size = -32768")
 _TABLES = "printos_"  # with which the names of all tables begin
-_CHUNK_ROWS = 64
 
 
 class FileReplacedError(OSError):
@@ -56,7 +58,7 @@ class SqliteFile:
         on_replaced: Called in the event loop after the file was replaced, by this process or another one.
     """
 
-    is_server = False
+    dialect = "sqlite"
     failures = 0
     # Statements end by themselves, after SQLite's busy timeout at the latest, and cannot be stopped before.
     patience_s = 10.0
@@ -78,31 +80,21 @@ class SqliteFile:
             on_set_aside=lambda what: loop.call_soon_threadsafe(on_set_aside, what),
         )
         self.worker_locks = WorkerLocks(lambda: self._spool.path, clock.boot_id)
-
-    def engine(self, url: URL, **options: Any) -> AsyncEngine:
-        """Return an engine whose connection is made here; ``options`` are those of ``create_async_engine``."""
-        return create_async_engine(url, pool_size=1, async_creator=self._connect, **options)
-
-    async def _connect(self, *_: Any, **__: Any) -> DriverConnection:
-        withhold_values("aiosqlite")
-        connection = DriverConnection(self._open, _CHUNK_ROWS)
-        # As in SQLAlchemy: an outbox that was not closed does not keep the program from ending.
-        thread: Any = getattr(connection, "_thread", connection)
-        thread.daemon = True
-        try:
-            return await connection
-        except BaseException:
-            # The thread is ending, and reports that to the loop, which may be closed a moment later.
-            await asyncio.shield(asyncio.to_thread(thread.join))
-            raise
+        self._engine = create_engine(
+            "sqlite://", creator=self._open, poolclass=QueuePool, pool_size=1, **ENGINE_OPTIONS
+        )
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="printos-outbox")
+        self._turn = asyncio.Lock()
 
     def stop(self) -> None:
         """End all waiting for other processes that open the file: calls that need it fail."""
         self._spool.stop_waiting()
 
     async def aclose(self) -> None:
-        """Let others take over the devices of workers that have not left."""
+        """Let others take over the devices of workers that have not left, and close the file."""
         self.worker_locks.release_all()
+        await self._run(self._engine.dispose)
+        self._thread.shutdown(wait=False)
 
     def _open(self) -> sqlite3.Connection:
         # A feature that this SQLite lacks fails here, in memory, and is not mistaken for damage of the file.
@@ -125,42 +117,50 @@ class SqliteFile:
         self.time.adopt(connection)
         self.time.register(connection)
 
-    async def begin(self, connection: AsyncConnection, *, outlives_power: bool) -> None:
+    def begin(self, connection: Connection, *, outlives_power: bool) -> None:
         """Make the connection sync its next commits to the disk, or not, and discard the last statement's time."""
         level = "FULL" if outlives_power else "NORMAL"
-        known = (await connection.get_raw_connection()).info
+        known = connection.info
         if known.get("synchronous") != level:
             # Unknown until the PRAGMA has succeeded.
             known["synchronous"] = None
-            await connection.exec_driver_sql(f"PRAGMA synchronous = {level}")
+            connection.exec_driver_sql(f"PRAGMA synchronous = {level}")
             known["synchronous"] = level
         self.time.begin_statement()
 
-    async def use(
-        self, engine: AsyncEngine, use: Callable[[AsyncConnection], Awaitable[Answer]], **_: object
-    ) -> Answer:
+    async def use(self, use: Callable[[Connection], Answer], **_: object) -> Answer:
         """Return the result of ``use`` on a connection, if the file is still the outbox's afterwards.
 
         Raises:
             FileReplacedError: Damage was found and the file set aside, by this process or another one.
         """
-        async with engine.connect() as connection:
+        async with self._turn:
             try:
-                answer = await use(connection)
+                return await self._run(self._use, use)
+            except FileReplacedError:
+                # Before the next statement gets a connection: these workers were in the old file.
+                self.worker_locks.drop_all()
+                self._on_replaced()
+                raise
+
+    async def _run(self, function: Callable[..., Answer], *arguments: Any) -> Answer:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)
+
+    def _use(self, use: Callable[[Connection], Answer]) -> Answer:
+        with self._engine.connect() as connection:
+            try:
+                answer = use(connection)
             except DBAPIError as error:
                 if not isinstance(error.orig, sqlite3.Error):
                     raise
                 if is_damage(error.orig):
-                    await asyncio.to_thread(self._spool.set_aside, str(self.translated(error.orig)))
+                    self._spool.set_aside(str(self.translated(error.orig)))
                 if not self._spool.is_replaced():
                     raise
             else:
                 if not self._spool.is_replaced():
                     return answer
-            await connection.invalidate()
-            # Before the next statement gets a connection: these workers were in the old file.
-            self.worker_locks.drop_all()
-            self._on_replaced()
+            connection.invalidate()
             raise FileReplacedError(errno.ESTALE, "its file was replaced again and again")
 
     def passes(self, error: Exception) -> bool:
