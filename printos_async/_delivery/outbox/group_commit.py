@@ -34,16 +34,16 @@ class GroupCommit(Generic[Item, Result]):
         self._waiting: deque[tuple[Item, asyncio.Future[Result]]] = deque()
         self._writer: asyncio.Task[None] | None = None
 
-    async def submit(self, item: Item) -> Result:
-        """Return the result of an item.
+    def submit(self, item: Item) -> asyncio.Future[Result]:
+        """Return a future of the result of an item.
 
-        Cancelling withdraws the item if its group has not begun; otherwise the group is written to its end.
+        Cancelling it withdraws the item if its group has not begun; otherwise the group is written to its end.
         """
         answer: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, answer))
         if self._writer is None:
             self._writer = asyncio.create_task(self._work())
-        return await answer
+        return answer
 
     async def settle(self) -> None:
         """Wait until nothing is written and nothing waits for it."""

@@ -87,15 +87,15 @@ class Worker:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def put(self, call: Call, waiter: Waiter) -> PendingStatus:
-        """Write a status; it is in the outbox when this returns. Concurrent puts are written in groups.
+    def put(self, call: Call, waiter: Waiter) -> asyncio.Future[PendingStatus]:
+        """Write a status; it is in the outbox when the future is done. Concurrent puts are written in groups.
 
         Raises:
             OutboxError: The outbox cannot be written.
             PusherClosedError: The pusher was closed before.
         """
         pending = PendingStatus(_NEW, call.device_id or "", call, self._loop.time(), waiter=waiter)
-        return await self.puts.submit(pending)
+        return self.puts.submit(pending)
 
     async def _put_again(self) -> None:
         """Write statuses that were in a file that was replaced to the new one, unless it has newer ones of their devices."""

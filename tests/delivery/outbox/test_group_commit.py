@@ -35,20 +35,18 @@ async def statements() -> Statements:
 
 async def started(
     commits: GroupCommit[str, str], statements: Statements, items: str
-) -> list[asyncio.Task[str]]:
+) -> list[asyncio.Future[str]]:
     """Start a first statement, and submit the letters while it runs."""
-    tasks = [asyncio.create_task(commits.submit("first"))]
+    first = commits.submit("first")
     await statements.begun.wait()
-    tasks += [asyncio.create_task(commits.submit(item)) for item in items]
-    await asyncio.sleep(0)
-    return tasks
+    return [first, *(commits.submit(item) for item in items)]
 
 
 async def test_what_comes_while_a_statement_runs_shares_the_next(statements: Statements) -> None:
     commits: GroupCommit[str, str] = GroupCommit(statements.run)
-    tasks = await started(commits, statements, "abcd")
+    results = await started(commits, statements, "abcd")
     statements.gate.set()
-    assert await asyncio.gather(*tasks) == ["FIRST", "A", "B", "C", "D"]
+    assert await asyncio.gather(*results) == ["FIRST", "A", "B", "C", "D"]
     assert statements.asked == [["first"], ["a", "b", "c", "d"]]
 
 
@@ -61,9 +59,9 @@ async def test_what_comes_in_one_turn_of_the_loop_shares_a_statement(statements:
 
 async def test_a_statement_takes_no_more_than_its_limit(statements: Statements) -> None:
     commits: GroupCommit[str, str] = GroupCommit(statements.run, max_items=3)
-    tasks = await started(commits, statements, "abcdefgh")
+    results = await started(commits, statements, "abcdefgh")
     statements.gate.set()
-    assert await asyncio.gather(*tasks) == ["FIRST", *"ABCDEFGH"]
+    assert await asyncio.gather(*results) == ["FIRST", *"ABCDEFGH"]
     assert statements.asked == [["first"], ["a", "b", "c"], ["d", "e", "f"], ["g", "h"]]
 
 
@@ -100,11 +98,10 @@ async def test_an_error_that_cannot_be_copied_reaches_every_caller(statements: S
 
 async def test_a_call_that_is_cancelled_before_its_statement_is_withdrawn(statements: Statements) -> None:
     commits: GroupCommit[str, str] = GroupCommit(statements.run)
-    tasks = await started(commits, statements, "ab")
-    tasks[1].cancel()
-    await asyncio.wait([tasks[1]])
+    results = await started(commits, statements, "ab")
+    results[1].cancel()
     statements.gate.set()
-    assert await tasks[2] == "B"
+    assert await results[2] == "B"
     assert statements.asked[1:] == [["b"]]
 
 
@@ -112,7 +109,7 @@ async def test_a_call_that_is_cancelled_during_its_statement_disturbs_no_other(
     statements: Statements,
 ) -> None:
     commits: GroupCommit[str, str] = GroupCommit(statements.run)
-    first, second = (asyncio.create_task(commits.submit(item)) for item in "ab")
+    first, second = (commits.submit(item) for item in "ab")
     await statements.begun.wait()
     first.cancel()
     await asyncio.wait([first])
@@ -124,11 +121,11 @@ async def test_a_call_that_is_cancelled_during_its_statement_disturbs_no_other(
 
 async def test_settling_waits_for_all(statements: Statements) -> None:
     commits: GroupCommit[str, str] = GroupCommit(statements.run)
-    tasks = await started(commits, statements, "a")
+    results = await started(commits, statements, "a")
     settling = asyncio.create_task(commits.settle())
     await asyncio.sleep(0)
     assert not settling.done()
     statements.gate.set()
     await settling
     assert statements.asked == [["first"], ["a"]]
-    assert await asyncio.gather(*tasks) == ["FIRST", "A"]
+    assert await asyncio.gather(*results) == ["FIRST", "A"]
