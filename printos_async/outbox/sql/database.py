@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING, Any
 
+import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from printos_async._errors import OutboxError
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 _PAUSES_S = (0.05, 0.1, 0.2, 0.4, 0.6, 0.6)
 _PATIENCE_S = sum(_PAUSES_S)
+_CHANGES = sa.select(sa.func.changes(type_=sa.Integer))
 _ABORTED = "the outbox was closed while its database did not answer"
 
 
@@ -71,6 +73,17 @@ class Database:
             return result.all() if result.returns_rows else ()
 
         return await self.with_connection(execute, on_retry, within=within)
+
+    async def count(self, statement: Executable, *, outlives_power: bool = True, **parameters: Any) -> int:
+        """Run a statement as ``rows`` does, and return the number of rows that it has changed."""
+
+        def execute(connection: Connection) -> int:
+            self.connector.begin(connection, outlives_power=outlives_power)
+            count = connection.execute(statement, parameters).rowcount
+            # sqlite3 does not count the rows of a statement that begins with WITH.
+            return count if count >= 0 else connection.execute(_CHANGES).scalar_one()
+
+        return await self.with_connection(execute)
 
     async def transaction(self, work: Callable[[Connection], Answer]) -> Answer:
         """Return the result of ``work``, whose statements are one transaction. It may take long."""

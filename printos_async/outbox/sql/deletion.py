@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from .batches import portions, to_json
-from .statements.deletion import delete_rows, raise_floor
+from .statements.deletion import delete_rows, raise_floor, select_left
 from .statements.dialect import LIMIT, NOW, OURS, ROW, WORKER, page
 from .tables import idle
 from .tenant_database import PAGE_ROWS
@@ -29,6 +29,7 @@ class Deletion:
         dialect = database.dialect
         self._raise_floor = raise_floor(dialect)
         self._delete_owned = delete_rows(dialect, ROW.owner == WORKER)
+        self._left = select_left(dialect)
         self._delete_free = delete_rows(dialect, ROW.owner.is_(None) & (ROW.seq == ROW.done_seq))
         self._idle = (
             sa.select(ROW.device_id, ROW.seq)
@@ -46,11 +47,15 @@ class Deletion:
             return [*finished]
         # Neither has to be synced: what is written later is never there without what was written before.
         await self._database.rows(self._raise_floor, floor=max(seq for _, seq in lines), outlives_power=False)
-        rows = await self._database.rows(
-            self._delete_owned, this_worker=owner, batch=to_json(sorted(lines)), outlives_power=False
+        batch = to_json(sorted(lines))
+        deleted = await self._database.count(
+            self._delete_owned, this_worker=owner, batch=batch, outlives_power=False
         )
-        deleted = {row[0] for row in rows}
-        return [one for one in finished if one.device_id not in deleted]
+        left = set()
+        if deleted < len(lines):  # newer statuses have come
+            rows = await self._database.rows(self._left, this_worker=owner, batch=batch, outlives_power=False)
+            left = {row.device_id for row in rows}
+        return [one for one in finished if not one.may_forget or one.device_id in left]
 
     async def delete_idle(self) -> None:
         """Delete a portion of the rows that only stayed for a hold which has passed."""
@@ -69,7 +74,7 @@ class Deletion:
         for part in portions(rows):
             await self._database.rows(self._raise_floor, floor=max(row.seq for row in part))
             lines = sorted((row.device_id, row.seq) for row in part)
-            count += len(await self._database.rows(self._delete_free, batch=to_json(lines)))
+            count += await self._database.count(self._delete_free, batch=to_json(lines))
         return count
 
 

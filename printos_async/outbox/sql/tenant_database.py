@@ -38,6 +38,10 @@ class TenantDatabase:
         """Run a statement as ``Database.rows``, with the same options, and return its rows."""
         return await self.database.rows(statement, this_tenant=self.tenant, **options)
 
+    async def count(self, statement: Executable, **options: Any) -> int:
+        """Run a statement as ``Database.count``, and return the number of rows that it has changed."""
+        return await self.database.count(statement, this_tenant=self.tenant, **options)
+
     async def pages(self, statement: Executable, **parameters: Any) -> AsyncIterator[Sequence[Row[Any]]]:
         """Return all rows of a statement in the order of their devices, page by page: see ``dialect.page``."""
         after = ""

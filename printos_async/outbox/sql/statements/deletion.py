@@ -23,7 +23,7 @@ import sqlalchemy as sa
 
 from printos_async.outbox.sql.tables import meta, outbox
 
-from .dialect import OURS, ROW, locked
+from .dialect import OURS, ROW, WORKER, locked
 
 if TYPE_CHECKING:
     from .dialect import Dialect
@@ -72,11 +72,20 @@ def raise_floor(dialect: Dialect) -> sa.Executable:
 
 
 def delete_rows(dialect: Dialect, condition: sa.ColumnElement[bool]) -> sa.Executable:
-    """Return the statement that deletes rows whose numbers are still those of the batch."""
+    """Return the statement that deletes rows whose numbers are still those of the batch.
+
+    It returns no rows: to return the devices would cost as much as to delete them.
+    """
     batch = dialect.batch(device_id=sa.Text, seq=sa.BigInteger)
     gone = locked(batch, ROW.device_id, where=(ROW.seq == batch.c.seq) & condition)
+    return sa.delete(outbox).where(OURS, ROW.device_id.in_(sa.select(gone.c.device_id)), condition)
+
+
+def select_left(dialect: Dialect) -> sa.Executable:
+    """Return the query for the devices of a batch whose outcome ``finish`` has to record, or has recorded before."""
+    batch = dialect.batch(device_id=sa.Text, seq=sa.BigInteger)
     return (
-        sa.delete(outbox)
-        .where(OURS, ROW.device_id.in_(sa.select(gone.c.device_id)), condition)
-        .returning(ROW.device_id)
+        sa.select(ROW.device_id)
+        .join_from(batch, outbox, OURS & (ROW.device_id == batch.c.device_id))
+        .where(ROW.owner == WORKER, batch.c.seq.between(ROW.done_seq, ROW.seq))
     )
