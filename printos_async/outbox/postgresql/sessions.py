@@ -116,17 +116,17 @@ class Sessions:
 
         return engine
 
-    async def use(
+    async def run(
         self,
-        use: Callable[[Connection], Answer],
+        work: Callable[[Connection], Answer],
         *,
         within: Limit,
         deadline_s: float,
     ) -> Answer:
-        """Return the result of ``use`` on a connection.
+        """Return the result of ``work`` on a connection.
 
         Args:
-            use: The operation, in one attempt.
+            work: The operation, in one attempt.
             within: Its time limit.
             deadline_s: End of all attempts, by the loop's clock.
 
@@ -139,14 +139,14 @@ class Sessions:
                 # An idle connection needs no waiting, and so no limit, which would cost time.
                 self._at_hand -= 1
                 async with self._turns, self._engine.connect() as connection:
-                    return await self._run(connection, use, within=within, deadline_s=deadline_s)
+                    return await self._run_on(connection, work, within=within, deadline_s=deadline_s)
             async with (
                 asyncio.timeout_at(deadline_s) as waiting,
                 self._turns,
                 self._engine.connect() as connection,
             ):
                 waiting.reschedule(None)
-                return await self._run(connection, use, within=within, deadline_s=deadline_s)
+                return await self._run_on(connection, work, within=within, deadline_s=deadline_s)
         except Exception:
             self.failures += 1
             raise
@@ -232,10 +232,10 @@ class Sessions:
             self._abandoned.difference_update(pids)
         return driver
 
-    async def _run(
+    async def _run_on(
         self,
         connection: AsyncConnection,
-        use: Callable[[Connection], Answer],
+        work: Callable[[Connection], Answer],
         *,
         within: Limit,
         deadline_s: float,
@@ -254,7 +254,7 @@ class Sessions:
                 await self._within(self._silence_s, driver, connection.exec_driver_sql("SELECT 1"))
             else:
                 left_s = min(left_s, self._silence_s)
-            return await self._within(left_s, driver, connection.run_sync(use))
+            return await self._within(left_s, driver, connection.run_sync(work))
         except DBAPIError as error:
             if is_useless(error):
                 # If prepared statements got lost, none are used from now on.

@@ -97,12 +97,12 @@ class Database:
 
     async def with_connection(
         self,
-        use: Callable[[Connection], Answer],
+        work: Callable[[Connection], Answer],
         on_retry: Callable[[], None] | None = None,
         *,
         within: Limit = USUAL,
     ) -> Answer:
-        """Return the result of ``use`` on a connection. It is retried after temporary errors.
+        """Return the result of ``work`` on a connection. It is retried after temporary errors.
 
         ``on_retry`` and ``within`` are those of ``rows``.
 
@@ -116,7 +116,7 @@ class Database:
             raise OutboxError(_ABORTED)
         self._running.add(task)
         try:
-            return await self._try_again(use, on_retry, within)
+            return await self._try_again(work, on_retry, within)
         except asyncio.CancelledError:
             if not self._is_aborted():
                 raise
@@ -147,7 +147,7 @@ class Database:
 
     async def _try_again(
         self,
-        use: Callable[[Connection], Answer],
+        work: Callable[[Connection], Answer],
         on_retry: Callable[[], None] | None,
         within: Limit,
     ) -> Answer:
@@ -156,7 +156,7 @@ class Database:
         deadline_s = begun_s + within.total_s
         for pause_s in (*_PAUSES_S, None):
             try:
-                return await self.connector.use(use, within=within, deadline_s=deadline_s)
+                return await self.connector.run(work, within=within, deadline_s=deadline_s)
             except Exception as error:
                 if not _is_of_the_database(error):
                     raise

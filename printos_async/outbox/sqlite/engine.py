@@ -93,7 +93,7 @@ class SqliteFile:
     async def aclose(self) -> None:
         """Let others take over the devices of workers that have not left, and close the file."""
         self.worker_locks.release_all()
-        await self._run(self._engine.dispose)
+        await self._in_thread(self._engine.dispose)
         self._thread.shutdown(wait=False)
 
     def _open(self) -> sqlite3.Connection:
@@ -128,28 +128,28 @@ class SqliteFile:
             known["synchronous"] = level
         self.time.begin_statement()
 
-    async def use(self, use: Callable[[Connection], Answer], **_: object) -> Answer:
-        """Return the result of ``use`` on a connection, if the file is still the outbox's afterwards.
+    async def run(self, work: Callable[[Connection], Answer], **_: object) -> Answer:
+        """Return the result of ``work`` on a connection, if the file is still the outbox's afterwards.
 
         Raises:
             FileReplacedError: Damage was found and the file set aside, by this process or another one.
         """
         async with self._turn:
             try:
-                return await self._run(self._use, use)
+                return await self._in_thread(self._attempt, work)
             except FileReplacedError:
                 # Before the next statement gets a connection: these workers were in the old file.
                 self.worker_locks.drop_all()
                 self._on_replaced()
                 raise
 
-    async def _run(self, function: Callable[..., Answer], *arguments: Any) -> Answer:
+    async def _in_thread(self, function: Callable[..., Answer], *arguments: Any) -> Answer:
         return await asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)
 
-    def _use(self, use: Callable[[Connection], Answer]) -> Answer:
+    def _attempt(self, work: Callable[[Connection], Answer]) -> Answer:
         with self._engine.connect() as connection:
             try:
-                answer = use(connection)
+                answer = work(connection)
             except DBAPIError as error:
                 if not isinstance(error.orig, sqlite3.Error):
                     raise
