@@ -116,7 +116,7 @@ def package(session: nox.Session) -> None:
         boms = [name for name in packed.namelist() if ".dist-info/sboms/" in name]
         if [packed.read(name) for name in boms] != [(ROOT / "docs" / "printos-async.cdx.json").read_bytes()]:
             session.error(f"{wheel.name} does not hold the bill of materials: {boms}")
-    for name, extras in {"core": "", "full": "[cli,sandbox]"}.items():
+    for name, extras in {"core": "", "sql": "[sql]", "full": "[cli,sandbox]"}.items():
         environment = folder / name
         python = str(environment / BIN / "python")
         _make_environment(session, environment)

@@ -1,15 +1,17 @@
-"""Looks at an installed wheel: ``python -I smoke.py core`` or ``full``. Needs nothing but the standard library.
+"""Looks at an installed wheel: ``python -I smoke.py core``, ``sql`` or ``full``. Needs nothing but the standard library.
 
 The session ``package`` runs it in clean environments, where there is no pytest.
 """
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import re
 import subprocess
 import sys
 import sysconfig
+import tempfile
 from importlib.metadata import distribution, distributions, version
 from importlib.resources import files
 from pathlib import Path
@@ -25,6 +27,8 @@ def main(kind: str) -> None:
     if kind == "core":
         check_dependencies()
         check_extras_are_asked_for()
+    elif kind == "sql":
+        asyncio.run(check_outbox())
     else:
         importlib.import_module("printos_async.sandbox")
         printed = run_printos("--version")
@@ -68,6 +72,20 @@ def check_extras_are_asked_for() -> None:
         "printos-async[cli" in printed.stderr + printed.stdout, f"printos without [cli]: {printed.stderr!r}"
     )
     expect("Traceback" not in printed.stderr, printed.stderr)
+
+
+async def check_outbox() -> None:
+    """An outbox in a file keeps a status, with what this extra alone installs."""
+    outboxes = importlib.import_module("printos_async.outbox")
+    with tempfile.TemporaryDirectory() as folder:
+        outbox = outboxes.SqlOutbox(f"sqlite+aiosqlite:///{folder}/spool.db")
+        await outbox.open("account-1")
+        try:
+            await outbox.put([outboxes.Draft("dev-1", b"{}")])
+            stats = await outbox.stats()
+        finally:
+            await outbox.aclose()
+    expect(stats.waiting == 1, f"the outbox holds {stats}")
 
 
 def requirements(name: str) -> set[str]:

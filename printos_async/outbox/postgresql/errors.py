@@ -29,6 +29,10 @@ _PASSING_STATES = _USELESS_STATES | {"40P01", "40001", "57P01", "57P02", "57P03"
 _CLASSES_WITH_VALUES = ("22", "23")
 
 
+class NoAnswerError(TimeoutError):
+    """A session was silent for too long and was terminated."""
+
+
 def outbox_error(error: BaseException, secrets: Iterable[str]) -> OutboxError:
     """Return the ``OutboxError`` for an error of the server, the driver or the system.
 

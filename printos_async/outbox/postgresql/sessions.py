@@ -24,7 +24,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from printos_async.outbox.sql.engine_options import ENGINE_OPTIONS
 
-from .errors import is_unprepared, is_useless, outbox_error, passes
+from .errors import NoAnswerError, is_unprepared, is_useless, outbox_error, passes
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -52,10 +52,6 @@ _END = (
     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
     " WHERE pid = ANY($1::int[]) AND usename = current_user AND application_name = $2"
 )
-
-
-class NoAnswerError(TimeoutError):
-    """A session was silent for too long and was terminated."""
 
 
 class Sessions:

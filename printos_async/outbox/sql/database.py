@@ -10,8 +10,8 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from printos_async._errors import OutboxError
+from printos_async.outbox.postgresql.errors import NoAnswerError
 from printos_async.outbox.postgresql.limits import LONG, USUAL
-from printos_async.outbox.postgresql.sessions import NoAnswerError
 
 from .engine_options import withhold_rows
 from .tables import transaction

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
     from printos_async._common.clock import MachineClock
     from printos_async.outbox.administration import TenantStats
+    from printos_async.outbox.postgresql.sessions import Sessions
     from printos_async.outbox.protocol import Claim, Draft, Finish, Kept, Release
+    from printos_async.outbox.sqlite.engine import SqliteFile
     from printos_async.outbox.sqlite.spool import SetAside
 
     from .session import Session
@@ -73,25 +75,13 @@ class SqlOutbox:
 
     async def open(self, account: str, *, label: str = "", host: str = "") -> None:
         """As ``LabellingOutbox.open``."""
-        from printos_async.outbox.postgresql.sessions import Sessions  # noqa: PLC0415 - optional
-        from printos_async.outbox.sqlite.engine import SqliteFile  # noqa: PLC0415 - optional
-
         from .database import Database  # noqa: PLC0415 - optional
         from .session import Session  # noqa: PLC0415 - optional
 
         async with self._opening:
             await self._closing.settle()
             if self._session is None:
-                if self._server is not None:
-                    connector: Sessions | SqliteFile = Sessions(self._server, lease_s=self.lease_s)
-                else:
-                    connector = SqliteFile(
-                        str(self._url.database),
-                        clock=self._clock or machine_clock(),
-                        on_set_aside=self._report_set_aside,
-                        on_replaced=self._report_replaced,
-                    )
-                session = Session(Database(connector), account, lease_s=self.lease_s)
+                session = Session(Database(self._connector()), account, lease_s=self.lease_s)
                 try:
                     await session.open(label, host)
                 except BaseException:
@@ -100,6 +90,21 @@ class SqlOutbox:
                 self._session = session
             elif self._session.tenant != account:
                 raise ConfigurationError("this outbox is open for another account: make one for each")
+
+    def _connector(self) -> Sessions | SqliteFile:
+        # Imported here: each needs packages that the other does without.
+        if self._server is not None:
+            from printos_async.outbox.postgresql.sessions import Sessions  # noqa: PLC0415
+
+            return Sessions(self._server, lease_s=self.lease_s)
+        from printos_async.outbox.sqlite.engine import SqliteFile  # noqa: PLC0415
+
+        return SqliteFile(
+            str(self._url.database),
+            clock=self._clock or machine_clock(),
+            on_set_aside=self._report_set_aside,
+            on_replaced=self._report_replaced,
+        )
 
     async def aclose(self) -> None:
         """As ``Outbox.aclose``, after running statements have ended.
