@@ -275,6 +275,18 @@ TERMINATE = (
 )
 
 
+async def test_pages_of_postgresql_have_space_for_new_versions_of_their_rows(postgres_url: str) -> None:
+    async with sql_store(postgres_url) as database:
+        await database.open()
+        found = await database.execute(
+            "SELECT relname, reloptions FROM pg_class WHERE relname IN ('printos_outbox', 'printos_delivery')"
+        )
+        assert sorted(found) == [
+            ("printos_delivery", ["fillfactor=50"]),
+            ("printos_outbox", ["fillfactor=50"]),
+        ]
+
+
 async def test_lost_connections_are_made_again(postgres_url: str) -> None:
     async with sql_store(postgres_url) as database:
         outbox = await database.open()

@@ -52,8 +52,6 @@ outbox = sa.Table(
     # With a rowid SQLite stores rows in the order of insertion. Beside a million waiting rows, a status then needs only
     # one page of its own, that of the key's index, which put and finish write and claim does not.
     sqlite_with_rowid=True,
-    # Each status writes its row three times. With free space in the page the new version stays there (HOT).
-    postgresql_with={"fillfactor": "50"},
 )
 
 
@@ -108,8 +106,6 @@ delivery = sa.Table(
     sa.PrimaryKeyConstraint("account", "device_id"),
     # Batches are written in the order of the key: neighbours share pages.
     sqlite_with_rowid=False,
-    # As in ``printos_outbox``: with a fleet that reports once a minute each row is replaced once a minute.
-    postgresql_with={"fillfactor": "50"},
 )
 
 meta = sa.Table(
@@ -125,6 +121,15 @@ meta = sa.Table(
 # SQL function that each connection to a SQLite file registers: see ``FileTime``.
 TIME_FUNCTION = "printos_time"
 _POSTGRESQL_CLOCK = "CAST(extract(epoch FROM clock_timestamp()) AS double precision)"
+
+
+@sa.event.listens_for(outbox, "after_create")
+@sa.event.listens_for(delivery, "after_create")
+def _leave_space(table: sa.Table, connection: sa.Connection, **_: object) -> None:
+    # Each status writes its row three times, and the row of its delivery once. With free space in the page the new version
+    # stays there (HOT). A statement of its own, because a table of SQLAlchemy 2.0 has no option for it.
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql(f"ALTER TABLE {table.name} SET (fillfactor = 50)")
 
 
 class DatabaseTime(FunctionElement[float]):
