@@ -220,7 +220,8 @@ def _unfinished(login: httpx.Request | optional_httpx2.Request) -> TransportErro
 
 
 def _login_url_problem(value: object) -> str:
-    if not isinstance(value, str) or not value:
+    # A path with a colon in front is none, and would be joined as a scheme: ":a:" to "a:".
+    if not isinstance(value, str) or not value or value.startswith(":"):
         return "login_url must be an absolute HTTP URL, or a path"
     try:
         url = httpx.URL(value)

@@ -359,6 +359,8 @@ async def test_login_on_another_machine_must_be_encrypted() -> None:
         "ftp://login.example/",
         "https:///x",
         "https://a:b",
+        ":a:",
+        ":a://b",
     ],
 )
 def test_a_login_url_that_cannot_be_used_is_refused_without_being_quoted(login_url: Any) -> None:
