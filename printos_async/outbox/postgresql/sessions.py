@@ -154,7 +154,7 @@ class Sessions:
             await asyncio.gather(*farewells, return_exceptions=True)
         finally:
             self.stop()
-            await self._engine.dispose()
+        await self._engine.dispose()
 
     def begin(self, *_: object, **__: object) -> None:
         """Do nothing before a statement: the server syncs each commit."""

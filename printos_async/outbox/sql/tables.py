@@ -118,10 +118,6 @@ meta = sa.Table(
     sa.Column("clock_offset_s", sa.Double),
 )
 
-# SQL function that each connection to a SQLite file registers: see ``FileTime``.
-TIME_FUNCTION = "printos_time"
-_POSTGRESQL_CLOCK = "CAST(extract(epoch FROM clock_timestamp()) AS double precision)"
-
 
 @sa.event.listens_for(outbox, "after_create")
 @sa.event.listens_for(delivery, "after_create")
@@ -130,6 +126,11 @@ def _leave_space(table: sa.Table, connection: sa.Connection, **_: object) -> Non
     # stays there (HOT). A statement of its own, because a table of SQLAlchemy 2.0 has no option for it.
     if connection.dialect.name == "postgresql":
         connection.exec_driver_sql(f"ALTER TABLE {table.name} SET (fillfactor = 50)")
+
+
+# SQL function that each connection to a SQLite file registers: see ``FileTime``.
+TIME_FUNCTION = "printos_time"
+_POSTGRESQL_CLOCK = "CAST(extract(epoch FROM clock_timestamp()) AS double precision)"
 
 
 class DatabaseTime(FunctionElement[float]):

@@ -1,8 +1,7 @@
 """A SQLite file below an SQLAlchemy engine: its connection, and replacement of a damaged file while it is in use.
 
 All that blocks runs in one thread, to which a statement goes once: with the setting before it, its rows and the check
-after it. An asyncio driver (aiosqlite) goes to its thread for each call of a cursor, and made a status cost a quarter more
-(``python -m benchmarks.outboxes``, "a status in the outbox").
+after it. An asyncio driver (aiosqlite) goes to its thread for each call of a cursor: docs/dependencies.md has the price.
 """
 
 from __future__ import annotations

@@ -74,15 +74,18 @@ def raise_floor(dialect: Dialect) -> sa.Executable:
 def delete_rows(dialect: Dialect, condition: sa.ColumnElement[bool]) -> sa.Executable:
     """Return the statement that deletes rows whose numbers are still those of the batch.
 
-    It returns no rows: to return the devices would cost as much as to delete them.
+    It returns no rows: their number tells whether all were deleted.
     """
     batch = dialect.batch(device_id=sa.Text, seq=sa.BigInteger)
     gone = locked(batch, ROW.device_id, where=(ROW.seq == batch.c.seq) & condition)
     return sa.delete(outbox).where(OURS, ROW.device_id.in_(sa.select(gone.c.device_id)), condition)
 
 
-def select_left(dialect: Dialect) -> sa.Executable:
-    """Return the query for the devices of a batch whose outcome ``finish`` has to record, or has recorded before."""
+def remaining_rows(dialect: Dialect) -> sa.Executable:
+    """Return the query for the devices of a batch whose rows remain, so that ``finish`` has to record their outcomes.
+
+    It finds a row again whose outcome was recorded before: an answer that was lost is repeated.
+    """
     batch = dialect.batch(device_id=sa.Text, seq=sa.BigInteger)
     return (
         sa.select(ROW.device_id)
