@@ -26,11 +26,19 @@ from .fields import described, extra_of, fields_of, is_model, shown
 from .json_validation import raw_problem
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .fields import ValueType
 
 MAX_DEVICE_ID_CHARS = 256
 _MAX_INTEGER = 2**63 - 1
 _PLAIN_DEVICE_ID = re.compile(r"[A-Za-z0-9_-]{1,256}")
+# True for most valid values of a scalar class, quickly; False only means that a closer look is needed.
+_IS_PLAIN: dict[type, Callable[[Any], bool]] = {
+    str: str.isascii,
+    int: lambda value: -_MAX_INTEGER <= value <= _MAX_INTEGER,
+    float: math.isfinite,
+}
 
 
 def check_device_id(device_id: object) -> str:
@@ -91,7 +99,7 @@ def _model_problem(value: Any, model: type, prefix: str) -> str | None:
     for field in fields_of(model):
         part = getattr(value, field.attribute)
         kind: type = type(part)
-        if kind in field.plain_kinds and (kind is Unset or _is_plain(part, kind)):
+        if kind in field.plain_kinds and (kind is Unset or _IS_PLAIN[kind](part)):
             continue
         path = prefix + field.name
         if kind is field.allowed.model:
@@ -156,15 +164,6 @@ def _extra_problem(extra: Any, model: type, prefix: str) -> str | None:
         return None
     problems = (raw_problem(value, allowed, prefix + name) for name, value in extra.items())
     return next(filter(None, problems), None)
-
-
-def _is_plain(value: Any, kind: type) -> bool:
-    """Return True for most valid values, quickly; False only means that a closer look is needed."""
-    if kind is str:
-        return bool(value.isascii())
-    if kind is int:
-        return bool(-_MAX_INTEGER <= value <= _MAX_INTEGER)
-    return kind is float and math.isfinite(value)
 
 
 def _value_problem(value: Any, path: str) -> str | None:

@@ -15,8 +15,8 @@ class Occupancy:
     """Number of devices with work pending, for tasks that wait until it falls.
 
     Attributes:
-        devices: Devices with work pending. Call ``notify`` after lowering it while there are watchers.
-        watchers: Waiting tasks, each with the number below which it is woken.
+        devices: Devices with work pending. Call ``notify`` after lowering it below ``notify_below``.
+        notify_below: The highest number of devices below which a waiting task is woken; 0 while none waits.
         is_closed: No more statuses are accepted.
         has_ended: The engine has stopped working.
         crash: The bug that stopped the engine, if one did.
@@ -28,7 +28,8 @@ class Occupancy:
         self._crash_traceback: TracebackType | None = None
         self.is_closed = False
         self.has_ended = False
-        self.watchers: list[tuple[int, asyncio.Future[None]]] = []
+        self.notify_below = 0
+        self._watchers: list[tuple[int, asyncio.Future[None]]] = []
 
     def require_open(self) -> None:
         """Raise if no more statuses are accepted.
@@ -55,11 +56,13 @@ class Occupancy:
         """
         while self.devices >= devices and not self.has_ended:
             watcher = (devices, asyncio.get_running_loop().create_future())
-            self.watchers.append(watcher)
+            self._watchers.append(watcher)
+            self.notify_below = max(self.notify_below, devices)
             try:
                 await watcher[1]
             finally:
-                self.watchers.remove(watcher)
+                self._watchers.remove(watcher)
+                self.notify_below = max((below for below, _ in self._watchers), default=0)
         self.raise_crash()
 
     def end(self, crash: BaseException | None = None) -> None:
@@ -71,6 +74,6 @@ class Occupancy:
 
     def notify(self) -> None:
         """Wake the tasks that wait for as few devices as there are now."""
-        for devices, watcher in self.watchers:
+        for devices, watcher in self._watchers:
             if not watcher.done() and (self.devices < devices or self.has_ended):
                 watcher.set_result(None)

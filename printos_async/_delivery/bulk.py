@@ -148,10 +148,10 @@ async def _feed(push: _Push, statuses: Statuses, *, max_devices: int) -> None:
 
 
 def _pair(item: object, index: int) -> tuple[DeviceId, DeviceStatusUpdate]:
-    if isinstance(item, StatusPush):
-        return item.device_id, item.status
     if isinstance(item, tuple) and len(item) == 2:
         return item
+    if isinstance(item, StatusPush):
+        return item.device_id, item.status
     raise InvalidStatusError(
         f"item {index} of the statuses is {type(item).__name__}; give (device_id, status) or StatusPush"
     )

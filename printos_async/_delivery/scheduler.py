@@ -92,7 +92,7 @@ class Scheduler:
         elif not self.ready.append(device):
             self._add_sender()
 
-    def take(self) -> DeviceState | None:
+    def take(self, *, now_s: float) -> DeviceState | None:
         """Return the next ready device if the host admits a request; None if the caller has to wait in ``ready``."""
         ready = self.ready
         while ready.devices and (self._open_until_s is None or self.is_open()):
@@ -101,7 +101,6 @@ class Scheduler:
                 continue
             if self._skips_unchanged and self._settle_first_unsent():
                 continue
-            now_s = self._loop.time()
             breaker = self._executor.circuit_breaker
             again_s = breaker.admit(now_s=now_s, patient=self.is_patient, caller=self)
             if again_s <= now_s:
@@ -242,7 +241,7 @@ class Scheduler:
         occupancy = self.occupancy
         occupancy.devices += 1 if active else -1
         if not active:
-            if occupancy.watchers:
+            if occupancy.devices < occupancy.notify_below:
                 occupancy.notify()
             if self.watcher is not None:
                 self.watcher.rested(device)

@@ -92,10 +92,12 @@ class Senders:
             if not limiter.try_acquire():  # without a coroutine: nearly always there is one
                 await limiter.acquire()
             try:
-                device = scheduler.take()
+                now_s = self._loop.time()
+                device = scheduler.take(now_s=now_s)
                 if device is not None:
                     if accounts.held and policy.patient:
                         await self._executor.find_account(device.device_id, until_s=scheduler.ends_s)
+                        now_s = self._loop.time()
                     device.queued = False
                     # Read only now: a newer status may have come while the credentials were looked up.
                     pending = device.next_status
@@ -104,19 +106,18 @@ class Senders:
                         and not scheduler.settle_unsent(device, pending)
                         and (not accounts.held or not policy.patient or scheduler.held.admit(device))
                     ):
-                        await self._send(device, pending)
+                        await self._send(device, pending, started_s=now_s)
                     scheduler.schedule(device)
             finally:
                 limiter.release()
             if device is None:
                 await scheduler.ready.park()
 
-    async def _send(self, device: DeviceState, pending: PendingStatus) -> None:
+    async def _send(self, device: DeviceState, pending: PendingStatus, *, started_s: float) -> None:
         device.waiting, device.in_flight = None, pending
         pending.attempts += 1
         self.in_flight += 1
         self.requests += 1
-        started_s = self._loop.time()
         is_probe = self._policy.patient and self._executor.circuit_breaker.circuit == "open"
         try:
             await self._executor.attempt(
