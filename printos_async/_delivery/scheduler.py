@@ -96,15 +96,21 @@ class Scheduler:
         """Return the next ready device if the host admits a request; None if the caller has to wait in ``ready``."""
         ready = self.ready
         while ready.devices and (self._open_until_s is None or self.is_open()):
-            if self.is_patient and self._executor.accounts.held and self.held.park(ready.devices[0]):
+            device = ready.devices[0]
+            pending = device.next_status
+            if pending is None or (self._skips_unchanged and self.settle_unsent(device, pending)):
+                # Nothing to send, because the status expired or was withdrawn, or is unchanged: neither a probe nor a
+                # turn of the rate cap is spent on it.
                 ready.devices.popleft().queued = False
+                self.schedule(device)
                 continue
-            if self._skips_unchanged and self._settle_first_unsent():
+            if self.is_patient and self._executor.accounts.held and self.held.park(device):
+                ready.devices.popleft().queued = False
                 continue
             breaker = self._executor.circuit_breaker
             again_s = breaker.admit(now_s=now_s, patient=self.is_patient, caller=self)
             if again_s <= now_s:
-                device = ready.devices.popleft()
+                ready.devices.popleft()
                 if ready.devices:
                     self._add_sender()  # there may be too few after a pause, or since the limit has grown
                 return device
@@ -112,9 +118,8 @@ class Scheduler:
             if self.is_patient or pause_s <= self._executor.retry.max_delay_s:
                 ready.wake_at(again_s)
                 break
-            device = ready.devices.popleft()
-            device.queued = False
-            self._give_up(device, pause_error(device.waiting.call, pause_s) if device.waiting else None)
+            ready.devices.popleft().queued = False
+            self._give_up(device, pause_error(pending.call, pause_s))
         return None
 
     @property
@@ -216,16 +221,6 @@ class Scheduler:
         for timer in (self.ready, self.held, self._delayed, self._retries, self._deadlines):
             timer.cancel()
         self.occupancy.end()
-
-    def _settle_first_unsent(self) -> bool:
-        """Settle the status of the first ready device if it needs no request, which would take a turn of the rate cap."""
-        device = self.ready.devices[0]
-        pending = device.next_status
-        if pending is None or not self.settle_unsent(device, pending):
-            return False
-        self.ready.devices.popleft().queued = False
-        self.schedule(device)
-        return True
 
     def _leave_place(self, device: DeviceState) -> None:
         self._retries.devices.pop(device, None)

@@ -254,6 +254,24 @@ def test_a_pause_of_years_is_probed_once_a_minute_after_an_hour(devices: int) ->
     run(program())
 
 
+def test_statuses_that_expired_in_an_outage_take_no_probe_of_those_that_wait() -> None:
+    async def program() -> None:
+        is_down = True
+        host = Host(reply=lambda _: DOWN if is_down else OK, latency_s=0.02)
+        async with client_of(host, retry=RetryPolicy()) as client:
+            pusher = client.status_pusher(deadline_s=30.0)
+            for device in range(1_000):
+                await pusher.put(f"dev-{device}", status(1))
+            await asyncio.sleep(60.0)
+            assert (pusher.stats().failed, pusher.stats().circuit) == (1_000, "open")
+            is_down, up_s = False, fake_loop().time()
+            assert (await pusher.push("other", status(2))).outcome == "sent"
+            assert fake_loop().time() - up_s < 3.0
+            await pusher.aclose()
+
+    run(program())
+
+
 @pytest.mark.parametrize("header", ["soon", "-5", "", "Thu, 99 Xyz 2026 00:00:00 GMT", "١٢"])
 def test_a_retry_after_that_says_nothing_holds_nobody_else(header: str) -> None:
     async def program() -> None:

@@ -92,6 +92,26 @@ def test_single_calls_that_are_cancelled_give_their_turns_back() -> None:
     run(program())
 
 
+def test_pushes_that_are_cancelled_take_no_turn() -> None:
+    async def program() -> None:
+        host = Host()
+        loop = asyncio.get_running_loop()
+        async with client_of(host, max_rate_per_s=1.0) as client, client.status_pusher() as pusher:
+
+            async def impatient(device: int) -> None:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(5.0):
+                        await pusher.push(f"dev-{device}", status(device))
+
+            await asyncio.gather(*(impatient(device) for device in range(100)))
+            assert 5 <= host.count <= 6
+            started_s = loop.time()
+            assert (await pusher.push("other", status(1))).outcome == "sent"
+            assert loop.time() - started_s <= 1.0
+
+    run(program())
+
+
 def test_a_rate_below_the_longest_pause_is_no_reason_to_give_up() -> None:
     async def program() -> None:
         retry = RetryPolicy(max_delay_s=0.5)
