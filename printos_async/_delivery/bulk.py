@@ -57,7 +57,13 @@ class _Push:
         self.engine = Engine(channel, DeliveryPolicy(patient=False), self._settle)
 
     def put(self, device_id: DeviceId, status: DeviceStatusUpdate) -> None:
-        """Accept one status; invalid input becomes a failed result."""
+        """Accept one status; invalid input becomes a failed result.
+
+        Raises:
+            BaseException: The bug that stopped the engine, or what ``on_result`` raised.
+        """
+        if self.engine.occupancy.crash is not None:
+            self.engine.occupancy.raise_crash()
         try:
             pending = self.engine.accept(self._encode(device_id, status))
         except (InvalidDeviceIdError, InvalidStatusError) as error:

@@ -290,6 +290,28 @@ async def test_what_on_result_raises_ends_the_push_and_is_raised(client: PrintOS
     assert len(asyncio.all_tasks()) == tasks
 
 
+async def test_nothing_more_is_read_once_on_result_has_raised(client: PrintOSClient) -> None:
+    results: list[PushResult] = []
+
+    def broken(result: PushResult) -> None:
+        results.append(result)
+        raise ZeroDivisionError
+
+    async def endless() -> AsyncIterator[tuple[str, DeviceStatusUpdate]]:
+        for number in range(10_000):
+            yield f"dev-{number % 10}", status(number)
+            await asyncio.sleep(0)
+        pytest.fail("all of it was read")
+
+    with pytest.raises(ZeroDivisionError):
+        await client.push_statuses(endless(), on_result=broken)
+    with pytest.raises(ZeroDivisionError):
+        await client.push_statuses(
+            ((f"dev-{number % 10}", status(number)) for number in range(10_000)), on_result=broken
+        )
+    assert len(results) == 2
+
+
 async def test_cancelling_withdraws_what_was_not_sent_and_leaves_no_task(sandbox: Sandbox) -> None:
     limit = ConcurrencyLimit(maximum=4)
     await sandbox.block()
