@@ -23,7 +23,9 @@ from printos_async import (
     InvalidStatusError,
     MemoryOutbox,
     NotFoundError,
+    OutboxError,
     PrintOSClient,
+    PusherClosedError,
     RateLimitError,
     RequestTimeoutError,
     RetryPolicy,
@@ -441,6 +443,18 @@ async def test_an_outbox_needs_to_know_who_calls(*, is_shared: bool) -> None:
         # Nothing is left that would hold the account of the client's other calls.
         assert not client._channel.executor.circuit_watchers
     assert "word" not in str(caught.value)
+
+
+async def test_a_pusher_that_cannot_be_entered_is_closed(tmp_path: Path) -> None:
+    (tmp_path / "a file").touch()
+    outbox = SqlOutbox(f"sqlite+aiosqlite:///{tmp_path}/a%20file/spool.db")
+    async with PrintOSClient("http://127.0.0.1:1", auth=None) as client:
+        pusher = client.status_pusher(outbox=outbox)
+        with pytest.raises(OutboxError):
+            await pusher.__aenter__()
+        assert not client._channel.executor.circuit_watchers
+        with pytest.raises(PusherClosedError):
+            await pusher.__aenter__()
 
 
 async def test_the_account_tells_base_urls_and_callers_apart() -> None:

@@ -101,7 +101,11 @@ class StatusPusher:
 
     async def __aenter__(self) -> Self:
         self._occupancy.require_open()  # once closed, nothing would close what is opened now
-        await self._backend.open()
+        try:
+            await self._backend.open()
+        except BaseException:
+            await self.aclose()  # the caller cannot: nothing was entered
+            raise
         return self
 
     async def __aexit__(
