@@ -157,13 +157,7 @@ class Senders:
         if is_ambiguous(error):
             device.mark_uncertain(pending, self._policy, now_s=now_s)
         if pending.is_lost:
-            pending.is_lost = False  # claimed again, it is tried like any other
-            if pending is device.sent:
-                return
-            if device.waiting is not None and device.waiting.seq != pending.seq:
-                self.supersede(pending, device.waiting)
-            elif self.scheduler.watcher is not None:
-                self.scheduler.watcher.left_to_others.add(pending)
+            self._leave_to_others(device, pending)
             return
         keeps = self._policy.patient and self._executor.accounts.keeps(pending.call, error)
         delay_s = (
@@ -187,6 +181,8 @@ class Senders:
             and not is_local(error)
             and not (self._policy.patient and self._executor.circuit_breaker.circuit == "open")
         )
+        if not keeps and device.waiting is None:
+            self._executor.retry_scheduled(pending.call, error, attempt=pending.attempts, delay_s=delay_s)
         if pending is device.sent:
             return
         if device.waiting is None:
@@ -195,6 +191,16 @@ class Senders:
         else:
             # A retry sends the newest status, never the one that failed.
             self.supersede(pending, device.waiting)
+
+    def _leave_to_others(self, device: DeviceState, pending: PendingStatus) -> None:
+        """Do not send a status again: the lease on its device was lost while it was in flight."""
+        pending.is_lost = False  # claimed again, it is tried like any other
+        if pending is device.sent:
+            return
+        if device.waiting is not None and device.waiting.seq != pending.seq:
+            self.supersede(pending, device.waiting)
+        elif self.scheduler.watcher is not None:
+            self.scheduler.watcher.left_to_others.add(pending)
 
     def _refused_delay_s(self, device: DeviceState, pending: PendingStatus) -> float:
         """Return how long a device waits whose credentials were refused: usually its account is held, which is enough."""

@@ -108,13 +108,14 @@ class Executor:
                 recovered = await recover(failure)
                 if recovered is not None:
                     return recovered
+                delay_s = None if delay_s is None else 0.0  # it is over
             if delay_s is None or not self.budget.take(now_s=asyncio.get_running_loop().time()):
                 try:
                     raise failure
                 finally:
                     del failure  # its traceback holds this frame: without this it is a reference cycle
-            if recover is None:
-                await asyncio.sleep(delay_s)
+            self.retry_scheduled(call, failure, attempt=attempt, delay_s=delay_s)
+            await asyncio.sleep(delay_s)
 
     async def find_account(self, device_id: str, *, until_s: float = math.inf) -> None:
         """Look a device's credentials up unless they are known, so that it is known whether they are held.
@@ -266,10 +267,13 @@ class Executor:
         if patient and delay_s is not None and self.circuit_breaker.overlong_s is not None:
             # No caller is held for longer than this.
             delay_s = min(delay_s, self.circuit_breaker.held_until_s - asyncio.get_running_loop().time())
-        if delay_s is not None and self.hooks:
+        return delay_s
+
+    def retry_scheduled(self, call: Call, error: APIError, *, attempt: int, delay_s: float) -> None:
+        """Emit the event of a retry."""
+        if self.hooks:
             cause = type(error).__name__
             self.hooks.emit(RetryScheduled(call.operation, call.device_id, attempt, delay_s, cause))
-        return delay_s
 
     def _emit_attempt(
         self, call: Call, attempt: int, latency_s: float, status: int | None, error: APIError | None = None

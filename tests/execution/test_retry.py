@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from printos_async import (
     APIError,
+    AttemptFinished,
     ConfigurationError,
     PrintOSClient,
     RateLimitError,
@@ -218,6 +219,30 @@ async def test_post_whose_transport_error_may_have_arrived_is_never_tried_again(
             await client.provision_device(model="m", serial_number="s")
     assert requests == 1
     assert caught.value.may_have_arrived is True
+
+
+@pytest.mark.parametrize("way", ["single call", "push_statuses", "pusher"])
+async def test_no_retry_is_announced_where_none_follows(way: str) -> None:
+    events: list[Event] = []
+    _, answer = always(503)
+    async with PrintOSClient(
+        "https://p.test",
+        auth=None,
+        retry=RetryPolicy(base_delay_s=0.0, budget=0),
+        transport=httpx.MockTransport(answer),
+        hooks=[events.append],
+    ) as client:
+        match way:
+            case "single call":
+                with pytest.raises(ServerError):
+                    await client.update_device_status("dev-1", status())
+            case "push_statuses":
+                assert (await client.push_statuses({"dev-1": status()})).failed == 1
+            case "pusher":
+                async with client.status_pusher() as pusher:
+                    assert (await pusher.push("dev-1", status())).outcome == "failed"
+    assert sum(isinstance(event, AttemptFinished) for event in events) == 1
+    assert not any(isinstance(event, RetryScheduled) for event in events)
 
 
 @pytest.mark.parametrize("over", ["default wire", "httpx"])
