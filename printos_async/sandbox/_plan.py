@@ -8,6 +8,7 @@ from typing import TypeVar, get_args
 
 from attrs import define, evolve, frozen
 
+from printos_async._common.checks import require_number
 from printos_async._errors import ConfigurationError
 
 from ._faults import SHARES, FaultKind, Faults, Operation
@@ -68,6 +69,7 @@ class FaultPlan:
         """Make the next ``times`` matching requests suffer ``kind``, before any draw."""
         if kind not in get_args(FaultKind):
             raise ConfigurationError(f"no fault named {kind!r}: choose from {', '.join(get_args(FaultKind))}")
+        require_number("times", times, 1, whole=True)
         self._injections.append(_Injection(kind, times, operation, device_id))
 
     def next(self, operation: Operation, device_id: str | None, path: str, body: bytes) -> Fate:

@@ -8,11 +8,12 @@ from __future__ import annotations
 import json
 from datetime import date, datetime
 from functools import cache
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from attrs import frozen
 
+from printos_async._api.body import refuse_constant
 from printos_async._api.fields import fields_of
 from printos_async._api.generated_operations import generated_operations
 from printos_async._api.json_validation import raw_object_problem, raw_problem
@@ -111,17 +112,12 @@ def read_body(model: type, body: bytes) -> dict[str, Any]:
 
 def _read_object(body: bytes) -> dict[str, Any]:
     try:
-        value = json.loads(body, parse_constant=_no_constant)
+        value = json.loads(body, parse_constant=refuse_constant)
     except (ValueError, RecursionError):
         raise RefusedError(400, "the body is not JSON") from None
     if not isinstance(value, dict):
         raise RefusedError(400, "the body is not a JSON object")
     return value
-
-
-def _no_constant(name: str) -> NoReturn:
-    # Python's reader takes NaN and Infinity, JSON does not.
-    raise ValueError(name)
 
 
 @cache

@@ -163,12 +163,12 @@ class Service:
 
         Args:
             kind: The fault; its details (``retry_after``, ``malformed_kinds``...) are those of the current faults.
-            times: Number of requests.
+            times: Number of requests, at least 1.
             operation: Only requests of this operation.
             device_id: Only status updates of this device.
 
         Raises:
-            ConfigurationError: There is no such fault.
+            ConfigurationError: There is no such fault, or ``times`` is less than 1.
         """
         self._plan.inject(kind, times=times, operation=operation, device_id=device_id)
 

@@ -45,6 +45,8 @@ class State:
 
     def add(self, device_id: str, properties: dict[str, Any]) -> SandboxDevice:
         """Register a device under an id; see ``provision`` for what it replaces."""
+        if device_id in self.devices:
+            self._forget_identity(self.devices[device_id])
         model, serial_number = properties.get("model"), properties.get("serialNumber")
         if model is not None and serial_number is not None:
             replaced = self._ids.get((model, serial_number))
@@ -68,11 +70,14 @@ class State:
         device = self.devices.pop(device_id, None)
         if device is None:
             raise ConfigurationError(f"no device {device_id!r}")
+        self._forget_identity(device)
+        self.changed()
+
+    def _forget_identity(self, device: SandboxDevice) -> None:
         # Else the next device of this model and serial number would replace whatever has the id by then.
         identity = (device.model or "", device.serial_number or "")
-        if self._ids.get(identity) == device_id:
+        if self._ids.get(identity) == device.id:
             del self._ids[identity]
-        self.changed()
 
     def apply(self, device_id: str, status: dict[str, Any], *, late: bool) -> None:
         """Write a status; the device may have been replaced since a late one was accepted."""

@@ -274,3 +274,10 @@ async def test_id_of_a_removed_device_is_free_for_another_machine(sandbox: Sandb
     sandbox.add_device("dev-3", serial_number="dev-1")  # the serial number that dev-1 had
 
     assert sorted(sandbox.devices) == ["dev-1", "dev-2", "dev-3"]
+
+
+async def test_a_device_that_is_added_again_lets_its_first_serial_number_go(sandbox: Sandbox) -> None:
+    sandbox.add_device("dev-1", serial_number="another")
+    sandbox.add_device("dev-3", serial_number="dev-1")  # the serial number that dev-1 had
+
+    assert sorted(sandbox.devices) == ["dev-1", "dev-2", "dev-3"]

@@ -102,6 +102,12 @@ def test_impossible_faults_are_refused_with_the_settings_name(settings: dict[str
         Faults(**settings)
 
 
+@pytest.mark.parametrize("times", [0, -1, 1.5])
+def test_a_fault_is_injected_once_at_least(times: Any) -> None:
+    with pytest.raises(_errors.ConfigurationError, match="times must be a whole number of at least 1"):
+        FaultPlan(Faults()).inject("reset_before", times=times, operation=None, device_id=None)
+
+
 def test_unknown_fault_cannot_be_injected() -> None:
     with pytest.raises(_errors.ConfigurationError, match="reset_before"):
         FaultPlan(Faults()).inject("earthquake", times=1, operation=None, device_id=None)  # type: ignore[arg-type]
