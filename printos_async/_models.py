@@ -91,7 +91,8 @@ class PushResult:
         status: The failed status, so that it can be pushed again; None for other outcomes. If a status in an outbox
             cannot be read as this version's ``DeviceStatusUpdate``, all its properties are in
             ``additional_properties``; if it is not a JSON object, this is None.
-        seq: The pusher's own sequence number, counted from 1 in the order of acceptance; 0 if it was refused.
+        seq: Sequence number; 0 if it was refused. The pusher counts from 1 in the order of acceptance. A shared outbox
+            numbers each device's statuses itself, with gaps.
         superseded_by: The sequence number of the newer status that replaced it, otherwise None. Also None if the put
             of the newer status failed, but the outbox may have stored it.
     """

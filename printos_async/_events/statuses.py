@@ -11,7 +11,7 @@ class StatusAccepted:
 
     Attributes:
         device_id: The device.
-        seq: The pusher's own sequence number of the status.
+        seq: Its sequence number, as in ``PushResult``.
     """
 
     device_id: str
@@ -56,7 +56,7 @@ class StatusFailed:
 
     Attributes:
         device_id: The device.
-        seq: Its sequence number; 0 if it was refused before it got one.
+        seq: Its sequence number.
         attempts: Requests made for it.
         cause: Name of the error's class.
         detail: The error's text, of any length; it contains no secret of the client.
