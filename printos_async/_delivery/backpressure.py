@@ -29,7 +29,7 @@ class Occupancy:
         self.is_closed = False
         self.has_ended = False
         self.notify_below = 0
-        self._watchers: list[tuple[int, asyncio.Future[None]]] = []
+        self._waiters: list[tuple[int, asyncio.Future[None]]] = []
 
     def require_open(self) -> None:
         """Raise if no more statuses are accepted.
@@ -55,14 +55,14 @@ class Occupancy:
             BaseException: The bug that stopped the engine.
         """
         while self.devices >= devices and not self.has_ended:
-            watcher = (devices, asyncio.get_running_loop().create_future())
-            self._watchers.append(watcher)
+            waiter = (devices, asyncio.get_running_loop().create_future())
+            self._waiters.append(waiter)
             self.notify_below = max(self.notify_below, devices)
             try:
-                await watcher[1]
+                await waiter[1]
             finally:
-                self._watchers.remove(watcher)
-                self.notify_below = max((below for below, _ in self._watchers), default=0)
+                self._waiters.remove(waiter)
+                self.notify_below = max((below for below, _ in self._waiters), default=0)
         self.raise_crash()
 
     def end(self, crash: BaseException | None = None) -> None:
@@ -74,6 +74,6 @@ class Occupancy:
 
     def notify(self) -> None:
         """Wake the tasks that wait for as few devices as there are now."""
-        for devices, watcher in self._watchers:
-            if not watcher.done() and (self.devices < devices or self.has_ended):
-                watcher.set_result(None)
+        for devices, waiter in self._waiters:
+            if not waiter.done() and (self.devices < devices or self.has_ended):
+                waiter.set_result(None)

@@ -208,7 +208,7 @@ class DeviceState:
             return False
         return now_s < self.sent_s + policy.sent_max_age_s and pending.call.body == self.sent.call.body
 
-    def is_held(self, policy: DeliveryPolicy, *, now_s: float) -> bool:
+    def is_held_strictly(self, policy: DeliveryPolicy, *, now_s: float) -> bool:
         """Return whether strict consistency holds the device because of an uncertain write."""
         return policy.strict and self.is_uncertain(now_s)
 

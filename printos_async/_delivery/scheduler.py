@@ -68,8 +68,8 @@ class Scheduler:
         self.watcher: Dispatcher | None = None
         # By steady_s(), not the loop's clock: uvloop's stands still between two iterations, during which a process may
         # have been stopped, and every loop's stands still while the machine is suspended.
-        self._open_until_s: float | None = None
-        self._lease_ends_s = math.inf
+        self._send_until_s: float | None = None
+        self._lease_ends_steady_s = math.inf
 
     def schedule(self, device: DeviceState) -> None:
         """Put a device into the queue where it belongs, unless a sender has it or is about to take it."""
@@ -95,7 +95,7 @@ class Scheduler:
     def take(self, *, now_s: float) -> DeviceState | None:
         """Return the next ready device if the host admits a request; None if the caller has to wait in ``ready``."""
         ready = self.ready
-        while ready.devices and (self._open_until_s is None or self.is_open()):
+        while ready.devices and (self._send_until_s is None or steady_s() < self._send_until_s):
             device = ready.devices[0]
             pending = device.next_status
             if pending is None or (self._skips_unchanged and self.settle_unsent(device, pending)):
@@ -123,20 +123,16 @@ class Scheduler:
         return None
 
     @property
-    def ends_s(self) -> float:
+    def lease_ends_s(self) -> float:
         """End of the lease, by the loop's clock."""
-        if self._open_until_s is None:
+        if self._send_until_s is None:
             return math.inf  # there is no lease: no clock has to be read for each status
-        return self._lease_ends_s - steady_s() + self._loop.time()
+        return self._lease_ends_steady_s - steady_s() + self._loop.time()
 
-    def is_open(self) -> bool:
-        """Return whether the lease allows a request to be sent."""
-        return self._open_until_s is None or steady_s() < self._open_until_s
-
-    def open_until(self, until_s: float, *, ends_s: float) -> None:
-        """Allow requests until ``until_s`` by ``steady_s()``; all of them end before ``ends_s``."""
-        self._open_until_s = until_s
-        self._lease_ends_s = ends_s
+    def send_until(self, until_s: float, *, lease_ends_s: float) -> None:
+        """Start requests until ``until_s`` by ``steady_s()``; all of them end before the lease does."""
+        self._send_until_s = until_s
+        self._lease_ends_steady_s = lease_ends_s
         self.ready.wake_all()
 
     def arm_deadline(self, device: DeviceState, pending: PendingStatus) -> None:
@@ -171,7 +167,7 @@ class Scheduler:
         if device.waiting is not None and device.waiting.is_late(self._policy, now_s=until_s):
             return True
         # A backoff may end early, a hold does not.
-        return device.retrying and not device.is_held(self._policy, now_s=self._loop.time())
+        return device.retrying and not device.is_held_strictly(self._policy, now_s=self._loop.time())
 
     def circuit_opened(self) -> None:
         """Make devices ready whose requests failed since the last success; the open circuit paces the probes.
@@ -182,7 +178,7 @@ class Scheduler:
         for device in tuple(self.devices.values()) if self.is_patient else ():
             if device.failed_s > succeeded_s and device.in_flight is None:
                 device.retrying, device.failed_s = False, -math.inf
-                if not device.is_held(self._policy, now_s=now_s):
+                if not device.is_held_strictly(self._policy, now_s=now_s):
                     device.not_before_s = now_s
                 self.schedule(device)
         self.ready.wake_all()

@@ -96,7 +96,7 @@ class Senders:
                 device = scheduler.take(now_s=now_s)
                 if device is not None:
                     if accounts.held and policy.patient:
-                        await self._executor.find_account(device.device_id, until_s=scheduler.ends_s)
+                        await self._executor.find_account(device.device_id, until_s=scheduler.lease_ends_s)
                         now_s = self._loop.time()
                     device.queued = False
                     # Read only now: a newer status may have come while the credentials were looked up.
@@ -125,7 +125,7 @@ class Senders:
                 self._answers.acknowledgement,
                 attempt=pending.attempts,
                 is_probe=is_probe,
-                until_s=self.scheduler.ends_s,
+                until_s=self.scheduler.lease_ends_s,
             )
         except APIError as error:
             self._failed(device, pending, error, started_s)

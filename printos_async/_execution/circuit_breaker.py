@@ -123,7 +123,12 @@ class CircuitBreaker:
         self.circuit = "closed"
 
     def failed(
-        self, *, now_s: float, retry_after_s: float | None, is_refusal: bool = False, is_login: bool = False
+        self,
+        *,
+        now_s: float,
+        retry_after_s: float | None,
+        is_rate_limited: bool = False,
+        is_login: bool = False,
     ) -> None:
         """Note a transport error, an intermediary's page, a 408, 429 or 5xx; it may open the circuit.
 
@@ -133,7 +138,7 @@ class CircuitBreaker:
         Args:
             now_s: When.
             retry_after_s: The pause that a 429 or 503 asked for.
-            is_refusal: It is a 429: the host is there, and wants fewer requests.
+            is_rate_limited: It is a 429: the host is there, and wants fewer requests.
             is_login: It is a login that was answered so.
         """
         self._free_probes = 0
@@ -145,7 +150,7 @@ class CircuitBreaker:
         if not self._failures:
             self._first_failure_s, self._faults = now_s, 0
         self._failures += _LOGIN_FAILURE_WEIGHT if is_login else 1
-        self._faults += not is_refusal
+        self._faults += not is_rate_limited
         if self.circuit == "open":
             if self._failures >= _FAILURES_TO_START_OVER:
                 self._successes = 0

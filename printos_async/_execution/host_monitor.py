@@ -73,7 +73,7 @@ class HostMonitor:
         breaker.failed(
             now_s=now_s,
             retry_after_s=retry_after_s,
-            is_refusal=isinstance(error, RateLimitError),
+            is_rate_limited=isinstance(error, RateLimitError),
             is_login=is_login,
         )
         # Both events are emitted without a hook too: they are logged.

@@ -50,27 +50,25 @@ async def provision_all(
     registered = await _read_list(channel) if only_missing and requests else None
     provisioner = _Provisioner(channel, registered)
     results: dict[int, ProvisionResult] = {}
-    todo = iter(enumerate(requests))  # shared: each worker takes the next one
+    todo = iter(enumerate(requests))  # shared: each task takes the next one
 
     async def work() -> None:
         for index, request in todo:
             results[index] = await provisioner.provision(request)
 
-    workers = [
-        asyncio.create_task(work()) for _ in range(min(channel.executor.limiter.maximum, len(requests)))
-    ]
+    tasks = [asyncio.create_task(work()) for _ in range(min(channel.executor.limiter.maximum, len(requests)))]
     try:
-        await asyncio.gather(*workers)
+        await asyncio.gather(*tasks)
     finally:
-        for worker in workers:
-            worker.cancel()
-        await asyncio.gather(*workers, return_exceptions=True)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
     return [results[index] for index in range(len(requests))]
 
 
 @define(eq=False)
 class _Provisioner:
-    """Provisions one device after another, for several workers.
+    """Provisions one device after another, for several tasks.
 
     Args:
         channel: Where the devices are registered.
@@ -90,7 +88,7 @@ class _Provisioner:
         """Provision one device; its failure is a result."""
         try:
             call = self._channel.operations.provision_device(request)
-            identity = self._claim(request)
+            identity = self._identify(request)
         except InvalidProvisionRequestError as error:
             return ProvisionResult(request, "failed", None, 0, error)
         if self._registered and identity is not None and identity in self._registered:
@@ -126,7 +124,7 @@ class _Provisioner:
         except APIError as error:
             return ProvisionResult(request, "failed", None, error.attempts, error)
 
-    def _claim(self, request: DeviceProvisionRequest) -> Identity | None:
+    def _identify(self, request: DeviceProvisionRequest) -> Identity | None:
         identity = identity_of(request)
         if identity is None:
             if self._registered is None:

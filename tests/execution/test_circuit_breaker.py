@@ -112,7 +112,7 @@ def test_bulk_pushes_are_not_held_by_an_open_circuit() -> None:
 def test_refusals_for_load_open_the_circuit_but_do_not_look_like_a_host_that_is_down() -> None:
     breaker = CircuitBreaker()
     for _ in range(100):
-        breaker.failed(now_s=0.0, retry_after_s=None, is_refusal=True)
+        breaker.failed(now_s=0.0, retry_after_s=None, is_rate_limited=True)
     assert is_open(breaker)
     assert not breaker.seems_down
     fail(breaker, 10)

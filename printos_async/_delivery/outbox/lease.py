@@ -91,4 +91,4 @@ class Lease:
     def _extend(self, asked_s: float) -> None:
         ends_s = asked_s + self._outbox.lease_s * (1 - _MARGIN)
         # Every request gets its whole timeout, and has ended when the lease does.
-        self._dispatcher.engine.scheduler.open_until(ends_s - self._timeout_s, ends_s=ends_s)
+        self._dispatcher.engine.scheduler.send_until(ends_s - self._timeout_s, lease_ends_s=ends_s)
