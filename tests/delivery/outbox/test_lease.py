@@ -7,10 +7,22 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from printos_async import HmacAuth, LeaseLost, PrintOSClient, RequestTimeoutError, SessionTokenAuth
+from printos_async import (
+    AttemptFinished,
+    HmacAuth,
+    LeaseLost,
+    PrintOSClient,
+    RequestTimeoutError,
+    SessionTokenAuth,
+)
+from printos_async._common.clock import steady_s
+from printos_async._delivery.device_state import DeliveryPolicy
+from printos_async._delivery.engine import Engine
 from printos_async.sandbox import Faults
+from tests.clients import channel_over
 from tests.conftest import KEY, QUICK_RETRY, SECRET, status
-from tests.delivery.host import OK, UNAVAILABLE, Host, Reply, Seen, client_over, pages_of, times_of
+from tests.delivery.clock import run
+from tests.delivery.host import OK, SILENT, UNAVAILABLE, Host, Reply, Seen, client_over, pages_of, times_of
 from tests.delivery.host import status as host_status
 
 from .conftest import Workplace
@@ -152,3 +164,22 @@ async def test_a_lease_on_nothing_is_joined_anew_without_a_word(
                 await asyncio.sleep(0.01)
         assert (await pusher.push("dev-1", status(1))).outcome == "sent"
     assert losses == []
+
+
+def test_a_request_ends_with_the_lease_although_its_timeout_is_longer() -> None:
+    async def program() -> None:
+        finished: list[AttemptFinished] = []
+
+        def hook(event: object) -> None:
+            if isinstance(event, AttemptFinished):
+                finished.append(event)
+
+        channel = channel_over(Host(reply=lambda _: SILENT), hooks=[hook], timeout_s=10.0)
+        engine = Engine(channel, DeliveryPolicy(patient=False), lambda pending, outcome: None)
+        engine.scheduler.send_until(steady_s() + 1.0, lease_ends_s=steady_s() + 3.0)
+        engine.accept(channel.operations.update_device_status("dev-1", host_status(1)))
+        await asyncio.sleep(5.0)
+        await engine.aclose()
+        assert [event.latency_s for event in finished] == [pytest.approx(3.0, abs=0.2)]
+
+    run(program())
