@@ -28,7 +28,7 @@ log = logging.getLogger("push_every_minute")
 def read_fleet(file: Path) -> list[StatusPush]:
     """Return the statuses in the file; a line that cannot be read is logged and left out."""
     fleet = []
-    for number, line in enumerate(file.read_text("utf-8").splitlines(), start=1):
+    for number, line in enumerate(file.read_bytes().splitlines(), start=1):
         try:
             fields = json.loads(line)
             device_id = fields.pop("deviceId")

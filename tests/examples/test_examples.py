@@ -67,7 +67,7 @@ async def test_the_minute_service_pushes_again_and_again_and_ends_on_sigterm(
         json.dumps({"deviceId": "dev-2", "status": "DS_ON"}),
         json.dumps({"deviceId": "gone", "status": "DS_ON"}),
     ]
-    fleet.write_text("\n".join(lines), "utf-8")
+    fleet.write_bytes("\n".join(lines).encode() + b"\n\xff")
     async with running("push_every_minute.py", str(fleet), "--every-s", "0.05", sandbox=sandbox) as process:
         await sandbox.wait_for(lambda: sandbox.applied_count >= 6, timeout_s=30)
         process.send_signal(signal.SIGTERM)
@@ -78,6 +78,7 @@ async def test_the_minute_service_pushes_again_and_again_and_ends_on_sigterm(
     assert "2 sent, 1 failed" in output
     assert "gone: PUT /devices/gone/status: 404" in output
     assert "line 2 of" in output
+    assert "line 5 of" in output
     assert output.endswith("ended\n")
     assert SECRET not in output
 
