@@ -73,8 +73,8 @@ class APIError(PrintOSError):
         self.attempts = attempts
 
     def __str__(self) -> str:
-        tries = "" if self.attempts == 1 else f" after {self.attempts} attempts"
-        return f"{self.method} {self.path}: {super().__str__()}{tries}"
+        attempts = "" if self.attempts == 1 else f" ({self.attempts} attempts)"
+        return f"{self.method} {self.path}{attempts}: {super().__str__()}"
 
     def __reduce__(self) -> tuple[Callable[..., APIError], tuple[Any, ...]]:
         # Keyword-only arguments: without this the error cannot cross a process boundary.

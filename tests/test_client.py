@@ -409,7 +409,7 @@ def test_errors_cross_process_boundaries() -> None:
     )
     again = pickle.loads(pickle.dumps(error))
     assert type(again) is RateLimitError
-    assert str(again) == str(error) == "PUT /x: slow down after 3 attempts"
+    assert str(again) == str(error) == "PUT /x (3 attempts): slow down"
     assert vars(again) == vars(error)
 
 

@@ -79,13 +79,13 @@ EVENTS: list[tuple[Event, int, str]] = [
     (
         AccountHeld("key k123…", "AuthenticationError", 401),
         WARNING,
-        "key k123… is held: PrintOS refuses its credentials (AuthenticationError, status 401); its statuses wait",
+        "key k123… is held after AuthenticationError (status 401): its statuses wait until a request gets through",
     ),
     (AccountResumed("key k123…"), INFO, "key k123… is held no longer"),
     (
         ClockSkewDetected("key k123…", 3600.0, is_corrected=True),
         WARNING,
-        "PrintOS's clock is 3600 s ahead of this machine's, for key k123…: signed with it: True",
+        "PrintOS's clock is 3600 s ahead of this machine's, for key k123…: set this machine's clock",
     ),
     (CircuitChanged("closed", "printos.test"), INFO, "the circuit of printos.test is closed"),
     (

@@ -34,8 +34,8 @@ _LINES = {
         "ReassertionFailed": "status %(seq)d could not be sent again, device %(device_id)s may have an older one: %(cause)s",
         "LeaseLost": "the lease on %(devices)d devices was lost: not renewed in time",
         "CircuitChanged": "the circuit of %(host)s is %(circuit)s",
-        "AccountHeld": "%(account)s is held: PrintOS refuses its credentials (%(cause)s, status %(status)s); its statuses wait",
-        "ClockSkewDetected": "PrintOS's clock is %(ahead_s).0f s ahead of this machine's, for %(account)s: signed with it: %(is_corrected)s",
+        "AccountHeld": "%(account)s is held after %(cause)s (status %(status)s): its statuses wait until a request gets through",
+        "ClockSkewDetected": "PrintOS's clock is %(ahead_s).0f s ahead of this machine's, for %(account)s: set this machine's clock",
         "RetryAfterCapped": "%(host)s asked for a pause of %(asked_s).0f s: held for %(held_s).0f s, then probed once a minute",
     },
 }
