@@ -6,6 +6,7 @@ Exit codes: 0 done, or no difference; 1 a difference (``--check``) or findings (
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 import tempfile
 from pathlib import Path
@@ -123,7 +124,8 @@ def _generate(source: Path, folder: Path) -> int:
                 print(f"{_shown(target)}: as before")
     print(*told, sep="\n")
     number = len(contract_findings(new))
-    print(f"contract: {number or 'no'} finding{'' if number == 1 else 's'}; see ./codegen.sh --findings")
+    command = ["./codegen.sh", *([] if source == _SPECIFICATION else [str(source)]), "--findings"]
+    print(f"contract: {number or 'no'} finding{'' if number == 1 else 's'}; see {shlex.join(command)}")
     return 0
 
 

@@ -72,9 +72,10 @@ RELIANCES: tuple[Reliance, ...] = (
         "pagination",
         rf"^listDevices parameter .*{_PAGING}|^PrintDeviceList\.(?!devices\b)\S*{_PAGING}\S*( required)?$"
         r"|^listDevices answer 2\w\w header (?i:link|.*page.*)$",
-        relies="a page token among the optional parameters and the next page's, a text beside devices, are followed by "
-        "name; a token inside another object (page.next, links.next), a link, an offset or a page number is not: the "
-        "first page alone is read, and provisioning sends a POST again for a device of a later one",
+        relies="all pages are read if an optional parameter takes a page token, and a text beside devices in the "
+        "answer, known by its name, has the next one; with a token inside another object (page.next, links.next), a "
+        "link, an offset or a page number only the first page is read, and provisioning sends a POST again for a "
+        "device of a later one",
         to_do="check that pages_of finds both names, or add them; where the token is nested, or pages are not asked for "
         "by a token, write how; a required parameter has to be passed, or every list is refused",
         uses=(Use("_api/pages.py", "pages_of"), Use("_execution/listing.py", "list_all")),
