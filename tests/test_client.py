@@ -442,6 +442,7 @@ async def test_an_outbox_needs_to_know_who_calls(*, is_shared: bool) -> None:
             client.status_pusher(outbox=outbox)
         # Nothing is left that would hold the account of the client's other calls.
         assert not client._channel.executor.circuit_watchers
+        assert not client._channel.executor.accounts.watchers
     assert "word" not in str(caught.value)
 
 
@@ -453,6 +454,7 @@ async def test_a_pusher_that_cannot_be_entered_is_closed(tmp_path: Path) -> None
         with pytest.raises(OutboxError):
             await pusher.__aenter__()
         assert not client._channel.executor.circuit_watchers
+        assert not client._channel.executor.accounts.watchers
         with pytest.raises(PusherClosedError):
             await pusher.__aenter__()
 

@@ -45,6 +45,8 @@ class Engine:
         self._devices = self.scheduler.devices
         self._seq = count(1)
         self._executor.circuit_watchers.add(self.scheduler)
+        if policy.patient:
+            self._executor.accounts.watchers.add(self.scheduler.held)
 
     async def drained(self, until_s: float) -> None:
         """Wait until no work is pending, or none of it may be sent before ``until_s``.
@@ -167,4 +169,5 @@ class Engine:
         Cancelling only stops the waiting.
         """
         self._executor.circuit_watchers.discard(self.scheduler)
+        self._executor.accounts.watchers.discard(self.scheduler.held)
         await self.senders.aclose()

@@ -56,7 +56,7 @@ def health_of(executor: Executor, backend: DeliveryBackend, *, now_s: float) -> 
         reasons["paused"] = f"PrintOS asked for a pause, of which {host.held_until_s - now_s:.0f} s are left"
     if held:
         noun = "1 account is" if held == 1 else f"{held:,} accounts are"
-        reasons["account_held"] = f"{noun} held: PrintOS refuses the credentials"
+        reasons["account_held"] = f"{noun} held: requests are refused"
     problem = backend.problem(now_s) if backend.is_open else None
     if problem is not None:
         reasons["outbox_unavailable"] = problem

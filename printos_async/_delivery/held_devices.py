@@ -90,7 +90,7 @@ class HeldDevices:
             if self._accounts.is_default(account) and account in self._waiting:
                 self._ask_again(account)
 
-    def release(self, account: Account) -> None:
+    def account_resumed(self, account: Account) -> None:
         """Schedule the devices of an account that has resumed."""
         self._released.discard(account)
         self._unused.discard(account)
@@ -107,7 +107,7 @@ class HeldDevices:
         elif account.is_held:
             self._arm(account, self._next_probe_s(account))
         else:
-            self._loop.call_soon(self.release, account)
+            self._loop.call_soon(self.account_resumed, account)
 
     def beyond(self, devices: int, *, min_hold_s: float) -> list[tuple[DeviceState, float]]:
         """Return devices beyond a number, each with the seconds until the next probe of its account.

@@ -17,7 +17,6 @@ from .queues import ReadyQueue, RetryQueue, TimeHeap
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from printos_async._auth import Account
     from printos_async._errors import PrintOSError
     from printos_async._execution.executor import Executor
 
@@ -36,7 +35,6 @@ class Scheduler:
         devices: The state of each device, by its identifier.
         ready: The devices that may be sent now.
         held: The devices that wait for their account.
-        is_patient: As in ``DeliveryPolicy``.
         is_closed: No device becomes ready any more.
         watcher: Follows the devices for a shared outbox; None without one.
     """
@@ -54,7 +52,7 @@ class Scheduler:
         self._settle = settle
         self._add_sender = add_sender
         self._loop = asyncio.get_running_loop()
-        self.is_patient = policy.patient
+        self._is_patient = policy.patient
         self._skips_unchanged = policy.sent_max_age_s > 0
         self.occupancy = Occupancy()
         self.devices: dict[str, DeviceState] = {}
@@ -87,7 +85,7 @@ class Scheduler:
             device.place = self._delayed.push(due_s, device)
         elif not active:
             self._forget(device)
-        elif self.is_patient and self._executor.accounts.held and self.held.park(device):
+        elif self._is_patient and self._executor.accounts.held and self.held.park(device):
             pass
         elif not self.ready.append(device):
             self._add_sender()
@@ -104,18 +102,18 @@ class Scheduler:
                 ready.devices.popleft().queued = False
                 self.schedule(device)
                 continue
-            if self.is_patient and self._executor.accounts.held and self.held.park(device):
+            if self._is_patient and self._executor.accounts.held and self.held.park(device):
                 ready.devices.popleft().queued = False
                 continue
             breaker = self._executor.circuit_breaker
-            again_s = breaker.admit(now_s=now_s, patient=self.is_patient, caller=self)
+            again_s = breaker.admit(now_s=now_s, patient=self._is_patient, caller=self)
             if again_s <= now_s:
                 ready.devices.popleft()
                 if ready.devices:
                     self._add_sender()  # there may be too few after a pause, or since the limit has grown
                 return device
             pause_s = breaker.pause_s(now_s=now_s)  # the cap on the rate is no reason to give up
-            if self.is_patient or pause_s <= self._executor.retry.max_delay_s:
+            if self._is_patient or pause_s <= self._executor.retry.max_delay_s:
                 ready.wake_at(again_s)
                 break
             ready.devices.popleft().queued = False
@@ -175,25 +173,13 @@ class Scheduler:
         A device that failed while others succeeded stays in its backoff, and waits for its token.
         """
         now_s, succeeded_s = self._loop.time(), self._executor.circuit_breaker.succeeded_s
-        for device in tuple(self.devices.values()) if self.is_patient else ():
+        for device in tuple(self.devices.values()) if self._is_patient else ():
             if device.failed_s > succeeded_s and device.in_flight is None:
                 device.retrying, device.failed_s = False, -math.inf
                 if not device.is_held_strictly(self._policy, now_s=now_s):
                     device.not_before_s = now_s
                 self.schedule(device)
         self.ready.wake_all()
-
-    def account_resumed(self, account: Account) -> None:
-        """Make the devices of an account ready."""
-        self.held.release(account)
-
-    def waits_for(self, account: Account) -> bool:
-        """Return whether a device waits for an account."""
-        return self.held.waits_for(account)
-
-    def probes_due(self) -> None:
-        """Probe the held accounts, if it is time."""
-        self.held.probes_due()
 
     def permit_freed(self) -> None:
         """Add a sender if a device is ready."""
@@ -270,7 +256,7 @@ class Scheduler:
             device, _ = retries.popitem(last=False)
             device.retrying, device.has_token = False, True
             self.schedule(device)
-        if not self.is_patient and self._executor.circuit_breaker.seems_down:
+        if not self._is_patient and self._executor.circuit_breaker.seems_down:
             while retries:  # an outage would otherwise last the longer, the larger the fleet
                 self._give_up(retries.popitem(last=False)[0], None)
         self._retries.rearm()

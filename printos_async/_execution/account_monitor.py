@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from printos_async._auth.account import Refusals
 from printos_async._errors import MissingCredentialsError, ResponseDecodeError, StatusError
@@ -12,17 +12,26 @@ from printos_async._events import AccountHeld, AccountResumed
 from .retry import is_proxy_refusal, is_transient
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from printos_async._api.requests import Call
     from printos_async._auth import Account, Accounts
     from printos_async._errors import APIError
     from printos_async._events import Hooks
 
-    from .circuit_breaker import CircuitWatcher
-
 # Of the status code alone: 401 Unauthorized, 407 Proxy Authentication Required; a redirect leads to a login page.
 _REFUSALS = frozenset({401, 407, *range(300, 400)})
+
+
+class AccountWatcher(Protocol):
+    """Waits until refused credentials are accepted again, and receives a notice when that may be so."""
+
+    def account_resumed(self, account: Account) -> None:
+        """Send what waits for an account."""
+
+    def waits_for(self, account: Account) -> bool:
+        """Return whether something waits for a held account."""
+
+    def probes_due(self) -> None:
+        """Probe the held accounts, and look again for the accounts of the devices that wait for them."""
 
 
 class AccountMonitor:
@@ -35,12 +44,13 @@ class AccountMonitor:
         troubled: The accounts with refusals since their last success, held or not.
         held: Number of accounts that are held.
         are_several: Devices have credentials of their own.
+        watchers: Receive the notices; without one no account is held.
     """
 
-    def __init__(self, accounts: Accounts, hooks: Hooks, watchers: Iterable[CircuitWatcher]) -> None:
+    def __init__(self, accounts: Accounts, hooks: Hooks) -> None:
         self._accounts = accounts
         self._hooks = hooks
-        self._watchers = watchers
+        self.watchers: set[AccountWatcher] = set()
         self.troubled: set[Account] = set()
         self.held = 0
         self.are_several = accounts.are_several
@@ -80,7 +90,7 @@ class AccountMonitor:
         if account is None or (call.device_id is None and isinstance(error, MissingCredentialsError)):
             return
         account.must_ask = account.must_ask or is_certain
-        if not any(watcher.is_patient for watcher in self._watchers):
+        if not self.watchers:
             return
         self.troubled.add(account)
         if account.refusals is None:
@@ -128,10 +138,10 @@ class AccountMonitor:
             self._release(account)
 
     def _is_waited_for(self, account: Account) -> bool:
-        return any(watcher.waits_for(account) for watcher in self._watchers)
+        return any(watcher.waits_for(account) for watcher in self.watchers)
 
     def _probes_due(self) -> None:
-        for watcher in tuple(self._watchers):
+        for watcher in tuple(self.watchers):
             watcher.probes_due()
 
     def _release(self, account: Account) -> None:
@@ -143,7 +153,7 @@ class AccountMonitor:
     def _resumed(self, account: Account) -> None:
         self.held -= 1
         self._hooks.emit(AccountResumed(account.label))
-        for watcher in tuple(self._watchers):
+        for watcher in tuple(self.watchers):
             watcher.account_resumed(account)
 
 

@@ -6,10 +6,7 @@ Pure: no clock of its own, no I/O.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Literal, Protocol
-
-if TYPE_CHECKING:
-    from printos_async._auth import Account
+from typing import Literal, Protocol
 
 # Failures in a row, and the seconds over which nothing else came, that open the circuit. A host that fails 85 % of
 # its requests at random passes the first once in 70 million requests; by the number alone 10 in a row would be every
@@ -34,13 +31,7 @@ Circuit = Literal["closed", "open"]
 
 
 class CircuitWatcher(Protocol):
-    """Receives a notice when the circuit breaker, an account or an overdue request changes what may be sent.
-
-    Attributes:
-        is_patient: It waits until refused credentials are accepted again.
-    """
-
-    is_patient: bool
+    """Receives a notice when the circuit breaker or an overdue request changes what may be sent."""
 
     def circuit_opened(self) -> None:
         """Note that only probes are sent from now on."""
@@ -50,15 +41,6 @@ class CircuitWatcher(Protocol):
 
     def more_admitted(self) -> None:
         """Note that requests may be admitted that were not before."""
-
-    def account_resumed(self, account: Account) -> None:
-        """Send what waits for an account."""
-
-    def waits_for(self, account: Account) -> bool:
-        """Return whether something waits for a held account."""
-
-    def probes_due(self) -> None:
-        """Probe the held accounts, and look again for the accounts of the devices that wait for them."""
 
     def permit_freed(self) -> None:
         """Send one more request if one is ready."""

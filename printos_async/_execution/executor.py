@@ -65,7 +65,7 @@ class Executor:
         self.circuit_watchers: set[CircuitWatcher] = set()
         self.circuit_breaker = CircuitBreaker(max_rate_per_s=max_rate_per_s)
         self._host = HostMonitor(attempts.origin.host, hooks, self.circuit_watchers, self.circuit_breaker)
-        self.accounts = AccountMonitor(attempts.accounts, hooks, self.circuit_watchers)
+        self.accounts = AccountMonitor(attempts.accounts, hooks)
         self._endpoints: dict[str, Endpoint] = {}
         # Of single calls that are not admitted at once. No turn is reserved: cancelling leaves the line.
         self._line = asyncio.Lock()

@@ -193,6 +193,7 @@ async def test_random_cancellations_leave_no_task_descriptor_or_permit() -> None
                 assert (sandbox.devices[f"dev-{device}"].status or {})["metrics"]["pagesTotal"] >= 1_000_000
             assert client._channel.executor.limiter.in_flight == 0
             assert not client._channel.executor.circuit_watchers
+            assert not client._channel.executor.accounts.watchers
         await sandbox.wait_for(lambda: sandbox.open_connections == 0)
         assert len(asyncio.all_tasks()) == tasks
         assert open_descriptors() == descriptors

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -23,17 +22,12 @@ from printos_async._events import Hooks
 from printos_async._execution.circuit_breaker import MAX_HOLD_S, CircuitBreaker
 from printos_async._execution.host_monitor import HostMonitor
 
-if TYPE_CHECKING:
-    from printos_async._auth import Account
-
 DAY_S = 86_400.0
 TO_OPEN = 100  # failures at once
 
 
 class Watcher:
     """Records its notices, as a pusher's scheduler receives them."""
-
-    is_patient = True
 
     def __init__(self, *, waits: bool = True) -> None:
         self.waits = waits
@@ -47,15 +41,6 @@ class Watcher:
 
     def more_admitted(self) -> None:
         self.notices.append("more")
-
-    def account_resumed(self, account: Account) -> None:
-        self.notices.append(f"resumed {account}")
-
-    def waits_for(self, account: Account) -> bool:
-        raise NotImplementedError
-
-    def probes_due(self) -> None:
-        self.notices.append("probes")
 
     def permit_freed(self) -> None:
         self.notices.append("permit")
