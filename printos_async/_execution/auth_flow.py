@@ -176,7 +176,8 @@ class _Flow:
 
     Attributes:
         problem: Why a secret is missing; empty if none is.
-        failure: The class of what it raised, by name only: the text may hold a secret. Empty if it did not fail.
+        failure: The class of what it or a request's body raised, by name only: the text may hold a secret. Empty if
+            nothing failed.
     """
 
     _auth: Any
@@ -186,7 +187,7 @@ class _Flow:
     failure: str = ""
 
     async def send(self, response: Any | None) -> Any | None:
-        """Return the request that follows a response, the first one for None; None after the last one.
+        """Return the request that follows a response, with its body read; the first one for None, None after the last.
 
         Raises:
             PrintOSError: As the flow raised it.
@@ -194,7 +195,8 @@ class _Flow:
         try:
             if self._flow is None:
                 self._flow = self._auth.async_auth_flow(self._own)
-            return await self._flow.asend(response)
+            outgoing = await self._flow.asend(response)
+            await outgoing.aread()  # its body may be a stream
         except SecretUnavailableError as error:
             self.problem = str(error)
             return None
@@ -204,6 +206,8 @@ class _Flow:
             return None
         except Exception as error:  # noqa: BLE001  # the caller's code: a token service, a file
             self.failure = type(error).__name__
+        else:
+            return outgoing
         if is_cancelled():
             raise asyncio.CancelledError
         return None
