@@ -60,6 +60,11 @@ class Http1Transport:
     _all_lost: asyncio.Event | None = field(default=None, init=False)
     _tls_problem: str = field(default="", init=False)
 
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """The proxy's credentials; see ``Transport.secrets``."""
+        return () if self._proxy is None else self._proxy.secrets
+
     def send(self, request: RawRequest, *, deadline: float, max_body_bytes: int) -> Awaitable[RawResponse]:
         """Send one request; see ``Transport.send``."""
         proxy = self._proxy if request.origin.scheme == "http" else None

@@ -28,9 +28,14 @@ _LOCATION = "printos_async.location"
 class HttpxTransport:
     """Sends through an ``AsyncBaseTransport`` of httpx or httpx2, which its owner closes.
 
+    Attributes:
+        secrets: Empty, for it is not known what the inner transport adds to requests, a proxy's credentials for instance.
+
     The inner transport manages its connections itself. In particular, a request that waits for one in
     httpx's pool cannot be withdrawn, and httpcore 1.0.9 keeps bytes that follow an answer for the next one.
     """
+
+    secrets: tuple[str, ...] = ()
 
     def __init__(self, transport: httpx.AsyncBaseTransport | optional_httpx2.AsyncBaseTransport) -> None:
         # Only their own transports name the phase of a failure reliably: others report a server that read
