@@ -94,8 +94,8 @@ class TransportError(APIError):
     Attributes:
         may_have_arrived: False only if the server certainly received no request. Otherwise True: the write may have
             been applied, or may be applied later.
-        local: True if this machine had no file descriptor or port left for a connection, or ``verify`` raised an
-            ``OSError``. The server may be well.
+        local: True if this machine had no file descriptor or port left for a connection, or if ``verify`` failed. The
+            server may be well.
     """
 
     def __init__(

@@ -119,7 +119,7 @@ def _alternatives(hint: Any) -> list[Any]:
     return [hint]
 
 
-class Probe(str):
+class StandIn(str):
     """Stand-in for a value of any type: a model that is turned into JSON shows it under the property's name."""
 
     __slots__ = ()
@@ -137,9 +137,9 @@ class Probe(str):
 def _json_names(model: Any) -> dict[str, str]:
     """Return the JSON name of each attribute. The generated code has them in its methods only."""
     fields: tuple[attrs.Attribute[Any], ...] = attrs.fields(model)
-    probes = {field.name: Probe(field.name) for field in fields if field.init}
+    stand_ins = {field.name: StandIn(field.name) for field in fields if field.init}
     names = {}
-    for name, value in model(**probes).to_dict().items():
+    for name, value in model(**stand_ins).to_dict().items():
         while isinstance(value, list):
             value = value[0]  # noqa: PLW2901
         names[str(value)] = name

@@ -11,7 +11,7 @@ from importlib import import_module
 from attrs import frozen
 from printos_device_api import api
 
-from .fields import Probe
+from .fields import StandIn
 
 _PLACEHOLDER = re.compile(r"\{([^}]*)\}")
 
@@ -51,7 +51,7 @@ def generated_operations() -> tuple[GeneratedOperation, ...]:
             if parameter.default is parameter.empty
         ]
         # A stand-in with the parameter's name in place of each value shows where in the path it goes.
-        request = get_kwargs(**{name: Probe(f"--{_camel_case(name)}--") for name in required})
+        request = get_kwargs(**{name: StandIn(f"--{_camel_case(name)}--") for name in required})
         route = re.sub("--(.*?)--", r"{\1}", request["url"])
         found.append(
             GeneratedOperation(_camel_case(module.name.rpartition(".")[2]), request["method"].upper(), route)

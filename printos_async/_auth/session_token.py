@@ -60,8 +60,6 @@ class SessionTokenAuth(ReadyAuth):
     expiry is a hint only, so 401 decides.
     """
 
-    requires_response_body = True
-
     def __init__(self, login: str, password: SecretSource, *, login_url: str = DEFAULT_LOGIN_URL) -> None:
         problem = (
             secret_problem("login", login)

@@ -94,12 +94,12 @@ class AttemptRunner:
                     request, deadline=min(started_s + self._timeout_s, until_s), max_body_bytes=max_bytes
                 )
             except ExchangeError as error:
-                failure = transport_error(call, error, request_secrets(call, request, account))
+                failure = transport_error(call, error, request_secrets(transport, call, request, account))
             else:
                 if 200 <= response.status <= 299:
                     return response
                 if not self._may_pass(call, account, request, response, started_s):
-                    raise refusal(call, account, request, response)
+                    raise refusal(transport, call, account, request, response)
             if failure is not None:
                 raise failure  # outside the handler, so that the transport's own words are not chained to it
         return await self._auth_flow.run(

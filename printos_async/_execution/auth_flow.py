@@ -109,7 +109,7 @@ class AuthFlow:
         response.had_login = had_login
         if 200 <= response.status <= 299:
             return response
-        raise refusal(call, account, request, response)
+        raise refusal(transport, call, account, request, response)
 
     @asynccontextmanager
     async def _login_turn(self, call: Call, deadline_s: float) -> AsyncIterator[None]:
@@ -143,7 +143,7 @@ class AuthFlow:
         try:
             return await transport.send(request, deadline=deadline_s, max_body_bytes=max_bytes)
         except ExchangeError as error:
-            failure = transport_error(call, error, request_secrets(call, request, account))
+            failure = transport_error(call, error, request_secrets(transport, call, request, account))
         raise failure  # outside the handler, so that the transport's own words are not chained to it
 
     def _raw_request(self, request: httpx.Request) -> RawRequest:
@@ -176,7 +176,8 @@ class _Flow:
 
     Attributes:
         problem: Why a secret is missing; empty if none is.
-        failure: The class of what it raised, by name only: the text may hold a secret. Empty if it did not fail.
+        failure: The class of what it or a request's body raised, by name only: the text may hold a secret. Empty if
+            nothing failed.
     """
 
     _auth: Any
@@ -186,7 +187,7 @@ class _Flow:
     failure: str = ""
 
     async def send(self, response: Any | None) -> Any | None:
-        """Return the request that follows a response, the first one for None; None after the last one.
+        """Return the request that follows a response, with its body read; the first one for None, None after the last.
 
         Raises:
             PrintOSError: As the flow raised it.
@@ -194,7 +195,8 @@ class _Flow:
         try:
             if self._flow is None:
                 self._flow = self._auth.async_auth_flow(self._own)
-            return await self._flow.asend(response)
+            outgoing = await self._flow.asend(response)
+            await outgoing.aread()  # its body may be a stream
         except SecretUnavailableError as error:
             self.problem = str(error)
             return None
@@ -204,6 +206,8 @@ class _Flow:
             return None
         except Exception as error:  # noqa: BLE001  # the caller's code: a token service, a file
             self.failure = type(error).__name__
+        else:
+            return outgoing
         if is_cancelled():
             raise asyncio.CancelledError
         return None
@@ -221,19 +225,22 @@ def body_limit(method: str, max_body_bytes: int) -> int:
     return min(max_body_bytes, EXCERPT_BYTES) if method == "PUT" else max_body_bytes
 
 
-def request_secrets(call: Call, request: RawRequest, account: Account) -> set[str]:
-    """Return what must not be quoted of a request: its account's secrets, and what authentication put into it."""
+def request_secrets(transport: Transport, call: Call, request: RawRequest, account: Account) -> set[str]:
+    """Return what must not be quoted of a request: its account's secrets, and what was added to it on its way."""
     ready = account.ready
-    return secrets_of(call, request, ready.secrets() if ready is not None else ())
+    of_account = ready.secrets() if ready is not None else ()
+    return secrets_of(call, request, (*transport.secrets, *of_account))
 
 
-def refusal(call: Call, account: Account, request: RawRequest, response: RawResponse) -> StatusError:
+def refusal(
+    transport: Transport, call: Call, account: Account, request: RawRequest, response: RawResponse
+) -> StatusError:
     """Return the error for an answer other than 2xx."""
     hint = ""
     is_signed = any(name == DATE_HEADER for name, _ in request.headers)
     if response.status in REFUSED_SIGNATURE and is_signed and server_clock_s(response) is None:
         hint = "check the clock"  # nothing tells whether it is right
-    return status_error(call, response, request_secrets(call, request, account), hint=hint)
+    return status_error(call, response, request_secrets(transport, call, request, account), hint=hint)
 
 
 def server_clock_s(response: RawResponse, *, under_way_s: float = 0.0) -> float | None:

@@ -115,6 +115,11 @@ class ProxyExchangeError(ExchangeError):
 class Transport(Protocol):
     """Carries requests; belongs to one event loop."""
 
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """Texts that must not be repeated in any message: what it adds to requests may come back in an answer."""
+        ...
+
     def send(self, request: RawRequest, *, deadline: float, max_body_bytes: int) -> Awaitable[RawResponse]:
         """Send one request and return its answer.
 

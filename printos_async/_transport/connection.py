@@ -112,7 +112,7 @@ class Connection(asyncio.BufferedProtocol):
         if self._reader.parser is None:
             # The server spoke before it was asked, between the handshake in a tunnel and now.
             self._transport.abort()
-        self._has_news = _make_probe(transport.get_extra_info("socket").fileno())
+        self._has_news = _make_poll(transport.get_extra_info("socket").fileno())
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002  # asyncio's signature
         """Lend the buffer to be filled."""
@@ -214,7 +214,7 @@ class Connection(asyncio.BufferedProtocol):
             self._timer = None
 
 
-def _make_probe(descriptor: int) -> Callable[[], object]:
+def _make_poll(descriptor: int) -> Callable[[], object]:
     """Return a function whose result is true, in a third of a microsecond, if a socket has something to read."""
     if hasattr(select, "poll"):
         poller = select.poll()

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 from attrs import define, field
 
+from printos_async._errors import PrintOSError
+
 from .base import ExchangeError, Origin, RawRequest, RawResponse
 from .connection import Connection
 from .dial import Dial
@@ -38,7 +40,8 @@ class Http1Transport:
 
     Args:
         make_ssl_context: Called for each new connection with TLS, so that new certificates need no new client. If it
-            raises ``OSError``, this machine has failed and not the server, and the exchange may be repeated.
+            fails, this machine has failed and not the server, and the exchange may be repeated; a ``PrintOSError``
+            passes through.
         proxy: Connects through it: by tunnels for ``https``, else by requests in absolute form.
         max_idle_s: Seconds after which an idle connection is not used again.
         max_idle_unsafe_s: The same for a request that must not be sent twice.
@@ -56,6 +59,11 @@ class Http1Transport:
     _closed: bool = field(default=False, init=False)
     _all_lost: asyncio.Event | None = field(default=None, init=False)
     _tls_problem: str = field(default="", init=False)
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """The proxy's credentials; see ``Transport.secrets``."""
+        return () if self._proxy is None else self._proxy.secrets
 
     def send(self, request: RawRequest, *, deadline: float, max_body_bytes: int) -> Awaitable[RawResponse]:
         """Send one request; see ``Transport.send``."""
@@ -168,8 +176,12 @@ class Http1Transport:
             return None
         try:
             context = self._make_ssl_context()
-        except OSError as error:  # ssl.SSLError too: a file that is being replaced, no file descriptor left
-            name, reason = type(error).__name__, error.strerror or type(error).__name__
+        except PrintOSError:  # a wrong setting, which stays wrong
+            raise
+        except Exception as error:  # noqa: BLE001  # the caller's function: files, a vault
+            name = type(error).__name__
+            # The system's words (a file that is being replaced, no file descriptor left); other texts may hold secrets.
+            reason = (error.strerror if isinstance(error, OSError) else None) or name
         else:
             self._tls_problem = ""
             return context

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import re
 from http.cookiejar import CookieJar, DefaultCookiePolicy
-from typing import cast
+from typing import TYPE_CHECKING, Any, cast
 
 import httpx
+from attrs import define, field
 
 from printos_async._common import optional_httpx2
 from printos_async._common.redaction import withhold_credentials_from_logs
@@ -15,10 +16,15 @@ from printos_async._common.redaction import withhold_credentials_from_logs
 from .base import BODILESS, EXCERPT_BYTES, ExchangeError, RawRequest, RawResponse, has_length
 from .http1 import request_head
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 # How much longer than the deadline the inner timeouts get to report in their own, more exact words.
 _REPORT_GRACE_S = 0.1
 _CLOSE_GRACE_S = 0.5
 _NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
+# Endings of the names of httpcore's events before a request's head and body are written.
+_WRITES = (".send_request_headers.started", ".send_request_body.started")
 _VERSIONS = frozenset({"HTTP/1.0", "HTTP/1.1", "HTTP/2", "HTTP/3"})
 # Where h11 and h2 begin to quote what they received.
 _QUOTATION = re.compile(r"""bytearray\(|\bb['"]""")
@@ -28,9 +34,14 @@ _LOCATION = "printos_async.location"
 class HttpxTransport:
     """Sends through an ``AsyncBaseTransport`` of httpx or httpx2, which its owner closes.
 
+    Attributes:
+        secrets: Empty, for it is not known what the inner transport adds to requests, a proxy's credentials for instance.
+
     The inner transport manages its connections itself. In particular, a request that waits for one in
     httpx's pool cannot be withdrawn, and httpcore 1.0.9 keeps bytes that follow an answer for the next one.
     """
+
+    secrets: tuple[str, ...] = ()
 
     def __init__(self, transport: httpx.AsyncBaseTransport | optional_httpx2.AsyncBaseTransport) -> None:
         # Only their own transports name the phase of a failure reliably: others report a server that read
@@ -57,14 +68,17 @@ class HttpxTransport:
         loop = asyncio.get_running_loop()
         if self._closed:
             raise ExchangeError("the client was closed", may_have_arrived=False)
-        outgoing = _build(request, max(deadline - loop.time(), 0.001))
+        guard = _WriteGuard(deadline, may_have_arrived=not self._names_phases)
+        outgoing = _build(request, max(deadline - loop.time(), 0.001), guard)
         # In a task of its own, because httpcore loses a connection slot for good when a call is cancelled.
         exchange = asyncio.create_task(self._exchange(outgoing, deadline, max_body_bytes))
         self._exchanges.add(exchange)
         exchange.add_done_callback(self._forget)
         done, _ = await asyncio.wait((exchange,), timeout=deadline + _REPORT_GRACE_S - loop.time())
         if not done:
-            raise ExchangeError("no complete answer in time", may_have_arrived=True, timed_out=True)
+            raise ExchangeError(
+                "no complete answer in time", may_have_arrived=guard.may_have_arrived, timed_out=True
+            )
         if exchange.cancelled():
             raise ExchangeError("the client was closed", may_have_arrived=True)
         return exchange.result()
@@ -108,6 +122,29 @@ class HttpxTransport:
             exchange.exception()  # seen, also where the caller has gone
 
 
+@define(eq=False)
+class _WriteGuard:
+    """Lets no part of a request be written after its deadline.
+
+    The timeouts do not: waiting in the pool, connecting, CONNECT and TLS each have a whole one of their own. httpcore and
+    httpcore2 call ``trace`` before they write, over HTTP/1.1 and HTTP/2; transports that are not built on them do not.
+
+    Attributes:
+        may_have_arrived: Part of the request may have been written.
+    """
+
+    _deadline: float
+    may_have_arrived: bool = field(kw_only=True)
+
+    async def trace(self, event: str, info: Mapping[str, Any]) -> None:
+        """Take an event of httpcore."""
+        if not event.endswith(_WRITES) or info["request"].method == b"CONNECT":
+            return
+        if asyncio.get_running_loop().time() >= self._deadline:
+            raise ExchangeError("not sent in time", may_have_arrived=self.may_have_arrived, timed_out=True)
+        self.may_have_arrived = True
+
+
 class _Muffled(httpx.AsyncBaseTransport):
     """Hides from httpx's client what it would log or could not parse."""
 
@@ -124,7 +161,7 @@ class _Muffled(httpx.AsyncBaseTransport):
         return response
 
 
-def _build(request: RawRequest, timeout_s: float) -> httpx.Request:
+def _build(request: RawRequest, timeout_s: float, guard: _WriteGuard) -> httpx.Request:
     # Refuses what HTTP cannot carry: h11 would quote it, other transports would send it.
     request_head(request)
     origin = request.origin
@@ -135,7 +172,7 @@ def _build(request: RawRequest, timeout_s: float) -> httpx.Request:
         ),
         headers=[(name.encode("latin-1"), value.encode("latin-1")) for name, value in request.headers],
         content=request.body,
-        extensions={"timeout": httpx.Timeout(timeout_s).as_dict()},
+        extensions={"timeout": httpx.Timeout(timeout_s).as_dict(), "trace": guard.trace},
     )
 
 

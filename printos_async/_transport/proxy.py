@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import re
 from typing import TYPE_CHECKING, cast
 
@@ -32,7 +33,7 @@ class Proxy:
 
     Attributes:
         origin: Where it is.
-        authorization: Value of ``Proxy-Authorization``, or None to send no credentials.
+        authorization: Value of ``Proxy-Authorization``, Basic credentials; None to send none.
     """
 
     origin: Origin
@@ -45,6 +46,17 @@ class Proxy:
     def header_lines(self) -> list[str]:
         """The header with the credentials, if there are any."""
         return [] if self.authorization is None else [f"proxy-authorization: {self.authorization}"]
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """The credentials as they are sent, and the password: what must not be repeated in any message."""
+        if self.authorization is None:
+            return ()
+        credentials = self.authorization.removeprefix("Basic ")
+        # The user is no secret, as little as a key or a login: one such as "printos" would be cut out of every message.
+        # Bytes that are not UTF-8 are replaced, as in the answers that are searched for it.
+        password = base64.b64decode(credentials).partition(b":")[2].decode("utf-8", "replace")
+        return credentials, password
 
     def refusal(self, status: int, headers: Iterable[tuple[str, str]], origin: Origin) -> ProxyExchangeError:
         """Return the failure for an answer of the proxy's own; ``origin`` is where the request was to go."""

@@ -65,6 +65,7 @@ class CheckingHost:
     logins_now: int = 0
     logins_at_once: int = 0
     made: int = 0
+    secrets: tuple[str, ...] = ()
 
     def revoke(self) -> None:
         self.tokens.clear()

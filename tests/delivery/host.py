@@ -63,6 +63,7 @@ class Host:
     record: bool = True
     count: int = 0
     closed: bool = False
+    secrets: tuple[str, ...] = ()
 
     async def send(self, request: RawRequest, *, deadline: float, max_body_bytes: int) -> RawResponse:
         loop = asyncio.get_running_loop()

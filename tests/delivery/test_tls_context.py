@@ -44,7 +44,7 @@ class Verify:
     """Function for ``verify``: fails as scripted, then returns a context that trusts the sandbox."""
 
     authority: trustme.CA
-    failures: list[OSError] = field(factory=list)
+    failures: list[Exception] = field(factory=list)
     result: Any = None
     calls: int = 0
 
@@ -59,7 +59,7 @@ class Verify:
         return self.result  # type: ignore[no-any-return]
 
 
-def of_the_moment() -> list[OSError]:
+def of_the_moment() -> list[Exception]:
     missing = FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), "authority.pem")
     half_written = ssl.SSLError(1, "no certificate or crl found")
     return [OSError(errno.EMFILE, os.strerror(errno.EMFILE)), missing, half_written]
@@ -133,6 +133,37 @@ async def test_verify_that_fails_again_and_again_is_named(
         ("printos_async", "WARNING", "FileNotFoundError")
     ]
     assert missing in caplog.text
+
+
+async def test_verify_that_fails_by_a_bug_fails_calls_and_pushes_with_a_transport_error(
+    sandbox: Sandbox, authority: trustme.CA, verify: Verify, caplog: pytest.LogCaptureFixture
+) -> None:
+    attempts = QUICK_RETRY.max_attempts
+    async with secure_client(sandbox, authority, verify=verify) as client:
+        verify.failures = [KeyError(SECRET) for _ in range(2 * attempts)]
+        with pytest.raises(TransportError, match="no context for TLS: KeyError after") as caught:
+            await client.list_devices()
+        report = await client.push_statuses({"dev-1": status(1)})
+    [failure] = report.failures
+    for error in (caught.value, failure.error):
+        assert isinstance(error, TransportError)
+        assert (error.local, error.may_have_arrived, error.attempts) == (True, False, attempts)
+        assert error.__cause__ is error.__context__ is None
+        assert SECRET not in str(error)
+    assert [record.error for record in caplog.records] == ["KeyError"]  # type: ignore[attr-defined]
+    assert SECRET not in caplog.text
+
+
+async def test_a_pusher_goes_on_after_verify_failed_by_a_bug(
+    sandbox: Sandbox, authority: trustme.CA, verify: Verify
+) -> None:
+    verify.failures = [KeyError("verify")]
+    async with (
+        secure_client(sandbox, authority, verify=verify) as client,
+        client.status_pusher() as pusher,
+    ):
+        result = await pusher.push("dev-1", status(1))
+    assert (result.outcome, result.attempts) == ("sent", 2)
 
 
 async def test_a_status_that_the_configuration_forbids_to_send_fails_in_its_outbox_too(

@@ -104,6 +104,31 @@ def refuse(writer: asyncio.StreamWriter, status: int, headers: bytes = b"") -> N
 
 
 @define(eq=False)
+class SlowProxy(Listener):
+    """Opens tunnels to one server, slowly.
+
+    Attributes:
+        target_port: The server's port.
+        answers: Set when it may answer CONNECT.
+        forwards: Set when it may forward what the client sends next.
+    """
+
+    target_port: int
+    answers: asyncio.Event = field(factory=asyncio.Event)
+    forwards: asyncio.Event = field(factory=asyncio.Event)
+
+    async def serve(self, number: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(_END_OF_HEAD)
+        await self.answers.wait()
+        writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+        await self.forwards.wait()
+        with suppress(OSError):
+            upstream, out = await asyncio.open_connection("127.0.0.1", self.target_port)
+            self._writers.append(out)
+            await asyncio.gather(_copy(upstream, writer), _copy(reader, out))
+
+
+@define(eq=False)
 class TlsFront(Listener):
     """Ends TLS in front of a server that speaks plain HTTP, as a load balancer that asks for certificates does."""
 

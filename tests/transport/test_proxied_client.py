@@ -8,6 +8,7 @@ import logging
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
+import httpx
 import pytest
 
 from printos_async import (
@@ -23,6 +24,7 @@ from printos_async import (
     RequestTimeoutError,
     RetryPolicy,
     SessionTokenAuth,
+    StatusError,
     TransportError,
 )
 from tests.auth.tracebacks import assert_hidden_in_traceback, failures
@@ -134,6 +136,34 @@ async def test_failure_of_the_proxy_is_typed_and_shows_no_password(
     assert server.connections == 0
     shown = caplog.text + repr(client)
     assert [secret for secret in SHOWN_NOWHERE if secret in shown] == []
+
+
+AUTHS = {"ready": HmacAuth("key", "secret-of-the-key"), "flow": httpx.BasicAuth("login", "word-1")}
+
+
+@pytest.mark.parametrize("how", AUTHS)
+async def test_proxy_that_quotes_the_request_shows_no_password(
+    stack: AsyncExitStack, tls: Tls, how: str
+) -> None:
+    async def quote(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        body = json.dumps({"smsError": {"message": f"{PASSWORD} {proxy.heads[-1]}"}, "url": proxy.url})
+        head = f"HTTP/1.1 400 No\r\nx-request-id: {CREDENTIALS}\r\ncontent-length: {len(body)}\r\n\r\n"
+        writer.write((head + body).encode())
+
+    server = await serve(stack, None)
+    proxy = await stack.enter_async_context(ConnectProxy(authenticates=True, script=quote))
+    client = await client_of(stack, server, proxy.url, tls, auth=AUTHS[how])
+    raised = await failures(lambda: client.update_device_status("dev-1", ON))
+    for error in raised:
+        assert isinstance(error, StatusError)
+        assert f"proxy-authorization: Basic {CREDENTIALS}" in proxy.heads[-1]
+        assert "proxy-authorization: Basic [redacted]" in error.body
+        assert error.body.endswith(f'"http://press:[redacted]@127.0.0.1:{proxy.port}"}}')
+        assert error.request_id == "[redacted]"
+        shown = f"{error} {error.body}"
+        assert [secret for secret in SHOWN_NOWHERE if secret in shown] == []
+        assert_hidden_in_traceback(error, SHOWN_NOWHERE)
+    assert raised
 
 
 @pytest.mark.parametrize("secure", [True, False], ids=["tunnel", "absolute-form"])

@@ -50,6 +50,22 @@ def test_credentials_that_are_not_utf8_are_sent_as_they_are() -> None:
     assert base64.b64decode(proxy.authorization.removeprefix("Basic ")) == b"pr\xffss:w\xe9rd\0"
 
 
+@pytest.mark.parametrize(
+    ("url", "password"),
+    [
+        ("http://press:word@proxy", "word"),
+        ("http://press:w%40%2Frd%3A%25@proxy", "w@/rd:%"),
+        ("http://press:w%E9rd@proxy", "w\ufffdrd"),
+    ],
+)
+def test_password_and_what_is_sent_of_it_are_secrets(url: str, password: str) -> None:
+    proxy = ProxyUrl(url).parse()
+    assert proxy is not None
+    credentials, *others = proxy.secrets
+    assert proxy.authorization == f"Basic {credentials}"
+    assert others == [password]
+
+
 REFUSED: dict[str, Callable[[], tuple[Any, str]]] = {
     "no scheme": lambda: (f"press:{PASSWORD}@proxy:3128", "http://"),
     "no host": lambda: (f"http://press:{PASSWORD}@", "host"),

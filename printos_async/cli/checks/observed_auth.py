@@ -46,8 +46,6 @@ class ObservedAuth(ReadyAuth):
         auth: The authentication; None sends no credentials.
     """
 
-    requires_response_body = True
-
     def __init__(self, auth: ReadyAuth | None) -> None:
         self._auth = auth
         self.is_anonymous = auth is None
