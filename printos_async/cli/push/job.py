@@ -67,15 +67,15 @@ class PushJob:
         self.signals = StopSignals(grace_s=mode.grace_s)
         self.lines = self._from_the_start()
         stop = self.signals.stopping
-        self.counts = Counts(failures=self.failures, stop=stop, is_followed=mode.is_followed)
+        self.counts = Counts(failures=self.failures, stop=stop, has_pusher=mode.has_pusher)
         # No account is held by a bulk push, whose statuses fail at once.
-        held = [self._account_lines.on_event] if mode.is_followed else []
+        held = [self._account_lines.on_event] if mode.has_pusher else []
         self.hooks = [self.counts.on_event, *held, *mode.hooks]
 
     async def run(self, client: PrintOSClient | None) -> PushReport:
         """Read and send, and close the client; without one, read every line and send nothing."""
         started_s = time.perf_counter()
-        if client is not None and self.mode.is_followed:
+        if client is not None and self.mode.has_pusher:
             self.signals.on_hangup = refresher(client)
         with self.signals, self._account_lines:
             if client is None:
@@ -123,10 +123,10 @@ class PushJob:
             stopping = " · stopping" if signals.received is not None else ""
             return lines.reader.bytes_read, mode.progress(counts, time.perf_counter() - started_s) + stopping
 
-        # A failure is named once: by the warning of the pusher when following, otherwise by the counts.
-        warnings = LibraryWarnings(except_for=REPORTED_EVENTS if mode.is_followed else {"StatusFailed"})
+        # A failure is named once: by the warning of the pusher if there is one, otherwise by the counts.
+        warnings = LibraryWarnings(except_for=REPORTED_EVENTS if mode.has_pusher else {"StatusFailed"})
         async with live_progress(
-            "Pushing", total=self.source.size_bytes, sample=sample, has_bar=not mode.is_followed
+            "Pushing", total=self.source.size_bytes, sample=sample, has_bar=not mode.has_pusher
         ):
             try:
                 with warnings:

@@ -37,7 +37,7 @@ class Mode(ABC):
     """Hands the statuses of a source over.
 
     Attributes:
-        is_followed: Whether the source is followed. Then outages are waited for.
+        has_pusher: Whether a long-lived pusher sends. Then outages are waited for.
         is_spooled: Whether an outbox accepts the statuses, and nothing is sent.
         grace_s: Seconds from a stop signal to giving up what is not done.
         unconfirmed: Devices whose newest status was acknowledged, but may have been overwritten by an older one
@@ -46,7 +46,7 @@ class Mode(ABC):
         hooks: Hooks for the client.
     """
 
-    is_followed: bool = False
+    has_pusher: bool = False
     is_spooled: bool = False
     grace_s: float = GRACE_S
     unconfirmed: int = 0
@@ -86,7 +86,7 @@ class Follow(Mode):
         monitor: Serves health and metrics.
     """
 
-    is_followed = True
+    has_pusher = True
 
     def __init__(self, delivery: Mapping[str, Any], drain_timeout_s: float | None, monitor: Monitor) -> None:
         self._delivery = delivery

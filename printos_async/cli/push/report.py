@@ -70,7 +70,7 @@ class PushReport:
         }
         if mode.is_spooled:
             report["accepted"] = counts.done
-        if mode.is_followed:
+        if mode.has_pusher:
             report["unconfirmed"] = mode.unconfirmed
         return report
 
@@ -119,7 +119,7 @@ class PushReport:
         if counts.failed:
             kinds = ", ".join(f"{count:,} {name}" for name, count in counts.errors.most_common())
             parts.append(f"{count_failed(counts.failed)} ({kinds})")
-        if not self.job.mode.is_followed and counts.failed > MAX_FAILURES_SHOWN:
+        if not self.job.mode.has_pusher and counts.failed > MAX_FAILURES_SHOWN:
             parts.append(f"the first {MAX_FAILURES_SHOWN} are named above")
         if counts.unsent:
             parts.append(f"{count_statuses(counts.unsent)} not {self.job.mode.done}")
