@@ -75,8 +75,9 @@ class PushJob:
     async def run(self, client: PrintOSClient | None) -> PushReport:
         """Read and send, and close the client; without one, read every line and send nothing."""
         started_s = time.perf_counter()
-        if client is not None and self.mode.has_pusher:
-            self.signals.on_hangup = refresher(client)
+        if client is not None:
+            self.mode.reload = refresher(client)
+            self.signals.on_hangup = lambda: self.mode.reload()  # noqa: PLW0108  # the mode replaces it
         with self.signals, self._account_lines:
             if client is None:
                 await self._check()

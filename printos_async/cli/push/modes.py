@@ -13,7 +13,7 @@ from printos_async.cli.terminal.signals import GRACE_S
 from printos_async.outbox import SqlOutbox
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 
     from printos_async._client import PrintOSClient
     from printos_async._delivery.pusher import StatusPusher
@@ -44,6 +44,7 @@ class Mode(ABC):
             with a lost answer, and was not sent again in time.
         held_accounts: Accounts that PrintOS refuses at the end.
         hooks: Hooks for the client.
+        reload: Reads the files of credentials and TLS again, on SIGHUP; set by the job.
     """
 
     has_pusher: bool = False
@@ -52,6 +53,7 @@ class Mode(ABC):
     unconfirmed: int = 0
     held_accounts: int = 0
     hooks: Sequence[Hook] = ()
+    reload: Callable[[], None]
 
     @property
     def done(self) -> str:
@@ -103,6 +105,7 @@ class Follow(Mode):
         waiting_for_room = 0
         try:
             async with self._monitor, aclosing(pusher), aclosing(statuses):
+                self.reload = self._monitor.announcing(self.reload)
                 self._monitor.watch(pusher, lambda: self.progress(counts, 0.0))
                 async for push in statuses:
                     waiting_for_room = 1
