@@ -91,6 +91,7 @@ def test_csv_names_its_columns_in_any_order_and_values_are_taken_as_they_are() -
         (b"deviceId,key,key\n", "line 1 must name the columns"),
         (CSV + b"dev-1,canary\n", "line 2 has 2 values; the header has 3"),
         (CSV + b'dev-1,k,"canary\n', "line 2 is not valid CSV"),
+        (CSV + b'dev-1,k,"s"canary\n', "line 2 is not valid CSV: ',' expected after '\"'"),
         (
             CSV + b"dev-1,,canary\n",
             "line 2 cannot be used: key must be visible ASCII characters without a colon",
