@@ -104,6 +104,15 @@ async def test_each_header_of_a_csv_goes_before_its_bad_lines_once(cli: Cli) -> 
     assert rejected.read_text() == bad
 
 
+async def test_csv_files_with_byte_order_marks_can_be_concatenated(cli: Cli, sandbox: Sandbox) -> None:
+    rejected = cli.folder / "rejected.csv"
+    content = "\ufeffdeviceId,status,pagesTotal\ndev-1,DS_ON,7\ndev-2,DS_ON,x\n"
+    ended = await cli.run("push", cli.file("s.csv", content * 2), "--json", "--bad-lines", rejected)
+    assert (ended.code, ended.json["statuses"], ended.json["badLines"]) == (1, 2, 2)
+    assert (ended.json["failed"], pages_total(sandbox, "dev-1")) == (0, 7)
+    assert rejected.read_text() == "deviceId,status,pagesTotal\ndev-2,DS_ON,x\ndev-2,DS_ON,x\n"
+
+
 async def test_a_csv_without_bad_lines_leaves_no_header_behind(cli: Cli, sandbox: Sandbox) -> None:
     rejected = cli.folder / "rejected.csv"
     file = cli.file("s.csv", "deviceId,status,pagesTotal\ndev-1,DS_ON,1\n")

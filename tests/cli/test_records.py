@@ -53,6 +53,10 @@ def test_a_csv_line_says_the_same() -> None:
     assert read([HEADER + b"\r", b'dev-1,"DS_ON",12,0.4\r'], "csv") == read([FULL])
 
 
+def test_a_byte_order_mark_alone_is_an_empty_line() -> None:
+    assert read([b"\xef\xbb\xbf", FULL]) == read([FULL])
+
+
 def test_csv_columns_are_the_specifications_single_values() -> None:
     def single_values(node: dict[str, Any]) -> Iterator[str]:
         if "$ref" in node:

@@ -54,7 +54,7 @@ def parse_credentials(path: Path, data: bytes) -> dict[str, Credentials]:
     problems: list[str] = []
     read_record: Callable[[str], Mapping[str, object]] | None = None
     bad_lines = 0
-    for number, line in enumerate(data.removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1):
+    for number, line in enumerate(data.split(b"\n"), 1):
         text = ""
         try:
             text = decode_line(line, max_bytes=_MAX_LINE_BYTES).removesuffix("\r")

@@ -55,7 +55,7 @@ _decode = json.JSONDecoder(parse_constant=_no_constant).decode
 
 
 def decode_line(line: bytes, *, max_bytes: int) -> str:
-    """Return the text of a line.
+    """Return the text of a line, without a byte order mark: files that begin with one can be concatenated.
 
     Raises:
         BadLineError: It is too long, or not UTF-8; quotes nothing of it, for it may hold a secret.
@@ -63,7 +63,7 @@ def decode_line(line: bytes, *, max_bytes: int) -> str:
     if len(line) > max_bytes:
         raise BadLineError(f"is longer than {max_bytes} bytes")
     try:
-        return line.decode()
+        return line.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise BadLineError(f"is not UTF-8 at byte {error.start + 1}") from error
 
@@ -98,12 +98,12 @@ class Parser(ABC):
             BadLineError: The line cannot be read.
             CommandError: The file cannot be read.
         """
-        text = decode_line(line, max_bytes=MAX_LINE_BYTES).strip()
-        if not text:
+        text = decode_line(line, max_bytes=MAX_LINE_BYTES)
+        if not text.strip():
             return None
-        record = self._parse(text)
+        record = self._parse(text.strip())
         if record is None:
-            self.header_line = line
+            self.header_line = text.encode()
         return record
 
     @abstractmethod

@@ -24,7 +24,6 @@ STANDARD_INPUT = "-"
 # Of a longer line one byte more is read, which tells that it is longer.
 MAX_LINE_BYTES = 1024 * 1024
 _CHUNK_BYTES = 64 * 1024
-_UTF8_BOM = b"\xef\xbb\xbf"
 _UTF16_BOMS = (b"\xff\xfe", b"\xfe\xff")
 
 
@@ -183,8 +182,12 @@ class LineReader:
         number, tail = 0, b""
         async with aclosing(self._source.chunks(stop=self._stop)) as chunks:
             async for chunk in chunks:
+                self.bytes_read += len(chunk)
                 if chunk:
-                    *ended, tail = (tail + self._without_mark(chunk)).split(b"\n")
+                    tail += chunk
+                    if not number and tail.startswith(_UTF16_BOMS):
+                        raise CommandError(f"{self._source.name} is UTF-16; convert it to UTF-8")
+                    *ended, tail = tail.split(b"\n")
                     tail = tail[: MAX_LINE_BYTES + 1]
                 else:
                     # A line without a line end is complete only at the end of the file.
@@ -195,15 +198,6 @@ class LineReader:
                     yield batch
                 if not chunk:
                     number = self.bytes_read = 0
-
-    def _without_mark(self, chunk: bytes) -> bytes:
-        is_first = not self.bytes_read
-        self.bytes_read += len(chunk)
-        if not is_first:
-            return chunk
-        if chunk.startswith(_UTF16_BOMS):
-            raise CommandError(f"{self._source.name} is UTF-16; convert it to UTF-8")
-        return chunk.removeprefix(_UTF8_BOM)
 
 
 def open_file(path: str) -> int:
