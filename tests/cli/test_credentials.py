@@ -95,6 +95,10 @@ def test_csv_names_its_columns_in_any_order_and_values_are_taken_as_they_are() -
         (b"deviceId,key,key\n", "line 1 must name the columns"),
         (CSV + b"dev-1,canary\n", "line 2 has 2 values; the header has 3"),
         (CSV + b'dev-1,k,"canary\n', "line 2 is not valid CSV"),
+        (
+            CSV.replace(b"\n", b"\r") + b"dev-1,k,canary\r",
+            "line 1 is not valid CSV: convert the file's line ends",
+        ),
         (CSV + b'dev-1,k,"s"canary\n', "line 2 is not valid CSV: ',' expected after '\"'"),
         (
             CSV + b"dev-1,,canary\n",

@@ -146,6 +146,7 @@ def test_a_bad_json_line_is_refused_with_what_is_wrong(line: bytes, complaint: s
         (b"a,DS_ON,,1_0", "metrics.inkLevel must be a number"),
         (b"a,DS_ON,,1e999", "metrics.inkLevel must be a finite number"),
         (b'a,"DS_ON,1,', "is not valid CSV"),
+        (b"a,DS_ON,,\rb,DS_ON,,", "is not valid CSV: convert the file's line ends from CR to LF"),
         (b",DS_ON,1,1", "deviceId is missing"),
         (b"a,,,", "has no field besides deviceId"),
         (b"a,\xe9,,", "is not UTF-8"),

@@ -78,7 +78,9 @@ def csv_cells(text: str) -> list[str]:
     try:
         [cells] = csv.reader([text], strict=True)
     except csv.Error as error:
-        raise BadLineError(f"is not valid CSV: {error}") from error
+        # Python's own text is about how a program should have opened the file.
+        reason = "convert the file's line ends from CR to LF" if "\r" in text else error
+        raise BadLineError(f"is not valid CSV: {reason}") from error
     return cells
 
 
