@@ -13,14 +13,22 @@ import pytest
 
 from printos_async.sandbox import Faults, Sandbox
 
+if sys.platform != "win32":
+    import resource
+
 if TYPE_CHECKING:
-    from .conftest import Cli
+    from .conftest import Cli, Running
 
 
 def line(device_id: str, pages_total: int = 1) -> str:
     return (
         json.dumps({"deviceId": device_id, "status": "DS_ON", "metrics": {"pagesTotal": pages_total}}) + "\n"
     )
+
+
+def limit_file_size(process: Running, limit_bytes: int) -> None:
+    """Let a process write no file beyond this size, as on a full disk; it must not write bytecode."""
+    resource.prlimit(process.process.pid, resource.RLIMIT_FSIZE, (limit_bytes, limit_bytes))
 
 
 def pages_total(sandbox: Sandbox, device_id: str) -> int | None:
@@ -143,6 +151,20 @@ async def test_strict_checks_standard_input_whole_before_sending(
     ended = await process.wait((line("dev-1") + line("dev-2") + tail).encode())
     assert (ended.code, ended.json["sent"]) == (code, requests)
     assert sandbox.request_count == requests
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits another process")
+@pytest.mark.parametrize(("limit_bytes", "folder"), [(1024, " in {}"), (0, "")], ids=["some", "none"])
+async def test_strict_sends_nothing_if_standard_input_cannot_be_copied(
+    cli: Cli, sandbox: Sandbox, limit_bytes: int, folder: str
+) -> None:
+    process = await cli.start("push", "-", "--strict", TMPDIR=str(cli.folder), PYTHONDONTWRITEBYTECODE="1")
+    limit_file_size(process, limit_bytes)
+    ended = await process.wait((line("dev-1") * 63).encode())
+    assert (ended.code, ended.out, sandbox.request_count) == (1, "", 0)
+    wanted = f"printos: nothing was sent: cannot copy standard input to a temporary file{folder}: "
+    assert ended.err.startswith(wanted.format(cli.folder))
+    assert len(ended.err.splitlines()) == 1
 
 
 async def test_dry_run_sends_nothing_and_needs_no_credentials(cli: Cli) -> None:
@@ -355,6 +377,18 @@ async def test_a_file_of_bad_lines_that_cannot_be_written_is_named(cli: Cli, san
     ended = await cli.run("push", file, "--bad-lines", "/dev/full", "--json")
     assert (ended.code, ended.json["sent"]) == (1, 1)
     assert ended.json["problem"].startswith("cannot write /dev/full, nor read on in ")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits another process")
+async def test_a_bad_line_that_is_written_in_part_is_no_line_that_was_kept(cli: Cli) -> None:
+    rejected = cli.folder / "rejected"
+    options = ("--dry-run", "--json", "--bad-lines", rejected)
+    process = await cli.start("push", "-", *options, PYTHONDONTWRITEBYTECODE="1")
+    limit_file_size(process, 1024)
+    ended = await process.wait(b"x" * 40_000 + b"\n")
+    assert (ended.code, ended.json["badLines"]) == (1, 1)
+    assert ended.json["problem"].startswith(f"cannot write {rejected}, nor read on in ")
+    assert "push it" not in ended.err
 
 
 @pytest.mark.parametrize("options", [[], ["--dry-run"]])

@@ -11,11 +11,11 @@ import threading
 from concurrent.futures import Future
 from contextlib import aclosing
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any, Self
+from typing import IO, TYPE_CHECKING, Any, Self
 
 from attrs import frozen
 
-from printos_async.cli.terminal.output import CommandError
+from printos_async.cli.terminal.output import EXIT_FAILED, CommandError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -145,14 +145,26 @@ class Source:
         """Copy what cannot be read twice to a temporary file and read from there; waits for the end of a pipe.
 
         The temporary file has no name where the system allows that; only its owner can read it.
+
+        Raises:
+            CommandError: It cannot be copied.
         """
         if self.is_regular:
             return
-        with tempfile.TemporaryFile(buffering=0) as spool:
-            async with aclosing(self.chunks(stop=stop)) as chunks:
-                async for chunk in chunks:
-                    spool.write(chunk)
-            self.file_descriptor = os.dup(spool.fileno())
+        try:
+            with tempfile.TemporaryFile(buffering=0) as spool:
+                async with aclosing(self.chunks(stop=stop)) as chunks:
+                    async for chunk in chunks:
+                        write_all(spool, chunk)
+                self.file_descriptor = os.dup(spool.fileno())
+        except OSError as error:
+            # None if no folder was found that can be written to.
+            folder = f" in {tempfile.tempdir}" if tempfile.tempdir else ""
+            raise CommandError(
+                f"nothing was sent: cannot copy {self.name} to a temporary file{folder}: {error.strerror}; "
+                "TMPDIR names another folder",
+                exit_code=EXIT_FAILED,
+            ) from error
         self.is_regular = self._is_ours = True
         self.size_bytes = os.fstat(self.file_descriptor).st_size
         self.rewind()
@@ -203,3 +215,13 @@ class LineReader:
 def open_file(path: str) -> int:
     """Open a file for reading bytes and return its descriptor."""
     return os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+
+
+def write_all(file: IO[bytes], data: bytes) -> None:
+    """Write every byte to a file without a buffer: one that is nearly full takes a part of them, without an error.
+
+    Raises:
+        OSError: They cannot be written.
+    """
+    while data:
+        data = data[file.write(data) :]

@@ -11,7 +11,7 @@ from printos_async._models import DeviceStatusUpdate
 from printos_async.cli.terminal.output import CommandError, complain
 
 from .records import BadLineError, Format, make_parser, status_of
-from .source import STANDARD_INPUT, LineReader
+from .source import STANDARD_INPUT, LineReader, write_all
 
 if TYPE_CHECKING:
     import asyncio
@@ -109,9 +109,9 @@ class StatusLines:
         header = self._parser.header_line
         try:
             if header and header != self._kept_header:
-                file.write(header + b"\n")
+                write_all(file, header + b"\n")
                 self._kept_header = header
-            file.write(data + b"\n")
+            write_all(file, data + b"\n")
         except OSError as error:
             error.filename = file.name  # tells it from an error of the file that is read
             raise

@@ -9,6 +9,7 @@ import sys
 from typing import TYPE_CHECKING, Self
 
 from printos_async.cli.input.records import line_of
+from printos_async.cli.input.source import write_all
 from printos_async.cli.terminal.output import CommandError
 
 if TYPE_CHECKING:
@@ -128,7 +129,7 @@ class FailuresFile:
         """
         line = line_of(push)
         offset = self._file.seek(0, os.SEEK_END) if self.is_regular else 0
-        self._write(line)
+        write_all(self._file, line)
         if self.is_regular:
             self.drop(push.device_id)
             self._places[push.device_id] = offset, len(line)
@@ -143,8 +144,4 @@ class FailuresFile:
         if place is not None:
             offset, length = place
             self._file.seek(offset)
-            self._write(b" " * (length - 1))
-
-    def _write(self, data: bytes) -> None:
-        while data:
-            data = data[self._file.write(data) :]
+            write_all(self._file, b" " * (length - 1))
