@@ -6,6 +6,7 @@ import io
 import os
 import stat
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING, Self
 
 from printos_async.cli.input.records import line_of
@@ -129,7 +130,13 @@ class FailuresFile:
         """
         line = line_of(push)
         offset = self._file.seek(0, os.SEEK_END) if self.is_regular else 0
-        write_all(self._file, line)
+        try:
+            write_all(self._file, line)
+        except OSError:
+            if self.is_regular:
+                with suppress(OSError):
+                    self._file.truncate(offset)  # the next line must not go on with a part of this one
+            raise
         if self.is_regular:
             self.drop(push.device_id)
             self._places[push.device_id] = offset, len(line)
