@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import re
+import shlex
 import stat
 import sys
 from pathlib import Path
@@ -229,6 +230,18 @@ async def test_how_to_push_again_what_failed_is_said(cli: Cli, sandbox: Sandbox)
     assert ended.out.startswith(
         f"1 sent, 0 replaced by newer ones, 1 status failed (failures: {failures}) in "
     )
+
+
+@pytest.mark.parametrize("name", ["failed", "failed.csv", "it failed.NDJSON"])
+async def test_the_command_that_is_said_pushes_again_what_failed(
+    cli: Cli, sandbox: Sandbox, name: str
+) -> None:
+    ended = await cli.run("push", cli.file("s.jsonl", line("new")), "--failures", cli.folder / name)
+    sandbox.add_device("new")
+    said = re.search("; printos (push .*) sends again what it keeps\n", ended.err)
+    assert said is not None
+    ended = await cli.run(*shlex.split(said[1]), "--json")
+    assert (ended.code, ended.json["sent"], ended.err) == (0, 1, "")
 
 
 async def test_a_failure_is_named_while_a_pipe_is_still_open(cli: Cli, sandbox: Sandbox) -> None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from .source import Line, Source
 
-_FORMATS: dict[str, Format] = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv"}
+FORMATS: dict[str, Format] = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv"}
 
 
 def format_of(path: str, asked_for: Format | None) -> Format:
@@ -35,7 +35,7 @@ def format_of(path: str, asked_for: Format | None) -> Format:
         return asked_for
     if path == STANDARD_INPUT:
         return "jsonl"
-    file_format = _FORMATS.get(PurePath(path).suffix.lower())
+    file_format = FORMATS.get(PurePath(path).suffix.lower())
     if file_format is None:
         raise CommandError(f"the name {path} has no known extension; add --format jsonl or --format csv")
     return file_format

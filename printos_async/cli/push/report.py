@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
 
+from printos_async.cli.input.statuses import FORMATS
 from printos_async.cli.terminal.accounts import complain_of_held
 from printos_async.cli.terminal.output import (
     EXIT_FAILED,
@@ -25,6 +26,8 @@ from printos_async.cli.terminal.output import (
 from .counts import MAX_FAILURES_SHOWN
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from .job import PushJob
 
 
@@ -129,8 +132,15 @@ class PushReport:
         if counts.failures is None:
             text += "; add --failures FILE to keep what fails in lines that can be pushed again"
         elif counts.problem is None and counts.failures.is_regular:
-            text += f"; printos push {shlex.quote(str(counts.failures.path))} sends again what it keeps"
+            text += f"; {self._next_command(counts.failures.path)} what it keeps"
         complain(text)
+
+    def _next_command(self, failures: Path) -> str:
+        """Return the command that pushes the failures file, and what it does with its lines."""
+        command = f"printos push {shlex.quote(str(failures))}"
+        if FORMATS.get(failures.suffix.lower()) != "jsonl":
+            command += " --format jsonl"
+        return f"{command} --spool spools" if self.job.mode.is_spooled else f"{command} sends again"
 
     def _summary(self) -> str:
         counts, bad_lines, mode = self.job.counts, self.job.lines.bad_lines, self.job.mode
