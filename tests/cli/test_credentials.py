@@ -74,6 +74,10 @@ def test_logins_and_keys_may_be_mixed_in_json_lines() -> None:
     }
 
 
+def test_files_of_credentials_with_byte_order_marks_can_be_concatenated() -> None:
+    assert read(b"\xef\xbb\xbf" + LOGIN + b"\xef\xbb\xbf" + KEY) == read(LOGIN + KEY)
+
+
 def test_csv_names_its_columns_in_any_order_and_values_are_taken_as_they_are() -> None:
     data = b'password, deviceId ,login\r\n" p,""q ",dev-1, me\r\nsecret ,*,you\r\n'
     assert read(data) == {"dev-1": (False, " me", ' p,"q '), "*": (False, "you", "secret ")}
@@ -91,6 +95,11 @@ def test_csv_names_its_columns_in_any_order_and_values_are_taken_as_they_are() -
         (b"deviceId,key,key\n", "line 1 must name the columns"),
         (CSV + b"dev-1,canary\n", "line 2 has 2 values; the header has 3"),
         (CSV + b'dev-1,k,"canary\n', "line 2 is not valid CSV"),
+        (
+            CSV.replace(b"\n", b"\r") + b"dev-1,k,canary\r",
+            "line 1 is not valid CSV: convert the file's line ends",
+        ),
+        (CSV + b'dev-1,k,"s"canary\n', "line 2 is not valid CSV: ',' expected after '\"'"),
         (
             CSV + b"dev-1,,canary\n",
             "line 2 cannot be used: key must be visible ASCII characters without a colon",

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import stat
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -10,6 +11,9 @@ import pytest
 from printos_async import DeviceStatusUpdate, StatusPush
 from printos_async.cli.push.files import FailuresFile
 from printos_async.cli.terminal.output import CommandError
+
+if sys.platform != "win32":
+    import resource
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -57,6 +61,24 @@ def test_what_the_file_holds_stays_and_half_a_line_is_not_continued(tmp_path: Pa
     assert json.loads(first)["status"] == "FIRST"
     assert half == b'{"deviceId"'
     assert json.loads(second)["status"] == "SECOND"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no limit on the size of files")
+def test_a_line_that_does_not_fit_leaves_nothing_before_the_next_one(tmp_path: Path) -> None:
+    path = tmp_path / "failures.jsonl"
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with FailuresFile(path) as failures:
+        failures.keep(push("a", "DS_ON"))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 10, limits[1]))
+        try:
+            with pytest.raises(OSError, match="File too large"):
+                failures.keep(push("b", "DS_ON"))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        assert [each["deviceId"] for each in lines(path)] == ["a"]
+        failures.keep(push("c", "DS_ON"))
+        failures.keep(push("a", "DS_OFF"))
+    assert [each["deviceId"] for each in lines(path)] == ["c", "a"]
 
 
 def test_a_pipe_gets_every_line(tmp_path: Path) -> None:

@@ -213,6 +213,19 @@ async def test_a_source_that_is_followed_is_watched_too(cli: Cli, sandbox: Sandb
     assert (ended.code, ended.json["sent"]) == (0, 2)
 
 
+@posix_only
+async def test_a_followed_push_announces_that_it_reads_files_again(
+    cli: Cli, sandbox: Sandbox, notifications: Notifications
+) -> None:
+    process = await cli.start("push", "--follow", "-", NOTIFY_SOCKET=str(cli.folder / "notify"))
+    await notifications.wait_for("READY=1")
+    notifications.all.clear()
+    process.send_signal(signal.SIGHUP)
+    assert "MONOTONIC_USEC=" in await notifications.wait_for("RELOADING=1")
+    await notifications.wait_for("READY=1")
+    assert (await process.wait(b"")).code == 0
+
+
 async def test_a_loop_that_does_not_turn_is_not_live(sandbox: Sandbox) -> None:
     async with (
         PrintOSClient(sandbox.url, auth=HmacAuth(KEY, SECRET)) as client,

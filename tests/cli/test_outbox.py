@@ -2,13 +2,20 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
+import shlex
 import sqlite3
 from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
 
-from printos_async import HmacAuth, PrintOSClient
+from printos_async import DeviceStatusUpdate, HmacAuth, PrintOSClient, StatusPush
+from printos_async.cli.input.source import Source
+from printos_async.cli.push.files import FailuresFile
+from printos_async.cli.push.job import PushJob
+from printos_async.cli.push.modes import Spool
+from printos_async.cli.push.report import PushReport
 from printos_async.outbox import Draft, Finish, SqlOutbox
 
 from .conftest import KEY, SECRET
@@ -109,6 +116,25 @@ async def test_lines_of_a_pipe_are_accepted_while_its_writer_still_writes(
             pass
     ended = await process.wait(line("dev-2").encode())
     assert (ended.code, ended.json["accepted"]) == (0, 2)
+
+
+async def test_the_command_that_is_said_spools_again_what_was_not_accepted(
+    cli: Cli,
+    sandbox: Sandbox,
+    url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("PRINTOS_OUTBOX", url)
+    source, failures = Source(str(cli.file("s.jsonl", ""))), FailuresFile(cli.folder / "failed")
+    with source, failures:
+        job = PushJob(source, "jsonl", Spool(url), strict=False, failures=failures, bad_lines_file=None)
+        job.counts.give_up([StatusPush("dev-1", DeviceStatusUpdate(status="DS_ON"))])
+        PushReport(job, is_dry_run=False, elapsed_s=1.0).write(as_json=True)
+    said = re.search("; printos (push .*) spools what it keeps\n", capsys.readouterr().err)
+    assert said is not None
+    ended = await cli.run(*shlex.split(said[1]), "--json")
+    assert (ended.code, ended.json["accepted"], sandbox.request_count) == (0, 1, 0)
 
 
 async def test_another_account_sees_nothing(cli: Cli, sandbox: Sandbox, url: str) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import re
+import shlex
 import stat
 import sys
 from pathlib import Path
@@ -13,14 +14,22 @@ import pytest
 
 from printos_async.sandbox import Faults, Sandbox
 
+if sys.platform != "win32":
+    import resource
+
 if TYPE_CHECKING:
-    from .conftest import Cli
+    from .conftest import Cli, Running
 
 
 def line(device_id: str, pages_total: int = 1) -> str:
     return (
         json.dumps({"deviceId": device_id, "status": "DS_ON", "metrics": {"pagesTotal": pages_total}}) + "\n"
     )
+
+
+def limit_file_size(process: Running, limit_bytes: int) -> None:
+    """Let a process write no file beyond this size, as on a full disk; it must not write bytecode."""
+    resource.prlimit(process.process.pid, resource.RLIMIT_FSIZE, (limit_bytes, limit_bytes))
 
 
 def pages_total(sandbox: Sandbox, device_id: str) -> int | None:
@@ -104,6 +113,15 @@ async def test_each_header_of_a_csv_goes_before_its_bad_lines_once(cli: Cli) -> 
     assert rejected.read_text() == bad
 
 
+async def test_csv_files_with_byte_order_marks_can_be_concatenated(cli: Cli, sandbox: Sandbox) -> None:
+    rejected = cli.folder / "rejected.csv"
+    content = "\ufeffdeviceId,status,pagesTotal\ndev-1,DS_ON,7\ndev-2,DS_ON,x\n"
+    ended = await cli.run("push", cli.file("s.csv", content * 2), "--json", "--bad-lines", rejected)
+    assert (ended.code, ended.json["statuses"], ended.json["badLines"]) == (1, 2, 2)
+    assert (ended.json["failed"], pages_total(sandbox, "dev-1")) == (0, 7)
+    assert rejected.read_text() == "deviceId,status,pagesTotal\ndev-2,DS_ON,x\ndev-2,DS_ON,x\n"
+
+
 async def test_a_csv_without_bad_lines_leaves_no_header_behind(cli: Cli, sandbox: Sandbox) -> None:
     rejected = cli.folder / "rejected.csv"
     file = cli.file("s.csv", "deviceId,status,pagesTotal\ndev-1,DS_ON,1\n")
@@ -134,6 +152,20 @@ async def test_strict_checks_standard_input_whole_before_sending(
     ended = await process.wait((line("dev-1") + line("dev-2") + tail).encode())
     assert (ended.code, ended.json["sent"]) == (code, requests)
     assert sandbox.request_count == requests
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits another process")
+@pytest.mark.parametrize(("limit_bytes", "folder"), [(1024, " in {}"), (0, "")], ids=["some", "none"])
+async def test_strict_sends_nothing_if_standard_input_cannot_be_copied(
+    cli: Cli, sandbox: Sandbox, limit_bytes: int, folder: str
+) -> None:
+    process = await cli.start("push", "-", "--strict", TMPDIR=str(cli.folder), PYTHONDONTWRITEBYTECODE="1")
+    limit_file_size(process, limit_bytes)
+    ended = await process.wait((line("dev-1") * 63).encode())
+    assert (ended.code, ended.out, sandbox.request_count) == (1, "", 0)
+    wanted = f"printos: nothing was sent: cannot copy standard input to a temporary file{folder}: "
+    assert ended.err.startswith(wanted.format(cli.folder))
+    assert len(ended.err.splitlines()) == 1
 
 
 async def test_dry_run_sends_nothing_and_needs_no_credentials(cli: Cli) -> None:
@@ -198,6 +230,18 @@ async def test_how_to_push_again_what_failed_is_said(cli: Cli, sandbox: Sandbox)
     assert ended.out.startswith(
         f"1 sent, 0 replaced by newer ones, 1 status failed (failures: {failures}) in "
     )
+
+
+@pytest.mark.parametrize("name", ["failed", "failed.csv", "it failed.NDJSON"])
+async def test_the_command_that_is_said_pushes_again_what_failed(
+    cli: Cli, sandbox: Sandbox, name: str
+) -> None:
+    ended = await cli.run("push", cli.file("s.jsonl", line("new")), "--failures", cli.folder / name)
+    sandbox.add_device("new")
+    said = re.search("; printos (push .*) sends again what it keeps\n", ended.err)
+    assert said is not None
+    ended = await cli.run(*shlex.split(said[1]), "--json")
+    assert (ended.code, ended.json["sent"], ended.err) == (0, 1, "")
 
 
 async def test_a_failure_is_named_while_a_pipe_is_still_open(cli: Cli, sandbox: Sandbox) -> None:
@@ -346,6 +390,18 @@ async def test_a_file_of_bad_lines_that_cannot_be_written_is_named(cli: Cli, san
     ended = await cli.run("push", file, "--bad-lines", "/dev/full", "--json")
     assert (ended.code, ended.json["sent"]) == (1, 1)
     assert ended.json["problem"].startswith("cannot write /dev/full, nor read on in ")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits another process")
+async def test_a_bad_line_that_is_written_in_part_is_no_line_that_was_kept(cli: Cli) -> None:
+    rejected = cli.folder / "rejected"
+    options = ("--dry-run", "--json", "--bad-lines", rejected)
+    process = await cli.start("push", "-", *options, PYTHONDONTWRITEBYTECODE="1")
+    limit_file_size(process, 1024)
+    ended = await process.wait(b"x" * 40_000 + b"\n")
+    assert (ended.code, ended.json["badLines"]) == (1, 1)
+    assert ended.json["problem"].startswith(f"cannot write {rejected}, nor read on in ")
+    assert "push it" not in ended.err
 
 
 @pytest.mark.parametrize("options", [[], ["--dry-run"]])

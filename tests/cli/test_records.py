@@ -53,6 +53,10 @@ def test_a_csv_line_says_the_same() -> None:
     assert read([HEADER + b"\r", b'dev-1,"DS_ON",12,0.4\r'], "csv") == read([FULL])
 
 
+def test_a_byte_order_mark_alone_is_an_empty_line() -> None:
+    assert read([b"\xef\xbb\xbf", FULL]) == read([FULL])
+
+
 def test_csv_columns_are_the_specifications_single_values() -> None:
     def single_values(node: dict[str, Any]) -> Iterator[str]:
         if "$ref" in node:
@@ -142,6 +146,7 @@ def test_a_bad_json_line_is_refused_with_what_is_wrong(line: bytes, complaint: s
         (b"a,DS_ON,,1_0", "metrics.inkLevel must be a number"),
         (b"a,DS_ON,,1e999", "metrics.inkLevel must be a finite number"),
         (b'a,"DS_ON,1,', "is not valid CSV"),
+        (b"a,DS_ON,,\rb,DS_ON,,", "is not valid CSV: convert the file's line ends from CR to LF"),
         (b",DS_ON,1,1", "deviceId is missing"),
         (b"a,,,", "has no field besides deviceId"),
         (b"a,\xe9,,", "is not UTF-8"),

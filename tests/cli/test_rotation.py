@@ -317,10 +317,34 @@ async def test_lines_of_accounts_are_at_most_a_few_a_second(capsys: pytest.Captu
     assert sum(named) == held
 
 
-async def test_a_terminal_that_goes_away_ends_the_command(cli: Cli, site: Sandbox) -> None:
+@pytest.mark.parametrize(
+    "options", [(), ("--spool",), ("--spool", "--follow")], ids=["bulk", "spool", "spool_follow"]
+)
+async def test_sighup_does_not_end_a_push_that_is_no_service(
+    cli: Cli, site: Sandbox, options: tuple[str, ...]
+) -> None:
+    file = private(cli, "credentials", credentials())
+    url = f"sqlite+aiosqlite:///{cli.folder / 'spool.db'}"
+    process = await cli.start(
+        "push", *options, "-", "--json", "--credentials", file, PRINTOS_OUTBOX=url, PRINTOS_ACCOUNT="site"
+    )
+    complaints = Complaints(process)
+    await process.write(line("dev-1") + b"bad\n")
+    await complaints.wait_for("standard input, line 2: ")
+    process.send_signal(signal.SIGHUP)
+    await complaints.wait_for("SIGHUP: the credentials are read again")
+    ended = await process.wait(line("dev-2"))
+    assert (ended.code, ended.json["badLines"], ended.json["unsent"]) == (1, 1, 0)
+    assert ended.json["accepted" if options else "sent"] == 2
+
+
+@pytest.mark.parametrize("options", [(), ("--follow",)], ids=["bulk", "follow"])
+async def test_a_terminal_that_goes_away_ends_the_command(
+    cli: Cli, site: Sandbox, options: tuple[str, ...]
+) -> None:
     file = private(cli, "credentials", credentials())
     controller, terminal = pty.openpty()
-    process = await cli.start("push", "--follow", "-", "--json", "--credentials", file, stderr=terminal)
+    process = await cli.start("push", *options, "-", "--json", "--credentials", file, stderr=terminal)
     os.close(terminal)
     await process.write(line("dev-1", 1))
     await site.wait_for(lambda: pages(site)[0] == 1)

@@ -11,11 +11,14 @@ import pytest
 from printos_async.cli.input.records import BadLineError, JsonLines
 from printos_async.cli.input.source import MAX_LINE_BYTES, Line, LineReader, Source
 from printos_async.cli.input.statuses import StatusLines
+from printos_async.cli.terminal.output import CommandError
 from printos_async.cli.terminal.signals import StopSignals
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from printos_async.cli.input.records import Format
 
 WANTED = b'{"deviceId":"dev-%d","status":"DS_ON"}\n'
 
@@ -40,8 +43,8 @@ async def read_all(path: Path) -> list[Line]:
     ("content", "lines"),
     [
         (b"", []),
-        (b"\xef\xbb\xbf", []),
-        (b"\xef\xbb\xbfa\n", [b"a"]),
+        (b"\xef\xbb\xbf", [b"\xef\xbb\xbf"]),
+        (b"\xef\xbb\xbfa\n", [b"\xef\xbb\xbfa"]),
         (b"a\r\n\nb", [b"a\r", b"", b"b"]),
         (b"a\n\xef\xbb\xbfb\n", [b"a", b"\xef\xbb\xbfb"]),
         (b"x" * 200_000 + b"\n" + b"y" * 70_000, [b"x" * 200_000, b"y" * 70_000]),
@@ -53,6 +56,37 @@ async def test_lines_are_numbered_and_whole_across_reads(
     path = tmp_path / "file"
     path.write_bytes(content)
     assert await read_all(path) == [Line(number, data) for number, data in enumerate(lines, 1)]
+
+
+class Bytewise(Source):
+    """A file that is read byte by byte, as a slow pipe may be."""
+
+    def read(self) -> bytes:
+        return os.read(self.file_descriptor, 1)
+
+
+@pytest.mark.parametrize(
+    ("file_format", "content"),
+    [("jsonl", WANTED % 1), ("csv", b"deviceId,status\r\ndev-1,DS_ON\r\n")],
+)
+async def test_a_byte_order_mark_may_come_in_pieces_and_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], file_format: Format, content: bytes
+) -> None:
+    path = tmp_path / "file"
+    path.write_bytes((b"\xef\xbb\xbf" + content) * 2)
+    with Bytewise(str(path)) as source:
+        lines = StatusLines(source, file_format, stop=asyncio.Event(), bad_lines_file=None)
+        assert [push.device_id async for push in lines] == ["dev-1", "dev-1"]
+    assert (lines.bad_lines, capsys.readouterr().err) == (0, "")
+
+
+async def test_utf_16_is_seen_though_its_mark_comes_in_pieces(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes((WANTED % 1).decode().encode("utf-16"))
+    with Bytewise(str(path)) as source:
+        batches = LineReader(source, stop=asyncio.Event()).batches()
+        with pytest.raises(CommandError, match="is UTF-16"):
+            await anext(batches)
 
 
 @pytest.mark.parametrize("end", [b"", b"\n"])

@@ -5,7 +5,6 @@ No message quotes anything of a line: where a column is missing or two are swapp
 
 from __future__ import annotations
 
-import csv
 import json
 from functools import partial
 from typing import TYPE_CHECKING
@@ -16,7 +15,7 @@ from printos_async._api.validation import check_device_id
 from printos_async._auth.base import secret_problem
 from printos_async._auth.hmac import key_problem
 from printos_async._errors import InvalidDeviceIdError
-from printos_async.cli.input.records import BadLineError
+from printos_async.cli.input.records import BadLineError, csv_cells, decode_line
 from printos_async.cli.terminal.output import CommandError, counted
 
 if TYPE_CHECKING:
@@ -55,11 +54,11 @@ def parse_credentials(path: Path, data: bytes) -> dict[str, Credentials]:
     problems: list[str] = []
     read_record: Callable[[str], Mapping[str, object]] | None = None
     bad_lines = 0
-    for number, line in enumerate(data.removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1):
+    for number, line in enumerate(data.split(b"\n"), 1):
         text = ""
         try:
-            text = _text(line)
-            if not text:
+            text = decode_line(line, max_bytes=_MAX_LINE_BYTES).removesuffix("\r")
+            if not text.strip():
                 continue
             if read_record is None:
                 # By content: files that a supervisor mounts have no extension.
@@ -103,7 +102,7 @@ def _json_record(text: str) -> Mapping[str, object]:
 
 
 def _csv_header(text: str) -> list[str]:
-    header = [cell.strip() for cell in _csv_cells(text)]
+    header = [cell.strip() for cell in csv_cells(text)]
     if len(set(header)) != len(header) or set(header) not in _COLUMNS:
         raise BadLineError(f"must name the columns {_WANTED}, or be a JSON object")
     return header
@@ -111,28 +110,10 @@ def _csv_header(text: str) -> list[str]:
 
 def _csv_record(header: list[str], text: str) -> Mapping[str, object]:
     """Return the record of a line under a header; values are taken as they are, spaces included."""
-    cells = _csv_cells(text)
+    cells = csv_cells(text)
     if len(cells) != len(header):
         raise BadLineError(f"has {counted(len(cells), 'value')}; the header has {len(header)}")
     return dict(zip(header, cells, strict=True))
-
-
-def _csv_cells(text: str) -> list[str]:
-    try:
-        [cells] = csv.reader([text], strict=True)
-    except csv.Error:
-        raise BadLineError("is not valid CSV") from None
-    return cells
-
-
-def _text(line: bytes) -> str:
-    if len(line) > _MAX_LINE_BYTES:
-        raise BadLineError(f"is longer than {_MAX_LINE_BYTES} bytes")
-    try:
-        text = line.decode()
-    except UnicodeDecodeError as error:
-        raise BadLineError(f"is not UTF-8 at byte {error.start + 1}") from None
-    return text.removesuffix("\r") if text.strip() else ""
 
 
 def _device_and_credentials(record: Mapping[str, object]) -> tuple[str, Credentials]:

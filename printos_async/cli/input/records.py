@@ -54,6 +54,36 @@ def _no_constant(name: str) -> Any:
 _decode = json.JSONDecoder(parse_constant=_no_constant).decode
 
 
+def decode_line(line: bytes, *, max_bytes: int) -> str:
+    """Return the text of a line, without a byte order mark: files that begin with one can be concatenated.
+
+    Raises:
+        BadLineError: It is too long, or not UTF-8; quotes nothing of it, for it may hold a secret.
+    """
+    if len(line) > max_bytes:
+        raise BadLineError(f"is longer than {max_bytes} bytes")
+    try:
+        return line.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise BadLineError(f"is not UTF-8 at byte {error.start + 1}") from error
+
+
+def csv_cells(text: str) -> list[str]:
+    """Return the cells of a line of CSV, with their spaces.
+
+    Raises:
+        BadLineError: It is not valid CSV; quotes nothing of it, for it may hold a secret.
+    """
+    # One record is one line: line breaks within quotes would make line numbers meaningless.
+    try:
+        [cells] = csv.reader([text], strict=True)
+    except csv.Error as error:
+        # Python's own text is about how a program should have opened the file.
+        reason = "convert the file's line ends from CR to LF" if "\r" in text else error
+        raise BadLineError(f"is not valid CSV: {reason}") from error
+    return cells
+
+
 class Parser(ABC):
     """Parser of one file: turns its lines into records, in order.
 
@@ -70,17 +100,12 @@ class Parser(ABC):
             BadLineError: The line cannot be read.
             CommandError: The file cannot be read.
         """
-        if len(line) > MAX_LINE_BYTES:
-            raise BadLineError(f"is longer than {MAX_LINE_BYTES} bytes")
-        try:
-            text = line.decode("utf-8").strip()
-        except UnicodeDecodeError as error:
-            raise BadLineError(f"is not UTF-8 at byte {error.start + 1}") from error
-        if not text:
+        text = decode_line(line, max_bytes=MAX_LINE_BYTES)
+        if not text.strip():
             return None
-        record = self._parse(text)
+        record = self._parse(text.strip())
         if record is None:
-            self.header_line = line
+            self.header_line = text.encode()
         return record
 
     @abstractmethod
@@ -131,7 +156,7 @@ class CsvLines(Parser):
         self._header: list[Column] | None = None
 
     def _parse(self, text: str) -> dict[str, Any] | None:
-        cells = _cells(text)
+        cells = [cell.strip() for cell in csv_cells(text)]
         if self._header is None or DEVICE_ID in cells:
             problem = self._header_problem(cells)
             if problem is None:
@@ -251,15 +276,6 @@ def _check_names(model: type, record: dict[str, Any], prefix: str) -> None:
         nested = names.get(name)
         if nested is not None and isinstance(value, dict):
             _check_names(nested, value, f"{prefix}{name}.")
-
-
-def _cells(text: str) -> list[str]:
-    # One record is one line: line breaks within quotes would make line numbers meaningless.
-    try:
-        [cells] = csv.reader([text], strict=True)
-    except csv.Error as error:
-        raise BadLineError(f"is not valid CSV: {error}") from error
-    return [cell.strip() for cell in cells]
 
 
 def _value(column: Column, cell: str) -> Any:

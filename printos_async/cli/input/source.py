@@ -11,11 +11,11 @@ import threading
 from concurrent.futures import Future
 from contextlib import aclosing
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any, Self
+from typing import IO, TYPE_CHECKING, Any, Self
 
 from attrs import frozen
 
-from printos_async.cli.terminal.output import CommandError
+from printos_async.cli.terminal.output import EXIT_FAILED, CommandError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -24,7 +24,6 @@ STANDARD_INPUT = "-"
 # Of a longer line one byte more is read, which tells that it is longer.
 MAX_LINE_BYTES = 1024 * 1024
 _CHUNK_BYTES = 64 * 1024
-_UTF8_BOM = b"\xef\xbb\xbf"
 _UTF16_BOMS = (b"\xff\xfe", b"\xfe\xff")
 
 
@@ -146,14 +145,26 @@ class Source:
         """Copy what cannot be read twice to a temporary file and read from there; waits for the end of a pipe.
 
         The temporary file has no name where the system allows that; only its owner can read it.
+
+        Raises:
+            CommandError: It cannot be copied.
         """
         if self.is_regular:
             return
-        with tempfile.TemporaryFile(buffering=0) as spool:
-            async with aclosing(self.chunks(stop=stop)) as chunks:
-                async for chunk in chunks:
-                    spool.write(chunk)
-            self.file_descriptor = os.dup(spool.fileno())
+        try:
+            with tempfile.TemporaryFile(buffering=0) as spool:
+                async with aclosing(self.chunks(stop=stop)) as chunks:
+                    async for chunk in chunks:
+                        write_all(spool, chunk)
+                self.file_descriptor = os.dup(spool.fileno())
+        except OSError as error:
+            # None if no folder was found that can be written to.
+            folder = f" in {tempfile.tempdir}" if tempfile.tempdir else ""
+            raise CommandError(
+                f"nothing was sent: cannot copy {self.name} to a temporary file{folder}: {error.strerror}; "
+                "TMPDIR names another folder",
+                exit_code=EXIT_FAILED,
+            ) from error
         self.is_regular = self._is_ours = True
         self.size_bytes = os.fstat(self.file_descriptor).st_size
         self.rewind()
@@ -183,8 +194,12 @@ class LineReader:
         number, tail = 0, b""
         async with aclosing(self._source.chunks(stop=self._stop)) as chunks:
             async for chunk in chunks:
+                self.bytes_read += len(chunk)
                 if chunk:
-                    *ended, tail = (tail + self._without_mark(chunk)).split(b"\n")
+                    tail += chunk
+                    if not number and tail.startswith(_UTF16_BOMS):
+                        raise CommandError(f"{self._source.name} is UTF-16; convert it to UTF-8")
+                    *ended, tail = tail.split(b"\n")
                     tail = tail[: MAX_LINE_BYTES + 1]
                 else:
                     # A line without a line end is complete only at the end of the file.
@@ -196,16 +211,17 @@ class LineReader:
                 if not chunk:
                     number = self.bytes_read = 0
 
-    def _without_mark(self, chunk: bytes) -> bytes:
-        is_first = not self.bytes_read
-        self.bytes_read += len(chunk)
-        if not is_first:
-            return chunk
-        if chunk.startswith(_UTF16_BOMS):
-            raise CommandError(f"{self._source.name} is UTF-16; convert it to UTF-8")
-        return chunk.removeprefix(_UTF8_BOM)
-
 
 def open_file(path: str) -> int:
     """Open a file for reading bytes and return its descriptor."""
     return os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+
+
+def write_all(file: IO[bytes], data: bytes) -> None:
+    """Write every byte to a file without a buffer: one that is nearly full takes a part of them, without an error.
+
+    Raises:
+        OSError: They cannot be written.
+    """
+    while data:
+        data = data[file.write(data) :]

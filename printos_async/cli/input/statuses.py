@@ -11,7 +11,7 @@ from printos_async._models import DeviceStatusUpdate
 from printos_async.cli.terminal.output import CommandError, complain
 
 from .records import BadLineError, Format, make_parser, status_of
-from .source import STANDARD_INPUT, LineReader
+from .source import STANDARD_INPUT, LineReader, write_all
 
 if TYPE_CHECKING:
     import asyncio
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from .source import Line, Source
 
-_FORMATS: dict[str, Format] = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv"}
+FORMATS: dict[str, Format] = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv"}
 
 
 def format_of(path: str, asked_for: Format | None) -> Format:
@@ -35,7 +35,7 @@ def format_of(path: str, asked_for: Format | None) -> Format:
         return asked_for
     if path == STANDARD_INPUT:
         return "jsonl"
-    file_format = _FORMATS.get(PurePath(path).suffix.lower())
+    file_format = FORMATS.get(PurePath(path).suffix.lower())
     if file_format is None:
         raise CommandError(f"the name {path} has no known extension; add --format jsonl or --format csv")
     return file_format
@@ -109,9 +109,9 @@ class StatusLines:
         header = self._parser.header_line
         try:
             if header and header != self._kept_header:
-                file.write(header + b"\n")
+                write_all(file, header + b"\n")
                 self._kept_header = header
-            file.write(data + b"\n")
+            write_all(file, data + b"\n")
         except OSError as error:
             error.filename = file.name  # tells it from an error of the file that is read
             raise

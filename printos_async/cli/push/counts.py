@@ -48,7 +48,7 @@ class Counts:
     Attributes:
         failures: Keeps statuses that were not sent, if anything does.
         stop: Set when they cannot be kept, for reading on would lose more.
-        is_followed: Whether the source is followed. The library's warnings then name the failures.
+        has_pusher: Whether a long-lived pusher sends. The library's warnings then name the failures.
         done: Statuses that the server acknowledged, or, where nothing is sent, that the outbox accepted.
         superseded: Statuses replaced by a newer one of their device.
         failed: Statuses that failed.
@@ -62,7 +62,7 @@ class Counts:
 
     failures: FailuresFile | None
     stop: asyncio.Event
-    is_followed: bool
+    has_pusher: bool
     done: int = 0
     superseded: int = 0
     failed: int = 0
@@ -81,7 +81,7 @@ class Counts:
         return len(self._open)
 
     def on_event(self, event: Event) -> None:
-        """Count what an event says, and report outages of a source that is followed; a hook of the client."""
+        """Count what an event says, and report outages if a pusher waits for their end; a hook of the client."""
         match event:
             case StatusSent():
                 self.on_done(event.device_id)
@@ -94,7 +94,7 @@ class Counts:
                 self.retries += 1
             case StatusReasserted():
                 self.reasserted += 1
-            case CircuitChanged() if self.is_followed:
+            case CircuitChanged() if self.has_pusher:
                 complain_of_circuit(event)
 
     def on_handed_over(self, push: StatusPush) -> None:
@@ -127,10 +127,10 @@ class Counts:
         newest = self._settle(event.device_id)
         self.failed += 1
         self.errors[event.cause] += 1
-        if not self.is_followed and self.failed <= MAX_FAILURES_SHOWN:
+        if not self.has_pusher and self.failed <= MAX_FAILURES_SHOWN:
             complain(f"{event.device_id}: {event.detail}")
         if len(self.shown) < _MAX_FAILURES_KEPT:
-            message = event.cause if self.is_followed else event.detail
+            message = event.cause if self.has_pusher else event.detail
             self.shown.append(Failure(event.device_id, event.cause, message, event.attempts))
         if newest is not None:
             self._record(event.device_id, newest)

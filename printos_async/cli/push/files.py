@@ -6,9 +6,11 @@ import io
 import os
 import stat
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING, Self
 
 from printos_async.cli.input.records import line_of
+from printos_async.cli.input.source import write_all
 from printos_async.cli.terminal.output import CommandError
 
 if TYPE_CHECKING:
@@ -128,7 +130,13 @@ class FailuresFile:
         """
         line = line_of(push)
         offset = self._file.seek(0, os.SEEK_END) if self.is_regular else 0
-        self._write(line)
+        try:
+            write_all(self._file, line)
+        except OSError:
+            if self.is_regular:
+                with suppress(OSError):
+                    self._file.truncate(offset)  # the next line must not go on with a part of this one
+            raise
         if self.is_regular:
             self.drop(push.device_id)
             self._places[push.device_id] = offset, len(line)
@@ -143,8 +151,4 @@ class FailuresFile:
         if place is not None:
             offset, length = place
             self._file.seek(offset)
-            self._write(b" " * (length - 1))
-
-    def _write(self, data: bytes) -> None:
-        while data:
-            data = data[self._file.write(data) :]
+            write_all(self._file, b" " * (length - 1))

@@ -67,16 +67,17 @@ class PushJob:
         self.signals = StopSignals(grace_s=mode.grace_s)
         self.lines = self._from_the_start()
         stop = self.signals.stopping
-        self.counts = Counts(failures=self.failures, stop=stop, is_followed=mode.is_followed)
+        self.counts = Counts(failures=self.failures, stop=stop, has_pusher=mode.has_pusher)
         # No account is held by a bulk push, whose statuses fail at once.
-        held = [self._account_lines.on_event] if mode.is_followed else []
+        held = [self._account_lines.on_event] if mode.has_pusher else []
         self.hooks = [self.counts.on_event, *held, *mode.hooks]
 
     async def run(self, client: PrintOSClient | None) -> PushReport:
         """Read and send, and close the client; without one, read every line and send nothing."""
         started_s = time.perf_counter()
-        if client is not None and self.mode.is_followed:
-            self.signals.on_hangup = refresher(client)
+        if client is not None:
+            self.mode.reload = refresher(client)
+            self.signals.on_hangup = lambda: self.mode.reload()  # noqa: PLW0108  # the mode replaces it
         with self.signals, self._account_lines:
             if client is None:
                 await self._check()
@@ -123,10 +124,10 @@ class PushJob:
             stopping = " · stopping" if signals.received is not None else ""
             return lines.reader.bytes_read, mode.progress(counts, time.perf_counter() - started_s) + stopping
 
-        # A failure is named once: by the warning of the pusher when following, otherwise by the counts.
-        warnings = LibraryWarnings(except_for=REPORTED_EVENTS if mode.is_followed else {"StatusFailed"})
+        # A failure is named once: by the warning of the pusher if there is one, otherwise by the counts.
+        warnings = LibraryWarnings(except_for=REPORTED_EVENTS if mode.has_pusher else {"StatusFailed"})
         async with live_progress(
-            "Pushing", total=self.source.size_bytes, sample=sample, has_bar=not mode.is_followed
+            "Pushing", total=self.source.size_bytes, sample=sample, has_bar=not mode.has_pusher
         ):
             try:
                 with warnings:

@@ -13,7 +13,7 @@ from printos_async.cli.terminal.signals import GRACE_S
 from printos_async.outbox import SqlOutbox
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 
     from printos_async._client import PrintOSClient
     from printos_async._delivery.pusher import StatusPusher
@@ -37,21 +37,23 @@ class Mode(ABC):
     """Hands the statuses of a source over.
 
     Attributes:
-        is_followed: Whether the source is followed. Then outages are waited for.
+        has_pusher: Whether a long-lived pusher sends. Then outages are waited for.
         is_spooled: Whether an outbox accepts the statuses, and nothing is sent.
         grace_s: Seconds from a stop signal to giving up what is not done.
         unconfirmed: Devices whose newest status was acknowledged, but may have been overwritten by an older one
             with a lost answer, and was not sent again in time.
         held_accounts: Accounts that PrintOS refuses at the end.
         hooks: Hooks for the client.
+        reload: Reads the files of credentials and TLS again, on SIGHUP; set by the job.
     """
 
-    is_followed: bool = False
+    has_pusher: bool = False
     is_spooled: bool = False
     grace_s: float = GRACE_S
     unconfirmed: int = 0
     held_accounts: int = 0
     hooks: Sequence[Hook] = ()
+    reload: Callable[[], None]
 
     @property
     def done(self) -> str:
@@ -86,7 +88,7 @@ class Follow(Mode):
         monitor: Serves health and metrics.
     """
 
-    is_followed = True
+    has_pusher = True
 
     def __init__(self, delivery: Mapping[str, Any], drain_timeout_s: float | None, monitor: Monitor) -> None:
         self._delivery = delivery
@@ -103,6 +105,7 @@ class Follow(Mode):
         waiting_for_room = 0
         try:
             async with self._monitor, aclosing(pusher), aclosing(statuses):
+                self.reload = self._monitor.announcing(self.reload)
                 self._monitor.watch(pusher, lambda: self.progress(counts, 0.0))
                 async for push in statuses:
                     waiting_for_room = 1

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
 
+from printos_async.cli.input.statuses import FORMATS
 from printos_async.cli.terminal.accounts import complain_of_held
 from printos_async.cli.terminal.output import (
     EXIT_FAILED,
@@ -25,6 +26,8 @@ from printos_async.cli.terminal.output import (
 from .counts import MAX_FAILURES_SHOWN
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from .job import PushJob
 
 
@@ -70,7 +73,7 @@ class PushReport:
         }
         if mode.is_spooled:
             report["accepted"] = counts.done
-        if mode.is_followed:
+        if mode.has_pusher:
             report["unconfirmed"] = mode.unconfirmed
         return report
 
@@ -119,7 +122,7 @@ class PushReport:
         if counts.failed:
             kinds = ", ".join(f"{count:,} {name}" for name, count in counts.errors.most_common())
             parts.append(f"{count_failed(counts.failed)} ({kinds})")
-        if not self.job.mode.is_followed and counts.failed > MAX_FAILURES_SHOWN:
+        if not self.job.mode.has_pusher and counts.failed > MAX_FAILURES_SHOWN:
             parts.append(f"the first {MAX_FAILURES_SHOWN} are named above")
         if counts.unsent:
             parts.append(f"{count_statuses(counts.unsent)} not {self.job.mode.done}")
@@ -129,8 +132,15 @@ class PushReport:
         if counts.failures is None:
             text += "; add --failures FILE to keep what fails in lines that can be pushed again"
         elif counts.problem is None and counts.failures.is_regular:
-            text += f"; printos push {shlex.quote(str(counts.failures.path))} sends again what it keeps"
+            text += f"; {self._next_command(counts.failures.path)} what it keeps"
         complain(text)
+
+    def _next_command(self, failures: Path) -> str:
+        """Return the command that pushes the failures file, and what it does with its lines."""
+        command = f"printos push {shlex.quote(str(failures))}"
+        if FORMATS.get(failures.suffix.lower()) != "jsonl":
+            command += " --format jsonl"
+        return f"{command} --spool spools" if self.job.mode.is_spooled else f"{command} sends again"
 
     def _summary(self) -> str:
         counts, bad_lines, mode = self.job.counts, self.job.lines.bad_lines, self.job.mode
