@@ -162,7 +162,7 @@ def uncertain_until_s(claim: Claim | Kept, policy: DeliveryPolicy, *, now_s: flo
 
 def release_of(device: DeviceState, *, now_s: float, timeout_s: float) -> Release:
     """Return the release of a device whose newest status was not sent."""
-    pending = device.in_flight or device.waiting
+    pending = device.waiting or device.in_flight
     uncertain_in_s = 0.0 if device.is_uncertain(now_s) else None
     if device.in_flight is not None:
         uncertain_in_s = timeout_s

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from printos_async import MemoryOutbox, OutboxError, PrintOSClient, PusherClosedError
 from tests.conftest import status
+from tests.delivery.clock import run
+from tests.delivery.host import SILENT, UNAVAILABLE, Host, client_of
 
 from .seen import adds_up, pages
 
@@ -124,3 +127,21 @@ async def test_an_outbox_that_fails_at_closing_serves_the_next_pusher(
     async with client.status_pusher(outbox=outbox) as second:
         assert (await second.push("dev-1", status(2))).outcome == "sent"
     assert pages(sandbox, "dev-1") == 2
+
+
+def test_a_newer_status_is_given_back_without_the_attempts_of_the_one_in_flight() -> None:
+    async def program() -> int:
+        outbox = MemoryOutbox(lease_s=3600.0)
+        host = Host(reply=lambda _: UNAVAILABLE if host.count <= 3 else SILENT)
+        async with client_of(host, timeout_s=600.0) as client:
+            async with client.status_pusher(outbox=outbox, drain_timeout_s=0.0) as pusher:
+                await pusher.put("dev-1", status(1))
+                await asyncio.sleep(60.0)
+                assert host.count == 4  # the last one is in flight
+                await pusher.put("dev-1", status(2))
+            await outbox.open(client.account)
+            [claim] = await outbox.claim_all(await outbox.join())
+        assert b'"pagesTotal":2' in claim.body
+        return claim.attempts
+
+    assert run(program()) == 0
