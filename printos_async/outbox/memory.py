@@ -160,7 +160,7 @@ class MemoryOutbox:
                 continue
             uncertain_since = None if one.uncertain_in_s is None else now + one.uncertain_in_s
             row.due_at = max(now + one.hold_s, uncertain_since or now)
-            row.attempts = one.attempts
+            row.attempts = 0 if row.unseen_by == owner else one.attempts
             state.free(row, uncertain_since)
 
     async def leave(self, owner: int) -> None:
