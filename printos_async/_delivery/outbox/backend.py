@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol, TypeGuard
 
 from printos_async._delivery.device_state import PendingStatus
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from printos_async.outbox import Claim, Kept, LabellingOutbox, Outbox
 
     Waiter = asyncio.Future[PushResult] | None
+
+# Longest time for which the first task in the line waits for more places, once there is one.
+_MORE_ROOM_S = 0.05
 
 
 class DeliveryBackend(Protocol):
@@ -118,13 +122,21 @@ class MemoryBackend(DeliveryBackend):
             # The lock keeps the order of arrival; only the first task in the line waits for room.
             async with self._head_of_line:
                 if engine.occupancy.devices >= max_devices and not engine.is_active(device_id):
-                    # Waiting for more than one place at once: a task switch for each status costs more than the queue.
-                    await engine.occupancy.wait_until_below(max_devices - max_devices // 8)
+                    await self._wait_for_room()
                 return self._accept(call, waiter)
         finally:
             self._in_line[device_id] -= 1
             if not self._in_line[device_id]:
                 del self._in_line[device_id]
+
+    async def _wait_for_room(self) -> None:
+        occupancy, max_devices = self.engine.occupancy, self._settings.max_pending_devices
+        await occupancy.wait_until_below(max_devices)
+        # More than one place at once: a task switch for each status costs more than the queue. But not for longer than
+        # a moment: where most devices are held, the others are too few for so many places.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_MORE_ROOM_S):
+                await occupancy.wait_until_below(max_devices - max_devices // 8)
 
     def _accept(self, call: Call, waiter: Waiter) -> PendingStatus:
         self.engine.occupancy.require_open()
