@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class MemoryOutbox:
-    """An outbox in the memory of this process. After one pusher has closed it, another one may open it.
+    """An outbox in the memory of this process. After one pusher or spooler has closed it, another one may open it.
 
     Args:
         lease_s: Seconds after which a worker that does not renew its lease loses its devices.

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol, TypeGuard
+from weakref import WeakValueDictionary
 
 from printos_async._delivery.device_state import PendingStatus
 from printos_async._delivery.engine import Engine
-from printos_async._errors import PusherFullError
+from printos_async._errors import ConfigurationError, PusherFullError
 from printos_async.outbox.protocol import Release
 
 if TYPE_CHECKING:
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 
     Waiter = asyncio.Future[PushResult] | None
 
+# Outboxes that a pusher or a spooler has, by ``id``: they need not be hashable. Two pushers would each send for the same
+# device, and the first that ends would close the outbox for the other one.
+_in_use: WeakValueDictionary[int, Outbox] = WeakValueDictionary()
 # Longest time for which the first task in the line waits for more places, once there is one.
 _MORE_ROOM_S = 0.05
 
@@ -47,7 +51,7 @@ class DeliveryBackend(Protocol):
 
         Raises:
             OutboxError: The outbox cannot be read or written.
-            ConfigurationError: Another pusher has the outbox, or it is open for another account.
+            ConfigurationError: Another pusher or spooler has the outbox, or it is open for another account.
         """
         ...
 
@@ -146,11 +150,33 @@ class MemoryBackend(DeliveryBackend):
 
 
 async def open_outbox(outbox: Outbox, tenant: Tenant) -> None:
-    """Open an outbox for a tenant; one that lists its tenants gets label and host, too."""
-    if _lists_tenants(outbox):
-        await outbox.open(tenant.account, label=tenant.label, host=tenant.host)
-    else:
-        await outbox.open(tenant.account)
+    """Open an outbox for a tenant; one that lists its tenants gets label and host, too. Close it with ``close_outbox``.
+
+    Raises:
+        ConfigurationError: Another pusher or spooler has the outbox, or it is open for another account.
+    """
+    if id(outbox) in _in_use:
+        raise ConfigurationError(
+            "another pusher or spooler has this outbox object: close that one first, or make an object for each; those"
+            " of SqlOutbox may have the same URL"
+        )
+    _in_use[id(outbox)] = outbox
+    try:
+        if _lists_tenants(outbox):
+            await outbox.open(tenant.account, label=tenant.label, host=tenant.host)
+        else:
+            await outbox.open(tenant.account)
+    except BaseException:
+        del _in_use[id(outbox)]
+        raise
+
+
+async def close_outbox(outbox: Outbox) -> None:
+    """Close an outbox that ``open_outbox`` has opened; another pusher or spooler may have it then."""
+    try:
+        await outbox.aclose()
+    finally:
+        del _in_use[id(outbox)]
 
 
 def _lists_tenants(outbox: Outbox) -> TypeGuard[LabellingOutbox]:

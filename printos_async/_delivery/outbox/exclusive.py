@@ -5,21 +5,16 @@ from __future__ import annotations
 import asyncio
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
-from weakref import WeakSet
 
-from printos_async._errors import ConfigurationError
 from printos_async.outbox.protocol import Draft, Finish
 
-from .backend import MemoryBackend, claimed_status, open_outbox, release_of, uncertain_until_s
+from .backend import MemoryBackend, claimed_status, close_outbox, open_outbox, release_of, uncertain_until_s
 
 if TYPE_CHECKING:
     from printos_async._delivery.results import Reporter
     from printos_async._delivery.settings import PusherSettings
     from printos_async._execution.channel import Channel
     from printos_async.outbox import PrivateOutbox
-
-# Two pushers on one outbox would each send for the same device.
-_in_use: WeakSet[PrivateOutbox] = WeakSet()
 
 
 class ExclusiveBackend(MemoryBackend):
@@ -49,13 +44,7 @@ class ExclusiveBackend(MemoryBackend):
         async with self._opening, AsyncExitStack() as closing:
             if not self.is_open:
                 await open_outbox(self._outbox, self._tenant)
-                if self._outbox in _in_use:
-                    raise ConfigurationError(
-                        "another pusher has this outbox: close that one first, or make one for each"
-                    )
-                _in_use.add(self._outbox)
-                closing.callback(_in_use.discard, self._outbox)
-                closing.push_async_callback(self._outbox.aclose)
+                closing.push_async_callback(close_outbox, self._outbox)
                 await self._take_all()
                 closing.push_async_callback(self._give_back)
                 self._closing = closing.pop_all()
