@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from printos_async._api.requests import Call, Operations
     from printos_async._config import Tenant
-    from printos_async._delivery.device_state import DeliveryPolicy, DeviceState
+    from printos_async._delivery.device_state import DeliveryPolicy, DeviceState, Settle
     from printos_async._delivery.results import Reporter
     from printos_async._delivery.settings import PusherSettings
     from printos_async._execution.channel import Channel
@@ -93,12 +93,15 @@ class MemoryBackend(DeliveryBackend):
         channel: Sends the statuses.
         settings: The delivery policy, and the room.
         reporter: Is told of accepted statuses and their outcomes.
+        settle: Called with each outcome; by default the reporter's.
     """
 
     is_open = True
 
-    def __init__(self, channel: Channel, settings: PusherSettings, reporter: Reporter) -> None:
-        self.engine = Engine(channel, settings, reporter.settle)
+    def __init__(
+        self, channel: Channel, settings: PusherSettings, reporter: Reporter, settle: Settle | None = None
+    ) -> None:
+        self.engine = Engine(channel, settings, settle or reporter.settle)
         self._settings = settings
         self._reporter = reporter
         self._head_of_line = asyncio.Lock()
