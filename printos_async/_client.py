@@ -285,6 +285,7 @@ class PrintOSClient:
         """Return a spooler, an asynchronous context manager that accepts statuses into an outbox for workers to send.
 
         ``ConfigurationError`` is raised if the account is not known (see ``account``), or ``outbox`` is not an outbox.
+        Entering the spooler raises it if a pusher or another spooler has the same object.
         """
         require_outbox(outbox)
         return Spooler(outbox, self._channel.operations, tenant=self._channel.tenant)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from printos_async._errors import PusherClosedError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
 
 
@@ -20,6 +21,7 @@ class Occupancy:
         is_closed: No more statuses are accepted.
         has_ended: The engine has stopped working.
         crash: The bug that stopped the engine, if one did.
+        on_end: Called when the engine has stopped, for tasks that wait for something else.
     """
 
     def __init__(self) -> None:
@@ -29,6 +31,7 @@ class Occupancy:
         self.is_closed = False
         self.has_ended = False
         self.notify_below = 0
+        self.on_end: Callable[[], None] | None = None
         self._waiters: list[tuple[int, asyncio.Future[None]]] = []
 
     def require_open(self) -> None:
@@ -71,6 +74,8 @@ class Occupancy:
             self.crash, self._crash_traceback = crash, crash.__traceback__
         self.has_ended = True
         self.notify()
+        if self.on_end is not None:
+            self.on_end()
 
     def notify(self) -> None:
         """Wake the tasks that wait for as few devices as there are now."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Self
 from printos_async._errors import PusherClosedError
 from printos_async.outbox.protocol import Draft
 
-from .outbox.backend import open_outbox
+from .outbox.backend import close_outbox, open_outbox
 from .outbox.group_commit import GroupCommit
 
 if TYPE_CHECKING:
@@ -27,7 +27,8 @@ _CLOSING_S = 1.0
 class Spooler:
     """Writes statuses to an outbox, from which a pusher or a worker sends them.
 
-    Made by ``PrintOSClient.spooler``. It opens and closes the outbox.
+    Made by ``PrintOSClient.spooler``. It opens and closes the outbox: no other spooler or pusher may have the same object
+    meanwhile.
     """
 
     def __init__(self, outbox: Outbox, operations: Operations, *, tenant: Tenant) -> None:
@@ -64,6 +65,7 @@ class Spooler:
             InvalidDeviceIdError: The identifier would change the request's path.
             InvalidStatusError: The status cannot be sent as given.
             OutboxError: The outbox cannot be written. The status was not accepted.
+            ConfigurationError: A pusher or another spooler has the same outbox object, or it is open for another account.
             PusherClosedError: The spooler was closed.
         """
         self._require_open()
@@ -88,7 +90,7 @@ class Spooler:
                         await self._puts.settle()
             finally:
                 self._is_open = False
-                await self._outbox.aclose()
+                await close_outbox(self._outbox)
                 await self._puts.settle()  # the outbox is closed: what is still to be written gets an error
 
     async def _open(self) -> None:

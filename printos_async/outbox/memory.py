@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class MemoryOutbox:
-    """An outbox in the memory of this process. After one pusher has closed it, another one may open it.
+    """An outbox in the memory of this process. After one pusher or spooler has closed it, another one may open it.
 
     Args:
         lease_s: Seconds after which a worker that does not renew its lease loses its devices.
@@ -160,7 +160,7 @@ class MemoryOutbox:
                 continue
             uncertain_since = None if one.uncertain_in_s is None else now + one.uncertain_in_s
             row.due_at = max(now + one.hold_s, uncertain_since or now)
-            row.attempts = one.attempts
+            row.attempts = 0 if row.unseen_by == owner else one.attempts
             state.free(row, uncertain_since)
 
     async def leave(self, owner: int) -> None:

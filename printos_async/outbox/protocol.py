@@ -105,7 +105,8 @@ class Release:
     Attributes:
         device_id: The device.
         hold_s: Seconds for which nothing may be sent for it.
-        attempts: Requests that were made for its newest status, without those that failed with the whole host.
+        attempts: Requests that were made for the newest status that the worker has seen, without those that failed with
+            the whole host. They do not count for a newer one that others have put.
         uncertain_in_s: Seconds until the end of the worker's last uncertain write; None if it made none. An uncertain
             write that the device had when it was claimed stays recorded until a status is finished.
     """

@@ -141,6 +141,27 @@ def test_many_who_wait_for_room_are_not_all_woken_for_one_who_gets_it() -> None:
     assert run(program()) < 80_000
 
 
+@pytest.mark.parametrize("held", [90, 99])
+def test_a_status_takes_a_place_that_is_free_although_most_devices_are_held(held: int) -> None:
+    async def program() -> None:
+        host = Host(latency_s=0.02)
+        async with (
+            client_of(host) as client,
+            client.status_pusher(
+                max_pending_devices=100, min_interval_s=100_000.0, drain_timeout_s=0.0
+            ) as pusher,
+        ):
+            for number in range(2):
+                for device in range(held):
+                    await pusher.put(f"held-{device}", status(number))
+                await asyncio.sleep(5.0)
+            assert pusher.stats().active_devices == held
+            async with asyncio.timeout(60.0):
+                await asyncio.gather(*(pusher.put(f"dev-{device}", status(1)) for device in range(100)))
+
+    run(program())
+
+
 @pytest.mark.parametrize("number", [200_000 if LONG else 20_000])
 def test_memory_stays_bounded_for_an_async_iterator_of_any_length(number: int) -> None:
     async def source(length: int) -> AsyncIterator[tuple[str, DeviceStatusUpdate]]:

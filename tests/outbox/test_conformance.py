@@ -263,6 +263,17 @@ async def test_a_released_device_is_claimed_again_with_its_attempts(
     assert kept.seq == 2
 
 
+async def test_a_status_that_its_worker_has_not_seen_is_released_without_attempts(
+    outbox: AdministeredOutbox,
+) -> None:
+    owner = await outbox.join()
+    await outbox.put([draft("a"), draft("b")], owner=owner)
+    await outbox.put([draft("a")])
+    await outbox.release(owner, [Release("a", attempts=4), Release("b", attempts=3)])
+    claims = await outbox.claim(owner, 10)
+    assert {claim.device_id: (claim.seq, claim.attempts) for claim in claims} == {"a": (2, 0), "b": (1, 3)}
+
+
 async def test_a_device_with_an_uncertain_write_waits_until_its_last_request_has_ended(
     outbox: AdministeredOutbox, store: Store
 ) -> None:

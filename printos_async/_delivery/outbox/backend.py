@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol, TypeGuard
+from weakref import WeakValueDictionary
 
 from printos_async._delivery.device_state import PendingStatus
 from printos_async._delivery.engine import Engine
-from printos_async._errors import PusherFullError
+from printos_async._errors import ConfigurationError, PusherFullError
 from printos_async.outbox.protocol import Release
 
 if TYPE_CHECKING:
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
 
     from printos_async._api.requests import Call, Operations
     from printos_async._config import Tenant
-    from printos_async._delivery.device_state import DeliveryPolicy, DeviceState
+    from printos_async._delivery.device_state import DeliveryPolicy, DeviceState, Settle
     from printos_async._delivery.results import Reporter
     from printos_async._delivery.settings import PusherSettings
     from printos_async._execution.channel import Channel
@@ -23,6 +25,12 @@ if TYPE_CHECKING:
     from printos_async.outbox import Claim, Kept, LabellingOutbox, Outbox
 
     Waiter = asyncio.Future[PushResult] | None
+
+# Outboxes that a pusher or a spooler has, by ``id``: they need not be hashable. Two pushers would each send for the same
+# device, and the first that ends would close the outbox for the other one.
+_in_use: WeakValueDictionary[int, Outbox] = WeakValueDictionary()
+# Longest time for which the first task in the line waits for more places, once there is one.
+_MORE_ROOM_S = 0.05
 
 
 class DeliveryBackend(Protocol):
@@ -43,7 +51,7 @@ class DeliveryBackend(Protocol):
 
         Raises:
             OutboxError: The outbox cannot be read or written.
-            ConfigurationError: Another pusher has the outbox, or it is open for another account.
+            ConfigurationError: Another pusher or spooler has the outbox, or it is open for another account.
         """
         ...
 
@@ -85,12 +93,15 @@ class MemoryBackend(DeliveryBackend):
         channel: Sends the statuses.
         settings: The delivery policy, and the room.
         reporter: Is told of accepted statuses and their outcomes.
+        settle: Called with each outcome; by default the reporter's.
     """
 
     is_open = True
 
-    def __init__(self, channel: Channel, settings: PusherSettings, reporter: Reporter) -> None:
-        self.engine = Engine(channel, settings, reporter.settle)
+    def __init__(
+        self, channel: Channel, settings: PusherSettings, reporter: Reporter, settle: Settle | None = None
+    ) -> None:
+        self.engine = Engine(channel, settings, settle or reporter.settle)
         self._settings = settings
         self._reporter = reporter
         self._head_of_line = asyncio.Lock()
@@ -118,13 +129,21 @@ class MemoryBackend(DeliveryBackend):
             # The lock keeps the order of arrival; only the first task in the line waits for room.
             async with self._head_of_line:
                 if engine.occupancy.devices >= max_devices and not engine.is_active(device_id):
-                    # Waiting for more than one place at once: a task switch for each status costs more than the queue.
-                    await engine.occupancy.wait_until_below(max_devices - max_devices // 8)
+                    await self._wait_for_room()
                 return self._accept(call, waiter)
         finally:
             self._in_line[device_id] -= 1
             if not self._in_line[device_id]:
                 del self._in_line[device_id]
+
+    async def _wait_for_room(self) -> None:
+        occupancy, max_devices = self.engine.occupancy, self._settings.max_pending_devices
+        await occupancy.wait_until_below(max_devices)
+        # More than one place at once: a task switch for each status costs more than the queue. But not for longer than
+        # a moment: where most devices are held, the others are too few for so many places.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_MORE_ROOM_S):
+                await occupancy.wait_until_below(max_devices - max_devices // 8)
 
     def _accept(self, call: Call, waiter: Waiter) -> PendingStatus:
         self.engine.occupancy.require_open()
@@ -134,11 +153,33 @@ class MemoryBackend(DeliveryBackend):
 
 
 async def open_outbox(outbox: Outbox, tenant: Tenant) -> None:
-    """Open an outbox for a tenant; one that lists its tenants gets label and host, too."""
-    if _lists_tenants(outbox):
-        await outbox.open(tenant.account, label=tenant.label, host=tenant.host)
-    else:
-        await outbox.open(tenant.account)
+    """Open an outbox for a tenant; one that lists its tenants gets label and host, too. Close it with ``close_outbox``.
+
+    Raises:
+        ConfigurationError: Another pusher or spooler has the outbox, or it is open for another account.
+    """
+    if id(outbox) in _in_use:
+        raise ConfigurationError(
+            "another pusher or spooler has this outbox object: close that one first, or make an object for each; those"
+            " of SqlOutbox may have the same URL"
+        )
+    _in_use[id(outbox)] = outbox
+    try:
+        if _lists_tenants(outbox):
+            await outbox.open(tenant.account, label=tenant.label, host=tenant.host)
+        else:
+            await outbox.open(tenant.account)
+    except BaseException:
+        del _in_use[id(outbox)]
+        raise
+
+
+async def close_outbox(outbox: Outbox) -> None:
+    """Close an outbox that ``open_outbox`` has opened; another pusher or spooler may have it then."""
+    try:
+        await outbox.aclose()
+    finally:
+        del _in_use[id(outbox)]
 
 
 def _lists_tenants(outbox: Outbox) -> TypeGuard[LabellingOutbox]:
@@ -162,7 +203,7 @@ def uncertain_until_s(claim: Claim | Kept, policy: DeliveryPolicy, *, now_s: flo
 
 def release_of(device: DeviceState, *, now_s: float, timeout_s: float) -> Release:
     """Return the release of a device whose newest status was not sent."""
-    pending = device.in_flight or device.waiting
+    pending = device.waiting or device.in_flight
     uncertain_in_s = 0.0 if device.is_uncertain(now_s) else None
     if device.in_flight is not None:
         uncertain_in_s = timeout_s

@@ -37,7 +37,7 @@ class Dispatcher:
         releasing: Devices that are given back to the outbox, until that is written. Meanwhile nothing is put for this
             worker, and no put is under way: the outbox would say that the device is this worker's.
         news: Set when there are completions to be written to the outbox.
-        progress: Set when a status may have been settled.
+        progress: Set when a status may have been settled, and when the engine has stopped.
     """
 
     def __init__(self, channel: Channel, policy: DeliveryPolicy, reporter: Reporter) -> None:
@@ -52,6 +52,9 @@ class Dispatcher:
         self.releasing: dict[str, Release] = {}
         self.news = asyncio.Event()
         self.progress = asyncio.Event()
+        self.engine.occupancy.on_end = (
+            self.progress.set
+        )  # after a bug, here or there, no status is settled any more
         # Owned devices, with the newest sequence number that the engine knows.
         self._owned: dict[str, int] = {}
         self._outcomes: dict[str, tuple[int, int, str | None]] = {}  # sequence number, attempts, error

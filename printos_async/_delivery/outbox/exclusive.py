@@ -5,21 +5,19 @@ from __future__ import annotations
 import asyncio
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
-from weakref import WeakSet
 
-from printos_async._errors import ConfigurationError
+from printos_async._delivery.device_state import DeviceState
+from printos_async._errors import ClientClosedError
 from printos_async.outbox.protocol import Draft, Finish
 
-from .backend import MemoryBackend, claimed_status, open_outbox, release_of, uncertain_until_s
+from .backend import MemoryBackend, claimed_status, close_outbox, open_outbox, release_of, uncertain_until_s
 
 if TYPE_CHECKING:
+    from printos_async._delivery.device_state import Outcome, PendingStatus
     from printos_async._delivery.results import Reporter
     from printos_async._delivery.settings import PusherSettings
     from printos_async._execution.channel import Channel
     from printos_async.outbox import PrivateOutbox
-
-# Two pushers on one outbox would each send for the same device.
-_in_use: WeakSet[PrivateOutbox] = WeakSet()
 
 
 class ExclusiveBackend(MemoryBackend):
@@ -36,12 +34,14 @@ class ExclusiveBackend(MemoryBackend):
         self, outbox: PrivateOutbox, channel: Channel, settings: PusherSettings, reporter: Reporter
     ) -> None:
         self._tenant = channel.tenant  # first: where no account is named, no engine must watch the host
-        super().__init__(channel, settings, reporter)
+        super().__init__(channel, settings, reporter, self._settle)
         self._outbox = outbox
         self._channel = channel
         self._loop = asyncio.get_running_loop()
         self._opening = asyncio.Lock()
         self._closing = AsyncExitStack()  # what has to be done at the end, once it is open
+        # By device: statuses that failed because the client was closed, unless a newer one has had another outcome.
+        self._unsent: dict[str, PendingStatus] = {}
         self.is_open = False
 
     async def open(self) -> None:
@@ -49,13 +49,7 @@ class ExclusiveBackend(MemoryBackend):
         async with self._opening, AsyncExitStack() as closing:
             if not self.is_open:
                 await open_outbox(self._outbox, self._tenant)
-                if self._outbox in _in_use:
-                    raise ConfigurationError(
-                        "another pusher has this outbox: close that one first, or make one for each"
-                    )
-                _in_use.add(self._outbox)
-                closing.callback(_in_use.discard, self._outbox)
-                closing.push_async_callback(self._outbox.aclose)
+                closing.push_async_callback(close_outbox, self._outbox)
                 await self._take_all()
                 closing.push_async_callback(self._give_back)
                 self._closing = closing.pop_all()
@@ -82,17 +76,26 @@ class ExclusiveBackend(MemoryBackend):
         finally:
             await self._outbox.leave(owner)  # after an error, the statuses wait for the next pusher
 
+    def _settle(self, pending: PendingStatus, outcome: Outcome) -> None:
+        # A client that was closed says nothing of the status: the next pusher sends it.
+        if isinstance(outcome.error, ClientClosedError):
+            self._unsent[pending.device_id] = pending
+        elif self._unsent:
+            self._unsent.pop(pending.device_id, None)
+        self._reporter.settle(pending, outcome)
+
     async def _give_back(self) -> None:
-        devices = [device for device in self.engine.scheduler.devices.values() if device.active]
-        drafts = []
-        for device in devices:
-            pending = device.waiting or device.in_flight or device.sent
-            assert pending is not None  # noqa: S101  # an active device has one of them
-            drafts.append(Draft(device.device_id, pending.call.body))
+        devices, unsent = self.engine.scheduler.devices, dict(self._unsent)
+        for device in devices.values():
+            if device.active:
+                pending = device.waiting or device.in_flight or device.sent
+                assert pending is not None  # noqa: S101  # an active device has one of them
+                unsent[device.device_id] = pending
         owner = await self._outbox.join()
+        drafts = [Draft(device_id, pending.call.body) for device_id, pending in unsent.items()]
         await self._outbox.put(drafts, owner=owner)
-        now_s = self._loop.time()
-        timeout_s = self._channel.timeout_s
-        released = [release_of(device, now_s=now_s, timeout_s=timeout_s) for device in devices]
+        now_s, timeout_s = self._loop.time(), self._channel.timeout_s
+        states = [devices.get(device_id) or DeviceState(device_id) for device_id in unsent]
+        released = [release_of(device, now_s=now_s, timeout_s=timeout_s) for device in states]
         await self._outbox.release(owner, released)
         await self._outbox.leave(owner)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from printos_async._errors import OutboxError
 
-from .backend import open_outbox
+from .backend import close_outbox, open_outbox
 from .dispatch import Dispatcher
 from .lease import Lease
 from .worker import Worker
@@ -76,7 +76,7 @@ class SharedBackend:
                 self._outbox.on_replaced = self._file_replaced
                 await self._lease.join()
             except BaseException:
-                await self._outbox.aclose()
+                await close_outbox(self._outbox)
                 raise
             self._worker.start()
             self.is_open = True
@@ -123,7 +123,7 @@ class SharedBackend:
                 self.is_open = False
                 self._worker.is_closed = True
                 self._dispatcher.progress.set()
-                await self._outbox.aclose()
+                await close_outbox(self._outbox)
                 # The outbox is closed: what is still to be written gets an error.
                 await self._worker.puts.settle()
 

@@ -35,7 +35,8 @@ _LONG_S = 1e10
 class SqlOutbox:
     """An outbox in a database, which outlives the process and, if its disk does, the machine.
 
-    Several processes may use one database, each with an outbox of its own. One outbox serves one event loop.
+    Several processes may use one database, each with an outbox of its own. One outbox serves one event loop, and one
+    pusher or spooler at a time: those of one process have an outbox each, too, which may have the same URL.
     Cancelling a call does not stop a statement that has begun.
 
     Args:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from printos_async import MemoryOutbox, OutboxError, PrintOSClient, PusherClosedError
 from tests.conftest import status
+from tests.delivery.clock import run
+from tests.delivery.host import SILENT, UNAVAILABLE, Host, client_of, client_over
 
 from .seen import adds_up, pages
 
@@ -124,3 +127,60 @@ async def test_an_outbox_that_fails_at_closing_serves_the_next_pusher(
     async with client.status_pusher(outbox=outbox) as second:
         assert (await second.push("dev-1", status(2))).outcome == "sent"
     assert pages(sandbox, "dev-1") == 2
+
+
+def test_what_a_closed_client_does_not_send_is_the_next_pushers() -> None:
+    async def program() -> None:
+        outbox, host = MemoryOutbox(), Host(latency_s=1.0)
+        client = client_over(host)
+        async with client.status_pusher(outbox=outbox, min_interval_s=60.0) as first:
+            await first.put("dev-0", status(1))
+            await asyncio.sleep(0.5)  # it is in flight
+            await client.aclose()
+            for number in (2, 3):
+                for device in range(3):
+                    await first.put(f"dev-{device}", status(number))
+                await asyncio.sleep(100.0)
+        stats = first.stats()
+        assert adds_up(stats)
+        assert (stats.sent, stats.failed, stats.pending) == (1, 6, 0)
+        async with client_of(host) as other, other.status_pusher(outbox=outbox) as second:
+            stats = await second.drain()
+        assert (stats.accepted, stats.sent) == (3, 3)
+        assert host.newest == dict.fromkeys(["dev-0", "dev-1", "dev-2"], 3)
+
+    run(program())
+
+
+def test_a_status_is_not_given_back_if_a_newer_one_needed_no_request() -> None:
+    async def program() -> None:
+        outbox, host = MemoryOutbox(), Host()
+        client = client_over(host)
+        async with client.status_pusher(outbox=outbox, skip_unchanged=True) as first:
+            await first.push("dev-1", status(1))
+            await client.aclose()
+            assert (await first.push("dev-1", status(2))).outcome == "failed"
+            assert (await first.push("dev-1", status(1))).outcome == "sent"
+        async with client_of(host) as other, other.status_pusher(outbox=outbox) as second:
+            assert (await second.drain()).accepted == 0
+        assert host.newest == {"dev-1": 1}
+
+    run(program())
+
+
+def test_a_newer_status_is_given_back_without_the_attempts_of_the_one_in_flight() -> None:
+    async def program() -> int:
+        outbox = MemoryOutbox(lease_s=3600.0)
+        host = Host(reply=lambda _: UNAVAILABLE if host.count <= 3 else SILENT)
+        async with client_of(host, timeout_s=600.0) as client:
+            async with client.status_pusher(outbox=outbox, drain_timeout_s=0.0) as pusher:
+                await pusher.put("dev-1", status(1))
+                await asyncio.sleep(60.0)
+                assert host.count == 4  # the last one is in flight
+                await pusher.put("dev-1", status(2))
+            await outbox.open(client.account)
+            [claim] = await outbox.claim_all(await outbox.join())
+        assert b'"pagesTotal":2' in claim.body
+        return claim.attempts
+
+    assert run(program()) == 0

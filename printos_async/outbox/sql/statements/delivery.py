@@ -184,7 +184,8 @@ def _release(dialect: Dialect) -> sa.Executable:
         .values(
             owner=sa.null(),
             unseen_by=sa.null(),
-            attempts=mine.c.attempts,
+            # Those that were made are not of a status that the worker has not seen.
+            attempts=sa.case((ROW.unseen_by.is_(None), mine.c.attempts), else_=0),
             uncertain_since=later_if_any(ROW.uncertain_since, NOW + mine.c.uncertain_in_s),
             due_at=NOW + later(mine.c.uncertain_in_s, mine.c.hold_s),
         )
