@@ -96,16 +96,21 @@ async def _calling(call: Callable[[], None], *, every_s: float) -> AsyncGenerato
 
 
 class PusherLine:
-    """One line on a pusher's state, with the rate of the last five seconds."""
+    """One line on a pusher's state, with the rate of the last five seconds, or since the line before if that is longer.
 
-    def __init__(self) -> None:
+    Args:
+        clock: Returns seconds; for tests.
+    """
+
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._history: deque[tuple[float, int]] = deque()
 
     def describe(self, stats: PusherStats, *, retries: int) -> str:
         """Return the line for the current state."""
-        now_s = time.monotonic()
+        now_s = self._clock()
         self._history.append((now_s, stats.sent))
-        while now_s - self._history[0][0] > _RATE_SPAN_S:
+        while len(self._history) > 1 and now_s - self._history[1][0] >= _RATE_SPAN_S:
             self._history.popleft()
         then_s, sent_then = self._history[0]
         rate = (stats.sent - sent_then) / max(now_s - then_s, 0.001)
