@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from collections import deque
 from contextlib import asynccontextmanager
@@ -37,8 +38,8 @@ async def live_progress(
         sample: Returns the current value and a text for the end of the line.
         has_bar: Whether to show a bar and the elapsed time.
     """
-    console = Console(stderr=True)
-    if not console.is_terminal:
+    # Not rich's answer, which FORCE_COLOR changes: the live line of a service would go to its log.
+    if not sys.stderr.isatty():
         yield
         return
     columns = (
@@ -48,6 +49,7 @@ async def live_progress(
         TextColumn("{task.fields[text]}", markup=False),
         *([TimeElapsedColumn()] if has_bar else []),
     )
+    console = Console(stderr=True, force_terminal=True)
     with Progress(*columns, console=console, auto_refresh=False) as progress:
         task = progress.add_task(title, total=total, text="")
 
@@ -71,7 +73,7 @@ async def state_lines(describe: Callable[[], str], *, every_s: float) -> AsyncGe
         describe: Returns the line.
         every_s: Seconds between two lines; 0 for none.
     """
-    if not every_s or Console(stderr=True).is_terminal:
+    if not every_s or sys.stderr.isatty():
         yield
         return
     async with _calling(lambda: complain(describe()), every_s=every_s):
