@@ -158,9 +158,11 @@ async def _serve(server: "Sandbox", exports: dict[str, str], *, where: str, as_j
     with StopSignals() as signals:
         try:
             await server.__aenter__()
-        except OSError as error:
+        except (OSError, UnicodeError, TypeError) as error:
+            # The last two: a host that cannot be encoded as a name.
+            reason = getattr(error, "strerror", None) or error
             raise CommandError(
-                f"cannot listen on {where}: {error.strerror or error}; give another --port or --host"
+                f"cannot listen on {where}: {reason}; give another --port or --host"
             ) from error
         try:
             if is_insecure(server.url):
