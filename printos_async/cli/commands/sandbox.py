@@ -97,8 +97,8 @@ def sandbox(
 
     server = Sandbox(
         faults=Faults(**faults.arguments()),
-        hmac_keys=None if key is None else {key: _secret(secret_env)},
-        logins=None if login is None else {login: _secret(password_env)},
+        hmac_keys=None if key is None else {key: _secret(secret_env, "secret")},
+        logins=None if login is None else {login: _secret(password_env, "password")},
         token_lifetime_s=token_lifetime,
         clock_offset_s=clock_offset,
         host=host,
@@ -196,8 +196,8 @@ def _first_commands(server: "Sandbox") -> list[str]:
     ]
 
 
-def _secret(name: str) -> str:
+def _secret(name: str, what: str) -> str:
     secret = os.environ.get(name)
     if not secret:
-        raise CommandError(f"the environment variable {name} is not set; it must hold the secret to check")
+        raise CommandError(f"the environment variable {name} is not set; it must hold the {what} to check")
     return secret

@@ -62,11 +62,6 @@ class AccountLines:
         self._held, self._resumed = [], []
 
 
-def count_held(accounts: int) -> str:
-    """Return a number of held accounts, such as "1 account held" and "2 accounts held"."""
-    return f"{counted(accounts, 'account')} held"
-
-
 def complain_of_held(accounts: int, what_next: str) -> None:
     """Report at the end on standard error that accounts are still held, and what to do."""
     complain(

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
-from .accounts import count_held
 from .output import complain, counted
 
 if TYPE_CHECKING:
@@ -126,7 +125,7 @@ class PusherLine:
         if stats.failed:
             parts.append(f"{stats.failed:,} failed")
         if stats.held_accounts:
-            parts.append(count_held(stats.held_accounts))
+            parts.append(f"{counted(stats.held_accounts, 'account')} held")
         if stats.circuit == "open":
             parts.append("server down")
         return " · ".join(parts)
