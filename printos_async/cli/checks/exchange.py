@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from .observed_auth import ObservedAuth
 
 _REFUSED = {401, 403}
-# Of a login. PrintOS has no other reason to call it wrong.
+# Answers to a login that mean wrong credentials.
 _LOGIN_REFUSED = {400, 401, 403, 422}
 _BASE_URL = "--base-url or PRINTOS_BASE_URL"
 CHECKS = ("proxy", "tls", "clock", "path", "credentials")
