@@ -2,6 +2,8 @@
 
 from .account import Account, Accounts
 from .base import REPLAY_EXTENSION, AnyAuth, Headers, ReadyAuth, SecretUnavailableError, is_cancelled
+from .hmac import _MAX_SKEW_S as MAX_SKEW_S
+from .hmac import _MIN_SKEW_S as MIN_SKEW_S
 from .hmac import ALGORITHM_HEADER, DATE_HEADER, REFUSED_SIGNATURE, HmacAuth
 from .per_device import DeviceAccounts, DeviceCredentials
 from .session_token import SessionTokenAuth
@@ -9,6 +11,8 @@ from .session_token import SessionTokenAuth
 __all__ = [
     "ALGORITHM_HEADER",
     "DATE_HEADER",
+    "MAX_SKEW_S",
+    "MIN_SKEW_S",
     "REFUSED_SIGNATURE",
     "REPLAY_EXTENSION",
     "Account",

@@ -66,7 +66,6 @@ class MemoryOutbox:
             row = state.rows.get(draft.device_id)
             if row is None:
                 row = state.add(draft.device_id, now)
-            was_claimable = row.waits and row.owner is None
             if not row.waits:
                 row.due_at = max(row.due_at, now)
                 row.waiting_since = now
@@ -75,8 +74,6 @@ class MemoryOutbox:
             row.seq += 1
             row.body, row.put_at, row.attempts = draft.body, now, 0
             row.unseen_by = None if row.owner == live else row.owner
-            if row.owner is None and not was_claimable:
-                state.make_claimable(row)
             claimed = owner is not None and row.owner == owner
             kept.append(Kept(row.seq, claimed, row.uncertain_age_s(now) if claimed else None))
         return kept
@@ -103,11 +100,10 @@ class MemoryOutbox:
         claims: list[Claim] = []
         if not state.is_live(owner, now):
             return claims
-        while state.claimable and len(claims) < limit and state.claimable[0][0] <= now:
-            due_at, _, row = heapq.heappop(state.claimable)
-            if state.is_claimable(row) and row.due_at == due_at:
-                row.owner = owner
-                claims.append(row.claim(now))
+        due = (row for row in state.claimable() if row.due_at <= now)
+        for row in heapq.nsmallest(limit, due, key=lambda row: row.due_at):
+            row.owner = owner
+            claims.append(row.claim(now))
         return claims
 
     async def claim_all(self, owner: int) -> list[Claim]:
@@ -116,14 +112,13 @@ class MemoryOutbox:
         claims: list[Claim] = []
         if not state.is_live(owner, now):
             return claims
-        for row in sorted(state.rows.values(), key=lambda row: row.due_at):
-            if state.is_claimable(row):
-                row.owner = owner
-                uncertain_age_s = None if row.uncertain_since is None else now - row.uncertain_since
-                hold_s = max(0.0, row.due_at - now)
-                # A pusher completes it when it has it in its own memory: that is no delivery.
-                state.new_deliveries.expect(row.device_id, row.seq)
-                claims.append(evolve(row.claim(now), uncertain_age_s=uncertain_age_s, hold_s=hold_s))
+        for row in sorted(state.claimable(), key=lambda row: row.due_at):
+            row.owner = owner
+            uncertain_age_s = None if row.uncertain_since is None else now - row.uncertain_since
+            hold_s = max(0.0, row.due_at - now)
+            # A pusher completes it when it has it in its own memory: that is no delivery.
+            state.new_deliveries.expect(row.device_id, row.seq)
+            claims.append(evolve(row.claim(now), uncertain_age_s=uncertain_age_s, hold_s=hold_s))
         return claims
 
     async def finish(self, owner: int, finished: Sequence[Finish]) -> list[Claim]:
@@ -148,7 +143,7 @@ class MemoryOutbox:
             elif one.may_forget:
                 state.delete(row)
             elif not one.keep:
-                state.free(row, None)
+                row.free(None)
         return newer
 
     async def release(self, owner: int, released: Sequence[Release]) -> None:
@@ -161,7 +156,7 @@ class MemoryOutbox:
             uncertain_since = None if one.uncertain_in_s is None else now + one.uncertain_in_s
             row.due_at = max(now + one.hold_s, uncertain_since or now)
             row.attempts = 0 if row.unseen_by == owner else one.attempts
-            state.free(row, uncertain_since)
+            row.free(uncertain_since)
 
     async def leave(self, owner: int) -> None:
         """As ``Outbox.leave``."""
@@ -230,7 +225,6 @@ class MemoryOutbox:
             row.put_at = row.waiting_since = now
             row.due_at, row.attempts = max(row.due_at, now), 0
             row.unseen_by = row.owner
-            state.make_claimable(row)
         return len(dead)
 
     async def purge(self, *, failed: bool = False, older_than_s: float = 0.0) -> int:

@@ -1,9 +1,8 @@
-"""Rows, leases and queues of one tenant in a ``MemoryOutbox``."""
+"""Rows and leases of one tenant in a ``MemoryOutbox``."""
 
 from __future__ import annotations
 
 import heapq
-from itertools import count
 from typing import TYPE_CHECKING
 
 from attrs import define, field
@@ -69,6 +68,11 @@ class Row:
         if since is not None:
             self.uncertain_since = max(since, self.uncertain_since or since)
 
+    def free(self, uncertain_since: float | None) -> None:
+        """Take the device from its owner."""
+        self.owner = self.unseen_by = None
+        self.add_uncertain(uncertain_since)
+
     def claim(self, now: float) -> Claim:
         """Return the newest status for the worker that owns the device."""
         waited_s, uncertain_age_s = now - self.put_at, self.uncertain_age_s(now)
@@ -79,13 +83,11 @@ class Row:
 class TenantRows:
     """Everything that is stored for one tenant.
 
-    The queues are cleaned lazily: entries that are out of date are skipped when they are reached.
+    There is no queue of what is due: a pusher takes all rows at once, so entries of a queue would only pile up.
 
     Attributes:
         rows: By device.
         leases: The end of each worker's lease.
-        claimable: Heap of devices that wait and have no owner, by ``due_at``.
-        idle: Heap of idle rows, by ``due_at``.
         floor: Sequence numbers of deleted rows are not above it.
         label: As in ``TenantStats``.
         host: As in ``TenantStats``.
@@ -95,14 +97,11 @@ class TenantRows:
 
     rows: dict[str, Row] = field(factory=dict)
     leases: dict[int, float] = field(factory=dict)
-    claimable: list[tuple[float, int, Row]] = field(factory=list)
-    idle: list[tuple[float, int, Row]] = field(factory=list)
     floor: int = 0
     label: str = ""
     host: str = ""
     deliveries: dict[str, float] = field(factory=dict)
     new_deliveries: NewDeliveries = field(factory=NewDeliveries)
-    _entries: Iterator[int] = field(factory=count)  # breaks ties in the heaps
 
     def is_live(self, owner: int | None, now: float) -> bool:
         """Return whether the lease of a worker runs."""
@@ -112,9 +111,9 @@ class TenantRows:
         """Return how many workers' leases run."""
         return sum(until > now for until in self.leases.values())
 
-    def is_claimable(self, row: Row) -> bool:
-        """Return whether a row has a waiting status and no owner, and is not deleted."""
-        return row.owner is None and row.waits and self.rows.get(row.device_id) is row
+    def claimable(self) -> Iterator[Row]:
+        """Return the rows that wait and have no owner, those in a hold included."""
+        return (row for row in self.rows.values() if row.owner is None and row.waits)
 
     def owned(self, owner: int, device_id: str) -> Row | None:
         """Return the row of a device if the worker owns it."""
@@ -139,10 +138,8 @@ class TenantRows:
 
     def delete_idle(self, now: float) -> None:
         """Delete idle rows whose hold has passed."""
-        while self.idle and self.idle[0][0] <= now:
-            _, _, row = heapq.heappop(self.idle)
-            if row.is_idle and row.due_at <= now and self.rows.get(row.device_id) is row:
-                self.delete(row)
+        for row in [row for row in self.rows.values() if row.is_idle and row.due_at <= now]:
+            self.delete(row)
 
     def take_over(self, now: float) -> None:
         """Remove workers whose lease has ended, and free their devices, with their writes uncertain."""
@@ -150,22 +147,9 @@ class TenantRows:
         for row in self.rows.values() if ended else ():
             if row.owner in ended:
                 row.due_at = max(row.due_at, ended[row.owner])
-                self.free(row, ended[row.owner])
+                row.free(ended[row.owner])
         for owner in ended:
             del self.leases[owner]
-
-    def free(self, row: Row, uncertain_since: float | None) -> None:
-        """Take a device from its owner, and queue it."""
-        row.owner = row.unseen_by = None
-        row.add_uncertain(uncertain_since)
-        if row.waits:
-            self.make_claimable(row)
-        elif row.is_idle:
-            heapq.heappush(self.idle, (row.due_at, next(self._entries), row))
-
-    def make_claimable(self, row: Row) -> None:
-        """Queue a waiting device that has no owner."""
-        heapq.heappush(self.claimable, (row.due_at, next(self._entries), row))
 
     def devices(self, now: float, silent_for_s: float, limit: int, after: str) -> list[DeviceDelivery]:
         """Return a page as ``OutboxAdministration.devices``."""
@@ -244,6 +228,4 @@ class TenantRows:
             row.done_at, row.done_attempts, row.error = theirs.done_at, theirs.done_attempts, theirs.error
         row.due_at = max(row.due_at, theirs.due_at)
         row.add_uncertain(theirs.uncertain_since)
-        if row.owner is None:
-            self.free(row, None)  # queues it
         return True

@@ -14,7 +14,10 @@ from attrs import define
 from sqlalchemy import make_url
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from printos_async.cli.checks.exchange import CHECKS
+from printos_async._auth import MAX_SKEW_S, MIN_SKEW_S, HmacAuth
+from printos_async._config import parse_base_url
+from printos_async.cli.checks.exchange import CHECKS, Exchange
+from printos_async.cli.checks.observed_auth import Answer, ObservedAuth
 from printos_async.outbox.sql.tables import MIGRATIONS
 from printos_async.sandbox import Sandbox
 from tests.transport.blocking_tls import refusing_server
@@ -284,6 +287,20 @@ async def test_a_clock_a_week_off_leaves_the_credentials_untold(
         _, remedy = await check_one_failure(cli, "clock", "--base-url", sandbox.url)
         assert "signed requests are refused until then" in remedy
         refuse_writes(sandbox)
+
+
+@pytest.mark.parametrize(
+    "ahead_s", [MIN_SKEW_S, MIN_SKEW_S + 1, -MIN_SKEW_S - 1, MAX_SKEW_S, MAX_SKEW_S + 1, -MAX_SKEW_S - 1]
+)
+def test_a_clock_is_judged_as_signatures_are_corrected(ahead_s: float) -> None:
+    skew = HmacAuth(KEY, SECRET, clock=lambda: 0.0).learn_clock(ahead_s)
+    auth = ObservedAuth(None)
+    auth.answers.append(Answer(is_login=False, status=401, ahead_s=ahead_s, is_page=False))
+    origin, _ = parse_base_url("http://127.0.0.1:1", allow_insecure_http=False)
+    clock = Exchange(origin, "", auth).judge()[CHECKS.index("clock")]
+    assert (clock.outcome == "ok") == (skew is None)
+    is_corrected = skew is not None and skew.is_corrected
+    assert ("with the server's time until then" in (clock.remedy or "")) == is_corrected
 
 
 PAGE = b"<!doctype html><title>Sign in to the guest network</title>"

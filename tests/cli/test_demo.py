@@ -155,7 +155,10 @@ def test_progress_is_shown_on_a_terminal() -> None:
         (["--latency", "inf"], "--latency must be a number, not inf"),
         (["--clock-offset", "nan"], "--clock-offset must be a number, not nan"),
         (["--latency", "2", "--latency-max", "1"], "--latency-max must not be less than --latency"),
+        (["--key", "k"], "PRINTOS_SECRET is not set; it must hold the secret to check"),
+        (["--login", "l"], "PRINTOS_PASSWORD is not set; it must hold the password to check"),
         (["--host", "192.0.2.1"], "cannot listen on 192.0.2.1:8000: "),
+        (["--host", "\udcff"], "cannot listen on \\udcff:8000: "),
     ],
 )
 async def test_a_sandbox_that_cannot_run_names_the_option(

@@ -321,6 +321,8 @@ def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ("127.0.0.1:1", True),
         ("localhost:1", True),
+        ("LOCALHOST:1", True),
+        ("localhost.:1", True),
         ("[::1]:1", True),
         ("0.0.0.0:1", False),
         ("[::]:1", False),

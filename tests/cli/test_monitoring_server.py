@@ -64,6 +64,14 @@ def test_slow_clients_do_not_keep_the_threads(metrics: Metrics) -> None:
         assert live
 
 
+def test_no_deadline_outlasts_its_connection(server: MonitoringServer) -> None:
+    with socket.create_connection((server.address.host, server.address.port)) as client:
+        client.sendall(b"GET /livez HTTP/1.0\r\n\r\n")
+        with client.makefile("rb") as answer:
+            assert answer.read().startswith(b"HTTP/1.0 200")
+    assert not [thread for thread in threading.enumerate() if isinstance(thread, threading.Timer)]
+
+
 def test_a_thread_that_cannot_be_started_takes_no_place(
     server: MonitoringServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import signal
 from typing import TYPE_CHECKING, Any
 
@@ -90,12 +91,28 @@ async def test_the_table_comes_page_by_page(cli: Cli, sandbox: Sandbox, url: str
     assert ended.err == ""
 
 
+async def test_the_next_page_can_be_asked_for_as_it_is_written(cli: Cli, sandbox: Sandbox, url: str) -> None:
+    names = ["it's", "press 7; rm *"]
+    await complete(url, sandbox, *(Finish(name, 1, error="422") for name in names))
+    for command in ("devices", "failed"):
+        ended = await cli.run("outbox", command, "--limit", 1)
+        *_, option, after = shlex.split(ended.err.partition("; ")[2])
+        assert (option, after) == ("--after", names[0])
+        ended = await cli.run("outbox", command, option, after, "--json")
+        assert [device["deviceId"] for device in ended.json[command]] == names[1:]
+
+
 @pytest.mark.parametrize(
     "options",
     [
         ("devices", "--silent-for", "-1"),
         ("devices", "--silent-for", "nan"),
         ("purge", "--failed", "--devices"),
+        ("devices", "--limit", "0"),
+        ("devices", "--limit", "99999999999999999999"),
+        ("failed", "--limit", "1000001"),
+        ("devices", "--after", "\udcff"),  # as Python has a byte that is not UTF-8
+        ("failed", "--after", "\udcff"),
     ],
 )
 async def test_options_that_make_no_sense_are_refused(

@@ -58,6 +58,32 @@ async def test_options_come_before_the_environment(cli: Cli, monkeypatch: pytest
         assert (ended.code, ended.err) == (0, "")
 
 
+async def test_an_empty_variable_counts_as_unset(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, sandbox: Sandbox
+) -> None:
+    for name in ("BASE_URL", "ACCOUNT", "CA_FILE", "CLIENT_CERT", "CLIENT_KEY"):
+        monkeypatch.setenv(f"PRINTOS_{name}", "")
+    url = f"sqlite+aiosqlite:///{cli.folder / 'spool.db'}"
+    [account] = (await cli.run("outbox", "accounts", "--outbox", url, "--json")).json["accounts"]
+    assert account["label"].startswith("printos.api.hp.com key ")
+
+
+@pytest.mark.parametrize(
+    ("option", "complaint"),
+    [
+        ("--base-url", "the base URL (--base-url or PRINTOS_BASE_URL) cannot be used"),
+        ("--account", "account must have 1 to"),
+    ],
+)
+async def test_an_empty_option_is_refused_and_not_replaced_by_the_environment(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, sandbox: Sandbox, option: str, complaint: str
+) -> None:
+    monkeypatch.setenv("PRINTOS_ACCOUNT", "site-7")
+    ended = await cli.run(*LIST, option, "")
+    assert (ended.code, ended.out) == (2, "")
+    assert complaint in ended.err
+
+
 async def test_a_login_given_as_an_option_hides_a_key_of_the_environment(
     cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:

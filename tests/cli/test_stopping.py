@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 
+from printos_async.cli.terminal.signals import StopSignals
+
 if TYPE_CHECKING:
     from printos_async.sandbox import Sandbox
 
@@ -21,6 +23,13 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 def line(device_id: str, pages_total: int) -> bytes:
     record = {"deviceId": device_id, "status": "DS_ON", "metrics": {"pagesTotal": pages_total}}
     return json.dumps(record).encode() + b"\n"
+
+
+async def test_the_first_signal_is_named_and_shown() -> None:
+    signals = StopSignals()
+    assert (signals.stopped_by, signals.progress_suffix) == (None, "")
+    signals.received = signal.SIGTERM
+    assert (signals.stopped_by, signals.progress_suffix) == ("SIGTERM", " · stopping")
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

@@ -4,6 +4,7 @@ import asyncio
 import json
 import signal
 import sys
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -147,6 +148,20 @@ async def test_a_bug_ends_it_so_that_another_one_can_take_its_place(
         pusher._engine.fail(RuntimeError("a bug"))
         with pytest.raises(RuntimeError, match="a bug"):
             await working
+
+
+async def test_the_time_that_passes_before_it_runs_does_not_count(
+    cli: Cli, sandbox: Sandbox, outbox: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    work = Work(
+        outbox=SqlOutbox(outbox), drain_timeout_s=25, delivery={}, state_every_s=0, monitor=Monitor(None)
+    )
+    await put(cli, line("dev-1", 1))  # here somebody may type a secret
+    work.signals.stopping.set()
+    begun_s = time.perf_counter()
+    stats = await work.run(PrintOSClient(sandbox.url, auth=HmacAuth(KEY, SECRET)))
+    assert work.report(stats, as_json=True) == 0
+    assert 0 < json.loads(capsys.readouterr().out)["elapsedS"] < time.perf_counter() - begun_s
 
 
 async def test_a_line_of_state_is_said_now_and_then(cli: Cli, sandbox: Sandbox, outbox: str) -> None:

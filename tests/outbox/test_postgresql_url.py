@@ -42,6 +42,8 @@ def mode(rest: str) -> str:
     ("rest", "expected"),
     [
         ("localhost/db", "prefer"),
+        ("LOCALHOST/db", "prefer"),
+        ("localhost./db", "prefer"),
         ("127.0.0.1/db", "prefer"),
         ("127.9.9.9:6432/db", "prefer"),
         ("[::1]/db", "prefer"),

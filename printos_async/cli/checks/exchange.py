@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from attrs import define
 
-from printos_async._auth import REFUSED_SIGNATURE
+from printos_async._auth import MAX_SKEW_S, MIN_SKEW_S, REFUSED_SIGNATURE
 from printos_async._errors import (
     APIError,
     MissingCredentialsError,
@@ -26,11 +26,8 @@ if TYPE_CHECKING:
 
     from .observed_auth import ObservedAuth
 
-# As in HmacAuth: beyond the first, requests are signed with the server's time; beyond the second, no more.
-_MAX_SKEW_S = 60.0
-_MAX_CORRECTED_S = 86_400.0
 _REFUSED = {401, 403}
-# Of a login. PrintOS has no other reason to call it wrong.
+# Answers to a login that mean wrong credentials.
 _LOGIN_REFUSED = {400, 401, 403, 422}
 _BASE_URL = "--base-url or PRINTOS_BASE_URL"
 CHECKS = ("proxy", "tls", "clock", "path", "credentials")
@@ -124,12 +121,12 @@ class Exchange:
         ahead_s = self.auth.ahead_s
         if ahead_s is None:
             return skipped("clock", "no answer tells the server's time")
-        if abs(ahead_s) <= _MAX_SKEW_S:
+        if abs(ahead_s) <= MIN_SKEW_S:
             return ok("clock", f"within {max(abs(ahead_s), 1.0):.0f} s of the server's")
         direction = "behind" if ahead_s > 0 else "ahead of"
         then = (
             "signed requests are sent with the server's time until then"
-            if abs(ahead_s) <= _MAX_CORRECTED_S
+            if abs(ahead_s) <= MAX_SKEW_S
             else "signed requests are refused until then"
         )
         return failed(
@@ -185,7 +182,7 @@ class Exchange:
         if error is None:
             return ok("credentials", f"{label} is accepted")
         is_signed = not any(answer.is_login for answer in auth.answers)
-        if is_signed and abs(auth.ahead_s or 0.0) > _MAX_CORRECTED_S:
+        if is_signed and abs(auth.ahead_s or 0.0) > MAX_SKEW_S:
             return skipped("credentials", "signed requests are refused until the clock is right")
         is_missing = isinstance(error, MissingCredentialsError)
         if not (is_reached or is_missing):

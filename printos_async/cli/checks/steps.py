@@ -64,14 +64,13 @@ class Steps:
             self._file, auth, tenant_auth = _read_credentials_file(path, device_id)
         self._auth = ObservedAuth(auth)
         self._client = connection.make_client_with(self._auth)
-        base_url = connection.effective_base_url()
-        self._origin, _ = parse_base_url(base_url, allow_insecure_http=True)
-        self._proxy = ProxyUrl(connection.network_settings(base_url)["proxy"]).parse()
+        self._origin, _ = parse_base_url(connection.base_url, allow_insecure_http=True)
+        self._proxy = ProxyUrl(connection.network_settings(connection.base_url)["proxy"]).parse()
         url = outbox or os.environ.get("PRINTOS_OUTBOX")
         self._outbox = SqlOutbox(url) if url else None
         self._spooling: PrintOSClient | None = None
         # Without credentials and name, it would be opened for somebody else.
-        if tenant_auth is not None or connection.account or os.environ.get("PRINTOS_ACCOUNT"):
+        if tenant_auth is not None or connection.account:
             self._spooling = connection.make_client_with(tenant_auth)
 
     async def run(self) -> AsyncIterator[Finding]:

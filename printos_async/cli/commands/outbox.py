@@ -1,6 +1,7 @@
 """``printos outbox``: statistics, devices, failed statuses, and the accounts that use the outbox."""
 
 import json
+import shlex
 from typing import Annotated, Any
 
 import typer
@@ -27,8 +28,19 @@ app = typer.Typer(
     help="Inspect an outbox, requeue or purge its failed statuses, and adopt those of another account.",
 )
 
-Limit = Annotated[int, typer.Option(min=1, help="Maximum number of devices.")]
-After = Annotated[str, typer.Option(metavar="DEVICE", help="Start after this device.")]
+
+def _require_utf_8(device_id: str) -> str:
+    try:
+        device_id.encode()
+    except UnicodeEncodeError:
+        raise typer.BadParameter("it is not UTF-8") from None
+    return device_id
+
+
+Limit = Annotated[int, typer.Option(min=1, max=1_000_000, help="Maximum number of devices.")]
+After = Annotated[
+    str, typer.Option(metavar="DEVICE", callback=_require_utf_8, help="Start after this device.")
+]
 
 
 @app.command()
@@ -87,8 +99,7 @@ def devices(
         for device in found
     ]
     write_rows(columns, rows)
-    if last is not None:
-        complain(f"there may be more; continue with --after {last}")
+    _complain_of_more(last)
 
 
 @app.command()
@@ -124,8 +135,7 @@ def failed(
             for letter in letters
         ]
         write_rows(("device", "attempts", "seconds ago", "error"), rows)
-    if last is not None:
-        complain(f"there may be more; continue with --after {last}")
+    _complain_of_more(last)
 
 
 @app.command()
@@ -204,6 +214,12 @@ app.command()(adopt)
 
 def _seconds(age_s: float | None) -> str:
     return "" if age_s is None else f"{age_s:.0f}"
+
+
+def _complain_of_more(last: str | None) -> None:
+    """Report that a page is full, and how to see the next one; ``last`` is None if it is not full."""
+    if last is not None:
+        complain(f"there may be more; continue with --after {shlex.quote(last)}")
 
 
 def _status_of(letter: DeadLetter) -> Any:

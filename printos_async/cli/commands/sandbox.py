@@ -97,8 +97,8 @@ def sandbox(
 
     server = Sandbox(
         faults=Faults(**faults.arguments()),
-        hmac_keys=None if key is None else {key: _secret(secret_env)},
-        logins=None if login is None else {login: _secret(password_env)},
+        hmac_keys=None if key is None else {key: _secret(secret_env, "secret")},
+        logins=None if login is None else {login: _secret(password_env, "password")},
         token_lifetime_s=token_lifetime,
         clock_offset_s=clock_offset,
         host=host,
@@ -158,9 +158,11 @@ async def _serve(server: "Sandbox", exports: dict[str, str], *, where: str, as_j
     with StopSignals() as signals:
         try:
             await server.__aenter__()
-        except OSError as error:
+        except (OSError, UnicodeError, TypeError) as error:
+            # The last two: a host that cannot be encoded as a name.
+            reason = getattr(error, "strerror", None) or error
             raise CommandError(
-                f"cannot listen on {where}: {error.strerror or error}; give another --port or --host"
+                f"cannot listen on {where}: {reason}; give another --port or --host"
             ) from error
         try:
             if is_insecure(server.url):
@@ -194,8 +196,8 @@ def _first_commands(server: "Sandbox") -> list[str]:
     ]
 
 
-def _secret(name: str) -> str:
+def _secret(name: str, what: str) -> str:
     secret = os.environ.get(name)
     if not secret:
-        raise CommandError(f"the environment variable {name} is not set; it must hold the secret to check")
+        raise CommandError(f"the environment variable {name} is not set; it must hold the {what} to check")
     return secret

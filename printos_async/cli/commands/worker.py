@@ -122,7 +122,7 @@ class Work:
     monitor: Monitor
     signals: StopSignals = field(init=False)
     retries: int = field(default=0, init=False)
-    _started_s: float = field(factory=time.perf_counter, init=False)
+    _started_s: float = field(default=0.0, init=False)
     _account_lines: AccountLines = field(factory=AccountLines, init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -147,6 +147,7 @@ class Work:
             OutboxError: The outbox cannot be used.
             CommandError: The address for health and metrics cannot be listened on.
         """
+        self._started_s = time.perf_counter()  # not before: whoever is asked for the secret takes a while
         signals, line = self.signals, PusherLine()
         signals.on_hangup = self.monitor.announcing(refresher(client))
         with signals, self._account_lines:
@@ -154,8 +155,7 @@ class Work:
                 pusher = client.status_pusher(outbox=self.outbox, **self.delivery)
 
                 def describe() -> str:
-                    stopping = " · stopping" if signals.received is not None else ""
-                    return line.describe(pusher.stats(), retries=self.retries) + stopping
+                    return line.describe(pusher.stats(), retries=self.retries) + signals.progress_suffix
 
                 self.monitor.watch(pusher, describe, outbox=self.outbox)
                 async with (
@@ -192,7 +192,7 @@ class Work:
                     "heldAccounts": stats.held_accounts,
                     "retries": self.retries,
                     "elapsedS": round(elapsed_s, 6),
-                    "stoppedBy": None if received is None else received.name,
+                    "stoppedBy": self.signals.stopped_by,
                     "exitCode": exit_code,
                 }
             )

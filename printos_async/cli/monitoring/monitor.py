@@ -194,7 +194,7 @@ class Monitor:
             manager.notify_alive()
         if "closed" in reasons:
             self._stopping()
-        # Not an outage's end: systemd would kill in TimeoutStartSec a worker that only has to wait.
+        # READY does not wait for the end of an outage: systemd would kill the worker after TimeoutStartSec.
         elif not self._is_ready and not reasons.keys() & {"not_started", "outbox_unavailable", "stopped"}:
             self._is_ready = manager.notify("READY=1")
         now_s = time.monotonic()

@@ -11,7 +11,6 @@ import os
 import socket
 import socketserver
 import threading
-import time
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
 _MAX_REQUESTS = 16
 # Of a whole connection: whoever sends a byte every few seconds must not keep a thread.
 _TIMEOUT_S = 5.0
-# Time that stopping takes at most, and by which a connection may last longer.
+# Time that stopping takes at most.
 _POLL_S = 0.1
 
 
@@ -64,8 +63,6 @@ class MonitoringServer(ThreadingHTTPServer):
         self.metrics = metrics
         self._timeout_s = timeout_s
         self._free = threading.BoundedSemaphore(_MAX_REQUESTS)
-        self._ends_s: dict[socket.socket, float] = {}  # open connections, in the order of their ends
-        self._ending = threading.Lock()
         self._thread = threading.Thread(
             target=self.serve_forever, args=(_POLL_S,), name="printos-monitoring", daemon=True
         )
@@ -93,28 +90,11 @@ class MonitoringServer(ThreadingHTTPServer):
 
     def process_request(self, request: socket.socket, client_address: object) -> None:  # type: ignore[override]
         """Start the thread that answers one request."""
-        with self._ending:
-            self._ends_s[request] = time.monotonic() + self._timeout_s
         try:
             super().process_request(request, client_address)
         except BaseException:  # such as: can't start new thread
             self._free.release()
             raise
-
-    def shutdown_request(self, request: socket.socket) -> None:  # type: ignore[override]
-        """Close a connection."""
-        with self._ending:  # so that its number is not another's when it is to be ended
-            self._ends_s.pop(request, None)
-        super().shutdown_request(request)
-
-    def service_actions(self) -> None:
-        """End the connections whose time is over; called every ``_POLL_S``."""
-        now_s = time.monotonic()
-        with self._ending:
-            while self._ends_s and self._ends_s[request := next(iter(self._ends_s))] <= now_s:
-                del self._ends_s[request]
-                with suppress(OSError):
-                    request.shutdown(socket.SHUT_RDWR)  # its thread reads the end
 
     def process_request_thread(self, request: socket.socket, client_address: object) -> None:  # type: ignore[override]
         """Answer one request, in a thread of its own."""
@@ -122,6 +102,16 @@ class MonitoringServer(ThreadingHTTPServer):
             super().process_request_thread(request, client_address)
         finally:
             self._free.release()
+
+    def finish_request(self, request: socket.socket, client_address: object) -> None:  # type: ignore[override]
+        """Answer one request, and end its connection when its time is over."""
+        deadline = threading.Timer(self._timeout_s, _end, [request])
+        deadline.start()
+        try:
+            super().finish_request(request, client_address)
+        finally:
+            deadline.cancel()
+            deadline.join()  # before the socket is closed and its number may be another's
 
     def handle_error(self, request: object, client_address: object) -> None:
         """Write nothing: the client has disconnected, and asks again."""
@@ -148,6 +138,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002
         """Write nothing: a probe asks every few seconds."""
+
+
+def _end(connection: socket.socket) -> None:
+    with suppress(OSError):
+        connection.shutdown(socket.SHUT_RDWR)  # its thread reads the end
 
 
 def _report(state: str, reasons: Mapping[str, str], accept: str) -> tuple[int, str, bytes]:

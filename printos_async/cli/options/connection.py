@@ -36,10 +36,7 @@ _option = partial(typer.Option, rich_help_panel=_PANEL)
 class Connection(Network):
     """The options of every command that needs to know the server and the credentials."""
 
-    base_url: Annotated[
-        str | None,
-        _option(help=f"URL of PrintOS; by default PRINTOS_BASE_URL, else {PRODUCTION_URL}."),
-    ] = None
+    base_url: Annotated[str, _option(envvar="PRINTOS_BASE_URL", help="URL of PrintOS.")] = PRODUCTION_URL
     key: Annotated[
         str | None,
         _option(
@@ -63,7 +60,8 @@ class Connection(Network):
     account: Annotated[
         str | None,
         _option(
-            help="Name under which an outbox stores statuses; by default PRINTOS_ACCOUNT, else URL and credentials."
+            envvar="PRINTOS_ACCOUNT",
+            help="Name under which an outbox stores statuses; by default it follows from URL and credentials.",
         ),
     ] = None
     insecure_http: Annotated[
@@ -99,25 +97,20 @@ class Connection(Network):
 
     def make_client_with(self, auth: httpx.Auth | None, *, hooks: Iterable[Hook] = ()) -> PrintOSClient:
         """Return a client with these credentials in place of those of the options. Raises as ``make_client``."""
-        base_url = self.effective_base_url()
-        _check_base_url(base_url, allow_insecure_http=self.insecure_http)
+        _check_base_url(self.base_url, allow_insecure_http=self.insecure_http)
         return PrintOSClient(
-            base_url,
+            self.base_url,
             auth=auth,
-            account=self.account or os.environ.get("PRINTOS_ACCOUNT") or None,
+            account=self.account,
             hooks=hooks,
             allow_insecure_http=self.insecure_http,
             **self._request_settings(),
-            **self.network_settings(base_url),
+            **self.network_settings(self.base_url),
         )
 
     def _request_settings(self) -> dict[str, Any]:
         """Return more arguments of the client, which the groups below add."""
         return {}
-
-    def effective_base_url(self) -> str:
-        """Return the base URL of the option, else of the environment, else of the production system."""
-        return self.base_url or os.environ.get("PRINTOS_BASE_URL") or PRODUCTION_URL
 
     def credentials_path(self, env: Mapping[str, str]) -> Path | None:
         """Return the path of the credentials file, None if there is none.

@@ -2,12 +2,12 @@
 
 import re
 from importlib.util import find_spec
-from ipaddress import ip_address
 from typing import Annotated, Self
 
 import typer
 from attrs import frozen
 
+from printos_async._common.http import is_loopback
 from printos_async.cli.terminal.output import CommandError
 
 ListenTo = Annotated[
@@ -31,10 +31,7 @@ class ListenAddress:
     @property
     def is_loopback(self) -> bool:
         """Whether only this machine can connect."""
-        try:
-            return ip_address(self.host).is_loopback
-        except ValueError:
-            return self.host == "localhost"
+        return is_loopback(self.host)
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"

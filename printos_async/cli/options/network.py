@@ -31,19 +31,21 @@ class Network:
     ca_file: Annotated[
         Path | None,
         _option(
-            help="PEM file of the authorities to trust instead of the usual ones; by default PRINTOS_CA_FILE."
+            envvar="PRINTOS_CA_FILE", help="PEM file of the authorities to trust instead of the usual ones."
         ),
     ] = None
     client_cert: Annotated[
         Path | None,
         _option(
-            help="PEM file of the certificate, with its chain, to show to servers that ask for one; by default PRINTOS_CLIENT_CERT."
+            envvar="PRINTOS_CLIENT_CERT",
+            help="PEM file of the certificate, with its chain, to show to servers that ask for one.",
         ),
     ] = None
     client_key: Annotated[
         Path | None,
         _option(
-            help="PEM file of the certificate's key, if it is not in the same file; by default PRINTOS_CLIENT_KEY."
+            envvar="PRINTOS_CLIENT_KEY",
+            help="PEM file of the certificate's key, if it is not in the same file.",
         ),
     ] = None
     system_certificates: Annotated[
@@ -72,26 +74,15 @@ class Network:
         return url
 
     def _verify(self, base_url: str) -> dict[str, Any]:
-        ca_file = self.ca_file or _path_in_env("PRINTOS_CA_FILE")
-        certificate = self.client_cert or _path_in_env("PRINTOS_CLIENT_CERT")
-        key = self.client_key or _path_in_env("PRINTOS_CLIENT_KEY")
-        if key is not None and certificate is None:
+        if self.client_key is not None and self.client_cert is None:
             raise CommandError(
                 "a client key needs its certificate: add --client-cert or set PRINTOS_CLIENT_CERT"
             )
-        if ca_file is None and certificate is None and not self.system_certificates:
-            usual = _path_in_env("SSL_CERT_FILE")
-            if usual is not None and base_url.strip().lower().startswith("https:"):
+        files = (self.ca_file, self.client_cert, self.client_key)
+        if not (any(files) or self.system_certificates):
+            usual = os.environ.get("SSL_CERT_FILE")
+            if usual and base_url.strip().lower().startswith("https:"):
                 # Now, and not when each of the statuses in an outbox fails for it.
-                require_readable(usual, "the authorities of SSL_CERT_FILE")
+                require_readable(Path(usual), "the authorities of SSL_CERT_FILE")
             return {}
-        return {
-            "verify": TlsFiles(
-                ca_file, certificate, key, has_system_certificates=self.system_certificates
-            ).context
-        }
-
-
-def _path_in_env(name: str) -> Path | None:
-    value = os.environ.get(name)
-    return Path(value) if value else None
+        return {"verify": TlsFiles(*files, has_system_certificates=self.system_certificates).context}

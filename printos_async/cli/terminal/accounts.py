@@ -12,7 +12,7 @@ from .output import complain, counted
 if TYPE_CHECKING:
     from printos_async._events import Event
 
-# A fleet whose logins are all revoked loses them in one moment: one line sums up what comes within this time.
+# If many logins are revoked at once, one line per span sums them up.
 _SPAN_S = 0.5
 # The first ones have a line sooner.
 _FIRST_SPAN_S = 0.05
@@ -60,11 +60,6 @@ class AccountLines:
         if self._resumed:
             complain(f"resumed: {_summed_up(self._resumed)}")
         self._held, self._resumed = [], []
-
-
-def count_held(accounts: int) -> str:
-    """Return a number of held accounts, such as "1 account held" and "2 accounts held"."""
-    return f"{counted(accounts, 'account')} held"
 
 
 def complain_of_held(accounts: int, what_next: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from collections import deque
 from contextlib import asynccontextmanager
@@ -11,7 +12,6 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
-from .accounts import count_held
 from .output import complain, counted
 
 if TYPE_CHECKING:
@@ -37,8 +37,8 @@ async def live_progress(
         sample: Returns the current value and a text for the end of the line.
         has_bar: Whether to show a bar and the elapsed time.
     """
-    console = Console(stderr=True)
-    if not console.is_terminal:
+    # Not rich's answer, which FORCE_COLOR changes: the live line of a service would go to its log.
+    if not sys.stderr.isatty():
         yield
         return
     columns = (
@@ -48,6 +48,7 @@ async def live_progress(
         TextColumn("{task.fields[text]}", markup=False),
         *([TimeElapsedColumn()] if has_bar else []),
     )
+    console = Console(stderr=True, force_terminal=True)
     with Progress(*columns, console=console, auto_refresh=False) as progress:
         task = progress.add_task(title, total=total, text="")
 
@@ -71,7 +72,7 @@ async def state_lines(describe: Callable[[], str], *, every_s: float) -> AsyncGe
         describe: Returns the line.
         every_s: Seconds between two lines; 0 for none.
     """
-    if not every_s or Console(stderr=True).is_terminal:
+    if not every_s or sys.stderr.isatty():
         yield
         return
     async with _calling(lambda: complain(describe()), every_s=every_s):
@@ -96,16 +97,21 @@ async def _calling(call: Callable[[], None], *, every_s: float) -> AsyncGenerato
 
 
 class PusherLine:
-    """One line on a pusher's state, with the rate of the last five seconds."""
+    """One line on a pusher's state, with the rate of the last five seconds, or since the line before if that is longer.
 
-    def __init__(self) -> None:
+    Args:
+        clock: Returns seconds; for tests.
+    """
+
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._history: deque[tuple[float, int]] = deque()
 
     def describe(self, stats: PusherStats, *, retries: int) -> str:
         """Return the line for the current state."""
-        now_s = time.monotonic()
+        now_s = self._clock()
         self._history.append((now_s, stats.sent))
-        while now_s - self._history[0][0] > _RATE_SPAN_S:
+        while len(self._history) > 1 and now_s - self._history[1][0] >= _RATE_SPAN_S:
             self._history.popleft()
         then_s, sent_then = self._history[0]
         rate = (stats.sent - sent_then) / max(now_s - then_s, 0.001)
@@ -119,7 +125,7 @@ class PusherLine:
         if stats.failed:
             parts.append(f"{stats.failed:,} failed")
         if stats.held_accounts:
-            parts.append(count_held(stats.held_accounts))
+            parts.append(f"{counted(stats.held_accounts, 'account')} held")
         if stats.circuit == "open":
             parts.append("server down")
         return " · ".join(parts)

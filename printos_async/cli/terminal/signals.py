@@ -72,6 +72,16 @@ class StopSignals:
         if self._timer is not None:
             self._timer.cancel()
 
+    @property
+    def stopped_by(self) -> str | None:
+        """The name of the first signal."""
+        return None if self.received is None else self.received.name
+
+    @property
+    def progress_suffix(self) -> str:
+        """The end of a line of progress: nothing before the first signal."""
+        return "" if self.received is None else " · stopping"
+
     async def run_until_giving_up(self, work: Coroutine[Any, Any, None]) -> None:
         """Run ``work``, cancel it when ``giving_up`` is set, and raise what it raised."""
         working = asyncio.create_task(work)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import ssl
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
 
+from printos_async._common.http import is_loopback
 from printos_async._errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -162,12 +162,7 @@ def _hosts(names: list[tuple[str | None, int | None]], given: dict[str, str]) ->
 
 def _is_local(host: str | None) -> bool:
     host = host or os.environ.get("PGHOST") or "localhost"
-    if host.startswith("/") or host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+    return host.startswith("/") or is_loopback(host)
 
 
 def _context(mode: str, files: dict[str, str]) -> ssl.SSLContext:
