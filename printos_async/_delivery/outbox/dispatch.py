@@ -52,9 +52,8 @@ class Dispatcher:
         self.releasing: dict[str, Release] = {}
         self.news = asyncio.Event()
         self.progress = asyncio.Event()
-        self.engine.occupancy.on_end = (
-            self.progress.set
-        )  # after a bug, here or there, no status is settled any more
+        # After a bug, here or there, no status is settled any more.
+        self.engine.occupancy.on_end = self.progress.set
         # Owned devices, with the newest sequence number that the engine knows.
         self._owned: dict[str, int] = {}
         self._outcomes: dict[str, tuple[int, int, str | None]] = {}  # sequence number, attempts, error
