@@ -2,9 +2,7 @@
 
 from .account import Account, Accounts
 from .base import REPLAY_EXTENSION, AnyAuth, Headers, ReadyAuth, SecretUnavailableError, is_cancelled
-from .hmac import _MAX_SKEW_S as MAX_SKEW_S
-from .hmac import _MIN_SKEW_S as MIN_SKEW_S
-from .hmac import ALGORITHM_HEADER, DATE_HEADER, REFUSED_SIGNATURE, HmacAuth
+from .hmac import ALGORITHM_HEADER, DATE_HEADER, MAX_SKEW_S, MIN_SKEW_S, REFUSED_SIGNATURE, HmacAuth
 from .per_device import DeviceAccounts, DeviceCredentials
 from .session_token import SessionTokenAuth
 

@@ -36,9 +36,9 @@ ALGORITHM_HEADER = "x-hp-hmac-algorithm"
 # Answers whose ``Date`` may say that a signature was refused for its time.
 REFUSED_SIGNATURE = frozenset({401, 403})
 # A smaller difference is none: a server's ``Date`` has whole seconds, and PrintOS accepts minutes.
-_MIN_SKEW_S = 60.0
+MIN_SKEW_S = 60.0
 # A larger one is no clock that is off, but a machine without a clock or a wrong answer.
-_MAX_SKEW_S = 86_400.0
+MAX_SKEW_S = 86_400.0
 
 
 class HmacAuth(ReadyAuth):
@@ -104,7 +104,7 @@ class HmacAuth(ReadyAuth):
         if sent.get(AUTHENTICATION_HEADER) != f"{self._key}:{signature}":
             return True
         signed_s = datetime.fromisoformat(timestamp).timestamp()
-        return abs(self._clock() + self._ahead_s - signed_s) > _MIN_SKEW_S
+        return abs(self._clock() + self._ahead_s - signed_s) > MIN_SKEW_S
 
     def refused(self, headers: Headers) -> bool:  # noqa: ARG002
         """Ask for the secret again; return whether it is another one. A key does not expire by itself."""
@@ -116,13 +116,13 @@ class HmacAuth(ReadyAuth):
     def learn_clock(self, server_s: float) -> ClockSkewDetected | None:
         """Sign with the server's time from now on, if this machine's clock is more than a minute off."""
         ahead_s = server_s - self._clock()
-        if abs(ahead_s - self._ahead_s) <= _MIN_SKEW_S:
+        if abs(ahead_s - self._ahead_s) <= MIN_SKEW_S:
             self._reported_s = self._ahead_s
             return None
-        if abs(ahead_s - self._reported_s) <= _MIN_SKEW_S:
+        if abs(ahead_s - self._reported_s) <= MIN_SKEW_S:
             return None
         self._reported_s = ahead_s
-        is_corrected = abs(ahead_s) <= _MAX_SKEW_S
+        is_corrected = abs(ahead_s) <= MAX_SKEW_S
         if is_corrected:
             self._ahead_s = ahead_s
         return ClockSkewDetected(self.label, ahead_s, is_corrected)
