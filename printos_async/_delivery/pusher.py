@@ -76,8 +76,8 @@ class StatusPusher:
     pending when its caller or the pusher ended, ``StatusWithdrawn``.
 
     With an outbox that other processes use too, such as ``SqlOutbox``, a status is accepted when it is durable, and
-    the pusher also sends what others have put. One outbox object serves one pusher at a time, which opens and
-    closes it.
+    the pusher also sends what others have put. One outbox object serves one pusher or spooler at a time, which opens
+    and closes it.
     """
 
     def __init__(

@@ -95,10 +95,10 @@ class Scheduler:
         ready = self.ready
         while ready.devices and (self._send_until_s is None or steady_s() < self._send_until_s):
             device = ready.devices[0]
-            pending = device.next_status
-            if pending is None or (self._skips_unchanged and self.settle_unsent(device, pending)):
-                # Nothing to send, because the status expired or was withdrawn, or is unchanged: neither a probe nor a
-                # turn of the rate cap is spent on it.
+            has_status = device.waiting is not None or device.must_reassert
+            if not has_status or (self._skips_unchanged and self.settle_unsent(device)):
+                # The status expired or was withdrawn, or is unchanged: neither a probe nor a turn of the rate cap is
+                # spent on it.
                 ready.devices.popleft().queued = False
                 self.schedule(device)
                 continue
@@ -117,7 +117,7 @@ class Scheduler:
                 ready.wake_at(again_s)
                 break
             ready.devices.popleft().queued = False
-            self._give_up(device, pause_error(pending.call, pause_s))
+            self._give_up(device, pause_error(device.waiting.call, pause_s) if device.waiting else None)
         return None
 
     @property
@@ -138,9 +138,12 @@ class Scheduler:
         if self._policy.deadline_s is not None and device.deadline is None:
             device.deadline = self._deadlines.push(pending.accepted_s + self._policy.deadline_s, device)
 
-    def settle_unsent(self, device: DeviceState, pending: PendingStatus) -> bool:
-        """Settle a status that needs no request, because it is late or equal to what the server has; else return False."""
+    def settle_unsent(self, device: DeviceState) -> bool:
+        """Settle the next status if it needs no request, because it is late or what the server has; else return False."""
         if device.sent is None and self._policy.deadline_s is None:
+            return False
+        pending = device.next_status
+        if pending is None:
             return False
         now_s = self._loop.time()
         if pending is not device.sent and pending.is_late(self._policy, now_s=now_s):

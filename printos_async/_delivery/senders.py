@@ -103,7 +103,7 @@ class Senders:
                     pending = device.next_status
                     if (
                         pending is not None
-                        and not scheduler.settle_unsent(device, pending)
+                        and not scheduler.settle_unsent(device)
                         and (not accounts.held or not policy.patient or scheduler.held.admit(device))
                     ):
                         await self._send(device, pending, started_s=now_s)
