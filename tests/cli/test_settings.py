@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from printos_async import ConcurrencyLimit
+from printos_async.cli.options.connection import ConcurrentRequests
 from printos_async.sandbox import Sandbox
 
 if TYPE_CHECKING:
@@ -151,6 +153,21 @@ async def test_a_wrong_setting_is_one_line_that_says_what_to_do(
     assert complaint in ended.err
     assert len(ended.err.splitlines()) == 1
     assert "hunter2" not in ended.err
+
+
+@pytest.mark.parametrize(
+    ("given", "limits"),
+    [
+        (ConcurrentRequests(), (ConcurrencyLimit().initial, ConcurrencyLimit().maximum)),
+        (ConcurrentRequests(max_in_flight=7), (7, 7)),
+    ],
+    ids=["default", "given"],
+)
+def test_requests_in_flight_have_the_librarys_limit_unless_one_is_given(
+    given: ConcurrentRequests, limits: tuple[int, int]
+) -> None:
+    limiter = given.make_client_with(None)._channel.executor.limiter
+    assert (limiter.limit, limiter.maximum) == limits
 
 
 async def test_a_server_that_is_not_there_is_one_line(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -180,14 +180,21 @@ class Requests(Connection):
 class ConcurrentRequests(Requests):
     """The options of every command that sends many requests at once."""
 
-    max_in_flight: Annotated[int, _option(min=1, help="Maximum number of requests in flight.")] = 64
+    max_in_flight: Annotated[
+        int | None,
+        _option(
+            min=1,
+            help="Maximum number of requests in flight; by default it adapts to the server, up to 256.",
+        ),
+    ] = None
     max_rate: Annotated[
         float | None,
         _option(min=0.1, help="Maximum number of requests per second; no limit by default."),
     ] = None
 
     def _request_settings(self) -> dict[str, Any]:
-        limit = ConcurrencyLimit(maximum=self.max_in_flight, initial=self.max_in_flight)
+        most = self.max_in_flight
+        limit = None if most is None else ConcurrencyLimit(maximum=most, initial=most)
         return {**super()._request_settings(), "limit": limit, "max_rate_per_s": self.max_rate}
 
 
