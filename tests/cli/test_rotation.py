@@ -257,6 +257,24 @@ async def test_a_file_that_cannot_be_used_leaves_the_credentials_and_is_said_onc
     assert has_no_secret(ended.out, ended.err, *complaints.lines)
 
 
+async def test_sighup_reports_a_bad_line_to_a_worker_that_has_nothing_to_send(
+    cli: Cli, site: Sandbox
+) -> None:
+    file = private(cli, "credentials", credentials())
+    outbox = f"sqlite+aiosqlite:///{cli.folder / 'spool.db'}"
+    process = await cli.start("worker", "--outbox", outbox, "--credentials", file, "--state-every", "0.1")
+    complaints = Complaints(process)
+    await complaints.wait_for("0 pending")
+    with file.open("a") as lines:
+        lines.write("{bad\n")
+    process.send_signal(signal.SIGHUP)
+    said = await complaints.wait_for("cannot use")
+    assert said == (
+        f"printos: cannot use {file}: line 5 is not valid JSON at character 2; what was read before is used on\n"
+    )
+    assert site.request_count == 0
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc")
 async def test_no_secret_is_in_the_process_list_or_in_a_file_that_is_written(cli: Cli, site: Sandbox) -> None:
     file = private(cli, "credentials", credentials("dev-2", "dev-4"))
