@@ -30,7 +30,7 @@ def secret_file(cli: Cli, content: str, mode: int = 0o600) -> Path:
 @pytest.mark.parametrize(
     ("env", "complaint"),
     [
-        ({}, "set one pair"),
+        ({}, "given; pass --key with --secret-file, --login with --password-file, or --credentials, or set "),
         ({"PRINTOS_KEY": "k"}, "PRINTOS_SECRET is not set"),
         ({"PRINTOS_LOGIN": "l"}, "PRINTOS_PASSWORD is not set"),
         (
@@ -132,7 +132,9 @@ async def test_a_secret_that_other_users_may_read_is_warned_of_once(
 @pytest.mark.parametrize(
     ("args", "complaint"),
     [
-        (("--key", "k", "--login", "l"), "exclude each other"),
+        (("--key", "k", "--login", "l"), "--key and --login exclude each other"),
+        (("--key", "k", "--password-file", "p"), "--key and --password-file exclude each other"),
+        (("--secret-file", "s", "--login", "l"), "--secret-file and --login exclude each other"),
         (("--key", "k", "--secret-file", "/nowhere/secret"), "cannot read /nowhere/secret"),
         (("--key", "k", "--secret-file", os.devnull), "holds no secret"),
         (("--base-url", "http://printos.example"), "add --insecure-http"),
