@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import ssl
 from datetime import UTC, datetime, timedelta
+from email.utils import formatdate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -193,6 +194,25 @@ async def test_a_refused_certificate_is_named_with_the_reason(
     assert sandbox.request_count == 0
 
 
+async def test_a_server_without_tls_is_not_taken_for_a_certificate_problem(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def serve(peer: Peer) -> None:
+        await peer.send(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n")
+        await peer.gone()
+
+    monkeypatch.setenv("PRINTOS_KEY", KEY)
+    monkeypatch.setenv("PRINTOS_SECRET", SECRET)
+    async with ScriptedServer(serve) as server:
+        url = str(server.origin).replace("http://", "https://")
+        detail, remedy = await check_one_failure(cli, "tls", "--base-url", url)
+    assert "does not speak TLS" in detail
+    assert remedy == (
+        "this port speaks plain HTTP, or something else: correct the port or the scheme in --base-url or "
+        "PRINTOS_BASE_URL"
+    )
+
+
 async def test_a_trusted_certificate_is_all_right(cli: Cli, sandbox: Sandbox, authority: trustme.CA) -> None:
     async with TlsFront(server_context(authority), sandbox.port) as front:
         checked = await check(cli, "--base-url", front.url, "--ca-file", ca_file(cli, authority))
@@ -332,6 +352,18 @@ async def test_something_else_than_printos_is_named(
     assert (remedy or "another service answers") in checked.steps["path"]["remedy"]
     assert checked.outcomes("credentials") == ["skipped"]
     assert {request.method for request in server.requests} == {"GET"}
+
+
+async def test_a_foreign_servers_page_tells_nothing_of_the_clock_of_printos(
+    cli: Cli, sandbox: Sandbox
+) -> None:
+    answer = b"HTTP/1.1 404 Not Found\r\ncontent-type: text/html\r\ndate: %s\r\ncontent-length: %d\r\n\r\n%s"
+    date = formatdate(usegmt=True).encode()
+    async with ScriptedServer(always(answer % (date, len(PAGE), PAGE))) as server:
+        checked = await check(cli, "--base-url", str(server.origin))
+    assert checked.failed == ["path"]
+    assert checked.steps["clock"]["outcome"] == "skipped"
+    assert checked.steps["clock"]["detail"] == "PrintOS did not answer"
 
 
 async def test_a_server_that_does_not_answer_is_named(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:

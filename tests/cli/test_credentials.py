@@ -227,6 +227,19 @@ def test_a_secret_file_that_holds_none_leaves_the_secret(
     assert secret() == "canary-2"
 
 
+@pytest.mark.parametrize("content", [b"canary-1\ncanary-2\n", b"canary-1\r\ncanary-2", b"\ncanary-1\n"])
+def test_a_secret_file_of_several_lines_is_refused(tmp_path: Path, content: bytes) -> None:
+    file = private(tmp_path, content)
+    with pytest.raises(CommandError) as refused:
+        SecretFile(file)
+    assert str(refused.value) == f"{file} has more than one line; it must hold the secret and nothing else"
+
+
+@pytest.mark.parametrize("line_end", [b"", b"\n", b"\r\n"])
+def test_a_line_end_is_not_part_of_a_secret(tmp_path: Path, line_end: bytes) -> None:
+    assert SecretFile(private(tmp_path, b"canary 1" + line_end))() == "canary 1"
+
+
 @posix_only
 def test_a_secret_from_a_pipe_is_read_once() -> None:
     reader, writer = os.pipe()

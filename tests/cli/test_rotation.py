@@ -201,9 +201,9 @@ async def test_what_waits_for_a_held_account_is_said_at_the_end(
     assert ended.code == 1
     assert (ended.json["failed"], ended.json["unfinished"], ended.json["heldAccounts"]) == (0, 1, 1)
     assert (
-        "1 account is held: PrintOS refuses the credentials; correct them, and what waits for them"
-        in ended.err
-    )
+        "1 account is held: its requests do not get through; correct the cause (see the message 'held:', and "
+        "printos check), and what waits is sent once a request gets through\n"
+    ) in ended.err
 
 
 async def test_the_end_of_a_pipe_waits_for_held_accounts_as_long_as_it_may(cli: Cli, site: Sandbox) -> None:
@@ -218,9 +218,9 @@ async def test_the_end_of_a_pipe_waits_for_held_accounts_as_long_as_it_may(cli: 
     assert (ended.code, ended.json["sent"], ended.json["failed"], ended.json["unsent"]) == (1, 1, 0, 1)
     assert ended.json["heldAccounts"] == 1
     assert (
-        "1 account is held: PrintOS refuses the credentials; correct them, and push again what was not"
-        in ended.err
-    )
+        "1 account is held: its requests do not get through; correct the cause (see the message 'held:', and "
+        "printos check), and push again what was not"
+    ) in ended.err
     assert json.loads(failures.read_text())["deviceId"] == "dev-2"
 
 
@@ -255,6 +255,24 @@ async def test_a_file_that_cannot_be_used_leaves_the_credentials_and_is_said_onc
         f"printos: cannot use {file}: line 4 is not valid JSON at character 55; what was read before is used on\n"
     ]
     assert has_no_secret(ended.out, ended.err, *complaints.lines)
+
+
+async def test_sighup_reports_a_bad_line_to_a_worker_that_has_nothing_to_send(
+    cli: Cli, site: Sandbox
+) -> None:
+    file = private(cli, "credentials", credentials())
+    outbox = f"sqlite+aiosqlite:///{cli.folder / 'spool.db'}"
+    process = await cli.start("worker", "--outbox", outbox, "--credentials", file, "--state-every", "0.1")
+    complaints = Complaints(process)
+    await complaints.wait_for("0 pending")
+    with file.open("a") as lines:
+        lines.write("{bad\n")
+    process.send_signal(signal.SIGHUP)
+    said = await complaints.wait_for("cannot use")
+    assert said == (
+        f"printos: cannot use {file}: line 5 is not valid JSON at character 2; what was read before is used on\n"
+    )
+    assert site.request_count == 0
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc")
@@ -295,9 +313,30 @@ async def test_accounts_that_are_held_together_are_summed_up(
     held, resumed = capsys.readouterr().err.splitlines()
     assert held == (
         f"printos: held: device dev-0 (401 AuthenticationError), and {count:,} more; "
-        "their statuses wait until PrintOS accepts the credentials"
+        "their statuses wait until a request gets through"
     )
     assert resumed == "printos: resumed: device dev-0" + (f", and {count - 1:,} more" if count > 1 else "")
+
+
+@pytest.mark.parametrize(
+    ("cause", "status", "advice"),
+    [
+        ("NotFoundError", 404, "; compare the devices with printos devices list"),
+        ("PermissionDeniedError", 403, "; compare the devices with printos devices list"),
+        ("AuthenticationError", 401, ""),
+        ("MissingCredentialsError", None, ""),
+    ],
+    ids=["unknown", "forbidden", "refused", "missing"],
+)
+async def test_an_account_held_for_its_devices_points_to_the_list_of_devices(
+    capsys: pytest.CaptureFixture[str], cause: str, status: int | None, advice: str
+) -> None:
+    with AccountLines() as lines:
+        lines.on_event(AccountHeld("key k…", cause, status))
+    answer = f"{status} {cause}" if status else cause
+    assert capsys.readouterr().err == (
+        f"printos: held: key k… ({answer}); its statuses wait until a request gets through{advice}\n"
+    )
 
 
 async def test_lines_of_accounts_are_at_most_a_few_a_second(capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from printos_async import ConcurrencyLimit
+from printos_async.cli.options.connection import ConcurrentRequests
 from printos_async.sandbox import Sandbox
 
 if TYPE_CHECKING:
@@ -28,7 +30,7 @@ def secret_file(cli: Cli, content: str, mode: int = 0o600) -> Path:
 @pytest.mark.parametrize(
     ("env", "complaint"),
     [
-        ({}, "set one pair"),
+        ({}, "given; pass --key with --secret-file, --login with --password-file, or --credentials, or set "),
         ({"PRINTOS_KEY": "k"}, "PRINTOS_SECRET is not set"),
         ({"PRINTOS_LOGIN": "l"}, "PRINTOS_PASSWORD is not set"),
         (
@@ -130,7 +132,9 @@ async def test_a_secret_that_other_users_may_read_is_warned_of_once(
 @pytest.mark.parametrize(
     ("args", "complaint"),
     [
-        (("--key", "k", "--login", "l"), "exclude each other"),
+        (("--key", "k", "--login", "l"), "--key and --login exclude each other"),
+        (("--key", "k", "--password-file", "p"), "--key and --password-file exclude each other"),
+        (("--secret-file", "s", "--login", "l"), "--secret-file and --login exclude each other"),
         (("--key", "k", "--secret-file", "/nowhere/secret"), "cannot read /nowhere/secret"),
         (("--key", "k", "--secret-file", os.devnull), "holds no secret"),
         (("--base-url", "http://printos.example"), "add --insecure-http"),
@@ -151,6 +155,21 @@ async def test_a_wrong_setting_is_one_line_that_says_what_to_do(
     assert complaint in ended.err
     assert len(ended.err.splitlines()) == 1
     assert "hunter2" not in ended.err
+
+
+@pytest.mark.parametrize(
+    ("given", "limits"),
+    [
+        (ConcurrentRequests(), (ConcurrencyLimit().initial, ConcurrencyLimit().maximum)),
+        (ConcurrentRequests(max_in_flight=7), (7, 7)),
+    ],
+    ids=["default", "given"],
+)
+def test_requests_in_flight_have_the_librarys_limit_unless_one_is_given(
+    given: ConcurrentRequests, limits: tuple[int, int]
+) -> None:
+    limiter = given.make_client_with(None)._channel.executor.limiter
+    assert (limiter.limit, limiter.maximum) == limits
 
 
 async def test_a_server_that_is_not_there_is_one_line(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -65,7 +65,11 @@ class Lease:
             try:
                 await self._renew()
             except OutboxError as error:
-                _log.warning("lease not renewed: %s", error, extra={"error": type(error).__name__})
+                _log.warning(
+                    "the lease on the outbox cannot be renewed: %s; trying again",
+                    error,
+                    extra={"error": type(error).__name__},
+                )
                 pause_s = min(_RETRY_S, interval_s)
             else:
                 pause_s = interval_s

@@ -162,10 +162,10 @@ class Worker:
                         self._dispatcher.take_claims(claims, told)
             except OutboxError as error:
                 self.error = error
-                self._report("not claimed", error)
+                self._report("statuses cannot be claimed", error)
             else:
                 if owner is not None:
-                    self.error, self.answered_s = None, self._loop.time()
+                    self._answered()
             if len(claims) >= room and not self._occupancy.has_ended:  # there may be more
                 some_held = self._accounts.held > 0 and self._accounts.are_several
                 with suppress(TimeoutError):
@@ -224,7 +224,7 @@ class Worker:
             try:
                 newer = await self._outbox.finish(owner, completed)
             except OutboxError as error:
-                self._report("not noted", error)
+                self._report("outcomes cannot be recorded", error)
                 dispatcher.news.set()
                 await asyncio.sleep(_RETRY_S)
             else:
@@ -241,8 +241,14 @@ class Worker:
                 newer = self._dispatcher.give_back_newer(newer)
         self._dispatcher.take_claims(newer, {})
 
+    def _answered(self) -> None:
+        if self.error is not None:
+            # A warning, as the failures are: whoever sees these should see their end.
+            _log.warning("the outbox answers again")
+        self.error, self.answered_s = None, self._loop.time()
+
     def _report(self, what: str, error: OutboxError) -> None:
-        _log.warning("%s: %s", what, error, extra={"error": type(error).__name__})
+        _log.warning("%s: %s; trying again", what, error, extra={"error": type(error).__name__})
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         # These tasks end by cancellation only, unless there is a bug, here or in the engine.

@@ -108,6 +108,8 @@ class Exchange:
                     "give the certificate that the server's owner has issued, with its key: --client-cert and"
                     " --client-key"
                 )
+            elif "does not speak TLS" in str(error):
+                remedy = f"this port speaks plain HTTP, or something else: correct the port or the scheme in {_BASE_URL}"
             elif not error.may_have_arrived:
                 remedy = (
                     "if the network's own gateway opens TLS, trust its authority: --ca-file or --system-certificates;"
@@ -120,7 +122,10 @@ class Exchange:
     def _clock(self) -> Finding:
         ahead_s = self.auth.ahead_s
         if ahead_s is None:
-            return skipped("clock", "no answer tells the server's time")
+            is_foreign = any(answer.is_page for answer in self.auth.answers)
+            return skipped(
+                "clock", "PrintOS did not answer" if is_foreign else "no answer tells the server's time"
+            )
         if abs(ahead_s) <= MIN_SKEW_S:
             return ok("clock", f"within {max(abs(ahead_s), 1.0):.0f} s of the server's")
         direction = "behind" if ahead_s > 0 else "ahead of"

@@ -178,7 +178,7 @@ class Work:
             was, waits = ("was", "it waits") if stats.pending == 1 else ("were", "they wait")
             complain(f"{count_statuses(stats.pending)} {was} not finished in time; {waits} in the outbox")
         if stats.held_accounts:
-            complain_of_held(stats.held_accounts, "what waits for them is sent once PrintOS accepts them")
+            complain_of_held(stats.held_accounts, "what waits is sent once a request gets through")
         exit_code = EXIT_FAILED if stats.pending else EXIT_OK
         if received is not None and self.signals.is_repeated:
             exit_code = exit_code_of_signal(received)

@@ -6,6 +6,7 @@ import asyncio
 import time
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
+from weakref import WeakSet
 
 from printos_async._auth import DeviceCredentials, HmacAuth, SessionTokenAuth
 from printos_async._auth.base import ReadyAuth, SecretUnavailableError
@@ -54,6 +55,7 @@ class CredentialsFile:
         self._auths: dict[Credentials, ReadyAuth] = {}
         self._reading: asyncio.Task[None] | None = None
         self._default: _DefaultLine | None = None
+        _all.add(self)
 
     @property
     def has_default(self) -> bool:
@@ -71,13 +73,17 @@ class CredentialsFile:
 
     async def find(self, device_id: str) -> httpx.Auth | None:
         """Return the credentials of a device; the default's where it has none of its own, if there is one."""
-        if self._reading is None and self._file.has_changed():
-            self._reading = asyncio.create_task(self._read_again())
+        self.read_again()
         if self._reading is not None:
             await asyncio.shield(self._reading)
         if device_id != DEFAULT_DEVICE and (auth := self.auth_of(device_id)) is not None:
             return auth
         return self._default_line()
+
+    def read_again(self) -> None:
+        """Begin to read the file if it has changed; the next ``find`` waits for it."""
+        if self._reading is None and self._file.has_changed():
+            self._reading = asyncio.create_task(self._read_again())
 
     def auth_of(self, device_id: str) -> ReadyAuth | None:
         """Return the credentials on the line of a device; None if there is no such line."""
@@ -107,6 +113,15 @@ class CredentialsFile:
     def _read_in_thread(self) -> set[Credentials]:
         self._file.read_again()
         return set(self._file.content.values())
+
+
+_all: WeakSet[CredentialsFile] = WeakSet()
+
+
+def read_credentials_files_again() -> None:
+    """Begin to read every file of credentials that has changed, for a signal that says so."""
+    for file in tuple(_all):
+        file.read_again()
 
 
 def _refuse(problem: str) -> NoReturn:

@@ -130,7 +130,7 @@ class SecretFile(RereadFile[str]):
         path: The file.
 
     Raises:
-        CommandError: The file cannot be read, or holds no secret.
+        CommandError: The file cannot be read, or holds no secret or more than one line.
     """
 
     def __init__(self, path: Path) -> None:
@@ -155,6 +155,10 @@ class SecretFile(RereadFile[str]):
             secret = ""
         if not secret:
             raise CommandError(f"{self._path} holds no secret; it must be one line of UTF-8 text")
+        if "\n" in secret:
+            raise CommandError(
+                f"{self._path} has more than one line; it must hold the secret and nothing else"
+            )
         return secret
 
 

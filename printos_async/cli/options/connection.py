@@ -28,6 +28,7 @@ from .network import Network
 _PANEL = "Connection"
 _WHERE = "--base-url or PRINTOS_BASE_URL"
 _CREDENTIALS = ("PRINTOS_KEY", "PRINTOS_SECRET", "PRINTOS_LOGIN", "PRINTOS_PASSWORD")
+_CREDENTIAL_OPTIONS = ("key", "secret_file", "login", "password_file")
 _USERINFO = re.compile(r"\s*[^/?#]*//[^/?#]*@")
 _option = partial(typer.Option, rich_help_panel=_PANEL)
 
@@ -121,9 +122,7 @@ class Connection(Network):
         path = self.credentials or env.get("PRINTOS_CREDENTIALS")
         if not path:
             return None
-        options = {name: getattr(self, name) for name in ("key", "secret_file", "login", "password_file")}
-        given = [f"--{name.replace('_', '-')}" for name, value in options.items() if value is not None]
-        given += [name for name in _CREDENTIALS if env.get(name)]
+        given = self._given(_CREDENTIAL_OPTIONS) + [name for name in _CREDENTIALS if env.get(name)]
         if given:
             ours = "PRINTOS_CREDENTIALS" if self.credentials is None else "--credentials"
             raise CommandError(f"{ours} and {given[0]} exclude each other; give one of them")
@@ -133,20 +132,26 @@ class Connection(Network):
         """Return the credentials of the key or the login; may prompt for the secret.
 
         Raises:
-            ConfigurationError: No pair is given, both are, or half of one.
-            CommandError: A file cannot be read, or options contradict each other.
+            ConfigurationError: Both pairs are given, or half of one.
+            CommandError: Nothing is given, a file cannot be read, or options contradict each other.
         """
-        return auth_from_env(self._pair(env))
+        pair = self._pair(env)
+        if not pair:
+            raise CommandError(
+                "no credentials are given; pass --key with --secret-file, --login with --password-file, or"
+                " --credentials, or set PRINTOS_KEY with PRINTOS_SECRET, PRINTOS_LOGIN with PRINTOS_PASSWORD, or"
+                " PRINTOS_CREDENTIALS"
+            )
+        return auth_from_env(pair)
 
     def _pair(self, env: Mapping[str, str]) -> dict[str, Any]:
         """Return the environment variables of a key or a login, overridden by the options.
 
         A file of a secret stands there as a function, which is asked again when PrintOS refuses the secret.
         """
-        by_key = self.key is not None or self.secret_file is not None
-        by_login = self.login is not None or self.password_file is not None
+        by_key, by_login = self._given(_CREDENTIAL_OPTIONS[:2]), self._given(_CREDENTIAL_OPTIONS[2:])
         if by_key and by_login:
-            raise CommandError("--key and --login exclude each other; give one of them")
+            raise CommandError(f"{by_key[0]} and {by_login[0]} exclude each other; give one of them")
         names: tuple[str, ...] = _CREDENTIALS
         if by_key or by_login:  # then the other pair of the environment is ignored
             names = names[:2] if by_key else names[2:]
@@ -161,6 +166,9 @@ class Connection(Network):
                     prompt = f"{secret_name} for {found[name]}"
                     found[secret_name] = typer.prompt(prompt, hide_input=True, err=True)
         return found
+
+    def _given(self, names: Iterable[str]) -> list[str]:
+        return [f"--{name.replace('_', '-')}" for name in names if getattr(self, name) is not None]
 
 
 @frozen(kw_only=True)
@@ -180,14 +188,21 @@ class Requests(Connection):
 class ConcurrentRequests(Requests):
     """The options of every command that sends many requests at once."""
 
-    max_in_flight: Annotated[int, _option(min=1, help="Maximum number of requests in flight.")] = 64
+    max_in_flight: Annotated[
+        int | None,
+        _option(
+            min=1,
+            help="Maximum number of requests in flight; by default it adapts to the server, up to 256.",
+        ),
+    ] = None
     max_rate: Annotated[
         float | None,
         _option(min=0.1, help="Maximum number of requests per second; no limit by default."),
     ] = None
 
     def _request_settings(self) -> dict[str, Any]:
-        limit = ConcurrencyLimit(maximum=self.max_in_flight, initial=self.max_in_flight)
+        most = self.max_in_flight
+        limit = None if most is None else ConcurrencyLimit(maximum=most, initial=most)
         return {**super()._request_settings(), "limit": limit, "max_rate_per_s": self.max_rate}
 
 

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 _SPAN_S = 0.5
 # The first ones have a line sooner.
 _FIRST_SPAN_S = 0.05
+# Answers that hold an account when many of its devices receive them: the device may be unknown, or another account's.
+_MAY_BE_THE_DEVICE = frozenset({403, 404})
 
 
 class AccountLines:
@@ -26,6 +28,7 @@ class AccountLines:
 
     def __init__(self) -> None:
         self._held: list[str] = []
+        self._has_refused_devices = False
         self._resumed: list[str] = []
         self._timer: asyncio.TimerHandle | None = None
         self._next_s = 0.0
@@ -43,6 +46,7 @@ class AccountLines:
         if isinstance(event, AccountHeld):
             status = "" if event.status is None else f"{event.status} "
             self._held.append(f"{event.account} ({status}{event.cause})")
+            self._has_refused_devices |= event.status in _MAY_BE_THE_DEVICE
         elif isinstance(event, AccountResumed):
             self._resumed.append(event.account)
         else:
@@ -56,16 +60,19 @@ class AccountLines:
         self._next_s = asyncio.get_running_loop().time() + _SPAN_S
         if self._held:
             has = "its statuses wait" if len(self._held) == 1 else "their statuses wait"
-            complain(f"held: {_summed_up(self._held)}; {has} until PrintOS accepts the credentials")
+            advice = "; compare the devices with printos devices list" if self._has_refused_devices else ""
+            complain(f"held: {_summed_up(self._held)}; {has} until a request gets through{advice}")
         if self._resumed:
             complain(f"resumed: {_summed_up(self._resumed)}")
-        self._held, self._resumed = [], []
+        self._held, self._has_refused_devices, self._resumed = [], False, []
 
 
 def complain_of_held(accounts: int, what_next: str) -> None:
     """Report at the end on standard error that accounts are still held, and what to do."""
+    are = "is held: its" if accounts == 1 else "are held: their"
     complain(
-        f"{counted(accounts, 'account')} {'is' if accounts == 1 else 'are'} held: PrintOS refuses the credentials; correct them, and {what_next}"
+        f"{counted(accounts, 'account')} {are} requests do not get through; correct the cause"
+        f" (see the message 'held:', and printos check), and {what_next}"
     )
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from sqlalchemy import make_url
 
-from printos_async import HmacAuth, OutboxError, PrintOSClient
+from printos_async import HmacAuth, OutboxError, PrintOSClient, SqlOutbox
 from tests.conftest import KEY, QUICK_RETRY, SECRET, status
 
 from .conftest import Workplace
@@ -17,7 +17,9 @@ from .seen import adds_up, applied, pages
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
+    from printos_async.outbox import Claim
     from printos_async.sandbox import Sandbox
     from tests.postgres import PostgresServer
 
@@ -38,6 +40,42 @@ async def test_put_fails_while_the_database_is_away_and_everything_goes_on_when_
         stats = await pusher.drain()
     assert (stats.accepted, stats.sent, stats.pending) == (3, 3, 0)
     assert (pages(sandbox, "dev-1"), pages(sandbox, "dev-2"), pages(sandbox, "dev-3")) == (2, -1, 1)
+
+
+class AwayOutbox(SqlOutbox):
+    """Fails to claim and to renew the lease while it is away."""
+
+    is_away = False
+
+    async def claim(self, *limits: Any) -> list[Claim]:
+        if self.is_away:
+            raise OutboxError("connection refused")
+        return await super().claim(*limits)
+
+    async def renew(self, owner: int) -> bool:
+        if self.is_away:
+            raise OutboxError("connection refused")
+        return await super().renew(owner)
+
+
+async def test_the_log_says_that_the_outbox_is_away_and_once_when_it_is_back(
+    sandbox: Sandbox, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def messages() -> list[str]:
+        return [record.getMessage() for record in caplog.records if record.name == "printos_async.outbox"]
+
+    outbox = AwayOutbox(f"sqlite+aiosqlite:///{tmp_path / 'spool.db'}", lease_s=1.0)
+    claims = "statuses cannot be claimed: connection refused; trying again"
+    renewals = "the lease on the outbox cannot be renewed: connection refused; trying again"
+    async with client_of(sandbox, lease_s=1.0) as client, client.status_pusher(outbox=outbox) as pusher:
+        await pusher.push("dev-1", status(1))
+        outbox.is_away = True
+        await until(lambda: {claims, renewals} <= set(messages()))
+        outbox.is_away = False
+        await until(lambda: "the outbox answers again" in messages())
+        await pusher.push("dev-1", status(2))
+    assert set(messages()) == {claims, renewals, "the outbox answers again"}
+    assert messages().count("the outbox answers again") == 1
 
 
 async def until(condition: Callable[[], bool]) -> None:
