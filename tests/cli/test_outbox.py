@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from printos_async import DeviceStatusUpdate, HmacAuth, PrintOSClient, StatusPush
+from printos_async import DeviceStatusUpdate, HmacAuth, OutboxError, PrintOSClient, Spooler, StatusPush
 from printos_async.cli.input.source import Source
 from printos_async.cli.push.files import FailuresFile
 from printos_async.cli.push.job import PushJob
@@ -116,6 +116,24 @@ async def test_lines_of_a_pipe_are_accepted_while_its_writer_still_writes(
             pass
     ended = await process.wait(line("dev-2").encode())
     assert (ended.code, ended.json["accepted"]) == (0, 2)
+
+
+async def test_the_line_after_which_a_failing_outbox_ended_reading_is_named(
+    cli: Cli, sandbox: Sandbox, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def put(*_: object) -> None:
+        raise OutboxError("the disk is full")
+
+    monkeypatch.setattr(Spooler, "put", put)
+    file = cli.file("s.jsonl", line("dev-1") * 3_000)
+    ended = await cli.run("push", file, "--outbox", url, "--json")
+    last_line = ended.json["lastLine"]
+    assert (ended.code, ended.json["accepted"], ended.json["problem"]) == (1, 0, "the disk is full")
+    assert 0 < last_line < 3_000
+    assert ended.err.endswith(
+        "printos: the disk is full\n"
+        f"printos: reading ended after line {last_line} of {file}; no line after it was accepted\n"
+    )
 
 
 async def test_the_command_that_is_said_spools_again_what_was_not_accepted(

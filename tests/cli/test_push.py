@@ -266,10 +266,12 @@ async def test_a_failed_status_is_not_kept_once_a_newer_one_was_sent(cli: Cli, s
 
 
 async def test_failures_that_cannot_be_written_are_not_lost(cli: Cli, sandbox: Sandbox) -> None:
-    ended = await cli.run("push", cli.file("s.jsonl", line("nobody")), "--failures", "/dev/full", "--json")
+    file = cli.file("s.jsonl", line("nobody"))
+    ended = await cli.run("push", file, "--failures", "/dev/full", "--json")
     assert ended.code == 1
     assert "cannot write /dev/full: No space left on device" in ended.json["problem"]
     assert '{"deviceId":"nobody"' in ended.err
+    assert ended.err.endswith(f"printos: reading ended after line 1 of {file}; no line after it was sent\n")
 
 
 @pytest.mark.parametrize("option", ["--failures", "--bad-lines"])

@@ -92,9 +92,10 @@ class PushReport:
         if job.counts.problem is not None:
             complain(job.counts.problem)
         received = job.signals.received
-        if received is not None:
+        if received is not None or job.counts.problem is not None:
+            ended = "reading ended" if received is None else f"stopped by {received.name}"
             where = f"after line {lines.last_line} of {job.source.name}"
-            complain(f"stopped by {received.name} {where}; no line after it was {mode.done}")
+            complain(f"{ended} {where}; no line after it was {mode.done}")
         if as_json:
             write_json(self.to_json())
         elif job.sent_anything:
