@@ -215,7 +215,26 @@ async def test_the_first_ten_failures_are_named_once_and_the_others_counted(
     )
     assert count == (
         "printos: 1,000 statuses failed (1,000 NotFoundError), the first 10 are named above; "
-        "add --failures FILE to keep what fails in lines that can be pushed again"
+        "add --failures FILE to save them for another push"
+    )
+
+
+@pytest.mark.parametrize(
+    ("setting", "error"),
+    [
+        (("PRINTOS_SECRET", "another"), "AuthenticationError"),
+        (("PRINTOS_BASE_URL", "http://127.0.0.1:1"), "TransportError"),
+    ],
+)
+async def test_a_push_without_connection_or_credentials_names_the_command_that_looks_further(
+    cli: Cli, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, setting: tuple[str, str], error: str
+) -> None:
+    monkeypatch.setenv(*setting)
+    ended = await cli.run("push", cli.file("s.jsonl", line("dev-1")), "--max-attempts", "1")
+    assert ended.code == 1
+    assert ended.err.splitlines()[-1] == (
+        f"printos: 1 status failed (1 {error}); printos check says what is wrong; "
+        "add --failures FILE to save them for another push"
     )
 
 
