@@ -289,8 +289,7 @@ async def test_many_refusals_do_not_flood_standard_error(cli: Cli, sandbox: Sand
     assert len(named) == 10
     assert "40 more" in rest
     assert count == (
-        "printos: 50 statuses failed (50 NotFoundError); "
-        "add --failures FILE to save them for another push"
+        "printos: 50 statuses failed (50 NotFoundError); add --failures FILE to save them for another push"
     )
 
 
