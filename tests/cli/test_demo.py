@@ -165,6 +165,8 @@ def test_progress_is_shown_on_a_terminal() -> None:
     ("options", "complaint"),
     [
         (["--latency", "inf"], "--latency must be a number, not inf"),
+        (["--clock-offset", "1e300"], "'--clock-offset': 1e+300 is not in the range"),
+        (["--clock-offset", "-4e8"], "'--clock-offset': -400000000.0 is not in the range"),
         (["--clock-offset", "nan"], "--clock-offset must be a number, not nan"),
         (["--latency", "2", "--latency-max", "1"], "--latency-max must not be less than --latency"),
         (["--key", "k"], "PRINTOS_SECRET is not set; it must hold the secret to check"),

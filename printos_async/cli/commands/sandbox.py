@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from printos_async.sandbox import Sandbox
 
 _FAULTS = "Faults (shares from 0 to 1 of the requests)"
+_TEN_YEARS_S = 10 * 365 * 86_400.0
 _ANY = "sandbox"  # for a sandbox that does not check credentials, which a client needs
 _option = partial(typer.Option, rich_help_panel=_FAULTS)
 
@@ -82,7 +83,12 @@ def sandbox(
         float | None, typer.Option(min=0.001, help="Seconds for which a session token is valid.")
     ] = None,
     clock_offset: Annotated[
-        float, typer.Option(help="Seconds by which the server's clock is ahead; negative if it is behind.")
+        float,
+        typer.Option(
+            min=-_TEN_YEARS_S,
+            max=_TEN_YEARS_S,
+            help="Seconds by which the server's clock is ahead; negative if it is behind; at most ten years.",
+        ),
     ] = 0.0,
     as_json: Annotated[
         bool, typer.Option("--json", help="Write the address as one JSON object to standard output.")
