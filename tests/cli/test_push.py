@@ -302,6 +302,15 @@ async def test_the_file_that_is_read_is_not_written(cli: Cli, sandbox: Sandbox, 
     assert sandbox.request_count == 0
 
 
+async def test_failures_and_bad_lines_are_not_mixed_in_one_file(cli: Cli, sandbox: Sandbox) -> None:
+    file, both = cli.file("s.jsonl", line("nobody") + "{"), cli.folder / "both"
+    options = ("--failures", both, "--bad-lines", f"{cli.folder}/./both")
+    ended = await cli.run("push", file, *options)
+    assert (ended.code, ended.out) == (2, "")
+    assert ended.err == "printos: --failures and --bad-lines need two files\n"
+    assert sandbox.request_count == 0
+
+
 @pytest.mark.parametrize("option", ["--failures", "--bad-lines"])
 async def test_a_file_that_somebody_else_could_have_put_there_is_not_written(
     cli: Cli, sandbox: Sandbox, option: str
