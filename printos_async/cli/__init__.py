@@ -16,7 +16,7 @@ __all__ = ["main"]
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit code: 0 done, 1 something failed, 2 usage or configuration.
+    """Run the command and return its exit code: 0 done, 1 something failed, 2 usage or configuration, 130 Ctrl-C.
 
     Args:
         args: The arguments, by default those of the process.
@@ -28,6 +28,9 @@ def main(args: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 2
-    from .app import run  # noqa: PLC0415  # only now: it imports what may be missing
+    try:
+        from .app import run  # noqa: PLC0415  # only now: it imports what may be missing
 
-    return run(args)
+        return run(args)
+    except KeyboardInterrupt:  # during the imports; later ``run`` handles it
+        return 130

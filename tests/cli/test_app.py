@@ -81,6 +81,21 @@ def test_a_missing_extra_is_named_with_what_to_install(
     assert f"pip install 'printos-async{extra}'" in error
 
 
+async def test_ctrl_c_during_the_imports_ends_without_a_traceback(cli: Cli) -> None:
+    cli.file(
+        "sitecustomize.py",
+        "import signal, sys\n"
+        "class Interrupt:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'printos_async.cli.app':\n"
+        "            signal.raise_signal(signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Interrupt())\n",
+    )
+    path = os.pathsep.join([str(cli.folder), os.environ.get("PYTHONPATH", "")])
+    ended = await (await cli.start("--version", PYTHONPATH=path)).wait()
+    assert (ended.code, ended.out, ended.err) == (130, "", "")
+
+
 async def test_a_reader_that_leaves_early_is_no_error_to_talk_about(cli: Cli) -> None:
     process = await cli.start("--help")
     assert process.process.stdout is not None

@@ -111,6 +111,18 @@ async def test_a_server_that_ends_with_an_older_status_is_found_out() -> None:
     assert f"1 went back to an older status: {device_id}: report 1 after 6" in report.problems
 
 
+async def test_the_demo_counts_one_device_and_one_round(cli: Cli) -> None:
+    ended = await cli.run("demo", "--devices", "1", "--rounds", "1")
+    assert ended.code == 0
+    assert "registering 1 device at " in ended.err
+    assert "pushing 1 round of 3 statuses\n" in ended.err
+    report = DemoReport(seed=0, requests=1, late_writes=1, limits=[1])
+    report.events["StatusReasserted"] = 1
+    text = "\n".join(report.lines())
+    for part in ("0 of 1 request\n", "1 write, 0 of", "1 newest status was sent", "1 request in flight"):
+        assert part in text
+
+
 def test_percentiles_are_by_nearest_rank() -> None:
     report = DemoReport(seed=0, latencies_s=[number / 1000 for number in range(1, 101)])
     assert [report.latency_s(percent) for percent in (50, 95, 99, 100)] == [0.05, 0.095, 0.099, 0.1]
@@ -153,6 +165,8 @@ def test_progress_is_shown_on_a_terminal() -> None:
     ("options", "complaint"),
     [
         (["--latency", "inf"], "--latency must be a number, not inf"),
+        (["--clock-offset", "1e300"], "'--clock-offset': 1e+300 is not in the range"),
+        (["--clock-offset", "-4e8"], "'--clock-offset': -400000000.0 is not in the range"),
         (["--clock-offset", "nan"], "--clock-offset must be a number, not nan"),
         (["--latency", "2", "--latency-max", "1"], "--latency-max must not be less than --latency"),
         (["--key", "k"], "PRINTOS_SECRET is not set; it must hold the secret to check"),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import json
 from typing import TYPE_CHECKING
 
@@ -114,6 +115,20 @@ async def test_one_device_without_a_serial_number_is_registered(cli: Cli, sandbo
     ended = await cli.run("devices", "provision", "--model", "Indigo", "--json")
     assert (ended.code, ended.err, ended.json["results"][0]["outcome"]) == (0, "", "provisioned")
     assert len(sandbox.devices) == 4
+
+
+@pytest.mark.parametrize(
+    ("option", "name"),
+    [("--model", "model"), ("--serial-number", "serialNumber"), ("--location", "location")],
+)
+async def test_an_empty_value_of_a_device_is_refused(
+    cli: Cli, sandbox: Sandbox, option: str, name: str
+) -> None:
+    given = {"--model": "A", "--serial-number": "SN-1", "--location": "H", option: ""}
+    ended = await cli.run("devices", "provision", *itertools.chain(*given.items()))
+    assert (ended.code, ended.out) == (2, "")
+    assert ended.err == f"printos: {name} is empty; give it a value, or leave the option out\n"
+    assert sandbox.request_count == 0
 
 
 async def test_a_list_that_cannot_be_read_provisions_nothing(cli: Cli, sandbox: Sandbox) -> None:

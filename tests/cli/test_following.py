@@ -172,7 +172,8 @@ async def test_a_file_that_cannot_be_read_on_ends_it_and_what_came_before_is_sen
     file.mkdir()
     ended = await process.wait()
     assert (ended.code, ended.json["sent"]) == (1, 1)
-    assert ended.json["problem"] == f"cannot read {file} after line 1: Is a directory"
+    assert ended.json["problem"] == f"cannot read {file}: Is a directory"
+    assert f"reading ended after line 1 of {file}; no line after it was sent\n" in ended.err
 
 
 @posix_only
@@ -288,8 +289,7 @@ async def test_many_refusals_do_not_flood_standard_error(cli: Cli, sandbox: Sand
     assert len(named) == 10
     assert "40 more" in rest
     assert count == (
-        "printos: 50 statuses failed (50 NotFoundError); "
-        "add --failures FILE to keep what fails in lines that can be pushed again"
+        "printos: 50 statuses failed (50 NotFoundError); add --failures FILE to save them for another push"
     )
 
 

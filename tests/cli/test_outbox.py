@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from printos_async import DeviceStatusUpdate, HmacAuth, PrintOSClient, StatusPush
+from printos_async import DeviceStatusUpdate, HmacAuth, OutboxError, PrintOSClient, Spooler, StatusPush
 from printos_async.cli.input.source import Source
 from printos_async.cli.push.files import FailuresFile
 from printos_async.cli.push.job import PushJob
@@ -112,10 +112,30 @@ async def test_lines_of_a_pipe_are_accepted_while_its_writer_still_writes(
     process = await cli.start("push", "--follow", "-", "--outbox", url, "--json")
     await process.write(line("dev-1").encode())
     async with asyncio.timeout(20):
-        while (await run_outbox(cli, url, "stats", "--json")).json["waiting"] != 1:
-            pass
+        while True:
+            stats = await run_outbox(cli, url, "stats", "--json")
+            if stats.code == 0 and stats.json["waiting"] == 1:  # until then the file may be missing
+                break
     ended = await process.wait(line("dev-2").encode())
     assert (ended.code, ended.json["accepted"]) == (0, 2)
+
+
+async def test_the_line_after_which_a_failing_outbox_ended_reading_is_named(
+    cli: Cli, sandbox: Sandbox, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def put(*_: object) -> None:
+        raise OutboxError("the disk is full")
+
+    monkeypatch.setattr(Spooler, "put", put)
+    file = cli.file("s.jsonl", line("dev-1") * 3_000)
+    ended = await cli.run("push", file, "--outbox", url, "--json")
+    last_line = ended.json["lastLine"]
+    assert (ended.code, ended.json["accepted"], ended.json["problem"]) == (1, 0, "the disk is full")
+    assert 0 < last_line < 3_000
+    assert ended.err.endswith(
+        "printos: the disk is full\n"
+        f"printos: reading ended after line {last_line} of {file}; no line after it was accepted\n"
+    )
 
 
 async def test_the_command_that_is_said_spools_again_what_was_not_accepted(
@@ -212,6 +232,31 @@ async def test_an_outbox_has_to_be_named(cli: Cli, sandbox: Sandbox, command: tu
     ended = await cli.run("outbox", *command)
     assert (ended.code, ended.out) == (2, "")
     assert "PRINTOS_OUTBOX" in ended.err
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("stats",),
+        ("devices",),
+        ("failed",),
+        ("requeue", "--all"),
+        ("purge",),
+        ("accounts",),
+        ("adopt", "other"),
+        ("adopt", "other", "--yes"),
+    ],
+)
+async def test_a_missing_outbox_is_named_and_not_created(
+    cli: Cli, sandbox: Sandbox, command: tuple[str, ...]
+) -> None:
+    path = cli.folder / "no" / "spool.db"
+    ended = await run_outbox(cli, f"sqlite+aiosqlite:///{path}", *command)
+    assert (ended.code, ended.out) == (1, "")
+    assert ended.err == (
+        f"printos: there is no outbox at {path}; a pusher, printos push --spool or printos worker makes it\n"
+    )
+    assert not path.parent.exists()
 
 
 @pytest.mark.parametrize(

@@ -137,6 +137,7 @@ async def test_an_account_with_running_workers_is_not_adopted(
 async def test_an_account_that_cannot_be_adopted_is_one_line(
     cli: Cli, sandbox: Sandbox, url: str, args: tuple[str, ...], complaint: str
 ) -> None:
+    assert (await cli.run("push", cli.file("s.jsonl", ""), "--outbox", url)).code == 0
     ended = await run_outbox(cli, url, "adopt", *args)
     assert (ended.code, ended.out) == (2, "")
     assert complaint in ended.err

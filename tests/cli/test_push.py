@@ -215,7 +215,26 @@ async def test_the_first_ten_failures_are_named_once_and_the_others_counted(
     )
     assert count == (
         "printos: 1,000 statuses failed (1,000 NotFoundError), the first 10 are named above; "
-        "add --failures FILE to keep what fails in lines that can be pushed again"
+        "add --failures FILE to save them for another push"
+    )
+
+
+@pytest.mark.parametrize(
+    ("setting", "error"),
+    [
+        (("PRINTOS_SECRET", "another"), "AuthenticationError"),
+        (("PRINTOS_BASE_URL", "http://127.0.0.1:1"), "TransportError"),
+    ],
+)
+async def test_a_push_without_connection_or_credentials_names_the_command_that_looks_further(
+    cli: Cli, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, setting: tuple[str, str], error: str
+) -> None:
+    monkeypatch.setenv(*setting)
+    ended = await cli.run("push", cli.file("s.jsonl", line("dev-1")), "--max-attempts", "1")
+    assert ended.code == 1
+    assert ended.err.splitlines()[-1] == (
+        f"printos: 1 status failed (1 {error}); printos check says what is wrong; "
+        "add --failures FILE to save them for another push"
     )
 
 
@@ -266,10 +285,12 @@ async def test_a_failed_status_is_not_kept_once_a_newer_one_was_sent(cli: Cli, s
 
 
 async def test_failures_that_cannot_be_written_are_not_lost(cli: Cli, sandbox: Sandbox) -> None:
-    ended = await cli.run("push", cli.file("s.jsonl", line("nobody")), "--failures", "/dev/full", "--json")
+    file = cli.file("s.jsonl", line("nobody"))
+    ended = await cli.run("push", file, "--failures", "/dev/full", "--json")
     assert ended.code == 1
     assert "cannot write /dev/full: No space left on device" in ended.json["problem"]
     assert '{"deviceId":"nobody"' in ended.err
+    assert ended.err.endswith(f"printos: reading ended after line 1 of {file}; no line after it was sent\n")
 
 
 @pytest.mark.parametrize("option", ["--failures", "--bad-lines"])
@@ -278,6 +299,15 @@ async def test_the_file_that_is_read_is_not_written(cli: Cli, sandbox: Sandbox, 
     ended = await cli.run("push", file, option, file)
     assert ended.code == 2
     assert file.read_text() == line("dev-1")
+    assert sandbox.request_count == 0
+
+
+async def test_failures_and_bad_lines_are_not_mixed_in_one_file(cli: Cli, sandbox: Sandbox) -> None:
+    file, both = cli.file("s.jsonl", line("nobody") + "{"), cli.folder / "both"
+    options = ("--failures", both, "--bad-lines", f"{cli.folder}/./both")
+    ended = await cli.run("push", file, *options)
+    assert (ended.code, ended.out) == (2, "")
+    assert ended.err == "printos: --failures and --bad-lines need two files\n"
     assert sandbox.request_count == 0
 
 

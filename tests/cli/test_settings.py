@@ -66,6 +66,7 @@ async def test_an_empty_variable_counts_as_unset(
     for name in ("BASE_URL", "ACCOUNT", "CA_FILE", "CLIENT_CERT", "CLIENT_KEY"):
         monkeypatch.setenv(f"PRINTOS_{name}", "")
     url = f"sqlite+aiosqlite:///{cli.folder / 'spool.db'}"
+    assert (await cli.run("push", cli.file("s.jsonl", ""), "--outbox", url)).code == 0
     [account] = (await cli.run("outbox", "accounts", "--outbox", url, "--json")).json["accounts"]
     assert account["label"].startswith("printos.api.hp.com key ")
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
 import sys
 import time
 from email.utils import parsedate_to_datetime
@@ -23,6 +24,15 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 def line(device_id: str, pages_total: int) -> bytes:
     record = {"deviceId": device_id, "status": "DS_ON", "metrics": {"pagesTotal": pages_total}}
     return json.dumps(record).encode() + b"\n"
+
+
+def has_ipv6() -> bool:
+    with socket.socket(socket.AF_INET6) as probe:
+        try:
+            probe.bind(("::", 0))
+        except OSError:
+            return False
+    return True
 
 
 async def test_the_first_signal_is_named_and_shown() -> None:
@@ -80,7 +90,8 @@ async def test_the_sandbox_runs_until_it_is_told_to_stop(cli: Cli) -> None:
     ended = await process.wait()
     assert first.startswith("PrintOS sandbox at http://127.0.0.1:")
     assert ended.code == 0
-    assert "export PRINTOS_KEY='k 1'\n  export PRINTOS_SECRET=\"$MINE\"" in ended.out
+    assert first.endswith("In another terminal set PRINTOS_SECRET to the value that MINE has here, then:\n")
+    assert "export PRINTOS_KEY='k 1'\n  printos " in ended.out
     assert "very-secret" not in first + ended.out + ended.err
 
 
@@ -145,6 +156,22 @@ async def test_the_sandboxs_clock_may_be_off_and_its_tokens_end(cli: Cli) -> Non
     assert (await server.wait()).code == 0
     assert (answer.status_code, "expired" in answer.text) == (401, True)
     assert parsedate_to_datetime(answer.headers["date"]).timestamp() - time.time() > 3000
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::"])
+async def test_a_sandbox_at_every_address_is_reached_over_loopback(
+    cli: Cli, sandbox: Sandbox, host: str
+) -> None:
+    if host == "::" and not has_ipv6():
+        pytest.skip("no IPv6")
+    process = await cli.start("sandbox", "--port", "0", "--host", host)
+    lines = [await process.read_line() for _ in range(3)]
+    url = lines[-1].strip().removeprefix("export PRINTOS_BASE_URL=")
+    listed = await cli.run("devices", "list", "--base-url", url)
+    process.send_signal(signal.SIGTERM)
+    await process.wait()
+    assert url.startswith("http://127.0.0.1:")
+    assert (listed.code, listed.err) == (0, "")
 
 
 @pytest.mark.parametrize(("host", "count"), [("0.0.0.0", 1), ("127.0.0.1", 0), ("localhost", 0)])

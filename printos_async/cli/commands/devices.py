@@ -82,6 +82,9 @@ def provision_devices(
     """
     given = {"model": model, "serialNumber": serial_number, "location": location}
     record = {name: value for name, value in given.items() if value is not None}
+    for name, value in record.items():
+        if not value.strip():  # such as an unset variable of a shell
+            raise CommandError(f"{name} is empty; give it a value, or leave the option out")
     if (file is None) == (not record):
         raise CommandError("give either --file, or --model, --serial-number and --location of one device")
     if file is None:

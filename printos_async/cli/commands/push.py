@@ -114,6 +114,8 @@ def push(
         if bad_lines is not None:
             rejected = stack.enter_context(open_private(bad_lines, flags=os.O_APPEND))
             _refuse_same_file(source, rejected.fileno(), "--bad-lines")
+            if kept and kept.is_regular and os.path.sameopenfile(kept.fileno(), rejected.fileno()):
+                raise CommandError("--failures and --bad-lines need two files")
         job = PushJob(source, chosen_format, mode, strict=strict, failures=kept, bad_lines_file=rejected)
         # Made here, outside of the event loop: it may ask for a secret on the terminal.
         client = None if dry_run else connection.make_client(hooks=job.hooks)

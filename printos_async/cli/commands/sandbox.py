@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import shlex
 from functools import partial
 from importlib.util import find_spec
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from printos_async.sandbox import Sandbox
 
 _FAULTS = "Faults (shares from 0 to 1 of the requests)"
+_TEN_YEARS_S = 10 * 365 * 86_400.0
 _ANY = "sandbox"  # for a sandbox that does not check credentials, which a client needs
 _option = partial(typer.Option, rich_help_panel=_FAULTS)
 
@@ -81,7 +83,12 @@ def sandbox(
         float | None, typer.Option(min=0.001, help="Seconds for which a session token is valid.")
     ] = None,
     clock_offset: Annotated[
-        float, typer.Option(help="Seconds by which the server's clock is ahead; negative if it is behind.")
+        float,
+        typer.Option(
+            min=-_TEN_YEARS_S,
+            max=_TEN_YEARS_S,
+            help="Seconds by which the server's clock is ahead; negative if it is behind; at most ten years.",
+        ),
     ] = 0.0,
     as_json: Annotated[
         bool, typer.Option("--json", help="Write the address as one JSON object to standard output.")
@@ -107,15 +114,18 @@ def sandbox(
     )
     table = {} if credentials is None else _read(credentials)
     _accept(server, table)
+    to_set = ""  # in words, because another terminal lacks the variable and no line may show its value
     if login is not None and key is None:
-        exports = {"PRINTOS_LOGIN": shlex.quote(login), "PRINTOS_PASSWORD": f'"${password_env}"'}
+        exports = {"PRINTOS_LOGIN": shlex.quote(login)}
+        to_set = f" set PRINTOS_PASSWORD to the value that {password_env} has here, then"
     elif key is not None:
-        exports = {"PRINTOS_KEY": shlex.quote(key), "PRINTOS_SECRET": f'"${secret_env}"'}
+        exports = {"PRINTOS_KEY": shlex.quote(key)}
+        to_set = f" set PRINTOS_SECRET to the value that {secret_env} has here, then"
     elif credentials is not None:
         exports = {"PRINTOS_CREDENTIALS": shlex.quote(str(credentials.absolute()))}
     else:
         exports = {"PRINTOS_KEY": _ANY, "PRINTOS_SECRET": _ANY}
-    asyncio.run(_serve(server, exports, where=f"{host}:{port}", as_json=as_json))
+    asyncio.run(_serve(server, exports, to_set, where=f"{host}:{port}", as_json=as_json))
 
 
 def _read(path: Path) -> dict[str, Credentials]:
@@ -154,7 +164,9 @@ def require_sandbox() -> None:
         )
 
 
-async def _serve(server: "Sandbox", exports: dict[str, str], *, where: str, as_json: bool) -> None:
+async def _serve(
+    server: "Sandbox", exports: dict[str, str], to_set: str, *, where: str, as_json: bool
+) -> None:
     with StopSignals() as signals:
         try:
             await server.__aenter__()
@@ -173,9 +185,9 @@ async def _serve(server: "Sandbox", exports: dict[str, str], *, where: str, as_j
             if as_json:
                 write_json({"url": server.url})
             else:
-                write_line(f"PrintOS sandbox at {server.url}; Ctrl-C stops it. In another terminal:")
+                write_line(f"PrintOS sandbox at {server.url}; Ctrl-C stops it. In another terminal{to_set}:")
                 write_line()
-                write_line(f"  export PRINTOS_BASE_URL={server.url}")
+                write_line(f"  export PRINTOS_BASE_URL={_reachable(server.url)}")
                 for name, value in exports.items():
                     write_line(f"  export {name}={value}")
                 for command in _first_commands(server):
@@ -184,6 +196,11 @@ async def _serve(server: "Sandbox", exports: dict[str, str], *, where: str, as_j
         finally:
             await server.__aexit__(None, None, None)
     complain(f"stopped after {counted(server.request_count, 'request')}")
+
+
+def _reachable(url: str) -> str:
+    """Return the URL for a client on this machine; to a wildcard address none may connect without encryption."""
+    return re.sub(r"(?<=//)(0\.0\.0\.0|\[::\])(?=:)", "127.0.0.1", url)
 
 
 def _first_commands(server: "Sandbox") -> list[str]:

@@ -7,6 +7,7 @@ from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING
 
 from printos_async._events import LimitChanged
+from printos_async.cli.terminal.output import counted
 from printos_async.cli.terminal.progress import PusherLine, live_progress
 from printos_async.sandbox import Faults
 
@@ -72,7 +73,7 @@ class FaultyDemo(Demo):
                 stats = await pusher.drain(_DRAIN_TIMEOUT_S)
         if stats.active_devices:
             report.problems.append(
-                f"{stats.active_devices} devices were not settled in {_DRAIN_TIMEOUT_S:g} s"
+                f"not settled in {_DRAIN_TIMEOUT_S:g} s: {counted(stats.active_devices, 'device')}"
             )
 
     async def _push_round(self, pusher: StatusPusher, device_ids: list[str], number: int) -> None:

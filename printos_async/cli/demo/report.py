@@ -114,7 +114,7 @@ class DemoReport:
             ("rate", f"{self.rate_per_s:,.0f} statuses/s over {self.pushing_s:.2f} s"),
             ("latency", f"p50 {p50}, p95 {p95}, p99 {p99}, from acceptance to acknowledgement"),
             ("faults", faults or "none"),
-            ("retries", f"{count['RetryScheduled']:,} of {self.requests:,} requests"),
+            ("retries", f"{count['RetryScheduled']:,} of {counted(self.requests, 'request')}"),
             *(self._engine_rows() if self.limits else ()),
         ]
         verdict = (
@@ -127,6 +127,7 @@ class DemoReport:
     def _engine_rows(self) -> list[tuple[str, str]]:
         first, *changed = self.limits
         changes = f"{min(self.limits):,} to {max(self.limits):,} in {counted(len(changed), 'change')}"
+        reasserted = counted(self.events["StatusReasserted"], "newest status was", "newest statuses were")
         opened = counted(self.events["CircuitOpened"], "time")
         held = (
             "the account was held, its statuses waited, and it resumed with the key"
@@ -134,12 +135,15 @@ class DemoReport:
             else "the account was never held"
         )
         return [
-            ("too late", f"{self.late_writes:,} writes, {self.overwritten:,} of them over a newer status"),
+            (
+                "too late",
+                f"{counted(self.late_writes, 'write')}, {self.overwritten:,} of them over a newer status",
+            ),
             (
                 "reasserted",
-                f"{self.events['StatusReasserted']:,} newest statuses were sent once more, so that no device stays wrong",
+                f"{reasserted} sent once more, so that no device stays wrong",
             ),
-            ("limit", f"{first:,} requests in flight, then {changes}"),
+            ("limit", f"{counted(first, 'request')} in flight, then {changes}"),
             ("circuit", f"opened {opened}: open, the server counts as down and is asked once a second"),
             ("key", f"revoked for a moment: {counted(self.refused, 'request')} refused; {held}"),
         ]

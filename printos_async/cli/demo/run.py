@@ -18,7 +18,7 @@ from printos_async._models import (
     DeviceStatusUpdateMetrics,
     StatusPush,
 )
-from printos_async.cli.terminal.output import complain
+from printos_async.cli.terminal.output import complain, count_statuses, counted
 from printos_async.cli.terminal.progress import live_progress
 from printos_async.sandbox import Sandbox
 
@@ -83,7 +83,7 @@ class Demo:
         report.url = sandbox.url
         device_ids = await self._provision(client)
         per_round = len(device_ids) * self.REPORTS_PER_ROUND
-        complain(f"pushing {self._rounds:,} rounds of {per_round:,} statuses")
+        complain(f"pushing {counted(self._rounds, 'round')} of {count_statuses(per_round)}")
         started_s = time.perf_counter()
         await self._push(sandbox, client, device_ids)
         report.pushing_s = time.perf_counter() - started_s
@@ -107,7 +107,7 @@ class Demo:
         self._seen[name].set()
 
     async def _provision(self, client: PrintOSClient) -> list[str]:
-        complain(f"registering {self._devices:,} devices at {self._report.url}")
+        complain(f"registering {counted(self._devices, 'device')} at {self._report.url}")
         results = await client.provision_devices(
             DeviceProvisionRequest(
                 model="Indigo 12000", serial_number=f"SN-{number:06}", location=f"Hall {number % 9 + 1}"
@@ -187,7 +187,9 @@ class Demo:
         if report.settled != report.statuses:
             report.problems.append("the counts of the report do not add up to the statuses given")
         if len(sandbox.devices) != self._devices:
-            report.problems.append(f"the server has {len(sandbox.devices)} devices, not {self._devices}")
+            report.problems.append(
+                f"the server has {counted(len(sandbox.devices), 'device')}, not {self._devices:,}"
+            )
 
     def _steps_back(self, sandbox: Sandbox) -> list[tuple[AppliedStatus, str]]:
         """Return the recorded writes that followed a newer one of their device, with a description."""

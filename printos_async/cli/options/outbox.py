@@ -3,6 +3,7 @@
 import asyncio
 import os
 from collections.abc import Awaitable, Callable, Collection
+from pathlib import Path
 from typing import Annotated, TypeVar
 
 import typer
@@ -10,8 +11,9 @@ from attrs import frozen
 
 from printos_async._client import PrintOSClient
 from printos_async.cli.terminal.log import LibraryWarnings
-from printos_async.cli.terminal.output import CommandError
+from printos_async.cli.terminal.output import EXIT_FAILED, CommandError
 from printos_async.outbox import SqlOutbox
+from printos_async.outbox.sql.url import parse_url
 
 from .connection import Connection
 
@@ -62,6 +64,7 @@ class OutboxAccess(Connection):
             except_for: Names of warnings that are not shown.
 
         Raises:
+            CommandError: No URL is set, or its file does not exist.
             ConfigurationError: The URL is of another kind, or what it needs is not installed.
             OutboxError: It cannot be opened.
         """
@@ -70,6 +73,18 @@ class OutboxAccess(Connection):
             async with client.spooler(outbox):
                 return await use(outbox)
 
+        url = outbox_url(self.outbox)
+        _require_file(url)
         with LibraryWarnings(except_for=except_for):
             client = client or self.make_client()  # outside of the event loop, for it may prompt
-            return asyncio.run(run(client, SqlOutbox(outbox_url(self.outbox))))
+            return asyncio.run(run(client, SqlOutbox(url)))
+
+
+def _require_file(url: str) -> None:
+    """Refuse the path of a SQLite file that does not exist: opening it would create an empty outbox."""
+    parsed = parse_url(url)
+    if parsed.get_backend_name() == "sqlite" and not Path(str(parsed.database)).exists():
+        raise CommandError(
+            f"there is no outbox at {parsed.database}; a pusher, printos push --spool or printos worker makes it",
+            exit_code=EXIT_FAILED,
+        )

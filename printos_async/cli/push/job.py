@@ -145,5 +145,4 @@ class PushJob:
 
     def _on_file_error(self, error: OSError) -> None:
         what = "read" if error.filename is None else f"write {error.filename}, nor read on in"
-        where = f"{self.source.name} after line {self.lines.last_line}"
-        self.counts.end_reading(f"cannot {what} {where}: {error.strerror}")
+        self.counts.end_reading(f"cannot {what} {self.source.name}: {error.strerror}")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
 
+from printos_async._errors import AuthenticationError, ProxyError, RequestTimeoutError, TransportError
 from printos_async.cli.input.statuses import FORMATS
 from printos_async.cli.terminal.accounts import complain_of_held
 from printos_async.cli.terminal.output import (
@@ -29,6 +30,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from .job import PushJob
+
+# Failures of the connection or the credentials, by name. printos check finds their cause.
+_CHECKED = {
+    error.__name__ for error in (AuthenticationError, ProxyError, RequestTimeoutError, TransportError)
+}
 
 
 @frozen
@@ -92,9 +98,10 @@ class PushReport:
         if job.counts.problem is not None:
             complain(job.counts.problem)
         received = job.signals.received
-        if received is not None:
+        if received is not None or job.counts.problem is not None:
+            ended = "reading ended" if received is None else f"stopped by {received.name}"
             where = f"after line {lines.last_line} of {job.source.name}"
-            complain(f"stopped by {received.name} {where}; no line after it was {mode.done}")
+            complain(f"{ended} {where}; no line after it was {mode.done}")
         if as_json:
             write_json(self.to_json())
         elif job.sent_anything:
@@ -129,8 +136,10 @@ class PushReport:
         if not parts:
             return
         text = ", ".join(parts)
+        if _CHECKED & counts.errors.keys():
+            text += "; printos check says what is wrong"
         if counts.failures is None:
-            text += "; add --failures FILE to keep what fails in lines that can be pushed again"
+            text += "; add --failures FILE to save them for another push"
         elif counts.problem is None and counts.failures.is_regular:
             text += f"; {self._next_command(counts.failures.path)} what it keeps"
         complain(text)
