@@ -85,6 +85,8 @@ async def test_ctrl_c_during_the_imports_ends_without_a_traceback(cli: Cli) -> N
     cli.file(
         "sitecustomize.py",
         "import signal, sys\n"
+        # A shell lets a job in the background ignore it.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "class Interrupt:\n"
         "    def find_spec(self, name, *_):\n"
         "        if name == 'printos_async.cli.app':\n"
