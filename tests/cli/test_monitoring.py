@@ -349,6 +349,7 @@ def test_a_service_manager_may_listen_on_an_abstract_socket() -> None:
         listening.bind("")  # the kernel chooses a free name
         name = listening.getsockname()[1:].decode()
         manager = ServiceManager({"NOTIFY_SOCKET": f"@{name}"})
+        manager.open()
         assert manager.notify("READY=1", "STATUS=it works")
         manager.close()
         assert listening.recv(100) == b"READY=1\nSTATUS=it works"
@@ -369,5 +370,6 @@ def test_a_service_manager_may_listen_on_an_abstract_socket() -> None:
 def test_the_environment_names_the_service_manager(env: dict[str, str], watchdog_s: float) -> None:
     manager = ServiceManager(env)
     assert manager.watchdog_s == watchdog_s
+    manager.open()
     assert not manager.notify("READY=1")  # nobody is there, and nothing fails
     manager.close()

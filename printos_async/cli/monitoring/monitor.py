@@ -106,7 +106,7 @@ class Monitor:
         self._listen = listen
         self._heartbeat = Heartbeat(stall_s=stall_s)
         self._reload_s = reload_s
-        self._manager: ServiceManager
+        self._manager = ServiceManager(os.environ)
         self._describe: Callable[[], str] | None = None
         self._metrics: Metrics | None = None
         self._server: MonitoringServer | None = None
@@ -130,7 +130,7 @@ class Monitor:
         """
         if self._listen is not None and self._metrics is not None:
             self._server = _listen(self._listen, self._metrics)
-        self._manager = ServiceManager(os.environ)
+        self._manager.open()
         self._tasks.append(asyncio.create_task(self._keep_beating()))
         return self
 

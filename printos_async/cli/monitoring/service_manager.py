@@ -15,7 +15,7 @@ class ServiceManager:
     """Sends notifications to the socket that the service manager has named in the environment.
 
     The protocol is a datagram of ``NAME=value`` lines: sd_notify(3), which promises that it stays so. A library for it
-    would be a dependency in place of these few lines. Without such a socket nothing is sent.
+    would be a dependency in place of these few lines. Nothing is sent without such a socket, nor before ``open``.
 
     Args:
         env: The environment.
@@ -29,16 +29,19 @@ class ServiceManager:
         self._next_watchdog_s = 0.0
         self._socket: socket.socket | None = None
         name = env.get("NOTIFY_SOCKET", "")
+        self._has_address = hasattr(socket, "AF_UNIX") and name[:1] in {"/", "@"}
         # "@" stands for the zero byte of Linux' abstract addresses.
         self._address = "\0" + name[1:] if name.startswith("@") else name
-        if not hasattr(socket, "AF_UNIX") or name[:1] not in {"/", "@"}:
-            return
         usec, pid = env.get("WATCHDOG_USEC", ""), env.get("WATCHDOG_PID", "")
-        if usec.isdecimal() and pid in {"", str(os.getpid())}:
+        if self._has_address and usec.isdecimal() and pid in {"", str(os.getpid())}:
             self.watchdog_s = int(usec) / 1e6
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        # The event loop must not wait for a service manager that does not read.
-        self._socket.setblocking(False)
+
+    def open(self) -> None:
+        """Open the socket that notifications are sent with."""
+        if self._has_address:
+            self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+            # The event loop must not wait for a service manager that does not read.
+            self._socket.setblocking(False)
 
     def notify(self, *lines: str) -> bool:
         """Send one notification, and return whether it was taken."""

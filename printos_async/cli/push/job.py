@@ -76,8 +76,7 @@ class PushJob:
         """Read and send, and close the client; without one, read every line and send nothing."""
         started_s = time.perf_counter()
         if client is not None:
-            self.mode.reload = refresher(client)
-            self.signals.on_hangup = lambda: self.mode.reload()  # noqa: PLW0108  # the mode replaces it
+            self.signals.on_hangup = self.mode.announcing(refresher(client))
         with self.signals, self._account_lines:
             if client is None:
                 await self._check()
@@ -121,8 +120,8 @@ class PushJob:
         started_s = time.perf_counter()
 
         def sample() -> tuple[float, str]:
-            stopping = " · stopping" if signals.received is not None else ""
-            return lines.reader.bytes_read, mode.progress(counts, time.perf_counter() - started_s) + stopping
+            progress = mode.progress(counts, time.perf_counter() - started_s)
+            return lines.reader.bytes_read, progress + signals.progress_suffix
 
         # A failure is named once: by the warning of the pusher if there is one, otherwise by the counts.
         warnings = LibraryWarnings(except_for=REPORTED_EVENTS if mode.has_pusher else {"StatusFailed"})

@@ -44,7 +44,6 @@ class Mode(ABC):
             with a lost answer, and was not sent again in time.
         held_accounts: Accounts that PrintOS refuses at the end.
         hooks: Hooks for the client.
-        reload: Reads the files of credentials and TLS again, on SIGHUP; set by the job.
     """
 
     has_pusher: bool = False
@@ -53,7 +52,6 @@ class Mode(ABC):
     unconfirmed: int = 0
     held_accounts: int = 0
     hooks: Sequence[Hook] = ()
-    reload: Callable[[], None]
 
     @property
     def done(self) -> str:
@@ -63,6 +61,10 @@ class Mode(ABC):
     @abstractmethod
     async def run(self, client: PrintOSClient, statuses: Statuses, counts: Counts) -> None:
         """Hand over every status, and return when all have an outcome; cancellation gives up the rest."""
+
+    def announcing(self, reload: Callable[[], None]) -> Callable[[], None]:
+        """Return a function that reads files again, and notifies the service manager if there is one."""
+        return reload
 
     def progress(self, counts: Counts, elapsed_s: float) -> str:
         """Return the current state in one line."""
@@ -105,7 +107,6 @@ class Follow(Mode):
         waiting_for_room = 0
         try:
             async with self._monitor, aclosing(pusher), aclosing(statuses):
-                self.reload = self._monitor.announcing(self.reload)
                 self._monitor.watch(pusher, lambda: self.progress(counts, 0.0))
                 async for push in statuses:
                     waiting_for_room = 1
@@ -116,6 +117,10 @@ class Follow(Mode):
             stats = pusher.stats()
             self.unconfirmed = stats.active_devices - (counts.open_devices - waiting_for_room)
             self.held_accounts = stats.held_accounts
+
+    def announcing(self, reload: Callable[[], None]) -> Callable[[], None]:
+        """Return a function that reads files again, and notifies the service manager before and after."""
+        return self._monitor.announcing(reload)
 
     def progress(self, counts: Counts, elapsed_s: float) -> str:  # noqa: ARG002  # a rate of its own
         """Return the current state in one line."""

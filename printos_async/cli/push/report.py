@@ -57,13 +57,12 @@ class PushReport:
     def to_json(self) -> dict[str, Any]:
         """Return the report as JSON values."""
         lines, counts, mode = self.job.lines, self.job.counts, self.job.mode
-        received = self.job.signals.received
         report = {
             "statuses": lines.statuses,
             "badLines": lines.bad_lines,
             "lastLine": lines.last_line,
             "dryRun": self.is_dry_run,
-            "stoppedBy": None if received is None else received.name,
+            "stoppedBy": self.job.signals.stopped_by,
             "problem": counts.problem,
             "elapsedS": round(self.elapsed_s, 6),
             "exitCode": self.exit_code,
@@ -97,9 +96,9 @@ class PushReport:
             complain_of_held(mode.held_accounts, "push again what was not sent")
         if job.counts.problem is not None:
             complain(job.counts.problem)
-        received = job.signals.received
-        if received is not None or job.counts.problem is not None:
-            ended = "reading ended" if received is None else f"stopped by {received.name}"
+        stopped_by = job.signals.stopped_by
+        if stopped_by is not None or job.counts.problem is not None:
+            ended = "reading ended" if stopped_by is None else f"stopped by {stopped_by}"
             where = f"after line {lines.last_line} of {job.source.name}"
             complain(f"{ended} {where}; no line after it was {mode.done}")
         if as_json:
