@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from attrs import define
+from attrs import define, field
 
 from printos_async.cli import main
 from printos_async.sandbox import Sandbox
@@ -35,6 +35,7 @@ class Ended:
 @define
 class Running:
     process: asyncio.subprocess.Process
+    complaints: list[str] = field(factory=list, init=False)
 
     async def write(self, data: bytes) -> None:
         assert self.process.stdin is not None
@@ -45,6 +46,16 @@ class Running:
         assert self.process.stdout is not None
         async with asyncio.timeout(20):
             return (await self.process.stdout.readline()).decode()
+
+    async def complaint(self, wanted: str = "") -> str:
+        """Return the next line of standard error with the wanted text; ``complaints`` keeps all that were read."""
+        assert self.process.stderr is not None
+        async with asyncio.timeout(20):
+            while text := (await self.process.stderr.readline()).decode():
+                self.complaints.append(text)
+                if wanted in text:
+                    return text
+        pytest.fail(f"nothing was said of {wanted!r}: {self.complaints}")
 
     def send_signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)

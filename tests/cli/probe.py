@@ -50,9 +50,7 @@ class Probe:
 
     @classmethod
     async def of(cls, process: Running) -> Probe:
-        assert process.process.stderr is not None
-        async with asyncio.timeout(20):
-            text = (await process.process.stderr.readline()).decode()
+        text = await process.complaint()
         assert text.startswith("printos: health and metrics at http://127.0.0.1:"), text
         return cls(text.split()[5].removesuffix(":"))
 

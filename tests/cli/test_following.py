@@ -41,11 +41,6 @@ def append(path: Path, data: bytes) -> None:
         file.write(data)
 
 
-async def read_complaint(process: Running) -> str:
-    assert process.process.stderr is not None
-    return (await process.process.stderr.readline()).decode()
-
-
 def wait_until_open(process: Running, path: Path) -> None:
     """Wait until a process has opened the file that has this name now."""
     descriptors = Path(f"/proc/{process.process.pid}/fd")
@@ -108,7 +103,7 @@ async def test_a_file_that_is_replaced_is_read_to_its_end_and_then_the_new_one(
     fresh.replace(file)
     await has(sandbox, 7, "dev-2")
     await has(sandbox, 2)
-    assert "s.csv, line 3: " in await read_complaint(process)  # counted from the new file's beginning
+    assert "s.csv, line 3: " in await process.complaint()  # counted from the new file's beginning
     append(file, b"3,dev-1,DS_ON\n")
     await has(sandbox, 3)
     process.send_signal(signal.SIGINT)
@@ -257,9 +252,9 @@ async def test_an_outage_is_outlasted_and_said(cli: Cli, sandbox: Sandbox) -> No
         sandbox.add_device(f"many-{number}")
     process = await cli.start("push", "--follow", "-", "--json", "--max-attempts", "2")
     await process.write(b"".join(line(f"many-{number}", number) for number in range(20)))
-    assert "seems down" in await read_complaint(process)
+    assert "seems down" in await process.complaint()
     sandbox.set_faults(Faults())
-    assert "is back" in await read_complaint(process)
+    assert "is back" in await process.complaint()
     ended = await process.wait(b"")
     assert (ended.code, ended.json["sent"], ended.json["failed"]) == (0, 20, 0)
     assert {pages_total(sandbox, f"many-{number}") for number in range(20)} == set(range(20))
@@ -269,7 +264,7 @@ async def test_a_status_that_is_refused_is_named_at_once_and_kept(cli: Cli, sand
     failures = cli.folder / "failures.jsonl"
     process = await cli.start("push", "--follow", "-", "--json", "--failures", failures)
     await process.write(line("nobody", 1) + line("dev-1", 2))
-    assert "device nobody, PUT /devices/nobody/status: 404 Not Found" in await read_complaint(process)
+    assert "device nobody, PUT /devices/nobody/status: 404 Not Found" in await process.complaint()
     ended = await process.wait(b"")
     assert (ended.code, ended.json["sent"], ended.json["errors"]) == (1, 1, {"NotFoundError": 1})
     assert kept(failures) == {"nobody": 1}

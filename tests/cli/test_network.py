@@ -14,7 +14,7 @@ import pytest
 import trustme
 from attrs import define
 
-from printos_async.cli.options.tls_files import TlsFiles, read_tls_files_again
+from printos_async.cli.options.tls_files import TlsFiles
 from printos_async.cli.terminal.output import CommandError
 from tests.transport.blocking_tls import refusing_server
 from tests.transport.proxy import PASSWORD, URL_CREDENTIALS, ConnectProxy, TlsFront
@@ -119,9 +119,9 @@ async def test_devices_push_and_worker_work(cli: Cli, sandbox: Sandbox, site: Si
     worker = await cli.start("worker", "--outbox", outbox, "--json", *site.options)
     await sandbox.wait_for(lambda: newest(sandbox, "dev-3") == "DS_OFF", timeout_s=20)
     worker.send_signal(signal.SIGHUP)
+    await worker.complaint("the files for TLS were read again")
     worker.send_signal(signal.SIGTERM)
     ended = await worker.wait()
-    assert "the files for TLS were read again" in ended.err
     assert (ended.code, ended.json["sent"]) == (0, 3)
     assert site.proxy.tunnels == site.front.connections >= 3
 
@@ -262,7 +262,7 @@ def test_context_is_kept_until_a_file_changes(
 def test_files_are_read_again_when_asked(files: tuple[Path, Path, Path]) -> None:
     provider = TlsFiles(*files)
     first = provider.context()
-    read_tls_files_again()
+    provider.read_again()
     assert provider.context() is not first
 
 

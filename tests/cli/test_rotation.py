@@ -21,7 +21,7 @@ from printos_async.sandbox import Sandbox
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from .conftest import Cli, Running
+    from .conftest import Cli
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals and rights")
 
@@ -78,23 +78,6 @@ def has_no_secret(*texts: str) -> bool:
     return not any("canary" in text for text in texts)
 
 
-class Complaints:
-    """Reads standard error line by line, and keeps all of it."""
-
-    def __init__(self, process: Running) -> None:
-        self._process = process.process
-        self.lines: list[str] = []
-
-    async def wait_for(self, wanted: str) -> str:
-        assert self._process.stderr is not None
-        async with asyncio.timeout(20):
-            while text := (await self._process.stderr.readline()).decode():
-                self.lines.append(text)
-                if wanted in text:
-                    return text
-        pytest.fail(f"nothing was said of {wanted!r}: {self.lines}")
-
-
 @pytest.fixture
 async def site(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Sandbox]:
     """A server with four devices, each of which has credentials of its own."""
@@ -123,9 +106,8 @@ async def test_a_bulk_push_signs_each_status_with_its_devices_credentials(cli: C
 async def test_a_mended_credentials_file_is_read_at_the_next_probe(cli: Cli, site: Sandbox) -> None:
     file = private(cli, "credentials", credentials("dev-2", "dev-4"))
     process = await cli.start("push", "--follow", "-", "--json", "--credentials", file)
-    complaints = Complaints(process)
     await process.write(b"".join(line(f"dev-{number}", 1) for number in (1, 2, 3, 4)))
-    said = await complaints.wait_for("held: ")
+    said = await process.complaint("held: ")
     assert "(401 AuthenticationError), and 1 more; their statuses wait" in said
     await site.wait_for(lambda: pages(site) == [1, None, 1, None])
     await process.write(line("dev-2", 2) + line("dev-4", 2))
@@ -136,25 +118,24 @@ async def test_a_mended_credentials_file_is_read_at_the_next_probe(cli: Cli, sit
     assert (ended.json["sent"], ended.json["superseded"]) == (4, 2)
     assert "resumed: device dev-" in ended.err
     assert len([write for write in site.applied if write.device_id in {"dev-2", "dev-4"}]) == 2
-    assert has_no_secret(ended.out, ended.err, *complaints.lines)
+    assert has_no_secret(ended.out, ended.err, *process.complaints)
 
 
 async def test_sighup_reads_the_credentials_at_once(cli: Cli, site: Sandbox) -> None:
     file = private(cli, "credentials", credentials("dev-2"))
     process = await cli.start("push", "--follow", "-", "--json", "--credentials", file)
-    complaints = Complaints(process)
     await process.write(line("dev-2", 1))
-    said = await complaints.wait_for("held: ")
+    said = await process.complaint("held: ")
     assert "held: device dev-2 (401 AuthenticationError); its statuses wait" in said
     before = refusals(site)
     file.write_text(credentials())  # in place
     process.send_signal(signal.SIGHUP)
-    await complaints.wait_for("SIGHUP: the credentials are read again")
+    await process.complaint("SIGHUP: the credentials are read again")
     await site.wait_for(lambda: pages(site)[1] == 1)
     ended = await process.wait(b"")
     assert (ended.code, ended.json["sent"], ended.json["failed"]) == (0, 1, 0)
     assert refusals(site) <= before + 1  # a probe may have been on its way
-    assert has_no_secret(ended.out, ended.err, *complaints.lines)
+    assert has_no_secret(ended.out, ended.err, *process.complaints)
 
 
 @pytest.mark.parametrize(
@@ -173,17 +154,16 @@ async def test_a_worker_takes_a_mended_secret_without_a_restart(
     put = await cli.run("push", cli.file("s.jsonl", line("dev-1") + line("dev-2")), "--spool", *options, file)
     assert put.code == 0
     process = await cli.start("worker", "--json", "--state-every", "0.1", *options, file)
-    complaints = Complaints(process)
-    assert "(401 AuthenticationError); its statuses wait" in await complaints.wait_for("held: ")
-    assert "1 account held" in await complaints.wait_for(" pending")
+    assert "(401 AuthenticationError); its statuses wait" in await process.complaint("held: ")
+    assert "1 account held" in await process.complaint(" pending")
     replace(file, right + "\n")
     process.send_signal(signal.SIGHUP)
     await site.wait_for(lambda: pages(site)[:2] == [1, 1])
-    await complaints.wait_for("resumed: ")
+    await process.complaint("resumed: ")
     process.send_signal(signal.SIGTERM)
     ended = await process.wait()
     assert (ended.code, ended.json["sent"], ended.json["failed"], ended.json["heldAccounts"]) == (0, 2, 0, 0)
-    assert has_no_secret(ended.out, ended.err, *complaints.lines)
+    assert has_no_secret(ended.out, ended.err, *process.complaints)
 
 
 async def test_what_waits_for_a_held_account_is_said_at_the_end(
@@ -194,8 +174,7 @@ async def test_what_waits_for_a_held_account_is_said_at_the_end(
     options = ("--key", "key-1", "--secret-file", file)
     await cli.run("push", cli.file("s.jsonl", line("dev-1")), "--spool", *options)
     process = await cli.start("worker", "--json", "--drain-timeout", "0.1", *options)
-    complaints = Complaints(process)
-    await complaints.wait_for("held: key key-…")
+    await process.complaint("held: key key-…")
     process.send_signal(signal.SIGTERM)
     ended = await process.wait()
     assert ended.code == 1
@@ -210,9 +189,8 @@ async def test_the_end_of_a_pipe_waits_for_held_accounts_as_long_as_it_may(cli: 
     failures = cli.folder / "failures"
     options = ("--credentials", private(cli, "credentials", credentials("dev-2")), "--failures", failures)
     process = await cli.start("push", "--follow", "-", "--json", "--drain-timeout", "0.1", *options)
-    complaints = Complaints(process)
     await process.write(line("dev-1") + line("dev-2"))
-    await complaints.wait_for("held: device dev-2")
+    await process.complaint("held: device dev-2")
     await site.wait_for(lambda: pages(site)[0] == 1)
     ended = await process.wait(b"")
     assert (ended.code, ended.json["sent"], ended.json["failed"], ended.json["unsent"]) == (1, 1, 0, 1)
@@ -229,32 +207,29 @@ async def test_a_file_that_cannot_be_used_leaves_the_credentials_and_is_said_onc
 ) -> None:
     file = private(cli, "credentials", credentials("dev-2"))
     process = await cli.start("push", "--follow", "-", "--json", "--credentials", file)
-    complaints = Complaints(process)
     await process.write(line("dev-1", 1) + line("dev-2", 1))
-    await complaints.wait_for("held: device dev-2")
+    await process.complaint("held: device dev-2")
     replace(file, credentials()[:-10])
     for _ in range(2):
         process.send_signal(signal.SIGHUP)
-        await complaints.wait_for("SIGHUP")
+        await process.complaint("SIGHUP")
         requests = site.request_count
         await site.wait_for(lambda before=requests: site.request_count > before)  # type: ignore[misc]
     await process.write(line("dev-1", 2))
     await site.wait_for(lambda: pages(site)[0] == 2)
     file.unlink()
     process.send_signal(signal.SIGHUP)
-    await complaints.wait_for(
-        f"cannot read {file}: No such file or directory; what was read before is used on"
-    )
+    await process.complaint(f"cannot read {file}: No such file or directory; what was read before is used on")
     replace(file, credentials())
     process.send_signal(signal.SIGHUP)
     await site.wait_for(lambda: pages(site)[1] == 1)
     ended = await process.wait(b"")
     assert (ended.code, ended.json["sent"], ended.json["failed"]) == (0, 3, 0)
-    bad = [text for text in complaints.lines if "cannot use" in text]
+    bad = [text for text in process.complaints if "cannot use" in text]
     assert bad == [
         f"printos: cannot use {file}: line 4 is not valid JSON at character 55; what was read before is used on\n"
     ]
-    assert has_no_secret(ended.out, ended.err, *complaints.lines)
+    assert has_no_secret(ended.out, ended.err, *process.complaints)
 
 
 async def test_sighup_reports_a_bad_line_to_a_worker_that_has_nothing_to_send(
@@ -263,12 +238,11 @@ async def test_sighup_reports_a_bad_line_to_a_worker_that_has_nothing_to_send(
     file = private(cli, "credentials", credentials())
     outbox = f"sqlite+aiosqlite:///{cli.folder / 'spool.db'}"
     process = await cli.start("worker", "--outbox", outbox, "--credentials", file, "--state-every", "0.1")
-    complaints = Complaints(process)
-    await complaints.wait_for("0 pending")
+    await process.complaint("0 pending")
     with file.open("a") as lines:
         lines.write("{bad\n")
     process.send_signal(signal.SIGHUP)
-    said = await complaints.wait_for("cannot use")
+    said = await process.complaint("cannot use")
     assert said == (
         f"printos: cannot use {file}: line 5 is not valid JSON at character 2; what was read before is used on\n"
     )
@@ -286,14 +260,13 @@ async def test_no_secret_is_in_the_process_list_or_in_a_file_that_is_written(cli
     spooled = await cli.run("push", statuses, *outbox, *options)
     assert (bulk.code, spooled.code) == (1, 1)  # a bad line
     process = await cli.start("worker", *outbox, *options, "--drain-timeout", "0.1", PYTHONASYNCIODEBUG="1")
-    complaints = Complaints(process)
-    await complaints.wait_for("held: ")
+    await process.complaint("held: ")
     proc = Path("/proc", str(process.process.pid))
     shown = [(proc / name).read_bytes() for name in ("cmdline", "environ")]
     process.send_signal(signal.SIGTERM)
     ended = await process.wait()
     assert has_no_secret(
-        bulk.out, bulk.err, spooled.out, spooled.err, ended.out, ended.err, *complaints.lines
+        bulk.out, bulk.err, spooled.out, spooled.err, ended.out, ended.err, *process.complaints
     )
     files = [path for path in cli.folder.iterdir() if path != file]
     assert {"failures", "bad", "spool.db"} <= {path.name for path in files}
@@ -367,11 +340,10 @@ async def test_sighup_does_not_end_a_push_that_is_no_service(
     process = await cli.start(
         "push", *options, "-", "--json", "--credentials", file, PRINTOS_OUTBOX=url, PRINTOS_ACCOUNT="site"
     )
-    complaints = Complaints(process)
     await process.write(line("dev-1") + b"bad\n")
-    await complaints.wait_for("standard input, line 2: ")
+    await process.complaint("standard input, line 2: ")
     process.send_signal(signal.SIGHUP)
-    await complaints.wait_for("SIGHUP: the credentials are read again")
+    await process.complaint("SIGHUP: the credentials are read again")
     ended = await process.wait(line("dev-2"))
     assert (ended.code, ended.json["badLines"], ended.json["unsent"]) == (1, 1, 0)
     assert ended.json["accepted" if options else "sent"] == 2

@@ -13,7 +13,7 @@ import pytest
 import trustme
 
 from printos_async.cli.options import tls_files
-from printos_async.cli.options.tls_files import TlsFiles, read_tls_files_again
+from printos_async.cli.options.tls_files import TlsFiles
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -65,7 +65,7 @@ def age(path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["ca_file", "certificate"])
-@pytest.mark.parametrize("ask", [TlsFiles.context, TlsFiles.reload], ids=["context", "reload"])
+@pytest.mark.parametrize("ask", [TlsFiles.context, TlsFiles.read_again], ids=["context", "reload"])
 def test_a_file_that_vanishes_while_it_is_read_leaves_the_last_context(
     *,
     name: str,
@@ -108,7 +108,7 @@ def test_files_that_cannot_be_read_for_want_of_descriptors_are_read_later(
     try:
         assert provider.context() is first
         assert provider.context() is first
-        read_tls_files_again()
+        provider.read_again()
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
     assert capsys.readouterr().err.count(KEPT) == 2  # for the change, and for the signal

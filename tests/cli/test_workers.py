@@ -19,7 +19,7 @@ from .conftest import KEY, SECRET
 if TYPE_CHECKING:
     from printos_async.sandbox import Sandbox
 
-    from .conftest import Cli, Running
+    from .conftest import Cli
 
 posix_only = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
@@ -46,15 +46,6 @@ def outbox(cli: Cli, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> str:
 async def put(cli: Cli, *lines: str) -> None:
     ended = await cli.run("push", cli.file("put.jsonl", "".join(lines)), "--spool", "--json")
     assert (ended.code, ended.json["accepted"]) == (0, len(lines))
-
-
-async def read_complaint(process: Running, wanted: str) -> str:
-    assert process.process.stderr is not None
-    async with asyncio.timeout(30):
-        while text := (await process.process.stderr.readline()).decode():
-            if wanted in text:
-                return text
-    pytest.fail(f"nothing was said of {wanted!r}")
 
 
 async def test_what_is_put_is_delivered_until_a_signal_ends_it(
@@ -167,7 +158,7 @@ async def test_the_time_that_passes_before_it_runs_does_not_count(
 async def test_a_line_of_state_is_said_now_and_then(cli: Cli, sandbox: Sandbox, outbox: str) -> None:
     await put(cli, line("dev-1", 1))
     process = await cli.start("worker", "--state-every", "0.1")
-    said = await read_complaint(process, "1 sent")
+    said = await process.complaint("1 sent")
     assert "in flight" in said
     assert "pending" in said
     process.send_signal(signal.SIGTERM)
@@ -179,7 +170,7 @@ async def test_a_line_of_state_is_said_now_and_then(cli: Cli, sandbox: Sandbox, 
 async def test_a_status_that_is_refused_is_said_and_listed(cli: Cli, sandbox: Sandbox, outbox: str) -> None:
     await put(cli, line("nobody", 1))
     process = await cli.start("worker", "--json")
-    assert "404 Not Found" in await read_complaint(process, "device nobody")
+    assert "404 Not Found" in await process.complaint("device nobody")
     process.send_signal(signal.SIGTERM)
     ended = await process.wait()
     assert (ended.code, ended.json["failed"]) == (0, 1)

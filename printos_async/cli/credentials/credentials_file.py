@@ -6,12 +6,12 @@ import asyncio
 import time
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
-from weakref import WeakSet
 
 from printos_async._auth import DeviceCredentials, HmacAuth, SessionTokenAuth
 from printos_async._auth.base import ReadyAuth, SecretUnavailableError
 from printos_async.cli.terminal.output import CommandError
 
+from .hangup import reread_on_hangup
 from .lines import DEFAULT_DEVICE, parse_credentials
 from .reread_file import RereadFile
 
@@ -55,7 +55,7 @@ class CredentialsFile:
         self._auths: dict[Credentials, ReadyAuth] = {}
         self._reading: asyncio.Task[None] | None = None
         self._default: _DefaultLine | None = None
-        _all.add(self)
+        reread_on_hangup.add(self)
 
     @property
     def has_default(self) -> bool:
@@ -113,15 +113,6 @@ class CredentialsFile:
     def _read_in_thread(self) -> set[Credentials]:
         self._file.read_again()
         return set(self._file.content.values())
-
-
-_all: WeakSet[CredentialsFile] = WeakSet()
-
-
-def read_credentials_files_again() -> None:
-    """Begin to read every file of credentials that has changed, for a signal that says so."""
-    for file in tuple(_all):
-        file.read_again()
 
 
 def _refuse(problem: str) -> NoReturn:

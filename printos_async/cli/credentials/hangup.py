@@ -1,14 +1,13 @@
-"""SIGHUP: the credentials are read again."""
+"""SIGHUP: the files of credentials and TLS are read again."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
+from weakref import WeakSet
 
-from printos_async.cli.options.tls_files import read_tls_files_again
 from printos_async.cli.terminal.output import complain
 
-from .credentials_file import read_credentials_files_again
 from .reread_file import QUIET_S
 
 if TYPE_CHECKING:
@@ -17,16 +16,27 @@ if TYPE_CHECKING:
     from printos_async._client import PrintOSClient
 
 
+class Rereadable(Protocol):
+    """One file, or several that belong together."""
+
+    def read_again(self) -> None:
+        """Read what has changed, and report what cannot be used."""
+
+
+reread_on_hangup: WeakSet[Rereadable] = WeakSet()
+"""The files that a SIGHUP reads again."""
+
+
 def refresher(client: PrintOSClient) -> Callable[[], None]:
     """Return a function that reads the credentials of a client again, for a signal."""
 
     def read() -> None:
-        read_credentials_files_again()  # now, and not when something is next sent: a bad line is reported at once
+        for files in tuple(reread_on_hangup):
+            files.read_again()
         client.refresh_credentials()
 
     def refresh() -> None:
         complain("SIGHUP: the credentials are read again")
-        read_tls_files_again()
         # What was written just before the signal is whole by then.
         asyncio.get_running_loop().call_later(QUIET_S, read)
 

@@ -5,11 +5,11 @@ import ssl
 import time
 from collections.abc import Callable
 from pathlib import Path
-from weakref import WeakSet
 
 import httpx
 from attrs import define, field
 
+from printos_async.cli.credentials.hangup import reread_on_hangup
 from printos_async.cli.terminal.output import CommandError, complain
 
 # Size, times, and number of each file: enough to see that it was written or replaced, or that its rights have changed.
@@ -46,7 +46,7 @@ class TlsFiles:
     def __attrs_post_init__(self) -> None:
         self._stamp = self._look()
         self._context = self._load()
-        _all.add(self)
+        reread_on_hangup.add(self)
 
     def context(self) -> ssl.SSLContext:
         """Return the context for a new connection; reads the files again if one has changed.
@@ -58,7 +58,7 @@ class TlsFiles:
             self._read(stamp)
         return self._context
 
-    def reload(self) -> None:
+    def read_again(self) -> None:
         """Read the files again now."""
         self._failed = None
         self._read(self._look())
@@ -169,12 +169,3 @@ def _system_context() -> ssl.SSLContext:
         ) from None
     context: ssl.SSLContext = truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     return context
-
-
-_all: WeakSet[TlsFiles] = WeakSet()
-
-
-def read_tls_files_again() -> None:
-    """Read all files for TLS of this process again, for a signal."""
-    for files in tuple(_all):
-        files.reload()
