@@ -226,6 +226,12 @@ async def test_a_followed_push_announces_that_it_reads_files_again(
     assert (await process.wait(b"")).code == 0
 
 
+async def test_files_are_read_again_although_nothing_is_watched_yet() -> None:
+    asked: list[None] = []
+    Monitor(None).announcing(lambda: asked.append(None))()
+    assert len(asked) == 1
+
+
 async def test_a_loop_that_does_not_turn_is_not_live(sandbox: Sandbox) -> None:
     async with (
         PrintOSClient(sandbox.url, auth=HmacAuth(KEY, SECRET)) as client,
