@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 from attrs import define, field, frozen, validators
 
@@ -250,3 +250,16 @@ class DeviceState:
         self._uncertain_until_s = now_s + policy.ambiguity_s
         if policy.strict:
             self.not_before_s = max(self.not_before_s, self._uncertain_until_s)
+
+
+class DeviceWatcher(Protocol):
+    """Follows the devices of an engine, for an outbox that other workers use too."""
+
+    def rested(self, device: DeviceState) -> None:
+        """Take note that a device has no more work pending."""
+
+    def forgotten(self, device: DeviceState) -> None:
+        """Take note that the scheduler drops a device's state."""
+
+    def lost(self, pending: PendingStatus) -> None:
+        """Take over a status that must not be sent again: the lease on its device was lost while it was in flight."""

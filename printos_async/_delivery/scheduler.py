@@ -20,8 +20,7 @@ if TYPE_CHECKING:
     from printos_async._errors import PrintOSError
     from printos_async._execution.executor import Executor
 
-    from .device_state import DeliveryPolicy, DeviceState, PendingStatus, Settle
-    from .outbox.dispatch import Dispatcher
+    from .device_state import DeliveryPolicy, DeviceState, DeviceWatcher, PendingStatus, Settle
 
 
 class Scheduler:
@@ -36,7 +35,7 @@ class Scheduler:
         ready: The devices that may be sent now.
         held: The devices that wait for their account.
         is_closed: No device becomes ready any more.
-        watcher: Follows the devices for a shared outbox; None without one.
+        watcher: Told of the devices; None without a shared outbox.
     """
 
     def __init__(
@@ -63,7 +62,7 @@ class Scheduler:
         # A heap of its own: a device with a deadline is in a queue, too.
         self._deadlines: TimeHeap[DeviceState] = TimeHeap(self._expire)
         self.is_closed = False
-        self.watcher: Dispatcher | None = None
+        self.watcher: DeviceWatcher | None = None
         # By steady_s(), not the loop's clock: uvloop's stands still between two iterations, during which a process may
         # have been stopped, and every loop's stands still while the machine is suspended.
         self._send_until_s: float | None = None

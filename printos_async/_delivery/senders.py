@@ -200,7 +200,7 @@ class Senders:
         if device.waiting is not None and device.waiting.seq != pending.seq:
             self.supersede(pending, device.waiting)
         elif self.scheduler.watcher is not None:
-            self.scheduler.watcher.left_to_others.add(pending)
+            self.scheduler.watcher.lost(pending)
 
     def _refused_delay_s(self, device: DeviceState, pending: PendingStatus) -> float:
         """Return how long a device waits whose credentials were refused: usually its account is held, which is enough."""

@@ -89,6 +89,10 @@ class Dispatcher:
             self._completed[finish.device_id] = evolve(finish, hold_s=0.0, keep=False)
             self.news.set()
 
+    def lost(self, pending: PendingStatus) -> None:
+        """Leave a status to others, because the lease on its device was lost while it was in flight."""
+        self.left_to_others.add(pending)
+
     def _settle(self, pending: PendingStatus, outcome: Outcome) -> None:
         # A superseded status has no row any more. A client that was closed says nothing of the status: it stays in the
         # outbox, and is free when the pusher is closed.
