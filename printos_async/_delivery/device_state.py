@@ -220,10 +220,10 @@ class DeviceState:
         """Return whether the state matters for the device's next status, apart from ``not_before_s``."""
         return self.is_uncertain(now_s) or (self.sent_stands and self.sent_s + policy.sent_max_age_s > now_s)
 
-    def inherit_uncertainty(self, until_s: float, policy: DeliveryPolicy) -> None:
-        """Record that another worker's write may still land until ``until_s``."""
+    def inherit_uncertainty(self, age_s: float, policy: DeliveryPolicy, *, now_s: float) -> None:
+        """Record that another worker's write, which ended ``age_s`` seconds ago, may still land."""
         self._uncertain_seq = _SEVERAL
-        self._uncertain_until_s = max(self._uncertain_until_s, until_s)
+        self._uncertain_until_s = max(self._uncertain_until_s, now_s + policy.ambiguity_s - age_s)
         self.sent_stands = False
         if policy.strict:
             self.not_before_s = max(self.not_before_s, self._uncertain_until_s)

@@ -72,21 +72,21 @@ class Engine:
         return next(self._seq)
 
     def take(
-        self, pending: PendingStatus, *, not_before_s: float = 0.0, uncertain_until_s: float | None = None
+        self, pending: PendingStatus, *, not_before_s: float = 0.0, uncertain_age_s: float | None = None
     ) -> None:
         """Accept a status that has its sequence number already.
 
         Args:
             pending: The status.
             not_before_s: Earliest time of the device's next request.
-            uncertain_until_s: Time until which another process's write may still land on the device.
+            uncertain_age_s: As in ``Claim``.
         """
         device_id = pending.device_id
         device = self._devices.get(device_id)
         if device is None:
             device = self._devices[device_id] = DeviceState(device_id)
-        if uncertain_until_s is not None:
-            device.inherit_uncertainty(uncertain_until_s, self._policy)
+        if uncertain_age_s is not None:
+            device.inherit_uncertainty(uncertain_age_s, self._policy, now_s=self._loop.time())
         if not_before_s:
             device.not_before_s = max(device.not_before_s, not_before_s)
         replaced, device.waiting = device.waiting, pending

@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
     from printos_async._api.requests import Call, Operations
     from printos_async._config import Tenant
-    from printos_async._delivery.device_state import DeliveryPolicy, DeviceState, Settle
+    from printos_async._delivery.device_state import DeviceState, Settle
     from printos_async._delivery.results import Reporter
     from printos_async._delivery.settings import PusherSettings
     from printos_async._execution.channel import Channel
     from printos_async._models import PushResult
-    from printos_async.outbox import Claim, Kept, LabellingOutbox, Outbox
+    from printos_async.outbox import Claim, LabellingOutbox, Outbox
 
     Waiter = asyncio.Future[PushResult] | None
 
@@ -194,11 +194,6 @@ def claimed_status(claim: Claim, operations: Operations, *, now_s: float) -> Pen
     """
     call = operations.stored_status(claim.device_id, claim.body)
     return PendingStatus(claim.seq, claim.device_id, call, now_s - claim.waited_s, claim.attempts)
-
-
-def uncertain_until_s(claim: Claim | Kept, policy: DeliveryPolicy, *, now_s: float) -> float | None:
-    """Return the time until which another worker's write may still land on a claimed device; None without one."""
-    return None if claim.uncertain_age_s is None else now_s + policy.ambiguity_s - claim.uncertain_age_s
 
 
 def release_of(device: DeviceState, *, now_s: float, timeout_s: float) -> Release:

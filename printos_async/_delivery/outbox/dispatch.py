@@ -13,7 +13,7 @@ from printos_async._delivery.engine import Engine
 from printos_async._errors import ClientClosedError, InvalidDeviceIdError
 from printos_async.outbox.protocol import Finish
 
-from .backend import claimed_status, release_of, uncertain_until_s
+from .backend import claimed_status, release_of
 from .left_to_others import LeftToOthers
 
 if TYPE_CHECKING:
@@ -239,14 +239,15 @@ class Dispatcher:
         A completion counts no more once it is written. If its status is claimed again, the outbox has lost the write:
         a server that failed may be followed by one that lacks the last commits.
         """
-        known = self._owned.get(device_id, 0) if self._is_pending(device_id) else 0
+        known = self._owned.get(device_id, 0)
+        if known and not self._is_pending(device_id):
+            known = 0
         return max(known, told.get(device_id, 0))
 
     def _dispatch(self, pending: PendingStatus, claim: Claim | Kept) -> None:
         self._owned[pending.device_id] = pending.seq
         self._kept.pop(pending.device_id, None)
-        until_s = uncertain_until_s(claim, self._policy, now_s=self._loop.time())
-        self.engine.take(pending, uncertain_until_s=until_s)
+        self.engine.take(pending, uncertain_age_s=claim.uncertain_age_s)
 
     def _give_back(self, release: Release) -> None:
         self._owned.pop(release.device_id, None)

@@ -10,7 +10,7 @@ from printos_async._delivery.device_state import DeviceState
 from printos_async._errors import ClientClosedError
 from printos_async.outbox.protocol import Draft, Finish
 
-from .backend import MemoryBackend, claimed_status, close_outbox, open_outbox, release_of, uncertain_until_s
+from .backend import MemoryBackend, claimed_status, close_outbox, open_outbox, release_of
 
 if TYPE_CHECKING:
     from printos_async._delivery.device_state import Outcome, PendingStatus
@@ -70,8 +70,8 @@ class ExclusiveBackend(MemoryBackend):
                 pending = claimed_status(claim, self._channel.operations, now_s=now_s)
                 pending.seq = self.engine.next_seq()  # the engine's sequence is one for all devices
                 self._reporter.accept(pending)
-                until_s = uncertain_until_s(claim, self._settings, now_s=now_s)
-                self.engine.take(pending, not_before_s=now_s + claim.hold_s, uncertain_until_s=until_s)
+                not_before_s = now_s + claim.hold_s
+                self.engine.take(pending, not_before_s=not_before_s, uncertain_age_s=claim.uncertain_age_s)
             await self._outbox.finish(owner, [Finish(claim.device_id, claim.seq) for claim in claims])
         finally:
             await self._outbox.leave(owner)  # after an error, the statuses wait for the next pusher

@@ -57,7 +57,8 @@ class LeftToOthers:
 
     def take(self, device_id: str, seq: int) -> PendingStatus | None:
         """Remove a device's status, because this worker sends status ``seq`` now; None if that is not the same."""
-        self._supersede_in_old_file(device_id, seq)
+        if self.in_old_file:
+            self._supersede_in_old_file(device_id, seq)
         pending = self.statuses.pop(device_id, None)
         if pending is not None and pending.seq != seq:
             self.supersede(pending, seq)
@@ -83,7 +84,7 @@ class LeftToOthers:
     def written(self, pending: PendingStatus) -> None:
         """Record that a put has succeeded: the outbox has the status."""
         self.put_failed.discard(pending.device_id)
-        if self._is_in_old_file(pending):
+        if self.in_old_file and self._is_in_old_file(pending):
             del self.in_old_file[pending.device_id]
 
     def to_put_again(self) -> dict[str, PendingStatus]:
