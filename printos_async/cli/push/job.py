@@ -9,8 +9,8 @@ from attrs import define, field
 
 from printos_async.cli.credentials.hangup import refresher
 from printos_async.cli.input.statuses import StatusLines
-from printos_async.cli.terminal.accounts import AccountLines
 from printos_async.cli.terminal.log import REPORTED_EVENTS, LibraryWarnings
+from printos_async.cli.terminal.outages import OutageLines
 from printos_async.cli.terminal.output import count_statuses, unreadable
 from printos_async.cli.terminal.progress import live_progress
 from printos_async.cli.terminal.signals import StopSignals
@@ -60,7 +60,7 @@ class PushJob:
     counts: Counts = field(init=False)
     hooks: Sequence[Hook] = field(init=False)
     sent_anything: bool = field(default=False, init=False)
-    _account_lines: AccountLines = field(factory=AccountLines, init=False)
+    _outage_lines: OutageLines = field(factory=OutageLines, init=False)
 
     def __attrs_post_init__(self) -> None:
         mode = self.mode
@@ -68,16 +68,16 @@ class PushJob:
         self.lines = self._from_the_start()
         stop = self.signals.stopping
         self.counts = Counts(failures=self.failures, stop=stop, has_pusher=mode.has_pusher)
-        # No account is held by a bulk push, whose statuses fail at once.
-        held = [self._account_lines.on_event] if mode.has_pusher else []
-        self.hooks = [self.counts.on_event, *held, *mode.hooks]
+        # Only a pusher waits for the end of an outage: the statuses of a bulk push fail at once.
+        outages = [self._outage_lines.on_event] if mode.has_pusher else []
+        self.hooks = [self.counts.on_event, *outages, *mode.hooks]
 
     async def run(self, client: PrintOSClient | None) -> PushReport:
         """Read and send, and close the client; without one, read every line and send nothing."""
         started_s = time.perf_counter()
         if client is not None:
             self.signals.on_hangup = self.mode.announcing(refresher(client))
-        with self.signals, self._account_lines:
+        with self.signals, self._outage_lines:
             if client is None:
                 await self._check()
             else:

@@ -9,7 +9,7 @@ from attrs import frozen
 
 from printos_async._errors import AuthenticationError, ProxyError, RequestTimeoutError, TransportError
 from printos_async.cli.input.statuses import FORMATS
-from printos_async.cli.terminal.accounts import complain_of_held
+from printos_async.cli.terminal.outages import complain_of_held
 from printos_async.cli.terminal.output import (
     EXIT_FAILED,
     EXIT_OK,

@@ -15,8 +15,6 @@ from rich.table import Table
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from printos_async._events import CircuitChanged
-
 EXIT_OK = 0
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -49,15 +47,6 @@ def complain(message: object) -> None:
     # A worker must not end because what collects its messages has gone, or the disk of the log is full.
     with suppress(OSError):
         print(f"printos: {printable(message)}", file=sys.stderr, flush=True)  # noqa: T201
-
-
-def complain_of_circuit(event: CircuitChanged) -> None:
-    """Report on standard error that the server is down, or back."""
-    complain(
-        "the server seems down; it is probed once a second"
-        if event.circuit == "open"
-        else "the server is back"
-    )
 
 
 def counted(count: int, noun: str, plural: str = "") -> str:
