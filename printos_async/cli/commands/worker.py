@@ -34,7 +34,7 @@ from printos_async.cli.terminal.output import (
     write_line,
 )
 from printos_async.cli.terminal.progress import PusherLine, live_progress, state_lines
-from printos_async.cli.terminal.signals import StopSignals
+from printos_async.cli.terminal.signals import StopSignals, run_until
 from printos_async.outbox import SqlOutbox
 
 # Less than the 30 s after which Kubernetes kills, and the 90 s of systemd; Docker needs --stop-timeout.
@@ -158,7 +158,7 @@ class Work:
                     live_progress("Working", total=None, sample=lambda: (0, describe()), has_bar=False),
                     state_lines(describe, every_s=self.state_every_s),
                 ):
-                    await signals.run_until_giving_up(self.deliver(pusher))
+                    await run_until(signals.giving_up, self.deliver(pusher))
         return pusher.stats()
 
     def report(self, stats: PusherStats, *, as_json: bool) -> int:
@@ -204,13 +204,5 @@ class Work:
         """Deliver with one pusher until a signal comes or the pusher fails, then drain and close it."""
         async with pusher:
             with LibraryWarnings(except_for=REPORTED_EVENTS):
-                stopping = asyncio.create_task(self.signals.stopping.wait())
-                ended = asyncio.create_task(pusher.wait_ended())
-                try:
-                    await asyncio.wait({stopping, ended}, return_when=asyncio.FIRST_COMPLETED)
-                finally:
-                    stopping.cancel()
-                    ended.cancel()  # has no effect on one that is done
-                if ended.done():
-                    ended.result()
+                await run_until(self.signals.stopping, pusher.wait_ended())
                 await pusher.drain(self.drain_timeout_s)

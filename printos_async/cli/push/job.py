@@ -13,7 +13,7 @@ from printos_async.cli.terminal.log import REPORTED_EVENTS, LibraryWarnings
 from printos_async.cli.terminal.outages import OutageLines
 from printos_async.cli.terminal.output import count_statuses, unreadable
 from printos_async.cli.terminal.progress import live_progress
-from printos_async.cli.terminal.signals import StopSignals
+from printos_async.cli.terminal.signals import StopSignals, run_until
 
 from .counts import Counts
 from .report import PushReport
@@ -130,7 +130,7 @@ class PushJob:
         ):
             try:
                 with warnings:
-                    await signals.run_until_giving_up(mode.run(client, self._statuses(), counts))
+                    await run_until(signals.giving_up, mode.run(client, self._statuses(), counts))
             finally:
                 counts.give_up(lines.left_over())
 
