@@ -7,8 +7,10 @@ from typing import IO, TYPE_CHECKING
 
 from attrs import define, field
 
+from printos_async._models import DeviceStatusUpdate, StatusPush
 from printos_async.cli.credentials.hangup import refresher
-from printos_async.cli.input.statuses import StatusLines
+from printos_async.cli.input.lines import ParsedLines
+from printos_async.cli.input.records import status_of
 from printos_async.cli.terminal.log import REPORTED_EVENTS, LibraryWarnings
 from printos_async.cli.terminal.outages import OutageLines
 from printos_async.cli.terminal.output import count_statuses, unreadable
@@ -23,7 +25,6 @@ if TYPE_CHECKING:
 
     from printos_async._client import PrintOSClient
     from printos_async._events import Hook
-    from printos_async._models import StatusPush
     from printos_async.cli.input.records import Format
     from printos_async.cli.input.source import Source
 
@@ -56,7 +57,7 @@ class PushJob:
     failures: FailuresFile | None = field(kw_only=True)
     bad_lines_file: IO[bytes] | None = field(kw_only=True)
     signals: StopSignals = field(init=False)
-    lines: StatusLines = field(init=False)
+    lines: ParsedLines[StatusPush] = field(init=False)
     counts: Counts = field(init=False)
     hooks: Sequence[Hook] = field(init=False)
     sent_anything: bool = field(default=False, init=False)
@@ -97,16 +98,22 @@ class PushJob:
         self.sent_anything = True
         await self._send(client)
 
-    def _from_the_start(self) -> StatusLines:
-        stop = self.signals.stopping
-        return StatusLines(self.source, self.file_format, stop=stop, bad_lines_file=self.bad_lines_file)
+    def _from_the_start(self) -> ParsedLines[StatusPush]:
+        return ParsedLines(
+            self.source,
+            self.file_format,
+            DeviceStatusUpdate,
+            status_of,
+            stop=self.signals.stopping,
+            bad_lines_file=self.bad_lines_file,
+        )
 
     async def _check(self) -> None:
         lines = self.lines
 
         def sample() -> tuple[float, str]:
             bad = f" · {unreadable(lines.bad_lines)}" if lines.bad_lines else ""
-            return lines.reader.bytes_read, f"{count_statuses(lines.statuses)}{bad}"
+            return self.source.bytes_read, f"{count_statuses(lines.values)}{bad}"
 
         async with live_progress("Checking", total=self.source.size_bytes, sample=sample):
             try:
@@ -121,7 +128,7 @@ class PushJob:
 
         def sample() -> tuple[float, str]:
             progress = mode.progress(counts, time.perf_counter() - started_s)
-            return lines.reader.bytes_read, progress + signals.progress_suffix
+            return self.source.bytes_read, progress + signals.progress_suffix
 
         # A failure is named once: by the warning of the pusher if there is one, otherwise by the counts.
         warnings = LibraryWarnings(except_for=REPORTED_EVENTS if mode.has_pusher else {"StatusFailed"})
