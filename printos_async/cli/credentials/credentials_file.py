@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import time
 from functools import partial
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from printos_async._auth import DeviceCredentials, HmacAuth, SessionTokenAuth
 from printos_async._auth.base import ReadyAuth, SecretUnavailableError
-from printos_async.cli.terminal.output import CommandError
 
 from .hangup import reread_on_hangup
 from .lines import DEFAULT_DEVICE, parse_credentials
@@ -47,7 +46,7 @@ class CredentialsFile:
             path,
             partial(parse_credentials, path),
             content_name="the credentials",
-            on_readable=_refuse,
+            must_be_private=True,
             max_bytes=_MAX_FILE_BYTES,
             clock=clock,
         )
@@ -113,10 +112,6 @@ class CredentialsFile:
     def _read_in_thread(self) -> set[Credentials]:
         self._file.read_again()
         return set(self._file.content.values())
-
-
-def _refuse(problem: str) -> NoReturn:
-    raise CommandError(problem)
 
 
 class _DefaultLine(ReadyAuth):

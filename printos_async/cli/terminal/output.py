@@ -23,10 +23,18 @@ _AFTER_UNDERSCORE = re.compile("_(.)")
 
 
 class CommandError(Exception):
-    """An error of the command line itself, in one line that says what to do next."""
+    """An error of the command line itself, in one line that says what to do next.
 
-    def __init__(self, message: str, *, exit_code: int = EXIT_USAGE) -> None:
-        super().__init__(message)
+    Attributes:
+        problem: What is wrong.
+        remedy: What to do, where that is not part of ``problem``.
+        exit_code: The exit code of the command.
+    """
+
+    def __init__(self, problem: str, *, remedy: str = "", exit_code: int = EXIT_USAGE) -> None:
+        super().__init__(f"{problem}; {remedy}" if remedy else problem)
+        self.problem = problem
+        self.remedy = remedy
         self.exit_code = exit_code
 
 
