@@ -140,6 +140,10 @@ class _DefaultLine(ReadyAuth):
         """Return the headers for one attempt."""
         return self._current().headers(method, path)
 
+    def is_outdated(self, method: str, path: str, headers: Headers) -> bool:
+        """Return whether a request with these headers would get others by now."""
+        return self._current().is_outdated(method, path, headers)
+
     def refused(self, headers: Headers) -> bool:
         """Return whether the flow can get others."""
         return self._last.refused(headers)
