@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Mapping
+from functools import partial
 from typing import Annotated, Any
 
 import typer
@@ -12,7 +13,7 @@ from printos_async._client import PrintOSClient
 from printos_async._delivery.pusher import PusherStats, StatusPusher
 from printos_async._delivery.settings import LEASE_PER_TIMEOUT
 from printos_async._events import Event, RetryScheduled
-from printos_async.cli.credentials.hangup import refresher
+from printos_async.cli.credentials.hangup import reread_files
 from printos_async.cli.monitoring.monitor import Monitor
 from printos_async.cli.options.connection import ConcurrentRequests
 from printos_async.cli.options.delivery import Delivery
@@ -145,7 +146,7 @@ class Work:
         """
         self._started_s = time.perf_counter()  # not before: whoever is asked for the secret takes a while
         signals, line = self.signals, PusherLine()
-        signals.on_hangup = self.monitor.announcing(refresher(client))
+        signals.on_hangup = self.monitor.announcing(partial(reread_files, client))
         with signals, self._outage_lines:
             async with self.monitor, client:
                 pusher = client.status_pusher(outbox=self.outbox, **self.delivery)

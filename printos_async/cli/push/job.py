@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import IO, TYPE_CHECKING
 
 from attrs import define, field
 
 from printos_async._models import DeviceStatusUpdate, StatusPush
-from printos_async.cli.credentials.hangup import refresher
+from printos_async.cli.credentials.hangup import reread_files
 from printos_async.cli.input.lines import ParsedLines
 from printos_async.cli.input.records import status_of
 from printos_async.cli.terminal.log import REPORTED_EVENTS, LibraryWarnings
@@ -21,7 +22,7 @@ from .counts import Counts
 from .report import PushReport
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Sequence
+    from collections.abc import AsyncGenerator
 
     from printos_async._client import PrintOSClient
     from printos_async._events import Hook
@@ -59,7 +60,7 @@ class PushJob:
     signals: StopSignals = field(init=False)
     lines: ParsedLines[StatusPush] = field(init=False)
     counts: Counts = field(init=False)
-    hooks: Sequence[Hook] = field(init=False)
+    hooks: list[Hook] = field(init=False)
     sent_anything: bool = field(default=False, init=False)
     _outage_lines: OutageLines = field(factory=OutageLines, init=False)
 
@@ -69,15 +70,17 @@ class PushJob:
         self.lines = self._from_the_start()
         stop = self.signals.stopping
         self.counts = Counts(failures=self.failures, stop=stop, has_pusher=mode.has_pusher)
-        # Only a pusher waits for the end of an outage: the statuses of a bulk push fail at once.
-        outages = [self._outage_lines.on_event] if mode.has_pusher else []
-        self.hooks = [self.counts.on_event, *outages, *mode.hooks]
+        self.hooks = [self.counts.on_event]
+        if mode.monitor is not None:
+            # Only a pusher waits for the end of an outage: the statuses of a bulk push fail at once.
+            self.hooks += [self._outage_lines.on_event, *mode.monitor.hooks]
 
     async def run(self, client: PrintOSClient | None) -> PushReport:
         """Read and send, and close the client; without one, read every line and send nothing."""
         started_s = time.perf_counter()
         if client is not None:
-            self.signals.on_hangup = self.mode.announcing(refresher(client))
+            reread, monitor = partial(reread_files, client), self.mode.monitor
+            self.signals.on_hangup = reread if monitor is None else monitor.announcing(reread)
         with self.signals, self._outage_lines:
             if client is None:
                 await self._check()
