@@ -122,7 +122,12 @@ async def _read(path: str, file_format: Format, *, replace: bool) -> list[Device
 
     with Source(path) as source:
         lines = ParsedLines(source, file_format, DeviceProvisionRequest, request_of, stop=asyncio.Event())
-        requests = [request async for request in lines]
+        try:
+            requests = [request async for request in lines]
+        except OSError as error:
+            raise CommandError(
+                f"nothing was sent: cannot read {source.name}: {error.strerror}", exit_code=EXIT_FAILED
+            ) from error
     if lines.bad_lines:
         raise CommandError(
             f"nothing was sent: correct {counted(lines.bad_lines, 'line')} of {source.name}",
