@@ -525,6 +525,17 @@ async def test_a_credentials_file_that_others_may_read_is_named(cli: Cli, outbox
 
 
 @pytest.mark.usefixtures("_without_key")
+@pytest.mark.parametrize("is_there", [True, False])
+async def test_a_credentials_file_that_cannot_be_read_is_named(cli: Cli, *, is_there: bool) -> None:
+    path = cli.folder / "credentials"
+    if is_there:
+        path.mkdir()
+    detail, remedy = await check_one_failure(cli, "credentials file", "--credentials", str(path))
+    assert f"cannot read {path}" in detail
+    assert "check the path" in remedy
+
+
+@pytest.mark.usefixtures("_without_key")
 async def test_bad_lines_of_a_credentials_file_are_named(cli: Cli) -> None:
     file = private(cli, key_line("*") + f'{{"deviceId": "dev-1", "key": "{WRONG}"}}\n{WRONG}\n')
     detail, remedy = await check_one_failure(cli, "credentials file", "--credentials", file)

@@ -17,7 +17,7 @@ from printos_async.cli.credentials.credentials_file import CredentialsFile
 from printos_async.cli.credentials.lines import parse_credentials
 from printos_async.cli.credentials.reread_file import QUIET_S, SecretFile
 from printos_async.cli.terminal.output import CommandError
-from printos_async.sandbox import Sandbox
+from printos_async.sandbox import Faults, Sandbox
 
 if TYPE_CHECKING:
     from .conftest import Cli
@@ -354,3 +354,20 @@ def test_a_large_file_is_read(tmp_path: Path) -> None:
 def test_a_json_array_is_not_taken_for_csv() -> None:
     with pytest.raises(CommandError, match="line 1 is not a JSON object"):
         read(b"[" + LOGIN.strip() + b"]\n")
+
+
+async def test_all_that_was_in_flight_is_signed_again_with_the_time_of_the_server(cli: Cli) -> None:
+    async with Sandbox(
+        hmac_keys={"k": "canary-0"}, clock_offset_s=3600.0, faults=Faults(latency_s=(0.1, 0.1))
+    ) as sandbox:
+        device_ids = [f"dev-{number}" for number in range(20)]
+        for device_id in device_ids:
+            sandbox.add_device(device_id)
+        statuses = "".join(json.dumps({"deviceId": each, "status": "DS_ON"}) + "\n" for each in device_ids)
+        credentials = private(cli.folder, DEFAULT)
+        pushed = await cli.run(
+            "push",
+            cli.file("statuses.jsonl", statuses),
+            *("--credentials", credentials, "--base-url", sandbox.url, "--max-in-flight", "20", "--json"),
+        )
+        assert (pushed.json["sent"], pushed.code) == (20, 0)

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import errno
 import itertools
 import json
 from typing import TYPE_CHECKING
 
 import pytest
+
+from printos_async.cli.input.source import Source
 
 if TYPE_CHECKING:
     from printos_async.sandbox import Sandbox
@@ -139,6 +142,20 @@ async def test_a_list_that_cannot_be_read_provisions_nothing(cli: Cli, sandbox: 
         assert (ended.code, ended.out) == (1, "")
         assert "GET /devices: 503" in ended.err
     assert posts(sandbox) == 0
+
+
+async def test_a_disk_that_fails_provisions_nothing(
+    cli: Cli, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: Source) -> bytes:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(Source, "read", fail)
+    file = cli.file("d.csv", "model,serialNumber\nA,SN-1\n")
+    ended = await cli.run("devices", "provision", "--file", file)
+    assert (ended.code, ended.out) == (1, "")
+    assert ended.err == f"printos: nothing was sent: cannot read {file}: Input/output error\n"
+    assert sandbox.request_count == 0
 
 
 async def test_a_bad_line_provisions_nothing(cli: Cli, sandbox: Sandbox) -> None:

@@ -256,6 +256,7 @@ async def test_metrics_come_in_the_format_that_is_asked_for(sandbox: Sandbox) ->
         plain = await probe.get("/metrics")
         assert plain.content_type.startswith("text/plain; version=0.0.4")
         assert samples_of(plain.text)["printos_ready"] == 0
+        assert "_created" not in plain.text
         wanted = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5"
         fresh = await probe.get("/metrics", accept=wanted)
         assert fresh.content_type.startswith("application/openmetrics-text; version=1.0.0")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from printos_async import AccountHeld, AccountResumed
-from printos_async.cli.terminal.accounts import AccountLines
+from printos_async.cli.terminal.outages import OutageLines
 from printos_async.sandbox import Sandbox
 
 if TYPE_CHECKING:
@@ -277,7 +277,7 @@ async def test_no_secret_is_in_the_process_list_or_in_a_file_that_is_written(cli
 async def test_accounts_that_are_held_together_are_summed_up(
     capsys: pytest.CaptureFixture[str], count: int
 ) -> None:
-    with AccountLines() as lines:
+    with OutageLines() as lines:
         for number in range(count):
             lines.on_event(AccountHeld(f"device dev-{number}", "AuthenticationError", 401))
         lines.on_event(AccountHeld("device dev-x", "MissingCredentialsError", None))
@@ -304,7 +304,7 @@ async def test_accounts_that_are_held_together_are_summed_up(
 async def test_an_account_held_for_its_devices_points_to_the_list_of_devices(
     capsys: pytest.CaptureFixture[str], cause: str, status: int | None, advice: str
 ) -> None:
-    with AccountLines() as lines:
+    with OutageLines() as lines:
         lines.on_event(AccountHeld("key k…", cause, status))
     answer = f"{status} {cause}" if status else cause
     assert capsys.readouterr().err == (
@@ -315,7 +315,7 @@ async def test_an_account_held_for_its_devices_points_to_the_list_of_devices(
 async def test_lines_of_accounts_are_at_most_a_few_a_second(capsys: pytest.CaptureFixture[str]) -> None:
     until_s = asyncio.get_running_loop().time() + 0.7
     held = 0
-    with AccountLines() as lines:
+    with OutageLines() as lines:
         while asyncio.get_running_loop().time() < until_s:
             lines.on_event(AccountHeld(f"device dev-{held}", "AuthenticationError", 401))
             held += 1

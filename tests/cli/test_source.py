@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from printos_async.cli.input.records import BadLineError, JsonLines
-from printos_async.cli.input.source import MAX_LINE_BYTES, Line, LineReader, Source
-from printos_async.cli.input.statuses import StatusLines
+from printos_async._models import DeviceStatusUpdate
+from printos_async.cli.input.lines import ParsedLines
+from printos_async.cli.input.records import BadLineError, JsonLines, status_of
+from printos_async.cli.input.source import MAX_LINE_BYTES, Line, Source
 from printos_async.cli.terminal.output import CommandError
 from printos_async.cli.terminal.signals import StopSignals
 
@@ -36,7 +37,7 @@ def pipe(tmp_path: Path) -> Iterator[tuple[Path, int]]:
 
 async def read_all(path: Path) -> list[Line]:
     with Source(str(path)) as source:
-        return [line async for batch in LineReader(source, stop=asyncio.Event()).batches() for line in batch]
+        return [line async for batch in source.batches(stop=asyncio.Event()) for line in batch]
 
 
 @pytest.mark.parametrize(
@@ -75,7 +76,7 @@ async def test_a_byte_order_mark_may_come_in_pieces_and_again(
     path = tmp_path / "file"
     path.write_bytes((b"\xef\xbb\xbf" + content) * 2)
     with Bytewise(str(path)) as source:
-        lines = StatusLines(source, file_format, stop=asyncio.Event(), bad_lines_file=None)
+        lines = ParsedLines(source, file_format, DeviceStatusUpdate, status_of, stop=asyncio.Event())
         assert [push.device_id async for push in lines] == ["dev-1", "dev-1"]
     assert (lines.bad_lines, capsys.readouterr().err) == (0, "")
 
@@ -84,7 +85,7 @@ async def test_utf_16_is_seen_though_its_mark_comes_in_pieces(tmp_path: Path) ->
     path = tmp_path / "file"
     path.write_bytes((WANTED % 1).decode().encode("utf-16"))
     with Bytewise(str(path)) as source:
-        batches = LineReader(source, stop=asyncio.Event()).batches()
+        batches = source.batches(stop=asyncio.Event())
         with pytest.raises(CommandError, match="is UTF-16"):
             await anext(batches)
 
@@ -112,7 +113,7 @@ async def test_reading_a_silent_pipe_holds_nobody_up_and_ends_when_asked_to(pipe
     stop = asyncio.Event()
     source = Source(str(path))
     os.write(writer, b"a\nhalf")
-    batches = LineReader(source, stop=stop).batches()
+    batches = source.batches(stop=stop)
     assert await anext(batches) == [Line(1, b"a")]
     asyncio.get_running_loop().call_soon(stop.set)
     async with asyncio.timeout(20):
@@ -147,7 +148,7 @@ async def test_what_was_read_from_a_pipe_and_not_handed_out_is_not_lost(pipe: tu
     stop = asyncio.Event()
     source = Source(str(path))
     os.write(writer, b"".join(WANTED % number for number in range(3)))
-    lines = StatusLines(source, "jsonl", stop=stop, bad_lines_file=None)
+    lines = ParsedLines(source, "jsonl", DeviceStatusUpdate, status_of, stop=stop)
     handed_out = []
     async for push in lines:
         handed_out.append(push.device_id)
@@ -161,7 +162,7 @@ async def test_lines_of_a_file_stay_in_the_file(tmp_path: Path) -> None:
     path.write_bytes(b"".join(WANTED % number for number in range(3)))
     stop = asyncio.Event()
     with Source(str(path)) as source:
-        lines = StatusLines(source, "jsonl", stop=stop, bad_lines_file=None)
+        lines = ParsedLines(source, "jsonl", DeviceStatusUpdate, status_of, stop=stop)
         async for _ in lines:
             stop.set()
         assert lines.left_over() == []

@@ -60,11 +60,6 @@ class ObservedAuth(ReadyAuth):
         return "nobody" if self._auth is None else self._auth.account
 
     @property
-    def label(self) -> str:
-        """The first characters of the key or the login."""
-        return "no credentials" if self._auth is None else self._auth.label
-
-    @property
     def ahead_s(self) -> float | None:
         """Seconds by which the server's clock is ahead, by the last answer that tells; None if none does."""
         # A page comes from something between, with a clock of its own.

@@ -11,7 +11,6 @@ from printos_async._config import parse_base_url
 from printos_async._transport.proxy_url import ProxyUrl
 from printos_async.cli.credentials.credentials_file import CredentialsFile
 from printos_async.cli.credentials.lines import DEFAULT_DEVICE
-from printos_async.cli.credentials.reread_file import is_readable_by_others, remedy
 from printos_async.cli.terminal.output import CommandError, counted
 from printos_async.outbox import SqlOutbox
 
@@ -114,8 +113,12 @@ def _read_credentials_file(
     try:
         file = CredentialsFile(path)
     except CommandError as error:
-        to_do = _file_remedy(path)
-        return failed(_CREDENTIALS_FILE, str(error).removesuffix(f"; {to_do}"), to_do), None, None
+        usual = (
+            "check the path in --credentials or PRINTOS_CREDENTIALS, and that this user may read the file"
+            if isinstance(error.__cause__, OSError)
+            else "correct these lines; nothing in the file is used until all can be read"
+        )
+        return failed(_CREDENTIALS_FILE, error.problem, error.remedy or usual), None, None
     wanted = device_id or (DEFAULT_DEVICE if file.has_default else file.device_ids[0])
     if wanted not in file.device_ids and file.has_default:
         wanted = DEFAULT_DEVICE
@@ -134,16 +137,6 @@ def _read_credentials_file(
         _CREDENTIALS_FILE, f"{path} has {devices} {default}; the credentials of {wanted} are checked"
     )
     return finding, auth, file.device_credentials()
-
-
-def _file_remedy(path: Path) -> str:
-    try:
-        status = path.stat()
-    except OSError:
-        return "check the path in --credentials or PRINTOS_CREDENTIALS, and that this user may read the file"
-    if is_readable_by_others(status):
-        return remedy(path, status).partition("; ")[2]
-    return "correct these lines; nothing in the file is used until all can be read"
 
 
 async def _check_name(peer: Origin, role: str, *, timeout_s: float) -> Finding:

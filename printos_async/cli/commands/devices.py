@@ -2,7 +2,6 @@
 
 import asyncio
 from collections import Counter
-from contextlib import aclosing
 from typing import Annotated, Any
 
 import typer
@@ -10,9 +9,9 @@ import typer
 from printos_async._client import PrintOSClient
 from printos_async._execution.provisioning import Identity, identity_of
 from printos_async._models import DeviceProvisionRequest, PrintDevice, ProvisionResult
-from printos_async.cli.input.records import BadLineError, Format, make_parser, provision_request_of
-from printos_async.cli.input.source import LineReader, Source
-from printos_async.cli.input.statuses import format_of
+from printos_async.cli.input.lines import ParsedLines, format_of
+from printos_async.cli.input.records import BadLineError, Format, provision_request_of
+from printos_async.cli.input.source import Source
 from printos_async.cli.options.connection import ConcurrentRequests, Requests
 from printos_async.cli.options.groups import AsJson, FileFormat, with_option_groups
 from printos_async.cli.terminal.output import (
@@ -103,47 +102,38 @@ def provision_devices(
 
 
 async def _read(path: str, file_format: Format, *, replace: bool) -> list[DeviceProvisionRequest]:
-    parser = make_parser(file_format, DeviceProvisionRequest)
-    requests = []
     first_lines: dict[Identity, int] = {}
-    bad_lines = 0
-    with Source(path) as source:
-        async with aclosing(LineReader(source, stop=asyncio.Event()).batches()) as batches:
-            async for line in (line async for batch in batches for line in batch):
-                try:
-                    record = parser.parse(line.data)
-                    if record is not None:
-                        request = provision_request_of(record)
-                        _check_identity(request, line.number, first_lines, replace=replace)
-                        requests.append(request)
-                except BadLineError as error:
-                    bad_lines += 1
-                    complain(f"{source.name}, line {line.number}: {error}")
-                except CommandError as error:
-                    raise CommandError(f"{source.name}, line {line.number}: {error}") from error
-    if bad_lines:
-        raise CommandError(
-            f"nothing was sent: correct {counted(bad_lines, 'line')} of {source.name}", exit_code=EXIT_FAILED
-        )
-    return requests
 
-
-def _check_identity(
-    request: DeviceProvisionRequest, line_number: int, first_lines: dict[Identity, int], *, replace: bool
-) -> None:
-    identity = identity_of(request)
-    if identity is None:
-        if not replace:
+    def request_of(record: dict[str, Any]) -> DeviceProvisionRequest:
+        request = provision_request_of(record)
+        identity = identity_of(request)
+        if identity is None and not replace:
             raise BadLineError(
                 "needs model and serialNumber, which identify registered devices; "
                 "--replace registers a device without them"
             )
-    elif identity in first_lines:
-        raise BadLineError(
-            f"repeats the model and serial number of line {first_lines[identity]}: one would replace the other"
+        if identity is not None:
+            first_line = first_lines.setdefault(identity, lines.last_line)
+            if first_line != lines.last_line:
+                raise BadLineError(
+                    f"repeats the model and serial number of line {first_line}: one would replace the other"
+                )
+        return request
+
+    with Source(path) as source:
+        lines = ParsedLines(source, file_format, DeviceProvisionRequest, request_of, stop=asyncio.Event())
+        try:
+            requests = [request async for request in lines]
+        except OSError as error:
+            raise CommandError(
+                f"nothing was sent: cannot read {source.name}: {error.strerror}", exit_code=EXIT_FAILED
+            ) from error
+    if lines.bad_lines:
+        raise CommandError(
+            f"nothing was sent: correct {counted(lines.bad_lines, 'line')} of {source.name}",
+            exit_code=EXIT_FAILED,
         )
-    else:
-        first_lines[identity] = line_number
+    return requests
 
 
 async def _provision(

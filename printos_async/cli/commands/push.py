@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from printos_async.cli.input.followed_file import FollowedSource
+from printos_async.cli.input.lines import format_of
 from printos_async.cli.input.source import STANDARD_INPUT, Source
-from printos_async.cli.input.statuses import format_of
 from printos_async.cli.monitoring.monitor import Monitor
 from printos_async.cli.options.connection import ConcurrentRequests
 from printos_async.cli.options.delivery import PANEL, Delivery

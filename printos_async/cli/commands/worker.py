@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Mapping
+from functools import partial
 from typing import Annotated, Any
 
 import typer
@@ -11,22 +12,21 @@ from attrs import define, field
 from printos_async._client import PrintOSClient
 from printos_async._delivery.pusher import PusherStats, StatusPusher
 from printos_async._delivery.settings import LEASE_PER_TIMEOUT
-from printos_async._events import CircuitChanged, Event, RetryScheduled
-from printos_async.cli.credentials.hangup import refresher
+from printos_async._events import Event, RetryScheduled
+from printos_async.cli.credentials.hangup import reread_files
 from printos_async.cli.monitoring.monitor import Monitor
 from printos_async.cli.options.connection import ConcurrentRequests
 from printos_async.cli.options.delivery import Delivery
 from printos_async.cli.options.groups import AsJson, with_option_groups
 from printos_async.cli.options.listen import ListenAddress, ListenTo
 from printos_async.cli.options.outbox import OutboxUrl, outbox_url
-from printos_async.cli.terminal.accounts import AccountLines, complain_of_held
 from printos_async.cli.terminal.log import REPORTED_EVENTS, LibraryWarnings
+from printos_async.cli.terminal.outages import OutageLines, complain_of_held
 from printos_async.cli.terminal.output import (
     EXIT_FAILED,
     EXIT_OK,
     CommandError,
     complain,
-    complain_of_circuit,
     count_failed,
     count_statuses,
     counted,
@@ -35,7 +35,7 @@ from printos_async.cli.terminal.output import (
     write_line,
 )
 from printos_async.cli.terminal.progress import PusherLine, live_progress, state_lines
-from printos_async.cli.terminal.signals import StopSignals
+from printos_async.cli.terminal.signals import StopSignals, run_until
 from printos_async.outbox import SqlOutbox
 
 # Less than the 30 s after which Kubernetes kills, and the 90 s of systemd; Docker needs --stop-timeout.
@@ -123,19 +123,16 @@ class Work:
     signals: StopSignals = field(init=False)
     retries: int = field(default=0, init=False)
     _started_s: float = field(default=0.0, init=False)
-    _account_lines: AccountLines = field(factory=AccountLines, init=False)
+    _outage_lines: OutageLines = field(factory=OutageLines, init=False)
 
     def __attrs_post_init__(self) -> None:
         self.signals = StopSignals(grace_s=self.drain_timeout_s + _MARGIN_S)
 
     def on_event(self, event: Event) -> None:
-        """Count retries, and report outages and held accounts; a hook of the client."""
+        """Count retries, and report outages; a hook of the client."""
         if isinstance(event, RetryScheduled):
             self.retries += 1
-        elif isinstance(event, CircuitChanged):
-            complain_of_circuit(event)
-        else:
-            self._account_lines.on_event(event)
+        self._outage_lines.on_event(event)
 
     async def run(self, client: PrintOSClient) -> PusherStats:
         """Deliver until a signal, finish what is under way, close the client, and return its last state.
@@ -149,8 +146,8 @@ class Work:
         """
         self._started_s = time.perf_counter()  # not before: whoever is asked for the secret takes a while
         signals, line = self.signals, PusherLine()
-        signals.on_hangup = self.monitor.announcing(refresher(client))
-        with signals, self._account_lines:
+        signals.on_hangup = self.monitor.announcing(partial(reread_files, client))
+        with signals, self._outage_lines:
             async with self.monitor, client:
                 pusher = client.status_pusher(outbox=self.outbox, **self.delivery)
 
@@ -162,7 +159,7 @@ class Work:
                     live_progress("Working", total=None, sample=lambda: (0, describe()), has_bar=False),
                     state_lines(describe, every_s=self.state_every_s),
                 ):
-                    await signals.run_until_giving_up(self.deliver(pusher))
+                    await run_until(signals.giving_up, self.deliver(pusher))
         return pusher.stats()
 
     def report(self, stats: PusherStats, *, as_json: bool) -> int:
@@ -208,13 +205,5 @@ class Work:
         """Deliver with one pusher until a signal comes or the pusher fails, then drain and close it."""
         async with pusher:
             with LibraryWarnings(except_for=REPORTED_EVENTS):
-                stopping = asyncio.create_task(self.signals.stopping.wait())
-                ended = asyncio.create_task(pusher.wait_ended())
-                try:
-                    await asyncio.wait({stopping, ended}, return_when=asyncio.FIRST_COMPLETED)
-                finally:
-                    stopping.cancel()
-                    ended.cancel()  # has no effect on one that is done
-                if ended.done():
-                    ended.result()
+                await run_until(self.signals.stopping, pusher.wait_ended())
                 await pusher.drain(self.drain_timeout_s)

@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import time
 from functools import partial
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from printos_async._auth import DeviceCredentials, HmacAuth, SessionTokenAuth
 from printos_async._auth.base import ReadyAuth, SecretUnavailableError
-from printos_async.cli.terminal.output import CommandError
 
 from .hangup import reread_on_hangup
 from .lines import DEFAULT_DEVICE, parse_credentials
@@ -47,7 +46,7 @@ class CredentialsFile:
             path,
             partial(parse_credentials, path),
             content_name="the credentials",
-            on_readable=_refuse,
+            must_be_private=True,
             max_bytes=_MAX_FILE_BYTES,
             clock=clock,
         )
@@ -115,10 +114,6 @@ class CredentialsFile:
         return set(self._file.content.values())
 
 
-def _refuse(problem: str) -> NoReturn:
-    raise CommandError(problem)
-
-
 class _DefaultLine(ReadyAuth):
     """The credentials on the default's line, whatever they are at the moment, for a client keeps its default."""
 
@@ -144,6 +139,10 @@ class _DefaultLine(ReadyAuth):
     def headers(self, method: str, path: str) -> Headers | None:
         """Return the headers for one attempt."""
         return self._current().headers(method, path)
+
+    def is_outdated(self, method: str, path: str, headers: Headers) -> bool:
+        """Return whether a request with these headers would get others by now."""
+        return self._current().is_outdated(method, path, headers)
 
     def refused(self, headers: Headers) -> bool:
         """Return whether the flow can get others."""

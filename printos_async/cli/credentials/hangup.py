@@ -11,8 +11,6 @@ from printos_async.cli.terminal.output import complain
 from .reread_file import QUIET_S
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from printos_async._client import PrintOSClient
 
 
@@ -27,17 +25,14 @@ reread_on_hangup: WeakSet[Rereadable] = WeakSet()
 """The files that a SIGHUP reads again."""
 
 
-def refresher(client: PrintOSClient) -> Callable[[], None]:
-    """Return a function that reads the credentials of a client again, for a signal."""
+def reread_files(client: PrintOSClient) -> None:
+    """Read the files of credentials and TLS again, and let the client ask for its secrets; for a signal."""
+    complain("SIGHUP: the credentials are read again")
+    # What was written just before the signal is whole by then.
+    asyncio.get_running_loop().call_later(QUIET_S, _reread_files, client)
 
-    def read() -> None:
-        for files in tuple(reread_on_hangup):
-            files.read_again()
-        client.refresh_credentials()
 
-    def refresh() -> None:
-        complain("SIGHUP: the credentials are read again")
-        # What was written just before the signal is whole by then.
-        asyncio.get_running_loop().call_later(QUIET_S, read)
-
-    return refresh
+def _reread_files(client: PrintOSClient) -> None:
+    for files in tuple(reread_on_hangup):
+        files.read_again()
+    client.refresh_credentials()

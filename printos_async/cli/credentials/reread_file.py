@@ -40,7 +40,7 @@ class RereadFile(Generic[T]):
         path: The file.
         parse: Returns the content; raises ``CommandError`` if it cannot be used, with a message without secrets.
         content_name: What the file holds, for messages, such as "the secret".
-        on_readable: Called with a message if other users may read the open file; may raise ``CommandError``.
+        must_be_private: Refuse a file that other users may read; otherwise standard error warns of it.
         max_bytes: A longer file is refused.
         clock: Returns the seconds since the epoch, with which the file's times are compared.
 
@@ -51,7 +51,7 @@ class RereadFile(Generic[T]):
     _path: Path
     _parse: Callable[[bytes], T]
     _content_name: str = field(kw_only=True)
-    _on_readable: Callable[[str], None] = field(kw_only=True)
+    _must_be_private: bool = field(kw_only=True)
     _max_bytes: int = field(kw_only=True)
     _clock: Callable[[], float] = field(default=time.time, kw_only=True)
     _problem: str = field(default="", init=False)
@@ -95,10 +95,7 @@ class RereadFile(Generic[T]):
             with self._path.open("rb") as file:
                 status = os.fstat(file.fileno())
                 self._read_s, self._status = self._clock(), status
-                if is_readable_by_others(status):
-                    self._on_readable(
-                        f"other users may read {self._content_name} in {self._path} {remedy(self._path, status)}"
-                    )
+                self._check_rights(status)
                 data = file.read(self._max_bytes + 1)
                 is_torn = stat.S_ISREG(status.st_mode) and _version(status) != _version(
                     os.fstat(file.fileno())
@@ -110,6 +107,20 @@ class RereadFile(Generic[T]):
         if len(data) > self._max_bytes:
             raise CommandError(f"{self._path} has more than {self._max_bytes:,} bytes")
         return data
+
+    def _check_rights(self, status: os.stat_result) -> None:
+        # On Windows modes do not say who may read.
+        if sys.platform == "win32" or not stat.S_ISREG(status.st_mode):
+            return
+        is_own = status.st_uid == os.geteuid()  # a file of root may be meant for this process's group
+        if status.st_mode & (stat.S_IROTH | stat.S_IRGRP if is_own else stat.S_IROTH):
+            mode, who = stat.S_IMODE(status.st_mode), "go" if is_own else "o"
+            problem = f"other users may read {self._content_name} in {self._path} (mode {mode:04o})"
+            remedy = f"take the right away with chmod {who}-r {shlex.quote(str(self._path))}"
+            error = CommandError(problem, remedy=remedy)
+            if self._must_be_private:
+                raise error
+            complain(f"warning: {error}")
 
     def _complain(self, problem: str) -> None:
         if problem != self._problem:
@@ -138,7 +149,7 @@ class SecretFile(RereadFile[str]):
             path,
             self._secret,
             content_name="the secret",
-            on_readable=lambda problem: complain(f"warning: {problem}"),
+            must_be_private=False,
             max_bytes=_MAX_SECRET_BYTES,
         )
 
@@ -160,25 +171,6 @@ class SecretFile(RereadFile[str]):
                 f"{self._path} has more than one line; it must hold the secret and nothing else"
             )
         return secret
-
-
-def is_readable_by_others(status: os.stat_result) -> bool:
-    """Return whether other users may read a file; never on Windows, where modes do not say that."""
-    if sys.platform == "win32" or not stat.S_ISREG(status.st_mode):
-        return False
-    return bool(status.st_mode & (stat.S_IROTH | stat.S_IRGRP if _is_own(status) else stat.S_IROTH))
-
-
-def remedy(path: Path, status: os.stat_result) -> str:
-    """Return the mode of a file that other users may read, and the command that takes the right away."""
-    mode = f"{stat.S_IMODE(status.st_mode):04o}"
-    who = "go" if _is_own(status) else "o"
-    return f"(mode {mode}); take the right away with chmod {who}-r {shlex.quote(str(path))}"
-
-
-def _is_own(status: os.stat_result) -> bool:
-    # A file of root may be meant for this process's group.
-    return sys.platform != "win32" and status.st_uid == os.geteuid()
 
 
 def _version(status: os.stat_result) -> tuple[int, ...]:

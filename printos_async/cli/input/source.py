@@ -1,4 +1,4 @@
-"""Sources and their lines: a file or standard input, read in bounded memory without blocking the event loop."""
+"""Sources of lines: a file or standard input, read in bounded memory without blocking the event loop."""
 
 from __future__ import annotations
 
@@ -48,6 +48,7 @@ class Source:
         file_descriptor: The descriptor to read.
         is_regular: Whether it is a regular file, which can be read twice.
         size_bytes: Its size; None if unknown.
+        bytes_read: Bytes of it that ``batches`` has read so far.
         goes_on: Whether reading continues after an end of file.
 
     Args:
@@ -76,6 +77,7 @@ class Source:
             raise CommandError(f"cannot read {self.name}: it is a directory")
         self.is_regular = stat.S_ISREG(status.st_mode)
         self.size_bytes = status.st_size if self.is_regular else None
+        self.bytes_read = 0
 
     def __enter__(self) -> Self:
         return self
@@ -100,6 +102,7 @@ class Source:
     def rewind(self) -> None:
         """Read from the first line again; regular files only."""
         os.lseek(self.file_descriptor, 0, os.SEEK_SET)
+        self.bytes_read = 0
 
     async def chunks(self, *, stop: asyncio.Event) -> AsyncGenerator[bytes, None]:
         """Return what ``read`` returns, until the end of the file, or until ``stop`` is set.
@@ -141,6 +144,36 @@ class Source:
             except OSError as error:
                 request.set_exception(error)
 
+    async def batches(self, *, stop: asyncio.Event) -> AsyncGenerator[list[Line], None]:
+        """Return the lines in batches, one for each read, so that the lines of a slow writer come at once.
+
+        They end with the file, or when ``stop`` is set. Line numbers start at 1 again where a source goes on after an
+        end of file.
+
+        Raises:
+            CommandError: The file is UTF-16.
+            OSError: Reading failed.
+        """
+        number, tail = 0, b""
+        async with aclosing(self.chunks(stop=stop)) as chunks:
+            async for chunk in chunks:
+                self.bytes_read += len(chunk)
+                if chunk:
+                    tail += chunk
+                    if not number and tail.startswith(_UTF16_BOMS):
+                        raise CommandError(f"{self.name} is UTF-16; convert it to UTF-8")
+                    *ended, tail = tail.split(b"\n")
+                    tail = tail[: MAX_LINE_BYTES + 1]
+                else:
+                    # A line without a line end is complete only at the end of the file.
+                    ended, tail = [tail] if tail else [], b""
+                batch = [Line(number + i, data[: MAX_LINE_BYTES + 1]) for i, data in enumerate(ended, 1)]
+                number += len(batch)
+                if batch:
+                    yield batch
+                if not chunk:
+                    number = self.bytes_read = 0
+
     async def spool(self, *, stop: asyncio.Event) -> None:
         """Copy what cannot be read twice to a temporary file and read from there; waits for the end of a pipe.
 
@@ -168,48 +201,6 @@ class Source:
         self.is_regular = self._is_ours = True
         self.size_bytes = os.fstat(self.file_descriptor).st_size
         self.rewind()
-
-
-class LineReader:
-    """The lines of a source, in batches, until its end or until ``stop`` is set.
-
-    Attributes:
-        bytes_read: Bytes read so far.
-    """
-
-    def __init__(self, source: Source, *, stop: asyncio.Event) -> None:
-        self._source = source
-        self._stop = stop
-        self.bytes_read = 0
-
-    async def batches(self) -> AsyncGenerator[list[Line], None]:
-        """Return the lines in batches, one for each read, so that the lines of a slow writer come at once.
-
-        Line numbers start at 1 again where a source goes on after an end of file.
-
-        Raises:
-            CommandError: The file is UTF-16.
-            OSError: Reading failed.
-        """
-        number, tail = 0, b""
-        async with aclosing(self._source.chunks(stop=self._stop)) as chunks:
-            async for chunk in chunks:
-                self.bytes_read += len(chunk)
-                if chunk:
-                    tail += chunk
-                    if not number and tail.startswith(_UTF16_BOMS):
-                        raise CommandError(f"{self._source.name} is UTF-16; convert it to UTF-8")
-                    *ended, tail = tail.split(b"\n")
-                    tail = tail[: MAX_LINE_BYTES + 1]
-                else:
-                    # A line without a line end is complete only at the end of the file.
-                    ended, tail = [tail] if tail else [], b""
-                batch = [Line(number + i, data[: MAX_LINE_BYTES + 1]) for i, data in enumerate(ended, 1)]
-                number += len(batch)
-                if batch:
-                    yield batch
-                if not chunk:
-                    number = self.bytes_read = 0
 
 
 def open_file(path: str) -> int:

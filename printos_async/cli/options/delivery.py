@@ -5,7 +5,7 @@ from functools import partial
 from typing import Annotated, Any, Literal
 
 import typer
-from attrs import fields, frozen
+from attrs import asdict, frozen
 
 from printos_async._client import PrintOSClient
 
@@ -62,5 +62,4 @@ class Delivery:
 
     def arguments(self) -> dict[str, Any]:
         """Return the arguments of ``PrintOSClient.status_pusher`` that differ from its defaults."""
-        given = {field.name: (getattr(self, field.name), field.default) for field in fields(type(self))}
-        return {name: value for name, (value, default) in given.items() if value != default}
+        return asdict(self, filter=lambda option, value: value != option.default)

@@ -1,5 +1,6 @@
 """TLS contexts made of files, which are read again when they change: certificates expire."""
 
+import math
 import os
 import ssl
 import time
@@ -40,8 +41,8 @@ class TlsFiles:
     _key: Path | None
     _has_system_certificates: bool = field(default=False, kw_only=True)
     _clock: Callable[[], float] = field(default=time.monotonic, kw_only=True)
-    _failed: _Stamp | None = field(default=None, init=False)
-    _failed_s: float = field(default=0.0, init=False)
+    # When to read again files that could not be used and look the same.
+    _retry_s: float = field(default=math.inf, init=False)
 
     def __attrs_post_init__(self) -> None:
         self._stamp = self._look()
@@ -54,25 +55,24 @@ class TlsFiles:
         Where they cannot be used, the context that worked is kept, and standard error says so once for each change.
         """
         stamp = self._look()
-        if stamp != self._stamp and (stamp != self._failed or self._clock() >= self._failed_s + _RETRY_S):
-            self._read(stamp)
+        if stamp != self._stamp or self._clock() >= self._retry_s:
+            self._read(stamp, is_new=stamp != self._stamp)
         return self._context
 
     def read_again(self) -> None:
         """Read the files again now."""
-        self._failed = None
-        self._read(self._look())
+        self._read(self._look(), is_new=True)
 
-    def _read(self, stamp: _Stamp) -> None:
+    def _read(self, stamp: _Stamp, *, is_new: bool) -> None:
         """Read the files; ``stamp`` was taken before, so that a change meanwhile is seen next time."""
+        self._stamp, self._retry_s = stamp, math.inf
         try:
             self._context = self._load()
         except CommandError as error:
-            if stamp != self._failed:
+            self._retry_s = self._clock() + _RETRY_S
+            if is_new:
                 complain(f"{error}; new connections use what was read before")
-            self._failed, self._failed_s = stamp, self._clock()
         else:
-            self._stamp, self._failed = stamp, None
             complain("the files for TLS were read again")
 
     def _look(self) -> _Stamp:

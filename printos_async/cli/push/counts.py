@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from attrs import define, field, frozen
 
 from printos_async._events import (
-    CircuitChanged,
     RetryScheduled,
     StatusFailed,
     StatusReasserted,
@@ -17,7 +16,7 @@ from printos_async._events import (
     StatusSuperseded,
 )
 from printos_async.cli.input.records import line_of
-from printos_async.cli.terminal.output import complain, complain_of_circuit
+from printos_async.cli.terminal.output import complain
 
 if TYPE_CHECKING:
     import asyncio
@@ -81,7 +80,7 @@ class Counts:
         return len(self._open)
 
     def on_event(self, event: Event) -> None:
-        """Count what an event says, and report outages if a pusher waits for their end; a hook of the client."""
+        """Count what an event says; a hook of the client."""
         match event:
             case StatusSent():
                 self.on_done(event.device_id)
@@ -94,8 +93,6 @@ class Counts:
                 self.retries += 1
             case StatusReasserted():
                 self.reasserted += 1
-            case CircuitChanged() if self.has_pusher:
-                complain_of_circuit(event)
 
     def on_handed_over(self, push: StatusPush) -> None:
         """Record that a status is handed to the client."""

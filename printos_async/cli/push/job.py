@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import IO, TYPE_CHECKING
 
 from attrs import define, field
 
-from printos_async.cli.credentials.hangup import refresher
-from printos_async.cli.input.statuses import StatusLines
-from printos_async.cli.terminal.accounts import AccountLines
+from printos_async._models import DeviceStatusUpdate, StatusPush
+from printos_async.cli.credentials.hangup import reread_files
+from printos_async.cli.input.lines import ParsedLines
+from printos_async.cli.input.records import status_of
 from printos_async.cli.terminal.log import REPORTED_EVENTS, LibraryWarnings
+from printos_async.cli.terminal.outages import OutageLines
 from printos_async.cli.terminal.output import count_statuses, unreadable
 from printos_async.cli.terminal.progress import live_progress
-from printos_async.cli.terminal.signals import StopSignals
+from printos_async.cli.terminal.signals import StopSignals, run_until
 
 from .counts import Counts
 from .report import PushReport
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Sequence
+    from collections.abc import AsyncGenerator
 
     from printos_async._client import PrintOSClient
     from printos_async._events import Hook
-    from printos_async._models import StatusPush
     from printos_async.cli.input.records import Format
     from printos_async.cli.input.source import Source
 
@@ -56,11 +58,11 @@ class PushJob:
     failures: FailuresFile | None = field(kw_only=True)
     bad_lines_file: IO[bytes] | None = field(kw_only=True)
     signals: StopSignals = field(init=False)
-    lines: StatusLines = field(init=False)
+    lines: ParsedLines[StatusPush] = field(init=False)
     counts: Counts = field(init=False)
-    hooks: Sequence[Hook] = field(init=False)
+    hooks: list[Hook] = field(init=False)
     sent_anything: bool = field(default=False, init=False)
-    _account_lines: AccountLines = field(factory=AccountLines, init=False)
+    _outage_lines: OutageLines = field(factory=OutageLines, init=False)
 
     def __attrs_post_init__(self) -> None:
         mode = self.mode
@@ -68,16 +70,18 @@ class PushJob:
         self.lines = self._from_the_start()
         stop = self.signals.stopping
         self.counts = Counts(failures=self.failures, stop=stop, has_pusher=mode.has_pusher)
-        # No account is held by a bulk push, whose statuses fail at once.
-        held = [self._account_lines.on_event] if mode.has_pusher else []
-        self.hooks = [self.counts.on_event, *held, *mode.hooks]
+        self.hooks = [self.counts.on_event]
+        if mode.monitor is not None:
+            # Only a pusher waits for the end of an outage: the statuses of a bulk push fail at once.
+            self.hooks += [self._outage_lines.on_event, *mode.monitor.hooks]
 
     async def run(self, client: PrintOSClient | None) -> PushReport:
         """Read and send, and close the client; without one, read every line and send nothing."""
         started_s = time.perf_counter()
         if client is not None:
-            self.signals.on_hangup = self.mode.announcing(refresher(client))
-        with self.signals, self._account_lines:
+            reread, monitor = partial(reread_files, client), self.mode.monitor
+            self.signals.on_hangup = reread if monitor is None else monitor.announcing(reread)
+        with self.signals, self._outage_lines:
             if client is None:
                 await self._check()
             else:
@@ -97,16 +101,22 @@ class PushJob:
         self.sent_anything = True
         await self._send(client)
 
-    def _from_the_start(self) -> StatusLines:
-        stop = self.signals.stopping
-        return StatusLines(self.source, self.file_format, stop=stop, bad_lines_file=self.bad_lines_file)
+    def _from_the_start(self) -> ParsedLines[StatusPush]:
+        return ParsedLines(
+            self.source,
+            self.file_format,
+            DeviceStatusUpdate,
+            status_of,
+            stop=self.signals.stopping,
+            bad_lines_file=self.bad_lines_file,
+        )
 
     async def _check(self) -> None:
         lines = self.lines
 
         def sample() -> tuple[float, str]:
             bad = f" · {unreadable(lines.bad_lines)}" if lines.bad_lines else ""
-            return lines.reader.bytes_read, f"{count_statuses(lines.statuses)}{bad}"
+            return self.source.bytes_read, f"{count_statuses(lines.values)}{bad}"
 
         async with live_progress("Checking", total=self.source.size_bytes, sample=sample):
             try:
@@ -121,7 +131,7 @@ class PushJob:
 
         def sample() -> tuple[float, str]:
             progress = mode.progress(counts, time.perf_counter() - started_s)
-            return lines.reader.bytes_read, progress + signals.progress_suffix
+            return self.source.bytes_read, progress + signals.progress_suffix
 
         # A failure is named once: by the warning of the pusher if there is one, otherwise by the counts.
         warnings = LibraryWarnings(except_for=REPORTED_EVENTS if mode.has_pusher else {"StatusFailed"})
@@ -130,7 +140,7 @@ class PushJob:
         ):
             try:
                 with warnings:
-                    await signals.run_until_giving_up(mode.run(client, self._statuses(), counts))
+                    await run_until(signals.giving_up, mode.run(client, self._statuses(), counts))
             finally:
                 counts.give_up(lines.left_over())
 

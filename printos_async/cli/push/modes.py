@@ -13,12 +13,11 @@ from printos_async.cli.terminal.signals import GRACE_S
 from printos_async.outbox import SqlOutbox
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Mapping
 
     from printos_async._client import PrintOSClient
     from printos_async._delivery.pusher import StatusPusher
     from printos_async._delivery.spooler import Spooler
-    from printos_async._events import Hook
     from printos_async._models import StatusPush
     from printos_async.cli.monitoring.monitor import Monitor
 
@@ -43,7 +42,7 @@ class Mode(ABC):
         unconfirmed: Devices whose newest status was acknowledged, but may have been overwritten by an older one
             with a lost answer, and was not sent again in time.
         held_accounts: Accounts that PrintOS refuses at the end.
-        hooks: Hooks for the client.
+        monitor: Serves health and metrics where a long-lived pusher sends; it has hooks for the client.
     """
 
     has_pusher: bool = False
@@ -51,7 +50,7 @@ class Mode(ABC):
     grace_s: float = GRACE_S
     unconfirmed: int = 0
     held_accounts: int = 0
-    hooks: Sequence[Hook] = ()
+    monitor: Monitor | None = None
 
     @property
     def done(self) -> str:
@@ -61,10 +60,6 @@ class Mode(ABC):
     @abstractmethod
     async def run(self, client: PrintOSClient, statuses: Statuses, counts: Counts) -> None:
         """Hand over every status, and return when all have an outcome; cancellation gives up the rest."""
-
-    def announcing(self, reload: Callable[[], None]) -> Callable[[], None]:
-        """Return a function that reads files again, and notifies the service manager if there is one."""
-        return reload
 
     def progress(self, counts: Counts, elapsed_s: float) -> str:
         """Return the current state in one line."""
@@ -97,8 +92,7 @@ class Follow(Mode):
         self._drain_timeout_s = drain_timeout_s
         self._pusher: StatusPusher | None = None
         self._line = PusherLine()
-        self._monitor = monitor
-        self.hooks = monitor.hooks
+        self.monitor: Monitor = monitor
         self.grace_s = DEFAULT_DRAIN_TIMEOUT_S if drain_timeout_s is None else drain_timeout_s
 
     async def run(self, client: PrintOSClient, statuses: Statuses, counts: Counts) -> None:
@@ -106,8 +100,8 @@ class Follow(Mode):
         pusher = self._pusher = client.status_pusher(**self._delivery)
         waiting_for_room = 0
         try:
-            async with self._monitor, aclosing(pusher), aclosing(statuses):
-                self._monitor.watch(pusher, lambda: self.progress(counts, 0.0))
+            async with self.monitor, aclosing(pusher), aclosing(statuses):
+                self.monitor.watch(pusher, lambda: self.progress(counts, 0.0))
                 async for push in statuses:
                     waiting_for_room = 1
                     await pusher.put(push.device_id, push.status)
@@ -117,10 +111,6 @@ class Follow(Mode):
             stats = pusher.stats()
             self.unconfirmed = stats.active_devices - (counts.open_devices - waiting_for_room)
             self.held_accounts = stats.held_accounts
-
-    def announcing(self, reload: Callable[[], None]) -> Callable[[], None]:
-        """Return a function that reads files again, and notifies the service manager before and after."""
-        return self._monitor.announcing(reload)
 
     def progress(self, counts: Counts, elapsed_s: float) -> str:  # noqa: ARG002  # a rate of its own
         """Return the current state in one line."""

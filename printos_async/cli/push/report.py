@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from attrs import frozen
 
 from printos_async._errors import AuthenticationError, ProxyError, RequestTimeoutError, TransportError
-from printos_async.cli.input.statuses import FORMATS
-from printos_async.cli.terminal.accounts import complain_of_held
+from printos_async.cli.input.lines import FORMATS
+from printos_async.cli.terminal.outages import complain_of_held
 from printos_async.cli.terminal.output import (
     EXIT_FAILED,
     EXIT_OK,
@@ -58,7 +58,7 @@ class PushReport:
         """Return the report as JSON values."""
         lines, counts, mode = self.job.lines, self.job.counts, self.job.mode
         report = {
-            "statuses": lines.statuses,
+            "statuses": lines.values,
             "badLines": lines.bad_lines,
             "lastLine": lines.last_line,
             "dryRun": self.is_dry_run,
@@ -107,7 +107,7 @@ class PushReport:
             write_line(self._summary())
         else:
             bad = f", {unreadable(lines.bad_lines)}" if lines.bad_lines else ""
-            write_line(f"{count_statuses(lines.statuses)}{bad}; nothing sent")
+            write_line(f"{count_statuses(lines.values)}{bad}; nothing sent")
 
     def _complain_of_bad_lines(self) -> None:
         """Report the number of bad lines on standard error, and what to do next."""

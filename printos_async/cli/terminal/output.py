@@ -15,8 +15,6 @@ from rich.table import Table
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from printos_async._events import CircuitChanged
-
 EXIT_OK = 0
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -25,10 +23,18 @@ _AFTER_UNDERSCORE = re.compile("_(.)")
 
 
 class CommandError(Exception):
-    """An error of the command line itself, in one line that says what to do next."""
+    """An error of the command line itself, in one line that says what to do next.
 
-    def __init__(self, message: str, *, exit_code: int = EXIT_USAGE) -> None:
-        super().__init__(message)
+    Attributes:
+        problem: What is wrong.
+        remedy: What to do, where that is not part of ``problem``.
+        exit_code: The exit code of the command.
+    """
+
+    def __init__(self, problem: str, *, remedy: str = "", exit_code: int = EXIT_USAGE) -> None:
+        super().__init__(f"{problem}; {remedy}" if remedy else problem)
+        self.problem = problem
+        self.remedy = remedy
         self.exit_code = exit_code
 
 
@@ -49,15 +55,6 @@ def complain(message: object) -> None:
     # A worker must not end because what collects its messages has gone, or the disk of the log is full.
     with suppress(OSError):
         print(f"printos: {printable(message)}", file=sys.stderr, flush=True)  # noqa: T201
-
-
-def complain_of_circuit(event: CircuitChanged) -> None:
-    """Report on standard error that the server is down, or back."""
-    complain(
-        "the server seems down; it is probed once a second"
-        if event.circuit == "open"
-        else "the server is back"
-    )
 
 
 def counted(count: int, noun: str, plural: str = "") -> str:

@@ -82,17 +82,6 @@ class StopSignals:
         """The end of a line of progress: nothing before the first signal."""
         return "" if self.received is None else " · stopping"
 
-    async def run_until_giving_up(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run ``work``, cancel it when ``giving_up`` is set, and raise what it raised."""
-        working = asyncio.create_task(work)
-        giving_up = asyncio.create_task(self.giving_up.wait())
-        await asyncio.wait({working, giving_up}, return_when=asyncio.FIRST_COMPLETED)
-        giving_up.cancel()
-        working.cancel()  # has no effect on one that is done
-        await asyncio.wait({working})
-        if not working.cancelled():
-            working.result()
-
     def _on_signal(self, number: int, _frame: object) -> None:
         # Windows. It runs between any two instructions, so everything is left to the loop.
         if self._loop is not None:
@@ -112,6 +101,20 @@ class StopSignals:
         else:
             self.is_repeated = True
             self.giving_up.set()
+
+
+async def run_until(event: asyncio.Event, work: Coroutine[Any, Any, None]) -> None:
+    """Run ``work``, cancel it when the event is set, and raise what it raised."""
+    working = asyncio.create_task(work)
+    waiting = asyncio.create_task(event.wait())
+    try:
+        await asyncio.wait({working, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        waiting.cancel()
+        working.cancel()  # has no effect on one that is done
+    await asyncio.wait({working})
+    if not working.cancelled():
+        working.result()
 
 
 def _has_terminal() -> bool:

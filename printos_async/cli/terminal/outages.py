@@ -1,11 +1,11 @@
-"""Held and resumed accounts as lines on standard error."""
+"""Outages of the server, and held and resumed accounts, as lines on standard error."""
 
 from __future__ import annotations
 
 import asyncio
 from typing import TYPE_CHECKING, Self
 
-from printos_async._events import AccountHeld, AccountResumed
+from printos_async._events import AccountHeld, AccountResumed, CircuitChanged
 
 from .output import complain, counted
 
@@ -20,10 +20,11 @@ _FIRST_SPAN_S = 0.05
 _MAY_BE_THE_DEVICE = frozenset({403, 404})
 
 
-class AccountLines:
-    """Reports held and resumed accounts: once each, and summed up where many come at the same time.
+class OutageLines:
+    """Reports that the server is down or back, and accounts that are held or resumed.
 
-    A context manager: leaving reports the last ones.
+    Accounts are reported once each, and summed up where many come at the same time. A context manager: leaving reports
+    the last ones.
     """
 
     def __init__(self) -> None:
@@ -42,15 +43,22 @@ class AccountLines:
             self._report()
 
     def on_event(self, event: Event) -> None:
-        """Collect an event; a hook of the client."""
-        if isinstance(event, AccountHeld):
-            status = "" if event.status is None else f"{event.status} "
-            self._held.append(f"{event.account} ({status}{event.cause})")
-            self._has_refused_devices |= event.status in _MAY_BE_THE_DEVICE
-        elif isinstance(event, AccountResumed):
-            self._resumed.append(event.account)
-        else:
-            return
+        """Report an event, or collect it if it is an account's; a hook of the client."""
+        match event:
+            case CircuitChanged(circuit="open"):
+                complain("the server seems down; it is probed once a second")
+            case CircuitChanged():
+                complain("the server is back")
+            case AccountHeld():
+                status = "" if event.status is None else f"{event.status} "
+                self._held.append(f"{event.account} ({status}{event.cause})")
+                self._has_refused_devices |= event.status in _MAY_BE_THE_DEVICE
+                self._report_soon()
+            case AccountResumed():
+                self._resumed.append(event.account)
+                self._report_soon()
+
+    def _report_soon(self) -> None:
         if self._timer is None:
             loop = asyncio.get_running_loop()
             self._timer = loop.call_at(max(self._next_s, loop.time() + _FIRST_SPAN_S), self._report)
