@@ -13,7 +13,6 @@ unique, because a session of another client must not have one of the same name.
 from __future__ import annotations
 
 import asyncio
-import itertools
 import secrets
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
@@ -76,8 +75,6 @@ class Sessions:
         self._silence_s = min(max(lease_s / _SILENCES_PER_LEASE, _SHORTEST_SILENCE_S), _LONGEST_SILENCE_S)
         self._settings = {"application_name": server.application_name, "lock_timeout": f"{_LOCK_S:.0f}s"}
         self._prepares = server.prepares
-        prefix = f"printos_{secrets.token_hex(8)}_"
-        self._names = (f"{prefix}{number}" for number in itertools.count())
         self._turns = asyncio.Semaphore(_CONNECTIONS)
         # asyncpg's connections: in the pool; new, each with its watchdog; and in use.
         self._idle: set[Any] = set()
@@ -99,7 +96,7 @@ class Sessions:
 
         @event.listens_for(engine.sync_engine, "do_connect")
         def prepare_or_not(_: object, __: object, ___: object, arguments: dict[str, Any]) -> None:
-            arguments["prepared_statement_name_func"] = self._next_name if self._prepares else str
+            arguments["prepared_statement_name_func"] = _unique_name if self._prepares else str
             arguments["prepared_statement_cache_size"] = 100 if self._prepares else 0
 
         @event.listens_for(engine.sync_engine, "checkout")
@@ -291,5 +288,6 @@ class Sessions:
         self._idle.clear()
         self._at_hand = 0
 
-    def _next_name(self) -> str:
-        return next(self._names)
+
+def _unique_name() -> str:
+    return f"printos_{secrets.token_hex(12)}"
