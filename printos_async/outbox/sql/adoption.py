@@ -192,10 +192,7 @@ def _merge_deliveries(dialect: Dialect) -> sa.Executable:
     batch = dialect.batch(device_id=sa.Text)
     rows = (
         sa.select(TENANT, delivery.c.device_id, delivery.c.delivered_at)
-        .join_from(
-            batch, delivery, (delivery.c.account == _OTHER) & (delivery.c.device_id == batch.c.device_id)
-        )
-        .where(sa.true())
+        .where(delivery.c.account == _OTHER, delivery.c.device_id.in_(sa.select(batch.c.device_id)))
         .order_by(delivery.c.device_id)
     )
     statement = dialect.insert(delivery).from_select(["account", "device_id", "delivered_at"], rows)
