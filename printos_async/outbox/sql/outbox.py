@@ -146,7 +146,7 @@ class SqlOutbox:
     async def claim(self, owner: int, limit: int) -> list[Claim]:
         """As ``Outbox.claim``."""
         session = self._opened()
-        return await session.take(session.delivery.claim, owner, limit)
+        return await session.take(session.statuses.claim, owner, limit)
 
     async def finish(self, owner: int, finished: Sequence[Finish]) -> list[Claim]:
         """As ``Outbox.finish``."""
@@ -158,7 +158,7 @@ class SqlOutbox:
         session = self._opened()
         for part in portions(released):
             lines = [(one.device_id, one.hold_s, one.attempts, one.uncertain_in_s) for one in part]
-            await session.fetch(session.delivery.release, this_worker=owner, batch=to_json(lines))
+            await session.fetch(session.statuses.release, this_worker=owner, batch=to_json(lines))
 
     async def leave(self, owner: int) -> None:
         """As ``Outbox.leave``."""
@@ -181,7 +181,7 @@ class SqlOutbox:
             batch = to_json((device_id,) for device_id in part)
             found += [
                 Progress(row.device_id, row.seq, row.done_seq, row.attempts, row.error, row.hold_s)
-                for row in await session.fetch_sound(session.delivery.progress, batch=batch)
+                for row in await session.fetch_sound(session.statuses.progress, batch=batch)
             ]
         return found
 

@@ -17,8 +17,8 @@ from .deletion import Deletion
 from .deliveries import Deliveries
 from .repair import Repair
 from .statements.administration import AdministrationStatements
-from .statements.delivery import DeliveryStatements
 from .statements.dialect import Dialect
+from .statements.statuses import StatusStatements
 from .tables import is_current, prepare
 from .tenant_database import TenantDatabase
 from .tenants import Tenants
@@ -49,7 +49,7 @@ class Session:
         rows: Runs a statement on the tenant's rows: see ``TenantDatabase.rows``.
         missing_claims: Workers that may own statuses which they never received.
         background: Operations that run to their end even if their caller is cancelled.
-        delivery: Statements on statuses.
+        statuses: Statements on statuses.
         administration: Statements for operators.
         deletion: Deletes rows.
         deliveries: The last deliveries of devices.
@@ -64,7 +64,7 @@ class Session:
         self.background = Background()
         own = TenantDatabase(database, Dialect(database.connector.dialect), tenant)
         self.rows = own.rows
-        self.delivery = DeliveryStatements(own.dialect)
+        self.statuses = StatusStatements(own.dialect)
         self.administration = AdministrationStatements(own.dialect)
         self.deletion = Deletion(own)
         self.deliveries = Deliveries(own)
@@ -128,14 +128,14 @@ class Session:
         if owner in self.missing_claims and time.monotonic() >= self._next_scan_s:
             return await self._claims(owner, await self._owned(owner))
         # A mark that a loss of power brings back is read again.
-        return await self.take(self.delivery.newer, owner, limit, outlives_power=False)
+        return await self.take(self.statuses.newer, owner, limit, outlives_power=False)
 
     async def _owned(self, owner: int) -> Sequence[Row[Any]]:
         """Return everything that waits and is the worker's. No index leads to it: all rows are read."""
         begun_s = time.monotonic()
         self.missing_claims.discard(owner)  # before: a loss during the scan needs another one
         try:
-            rows = await self.fetch(self.delivery.owned, within=LONG, this_worker=owner)
+            rows = await self.fetch(self.statuses.owned, within=LONG, this_worker=owner)
         except BaseException:
             self.missing_claims.add(owner)
             raise
@@ -171,7 +171,7 @@ class Session:
     async def _put(self, drafts: list[Draft], owner: int | None) -> list[Kept]:
         merged = merge(drafts)
         rows = await self._sound_rows(
-            self.delivery.put, within=PROMPT, this_worker=owner, batch=to_json(merged)
+            self.statuses.put, within=PROMPT, this_worker=owner, batch=to_json(merged)
         )
         # As tuples, which they are: reading a row's attributes takes longer.
         lines = cast("Sequence[tuple[str, int, int | None, float | None, bool]]", rows)
@@ -199,7 +199,7 @@ class Session:
         # If power is lost before the file is synced, the devices are still owned, and taken over as uncertain.
         # PostgreSQL always syncs: it may lose power while the worker goes on.
         rows = await self.rows(
-            self.delivery.finish, this_worker=owner, batch=to_json(lines), outlives_power=False
+            self.statuses.finish, this_worker=owner, batch=to_json(lines), outlives_power=False
         )
         return await self._claims(owner, _waiting(rows))
 
@@ -220,7 +220,7 @@ class Session:
                 Claim(row.device_id, row.seq, body, row.attempts, waited_s, age(row.uncertain_age_s))
             )
         if damaged:
-            found = await self.rows(self.delivery.finish, this_worker=owner, batch=to_json(sorted(damaged)))
+            found = await self.rows(self.statuses.finish, this_worker=owner, batch=to_json(sorted(damaged)))
             # A newer status may have come in the meantime.
             claims += await self._claims(owner, _waiting(found))
         if not is_sound:

@@ -21,7 +21,7 @@ from .dialect import IS_WAITING, LIMIT, NOW, OURS, ROW, TENANT, WORKER, Dialect,
 from .soundness import is_sound_after_put
 
 
-class DeliveryStatements:
+class StatusStatements:
     """The statements in one dialect. ``this_tenant`` is a parameter of all, ``this_worker`` and others of some.
 
     Attributes:
