@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from printos_async.outbox.postgresql.sessions import Sessions
     from printos_async.outbox.protocol import Claim, Draft, Finish, Kept, Release
     from printos_async.outbox.sqlite.engine import SqliteFile
-    from printos_async.outbox.sqlite.spool import SetAside
+    from printos_async.outbox.sqlite.replaceable_file import SetAside
 
     from .session import Session
 
