@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection, Executable, Row
 
+    from printos_async.outbox.postgresql.engine import PostgresqlServer
     from printos_async.outbox.postgresql.limits import Limit
-    from printos_async.outbox.postgresql.sessions import Sessions
     from printos_async.outbox.sqlite.engine import SqliteFile
 
     Answer = TypeVar("Answer")
@@ -41,7 +41,7 @@ class Database:
         connector: Connects to the file or the server, and knows its errors.
     """
 
-    def __init__(self, connector: SqliteFile | Sessions) -> None:
+    def __init__(self, connector: SqliteFile | PostgresqlServer) -> None:
         self.connector = connector
         withhold_rows()
         self._running: set[asyncio.Task[Any]] = set()

@@ -14,14 +14,14 @@ from printos_async.outbox.protocol import Progress
 
 from .background import Background
 from .batches import age, as_bytes, portions, to_json
-from .url import hide_secrets, parse_url, server_of
+from .url import hide_secrets, parse_url, server_parameters
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from printos_async._common.clock import MachineClock
     from printos_async.outbox.administration import TenantStats
-    from printos_async.outbox.postgresql.sessions import Sessions
+    from printos_async.outbox.postgresql.engine import PostgresqlServer
     from printos_async.outbox.protocol import Claim, Draft, Finish, Kept, Release
     from printos_async.outbox.sqlite.engine import SqliteFile
     from printos_async.outbox.sqlite.replaceable_file import SetAside
@@ -62,7 +62,7 @@ class SqlOutbox:
         require_number("lease_s", lease_s, 0.001)
         self.lease_s = lease_s
         self._url = parse_url(url)
-        self._server = server_of(self._url)
+        self._server_parameters = server_parameters(self._url)
         self.on_set_aside: Callable[[SetAside], None] | None = None
         self.on_replaced: Callable[[], None] | None = None
         self._clock: MachineClock | None = None  # the machine's by default
@@ -92,12 +92,12 @@ class SqlOutbox:
             elif self._session.tenant != account:
                 raise ConfigurationError("this outbox is open for another account: make one for each")
 
-    def _connector(self) -> Sessions | SqliteFile:
+    def _connector(self) -> PostgresqlServer | SqliteFile:
         # Imported here: each needs packages that the other does without.
-        if self._server is not None:
-            from printos_async.outbox.postgresql.sessions import Sessions  # noqa: PLC0415
+        if self._server_parameters is not None:
+            from printos_async.outbox.postgresql.engine import PostgresqlServer  # noqa: PLC0415
 
-            return Sessions(self._server, lease_s=self.lease_s)
+            return PostgresqlServer(self._server_parameters, lease_s=self.lease_s)
         from printos_async.outbox.sqlite.engine import SqliteFile  # noqa: PLC0415
 
         return SqliteFile(

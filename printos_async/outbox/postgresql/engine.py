@@ -1,4 +1,4 @@
-"""Sessions of an outbox on a PostgreSQL server: connecting, limits of silence, termination.
+"""A PostgreSQL server below an SQLAlchemy engine: connecting, limits of silence, termination of sessions.
 
 A connection that a firewall or load balancer has dropped stays silent for ever. So every statement has a time limit. A
 session that does not answer in time is terminated without a farewell, together with the idle ones, which took the same
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from printos_async._errors import OutboxError
 
     from .limits import Limit
-    from .url import Host, Server
+    from .url import Host, ServerParameters
 
     Answer = TypeVar("Answer")
 
@@ -53,11 +53,11 @@ _END = (
 )
 
 
-class Sessions:
-    """The sessions of one engine.
+class PostgresqlServer:
+    """A PostgreSQL server below an SQLAlchemy engine, with the sessions on it.
 
     Args:
-        server: The server.
+        parameters: Those of the URL.
         lease_s: Lease of the outbox. A silent session has to be noticed well within it.
 
     Attributes:
@@ -69,12 +69,12 @@ class Sessions:
     # A lost connection is no sign of a dead worker.
     worker_locks = None
 
-    def __init__(self, server: Server, *, lease_s: float) -> None:
-        self._server = server
-        self._hosts = server.hosts
+    def __init__(self, parameters: ServerParameters, *, lease_s: float) -> None:
+        self._parameters = parameters
+        self._hosts = parameters.hosts
         self._silence_s = min(max(lease_s / _SILENCES_PER_LEASE, _SHORTEST_SILENCE_S), _LONGEST_SILENCE_S)
-        self._settings = {"application_name": server.application_name, "lock_timeout": f"{_LOCK_S:.0f}s"}
-        self._prepares = server.prepares
+        self._settings = {"application_name": parameters.application_name, "lock_timeout": f"{_LOCK_S:.0f}s"}
+        self._prepares = parameters.prepares
         self._turns = asyncio.Semaphore(_CONNECTIONS)
         # asyncpg's connections: in the pool; new, each with its watchdog; and in use.
         self._idle: set[Any] = set()
@@ -162,7 +162,7 @@ class Sessions:
 
     def translated(self, error: BaseException) -> OutboxError:
         """Return the ``OutboxError`` for an error of the driver or the system."""
-        return outbox_error(error, self._server.secrets)
+        return outbox_error(error, self._parameters.secrets)
 
     def stop(self) -> None:
         """Terminate all sessions at once, without a farewell; their running statements fail."""
@@ -183,7 +183,7 @@ class Sessions:
                     raise
                 continue
             # The next connection tries this host first.
-            self._hosts = (host, *(other for other in self._server.hosts if other is not host))
+            self._hosts = (host, *(other for other in self._parameters.hosts if other is not host))
             return driver
         raise AssertionError  # the last round returns or raises
 
@@ -194,7 +194,7 @@ class Sessions:
 
         async def connect() -> Any:
             return await asyncpg.connect(
-                **self._server.arguments,
+                **self._parameters.arguments,
                 host=host.name,
                 port=host.port,
                 ssl=host.tls,
@@ -221,7 +221,7 @@ class Sessions:
             pids = list(self._abandoned)
             # A server that lacks the function, or refuses it to this user, is no worse off than without this call.
             with suppress(asyncpg.PostgresError):
-                await driver.fetch(_END, pids, self._server.application_name)
+                await driver.fetch(_END, pids, self._parameters.application_name)
             self._abandoned.difference_update(pids)
         return driver
 
