@@ -115,8 +115,9 @@ class PostgresqlServer:
         *,
         within: Limit,
         deadline_s: float,
+        **_: object,
     ) -> Answer:
-        """Return the result of ``work`` on a connection.
+        """Return the result of ``work`` on a connection. The server syncs each commit.
 
         Args:
             work: The operation, in one attempt.
@@ -152,9 +153,6 @@ class PostgresqlServer:
         finally:
             self.stop()
         await self._engine.dispose()
-
-    def begin(self, *_: object, **__: object) -> None:
-        """Do nothing before a statement: the server syncs each commit."""
 
     def passes(self, error: Exception) -> bool:
         """Return whether an error may be temporary."""

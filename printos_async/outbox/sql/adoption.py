@@ -25,7 +25,7 @@ from .statements.dialect import (
     locked,
     page,
 )
-from .tables import delivery, outbox
+from .tables import delivery, outbox, transaction
 from .workers import TakeOver
 
 if TYPE_CHECKING:
@@ -125,11 +125,12 @@ class Adoption:
         """Return the result of a transaction that waits for those of other adoptions, which may lock in another order."""
 
         def locked_move(connection: sa.Connection) -> Answer:
-            if self._lock is not None:
-                connection.execute(self._lock)
-            return move(connection)
+            with transaction(connection):
+                if self._lock is not None:
+                    connection.execute(self._lock)
+                return move(connection)
 
-        return await self._theirs.database.transaction(locked_move)
+        return await self._theirs.database.with_connection(locked_move, within=LONG)
 
 
 def _merge(dialect: Dialect) -> sa.Executable:

@@ -116,9 +116,8 @@ class SqliteFile:
         self.time.adopt(connection)
         self.time.register(connection)
 
-    def begin(self, connection: Connection, *, outlives_power: bool) -> None:
-        """Make the connection sync its next commits to the disk, or not, and discard the last statement's time."""
-        level = "FULL" if outlives_power else "NORMAL"
+    def _begin(self, connection: Connection, level: str) -> None:
+        """Set whether the connection syncs its next commits to the disk, and discard the last statement's time."""
         known = connection.info
         if known.get("synchronous") != level:
             # Unknown until the PRAGMA has succeeded.
@@ -127,15 +126,20 @@ class SqliteFile:
             known["synchronous"] = level
         self.time.begin_statement()
 
-    async def run(self, work: Callable[[Connection], Answer], **_: object) -> Answer:
+    async def run(self, work: Callable[[Connection], Answer], *, outlives_power: bool, **_: object) -> Answer:
         """Return the result of ``work`` on a connection, if the file is still the outbox's afterwards.
+
+        Args:
+            work: The operation, in one attempt.
+            outlives_power: As in ``Database.with_connection``.
 
         Raises:
             FileReplacedError: Damage was found and the file set aside, by this process or another one.
         """
+        level = "FULL" if outlives_power else "NORMAL"
         async with self._turn:
             try:
-                return await self._in_thread(self._attempt, work)
+                return await self._in_thread(self._attempt, work, level)
             except FileReplacedError:
                 # Before the next statement gets a connection: these workers were in the old file.
                 self.worker_locks.drop_all()
@@ -145,9 +149,10 @@ class SqliteFile:
     async def _in_thread(self, function: Callable[..., Answer], *arguments: Any) -> Answer:
         return await asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)
 
-    def _attempt(self, work: Callable[[Connection], Answer]) -> Answer:
+    def _attempt(self, work: Callable[[Connection], Answer], level: str) -> Answer:
         with self._engine.connect() as connection:
             try:
+                self._begin(connection, level)
                 answer = work(connection)
             except DBAPIError as error:
                 if not isinstance(error.orig, sqlite3.Error):
