@@ -11,7 +11,7 @@ from printos_async.outbox.tenants import refuse_live_workers
 
 from .batches import portions, to_json
 from .deliveries import OUR_DELIVERIES, are_sound
-from .repair import Repair
+from .repair import repair_if_needed
 from .statements.deletion import current_floor, delete_rows, raise_floor
 from .statements.dialect import (
     IS_DEAD,
@@ -85,7 +85,7 @@ class Adoption:
         """
         [[workers]] = await self._theirs.rows(LIVE_WORKERS, within=LONG)
         refuse_live_workers(workers)
-        await Repair(self._theirs).run_if_needed()
+        await repair_if_needed(self._theirs)
         # Of workers that have died.
         await TakeOver(self._theirs).run(delete_until=0.0)
         count = 0

@@ -15,7 +15,7 @@ from .background import Background
 from .batches import age, as_bytes, crc, merge, portions, to_json
 from .deletion import Deletion
 from .deliveries import Deliveries
-from .repair import Repair
+from .repair import repair, repair_if_needed
 from .statements.administration import AdministrationStatements
 from .statements.dialect import Dialect
 from .statements.statuses import StatusStatements
@@ -53,7 +53,6 @@ class Session:
         administration: Statements for operators.
         deletion: Deletes rows.
         deliveries: The last deliveries of devices.
-        repair: Repairs the rows of a file.
         tenants: The tenants of the database.
         workers: The tenant's workers.
     """
@@ -62,15 +61,14 @@ class Session:
         self.tenant = tenant
         self.database = database
         self.background = Background()
-        own = TenantDatabase(database, Dialect(database.connector.dialect), tenant)
+        own = self._own = TenantDatabase(database, Dialect(database.connector.dialect), tenant)
         self.rows = own.rows
         self.statuses = StatusStatements(own.dialect)
         self.administration = AdministrationStatements(own.dialect)
         self.deletion = Deletion(own)
         self.deliveries = Deliveries(own)
-        self.repair = Repair(own)
         self.tenants = Tenants(own)
-        self.workers = Workers(own, lease_s=lease_s, deletion=self.deletion, repair=self.repair)
+        self.workers = Workers(own, lease_s=lease_s, deletion=self.deletion)
         self.missing_claims: set[int | None] = set()
         # Puts are numbered in the order of their calls, also on several connections.
         self._putting = asyncio.Lock()
@@ -81,7 +79,7 @@ class Session:
         """Create or migrate the tables, repair a file, and enter the tenant. Close the session if that fails."""
         try:
             await self.background.run(_prepare(self.database))
-            await self.background.run(self.repair.run_if_needed())
+            await self.background.run(repair_if_needed(self._own))
             await self.background.run(self.tenants.enter(label, host))
         except asyncio.CancelledError:
             self.database.abort()
@@ -224,7 +222,7 @@ class Session:
             # A newer status may have come in the meantime.
             claims += await self._claims(owner, _waiting(found))
         if not is_sound:
-            await self.repair.run()
+            await repair(self._own)
         return claims
 
     async def _sound_rows(self, statement: Executable, **options: Any) -> Sequence[Row[Any]]:
@@ -233,7 +231,7 @@ class Session:
             rows = await self.rows(statement, **options)
             if all(map(_IS_SOUND, rows)):
                 return rows
-            await self.repair.run()
+            await repair(self._own)
         raise OutboxError(f"rows of the outbox are still damaged after {_MAX_REPAIRS} repairs")
 
 
