@@ -23,7 +23,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from printos_async.outbox.sql.engine_options import ENGINE_OPTIONS
 
-from .errors import NoAnswerError, is_unprepared, is_useless, outbox_error, passes
+from .errors import NoAnswerError, is_temporary, is_unprepared, is_useless, outbox_error
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -154,9 +154,9 @@ class PostgresqlServer:
             self.stop()
         await self._engine.dispose()
 
-    def passes(self, error: Exception) -> bool:
+    def is_temporary(self, error: Exception) -> bool:
         """Return whether an error may be temporary."""
-        return passes(error)
+        return is_temporary(error)
 
     def translated(self, error: BaseException) -> OutboxError:
         """Return the ``OutboxError`` for an error of the driver or the system."""

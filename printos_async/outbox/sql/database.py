@@ -125,7 +125,7 @@ class Database:
                     pause_s is None
                     or now_s - begun_s > _PATIENCE_S
                     or now_s + pause_s >= deadline_s
-                    or not self.connector.passes(error)
+                    or not self.connector.is_temporary(error)
                 ):
                     origin = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
                     raise self.connector.translated(origin) from None

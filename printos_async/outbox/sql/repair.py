@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from .statements.dialect import NOW, OURS, ROW, TENANT
-from .statements.soundness import ZERO, is_identity, is_number, is_sound, is_text, is_time
+from .statements.soundness import ZERO, is_number, is_sound, is_text, is_time, is_worker_id
 from .tables import meta, outbox, worker
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ _ERROR: sa.ColumnElement[str] = sa.literal_column(
 )
 _IS_UNSOUND = is_sound().is_not(sa.true())
 _HAS_NO_LEASE = (worker.c.account == TENANT) & is_time(worker.c.lease_until).is_not(sa.true())
-_HAS_NO_ID = (worker.c.account == TENANT) & is_identity(worker.c.id).is_not(sa.true())
+_HAS_NO_ID = (worker.c.account == TENANT) & is_worker_id(worker.c.id).is_not(sa.true())
 _HAS_NO_FLOOR = is_number(meta.c.floor).is_not(sa.true())
 _FIND = sa.select(
     sa.select(worker.c.id).where(_HAS_NO_ID | _HAS_NO_LEASE).exists()

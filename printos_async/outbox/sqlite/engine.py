@@ -167,7 +167,7 @@ class SqliteFile:
             connection.invalidate()
             raise FileReplacedError(errno.ESTALE, "its file was replaced again and again")
 
-    def passes(self, error: Exception) -> bool:
+    def is_temporary(self, error: Exception) -> bool:
         """Return whether an error may be temporary."""
         if isinstance(error, DBAPIError):
             return error.connection_invalidated or "locked" in str(error.orig)
