@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
     from printos_async._errors import OutboxError
+    from printos_async.outbox.sql.limits import Limit
 
-    from .limits import Limit
     from .url import Host, ServerParameters
 
     Answer = TypeVar("Answer")

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from printos_async.outbox.postgresql.limits import LONG
 from printos_async.outbox.tenants import refuse_live_workers
 
 from .batches import portions, to_json
 from .deliveries import OUR_DELIVERIES, are_sound
+from .limits import LONG
 from .repair import repair_if_needed
 from .statements.deletion import current_floor, delete_rows, raise_floor
 from .statements.dialect import (

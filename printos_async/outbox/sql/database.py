@@ -11,9 +11,9 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from printos_async._errors import OutboxError
 from printos_async.outbox.postgresql.errors import NoAnswerError
-from printos_async.outbox.postgresql.limits import USUAL
 
 from .engine_options import withhold_rows
+from .limits import USUAL
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from printos_async.outbox.postgresql.engine import PostgresqlServer
-    from printos_async.outbox.postgresql.limits import Limit
     from printos_async.outbox.sqlite.engine import SqliteFile
+
+    from .limits import Limit
 
     Answer = TypeVar("Answer")
 

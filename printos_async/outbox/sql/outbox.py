@@ -9,11 +9,11 @@ from printos_async._common.checks import require_number
 from printos_async._common.clock import machine_clock
 from printos_async._errors import ConfigurationError, OutboxError
 from printos_async.outbox.administration import DeadLetter, DeviceDelivery, OutboxStats
-from printos_async.outbox.postgresql.limits import LONG
 from printos_async.outbox.protocol import Progress
 
 from .background import Background
 from .batches import age, as_bytes, portions, to_json
+from .limits import LONG
 from .url import hide_secrets, parse_url, server_parameters
 
 if TYPE_CHECKING:

@@ -8,13 +8,13 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Any, cast
 
 from printos_async._errors import OutboxError
-from printos_async.outbox.postgresql.limits import LONG, PROMPT
 from printos_async.outbox.protocol import Claim, Kept
 
 from .background import Background
 from .batches import age, as_bytes, crc, merge, portions, to_json
 from .deletion import Deletion
 from .deliveries import Deliveries
+from .limits import LONG, PROMPT
 from .repair import repair, repair_if_needed
 from .statements.administration import AdministrationStatements
 from .statements.dialect import Dialect

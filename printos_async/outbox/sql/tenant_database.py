@@ -7,16 +7,15 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 from attrs import frozen
 
-from printos_async.outbox.postgresql.limits import LONG, USUAL
+from .limits import LONG, USUAL
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
 
     from sqlalchemy import Connection, Executable, Row
 
-    from printos_async.outbox.postgresql.limits import Limit
-
     from .database import Database
+    from .limits import Limit
     from .statements.dialect import Dialect
 
 # Between two pages other statements get their turn.

@@ -10,10 +10,10 @@ from attrs import evolve
 
 from printos_async._errors import OutboxError
 from printos_async.outbox.administration import TenantStats
-from printos_async.outbox.postgresql.limits import LONG, PROMPT
 from printos_async.outbox.tenants import find_tenant, warn_of_waiting
 
 from .adoption import Adoption
+from .limits import LONG, PROMPT
 from .statements.dialect import IS_DEAD, IS_WAITING, NOW, TENANT
 from .tables import outbox, tenant, worker
 

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from printos_async.outbox.postgresql.limits import LONG, PROMPT
-
 from .batches import to_json
+from .limits import LONG, PROMPT
 from .repair import repair
 from .statements.dialect import LIVE, NOW, OURS, ROW, TENANT, WORKER, later
 from .statements.soundness import LATEST_S
