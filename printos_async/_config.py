@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import httpx
 from attrs import frozen
 
-from ._auth import Account, AnyAuth, HmacAuth, SessionTokenAuth
+from ._auth import Account, AnyAuth, DeviceCredentials, HmacAuth, SessionTokenAuth
 from ._common import optional_httpx2
 from ._common.checks import require_type
 from ._common.http import is_loopback
@@ -171,7 +171,11 @@ def tenant_of(base_url: str, auth: AnyAuth | None, account: str | None) -> Tenan
             " caller: an outbox must not send one's statuses with another's credentials; or name the account:"
             ' PrintOSClient(account="site-7")'
         )
-    return Tenant(_fingerprint(f"{base_url}\n{caller}"), f"{host} {Account(auth).label}", host)
+    label = Account(auth).label
+    if isinstance(auth, DeviceCredentials) and auth.default is not None:
+        # It is what tells the tenant from others of the host.
+        label += f", {Account(auth.default).label}"
+    return Tenant(_fingerprint(f"{base_url}\n{caller}"), f"{host} {label}", host)
 
 
 def _fingerprint(text: str) -> str:

@@ -11,7 +11,7 @@ from .administration import (
 from .memory import MemoryOutbox
 from .protocol import Claim, Draft, Finish, Kept, Outbox, PrivateOutbox, Progress, Release
 from .sql.outbox import SqlOutbox
-from .sqlite.spool import SetAside
+from .sqlite.replaceable_file import SetAside
 
 __all__ = [
     "Claim",

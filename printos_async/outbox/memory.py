@@ -97,28 +97,21 @@ class MemoryOutbox:
     async def claim(self, owner: int, limit: int) -> list[Claim]:
         """As ``Outbox.claim``."""
         state, now = self._opened(), self._clock()
-        claims: list[Claim] = []
-        if not state.is_live(owner, now):
-            return claims
-        due = (row for row in state.claimable() if row.due_at <= now)
-        for row in heapq.nsmallest(limit, due, key=lambda row: row.due_at):
+        due = (row for row in state.claimable(owner, now) if row.due_at <= now)
+        chosen = heapq.nsmallest(limit, due, key=lambda row: row.due_at)
+        for row in chosen:
             row.owner = owner
-            claims.append(row.claim(now))
-        return claims
+        return [row.claim(now) for row in chosen]
 
     async def claim_all(self, owner: int) -> list[Claim]:
         """As ``PrivateOutbox.claim_all``."""
         state, now = self._opened(), self._clock()
-        claims: list[Claim] = []
-        if not state.is_live(owner, now):
-            return claims
-        for row in sorted(state.claimable(), key=lambda row: row.due_at):
-            row.owner = owner
-            uncertain_age_s = None if row.uncertain_since is None else now - row.uncertain_since
-            hold_s = max(0.0, row.due_at - now)
+        claims = []
+        for row in sorted(state.claimable(owner, now), key=lambda row: row.due_at):
             # A pusher completes it when it has it in its own memory: that is no delivery.
             state.new_deliveries.expect(row.device_id, row.seq)
-            claims.append(evolve(row.claim(now), uncertain_age_s=uncertain_age_s, hold_s=hold_s))
+            claims.append(evolve(row.claim(now), hold_s=row.hold_s(now)))
+            row.owner = owner
         return claims
 
     async def finish(self, owner: int, finished: Sequence[Finish]) -> list[Claim]:

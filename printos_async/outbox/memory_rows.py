@@ -60,8 +60,8 @@ class Row:
         return max(0.0, self.due_at - now) if self.waits and self.owner is None else 0.0
 
     def uncertain_age_s(self, now: float) -> float | None:
-        """Return the seconds since the last uncertain write has ended; None if there is none."""
-        return None if self.uncertain_since is None else max(now - self.uncertain_since, 0.0)
+        """Return the seconds since the last uncertain write has ended, as in ``Claim``; None if there is none."""
+        return None if self.uncertain_since is None else now - self.uncertain_since
 
     def add_uncertain(self, since: float | None) -> None:
         """Record an uncertain write, unless a later one is known."""
@@ -111,9 +111,10 @@ class TenantRows:
         """Return how many workers' leases run."""
         return sum(until > now for until in self.leases.values())
 
-    def claimable(self) -> Iterator[Row]:
-        """Return the rows that wait and have no owner, those in a hold included."""
-        return (row for row in self.rows.values() if row.owner is None and row.waits)
+    def claimable(self, owner: int, now: float) -> Iterator[Row]:
+        """Return the rows that a worker may claim, those in a hold included; none if its lease has ended."""
+        rows = self.rows.values() if self.is_live(owner, now) else ()
+        return (row for row in rows if row.owner is None and row.waits)
 
     def owned(self, owner: int, device_id: str) -> Row | None:
         """Return the row of a device if the worker owns it."""

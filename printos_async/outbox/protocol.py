@@ -148,9 +148,10 @@ class Outbox(Protocol):
     Attributes:
         is_shared: Whether other processes may use it at the same time. If not, it is a ``PrivateOutbox``.
         lease_s: Seconds after which a worker that does not renew its lease loses its devices.
-        on_replaced: Set by a pusher. The outbox calls it in the event loop when an empty store has replaced the one
-            that was opened, for example a new file a damaged one; the old store's workers and statuses are not in the
-            new one. An outbox whose store is never replaced does not call it.
+        on_replaced: Set by a pusher, and reset to None when it has closed the outbox. The outbox calls it in the event
+            loop when an empty store has replaced the one that was opened, for example a new file a damaged one; the old
+            store's workers and statuses are not in the new one. An outbox whose store is never replaced does not call
+            it.
 
     Every method raises ``OutboxError`` if the outbox cannot be read or written.
     """

@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING
 import pytest
 from attrs import frozen
 
-from printos_async import ConfigurationError, HmacAuth, PrintOSClient, SqlOutbox
+from printos_async import (
+    ConfigurationError,
+    DeviceCredentials,
+    HmacAuth,
+    MemoryOutbox,
+    PrintOSClient,
+    SessionTokenAuth,
+    SqlOutbox,
+)
 from printos_async.sandbox import Sandbox
 from tests.conftest import KEY, SECRET, status
 from tests.delivery.outbox.seen import applied
@@ -140,3 +148,22 @@ async def test_an_outbox_that_knows_no_labels_goes_on_working(
     outbox = Plain()
     async with client.spooler(outbox):  # type: ignore[arg-type]
         assert outbox.opened_for == client.account
+
+
+@pytest.mark.parametrize(
+    ("default", "label"),
+    [
+        (HmacAuth("site-key-1", "hidden"), "DeviceCredentials, key site…"),
+        (SessionTokenAuth("printer-1", "hidden"), "DeviceCredentials, login prin…"),
+        (None, "DeviceCredentials"),
+    ],
+    ids=["key", "login", "none"],
+)
+async def test_the_label_of_device_credentials_names_their_default(
+    sandbox: Sandbox, default: HmacAuth | SessionTokenAuth | None, label: str
+) -> None:
+    outbox = MemoryOutbox()
+    client = PrintOSClient(sandbox.url, auth=DeviceCredentials({}, default=default))
+    async with client, client.spooler(outbox):
+        [tenant] = await outbox.tenants()
+    assert tenant.label == f"{tenant.host} {label}"

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import make_url
 
 from printos_async import ConfigurationError, SqlOutbox
-from printos_async.outbox.postgresql.url import Server
+from printos_async.outbox.postgresql.url import ServerParameters
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,8 +25,8 @@ def no_settings_of_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         monkeypatch.delenv(name, raising=False)
 
 
-def server(rest: str) -> Server:
-    return Server.of(make_url(USER + rest))
+def server(rest: str) -> ServerParameters:
+    return ServerParameters.of(make_url(USER + rest))
 
 
 def mode(rest: str) -> str:
@@ -125,4 +125,4 @@ def test_what_has_no_meaning_is_refused_and_named_without_the_url(rest: str, nam
 def test_no_password_is_shown() -> None:
     url = f"{USER}localhost/db?sslmode=require&sslpassword={PASSWORD}-too"
     assert PASSWORD not in repr(SqlOutbox(url))
-    assert set(Server.of(make_url(url)).secrets) == {PASSWORD, f"{PASSWORD}-too"}
+    assert set(ServerParameters.of(make_url(url)).secrets) == {PASSWORD, f"{PASSWORD}-too"}

@@ -11,7 +11,7 @@ from sqlalchemy import make_url
 
 from printos_async import OutboxError, SqlOutbox
 from printos_async.outbox import Finish
-from printos_async.outbox.postgresql.sessions import Sessions
+from printos_async.outbox.postgresql.engine import PostgresqlServer
 from tests.delivery.outbox.proxy import proxied
 
 from .stores import ACCOUNT, draft, sql_store
@@ -44,7 +44,7 @@ async def opened(url: str, lease_s: float = LEASE_S) -> AsyncIterator[SqlOutbox]
 def drivers(outbox: SqlOutbox) -> list[object]:
     """Return asyncpg's connections in the pool."""
     assert outbox._session is not None
-    assert isinstance(outbox._session.database.connector, Sessions)
+    assert isinstance(outbox._session.database.connector, PostgresqlServer)
     return [*outbox._session.database.connector._idle]
 
 

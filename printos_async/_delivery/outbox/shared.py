@@ -76,7 +76,7 @@ class SharedBackend:
                 self._outbox.on_replaced = self._file_replaced
                 await self._lease.join()
             except BaseException:
-                await close_outbox(self._outbox)
+                await self._close_outbox()
                 raise
             self._worker.start()
             self.is_open = True
@@ -123,7 +123,7 @@ class SharedBackend:
                 self.is_open = False
                 self._worker.is_closed = True
                 self._dispatcher.progress.set()
-                await close_outbox(self._outbox)
+                await self._close_outbox()
                 # The outbox is closed: what is still to be written gets an error.
                 await self._worker.puts.settle()
 
@@ -140,6 +140,13 @@ class SharedBackend:
         except (OutboxError, TimeoutError) as error:
             name = type(error).__name__
             _log.warning("what was not sent is free when the lease ends: %s", name, extra={"error": name})
+
+    async def _close_outbox(self) -> None:
+        try:
+            await close_outbox(self._outbox)
+        finally:
+            # Another pusher or spooler may open it next.
+            self._outbox.on_replaced = None
 
     def _file_replaced(self) -> None:
         # The lease went with the old file. Without it the engine has no more than what is in flight.

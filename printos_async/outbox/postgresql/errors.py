@@ -22,7 +22,7 @@ _OUTDATED = "InvalidCachedStatementError"
 # None of several servers may be written to, until a fail-over is complete.
 _NO_PRIMARY = "TargetServerAttributeNotMatched"
 # Deadlock, serialization failure, a server that stops or starts, too many connections; and all of class 08.
-_PASSING_STATES = _USELESS_STATES | {"40P01", "40001", "57P01", "57P02", "57P03", "53300"}
+_TEMPORARY_STATES = _USELESS_STATES | {"40P01", "40001", "57P01", "57P02", "57P03", "53300"}
 
 
 # The texts of these errors may contain values of the statement.
@@ -52,19 +52,19 @@ def _first_line(error: BaseException) -> str:
     return text.rpartition(">: ")[2].split("\n", 1)[0]
 
 
-def passes(error: BaseException) -> bool:
+def is_temporary(error: BaseException) -> bool:
     """Return whether an error of the server, the driver or the system may be temporary."""
     if advice(error):
         return False
     if isinstance(error, DBAPIError):
         if error.connection_invalidated or is_useless(error):
             return True
-        return passes(error.orig) if error.orig is not None else False
+        return is_temporary(error.orig) if error.orig is not None else False
     state = state_of(error)
     return (
         # While connecting, errors of the system and the driver are not wrapped.
         isinstance(error, OSError)
-        or state in _PASSING_STATES
+        or state in _TEMPORARY_STATES
         or state.startswith("08")
         or type(error).__name__ == _NO_PRIMARY
     )

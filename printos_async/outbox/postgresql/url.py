@@ -46,7 +46,7 @@ class Host:
 
 
 @frozen
-class Server:
+class ServerParameters:
     """Connection parameters of a URL.
 
     Attributes:
@@ -64,7 +64,7 @@ class Server:
     secrets: tuple[str, ...]
 
     @classmethod
-    def of(cls, url: URL) -> Server:
+    def of(cls, url: URL) -> ServerParameters:
         """Return the parameters of a URL.
 
         Raises:

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from printos_async.outbox.postgresql.limits import LONG
 from printos_async.outbox.tenants import refuse_live_workers
 
 from .batches import portions, to_json
 from .deliveries import OUR_DELIVERIES, are_sound
-from .repair import Repair
+from .limits import LONG
+from .repair import repair_if_needed
 from .statements.deletion import current_floor, delete_rows, raise_floor
 from .statements.dialect import (
     IS_DEAD,
@@ -25,7 +25,7 @@ from .statements.dialect import (
     locked,
     page,
 )
-from .tables import delivery, outbox
+from .tables import delivery, outbox, transaction
 from .workers import TakeOver
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ class Adoption:
         """
         [[workers]] = await self._theirs.rows(LIVE_WORKERS, within=LONG)
         refuse_live_workers(workers)
-        await Repair(self._theirs).run_if_needed()
+        await repair_if_needed(self._theirs)
         # Of workers that have died.
         await TakeOver(self._theirs).run(delete_until=0.0)
         count = 0
@@ -125,11 +125,12 @@ class Adoption:
         """Return the result of a transaction that waits for those of other adoptions, which may lock in another order."""
 
         def locked_move(connection: sa.Connection) -> Answer:
-            if self._lock is not None:
-                connection.execute(self._lock)
-            return move(connection)
+            with transaction(connection):
+                if self._lock is not None:
+                    connection.execute(self._lock)
+                return move(connection)
 
-        return await self._theirs.database.transaction(locked_move)
+        return await self._theirs.database.with_connection(locked_move, within=LONG)
 
 
 def _merge(dialect: Dialect) -> sa.Executable:
@@ -192,10 +193,7 @@ def _merge_deliveries(dialect: Dialect) -> sa.Executable:
     batch = dialect.batch(device_id=sa.Text)
     rows = (
         sa.select(TENANT, delivery.c.device_id, delivery.c.delivered_at)
-        .join_from(
-            batch, delivery, (delivery.c.account == _OTHER) & (delivery.c.device_id == batch.c.device_id)
-        )
-        .where(sa.true())
+        .where(delivery.c.account == _OTHER, delivery.c.device_id.in_(sa.select(batch.c.device_id)))
         .order_by(delivery.c.device_id)
     )
     statement = dialect.insert(delivery).from_select(["account", "device_id", "delivered_at"], rows)

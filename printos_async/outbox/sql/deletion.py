@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from .batches import portions, to_json
-from .statements.deletion import delete_rows, raise_floor, remaining_rows
+from .statements.deletion import delete_rows, raise_floor
 from .statements.dialect import LIMIT, NOW, OURS, ROW, WORKER, page
 from .tables import idle
 from .tenant_database import PAGE_ROWS
@@ -29,7 +29,6 @@ class Deletion:
         dialect = database.dialect
         self._raise_floor = raise_floor(dialect)
         self._delete_owned = delete_rows(dialect, ROW.owner == WORKER)
-        self._remaining = remaining_rows(dialect)
         self._delete_free = delete_rows(dialect, ROW.owner.is_(None) & (ROW.seq == ROW.done_seq))
         self._idle = (
             sa.select(ROW.device_id, ROW.seq)
@@ -41,7 +40,7 @@ class Deletion:
         self._given_up = _done(dialect, ROW.error.is_not(None))
 
     async def delete_delivered(self, owner: int, finished: Collection[Finish]) -> list[Finish]:
-        """Delete rows whose newest status was delivered; return the outcomes that still have to be recorded."""
+        """Delete rows whose newest status was delivered; return the outcomes that may have to be recorded."""
         lines = [(one.device_id, one.seq) for one in finished if one.may_forget]
         if not lines:
             return [*finished]
@@ -51,13 +50,8 @@ class Deletion:
         deleted = await self._database.count(
             self._delete_owned, this_worker=owner, batch=batch, outlives_power=False
         )
-        remaining = set()
-        if deleted < len(lines):  # newer statuses have come
-            rows = await self._database.rows(
-                self._remaining, this_worker=owner, batch=batch, outlives_power=False
-            )
-            remaining = {row.device_id for row in rows}
-        return [one for one in finished if not one.may_forget or one.device_id in remaining]
+        # Where newer statuses have come, ``finish`` finds the rows that are left.
+        return [one for one in finished if not one.may_forget] if deleted == len(lines) else [*finished]
 
     async def delete_idle(self) -> None:
         """Delete a portion of the rows that only stayed for a hold which has passed."""

@@ -10,9 +10,9 @@ import sqlalchemy as sa
 from printos_async._common.clock import steady_s
 from printos_async._errors import OutboxError
 from printos_async.outbox.deliveries import NewDeliveries
-from printos_async.outbox.postgresql.limits import PROMPT
 
 from .batches import portions, to_json
+from .limits import PROMPT
 from .statements.dialect import IS_DEAD, IS_WAITING, LIMIT, NOW, OURS, ROW, TENANT, page
 from .statements.soundness import is_text, is_time
 from .tables import delivery, outbox

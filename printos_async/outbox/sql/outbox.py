@@ -9,22 +9,22 @@ from printos_async._common.checks import require_number
 from printos_async._common.clock import machine_clock
 from printos_async._errors import ConfigurationError, OutboxError
 from printos_async.outbox.administration import DeadLetter, DeviceDelivery, OutboxStats
-from printos_async.outbox.postgresql.limits import LONG
 from printos_async.outbox.protocol import Progress
 
 from .background import Background
 from .batches import age, as_bytes, portions, to_json
-from .url import hide_secrets, parse_url, server_of
+from .limits import LONG
+from .url import hide_secrets, parse_url, server_parameters
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from printos_async._common.clock import MachineClock
     from printos_async.outbox.administration import TenantStats
-    from printos_async.outbox.postgresql.sessions import Sessions
+    from printos_async.outbox.postgresql.engine import PostgresqlServer
     from printos_async.outbox.protocol import Claim, Draft, Finish, Kept, Release
     from printos_async.outbox.sqlite.engine import SqliteFile
-    from printos_async.outbox.sqlite.spool import SetAside
+    from printos_async.outbox.sqlite.replaceable_file import SetAside
 
     from .session import Session
 
@@ -62,7 +62,7 @@ class SqlOutbox:
         require_number("lease_s", lease_s, 0.001)
         self.lease_s = lease_s
         self._url = parse_url(url)
-        self._server = server_of(self._url)
+        self._server_parameters = server_parameters(self._url)
         self.on_set_aside: Callable[[SetAside], None] | None = None
         self.on_replaced: Callable[[], None] | None = None
         self._clock: MachineClock | None = None  # the machine's by default
@@ -92,12 +92,12 @@ class SqlOutbox:
             elif self._session.tenant != account:
                 raise ConfigurationError("this outbox is open for another account: make one for each")
 
-    def _connector(self) -> Sessions | SqliteFile:
+    def _connector(self) -> PostgresqlServer | SqliteFile:
         # Imported here: each needs packages that the other does without.
-        if self._server is not None:
-            from printos_async.outbox.postgresql.sessions import Sessions  # noqa: PLC0415
+        if self._server_parameters is not None:
+            from printos_async.outbox.postgresql.engine import PostgresqlServer  # noqa: PLC0415
 
-            return Sessions(self._server, lease_s=self.lease_s)
+            return PostgresqlServer(self._server_parameters, lease_s=self.lease_s)
         from printos_async.outbox.sqlite.engine import SqliteFile  # noqa: PLC0415
 
         return SqliteFile(
@@ -146,7 +146,7 @@ class SqlOutbox:
     async def claim(self, owner: int, limit: int) -> list[Claim]:
         """As ``Outbox.claim``."""
         session = self._opened()
-        return await session.take(session.delivery.claim, owner, limit)
+        return await session.take(session.statuses.claim, owner, limit)
 
     async def finish(self, owner: int, finished: Sequence[Finish]) -> list[Claim]:
         """As ``Outbox.finish``."""
@@ -158,7 +158,7 @@ class SqlOutbox:
         session = self._opened()
         for part in portions(released):
             lines = [(one.device_id, one.hold_s, one.attempts, one.uncertain_in_s) for one in part]
-            await session.fetch(session.delivery.release, this_worker=owner, batch=to_json(lines))
+            await session.fetch(session.statuses.release, this_worker=owner, batch=to_json(lines))
 
     async def leave(self, owner: int) -> None:
         """As ``Outbox.leave``."""
@@ -181,7 +181,7 @@ class SqlOutbox:
             batch = to_json((device_id,) for device_id in part)
             found += [
                 Progress(row.device_id, row.seq, row.done_seq, row.attempts, row.error, row.hold_s)
-                for row in await session.fetch_sound(session.delivery.progress, batch=batch)
+                for row in await session.fetch_sound(session.statuses.progress, batch=batch)
             ]
         return found
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from .statements.dialect import NOW, OURS, ROW, TENANT
-from .statements.soundness import ZERO, is_identity, is_number, is_sound, is_text, is_time
+from .statements.soundness import ZERO, is_number, is_sound, is_text, is_time, is_worker_id
 from .tables import meta, outbox, worker
 
 if TYPE_CHECKING:
@@ -21,16 +21,13 @@ _ERROR: sa.ColumnElement[str] = sa.literal_column(
 )
 _IS_UNSOUND = is_sound().is_not(sa.true())
 _HAS_NO_LEASE = (worker.c.account == TENANT) & is_time(worker.c.lease_until).is_not(sa.true())
-_HAS_NO_ID = (worker.c.account == TENANT) & is_identity(worker.c.id).is_not(sa.true())
+_HAS_NO_ID = (worker.c.account == TENANT) & is_worker_id(worker.c.id).is_not(sa.true())
 _HAS_NO_FLOOR = is_number(meta.c.floor).is_not(sa.true())
-
-
-def _found() -> sa.Executable:
-    return sa.select(
-        sa.select(worker.c.id).where(_HAS_NO_ID | _HAS_NO_LEASE).exists()
-        | sa.select(meta.c.version).where(_HAS_NO_FLOOR).exists()
-        | sa.select(ROW.seq).where(OURS, _IS_UNSOUND).exists()
-    )
+_FIND = sa.select(
+    sa.select(worker.c.id).where(_HAS_NO_ID | _HAS_NO_LEASE).exists()
+    | sa.select(meta.c.version).where(_HAS_NO_FLOOR).exists()
+    | sa.select(ROW.seq).where(OURS, _IS_UNSOUND).exists()
+)
 
 
 def _or_zero(column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
@@ -70,37 +67,33 @@ def _repair_rows() -> sa.Executable:
     )
 
 
-class Repair:
-    """Repairs the rows of one tenant, and the floor of the file."""
+_REPAIR_FLOOR_AND_WORKERS = (
+    sa.update(meta)
+    .where(_HAS_NO_FLOOR)
+    .values(floor=sa.func.coalesce(sa.select(sa.func.max(_or_zero(ROW.seq))).scalar_subquery(), ZERO)),
+    # A worker without a valid number cannot own anything.
+    sa.delete(worker).where(_HAS_NO_ID),
+    sa.update(worker).where(_HAS_NO_LEASE).values(lease_until=NOW),
+)
+_REPAIR_ROWS = _repair_rows()
 
-    def __init__(self, database: TenantDatabase) -> None:
-        self._database = database
-        self._found = _found()
-        largest = sa.select(sa.func.max(_or_zero(ROW.seq))).scalar_subquery()
-        self._before = (
-            sa.update(meta).where(_HAS_NO_FLOOR).values(floor=sa.func.coalesce(largest, ZERO)),
-            # A worker without a valid number cannot own anything.
-            sa.delete(worker).where(_HAS_NO_ID),
-            sa.update(worker).where(_HAS_NO_LEASE).values(lease_until=NOW),
-        )
-        self._rows = _repair_rows()
 
-    async def run_if_needed(self) -> None:
-        """Check every row of a file, and repair what is unsound."""
-        if not self._database.dialect.is_sqlite:
-            return
-        [[found]] = await self._database.rows(self._found)
+async def repair_if_needed(database: TenantDatabase) -> None:
+    """Check every row of one tenant in a file, and repair what is unsound."""
+    if database.dialect.is_sqlite:
+        [[found]] = await database.rows(_FIND)
         if found:
-            await self.run()
+            await repair(database)
 
-    async def run(self) -> None:
-        """Turn every unsound row into a dead letter."""
-        for statement in self._before:
-            await self._database.rows(statement)
-        repaired = await self._database.rows(self._rows)
-        if repaired:
-            _log.warning(
-                "%(rows)d damaged rows of the outbox became dead letters",
-                {"rows": len(repaired)},
-                extra={"event": "OutboxRowsDamaged", "rows": len(repaired)},
-            )
+
+async def repair(database: TenantDatabase) -> None:
+    """Turn every unsound row of one tenant into a dead letter, and make the floor of the file sound."""
+    for statement in _REPAIR_FLOOR_AND_WORKERS:
+        await database.rows(statement)
+    repaired = await database.rows(_REPAIR_ROWS)
+    if repaired:
+        _log.warning(
+            "%(rows)d damaged rows of the outbox became dead letters",
+            {"rows": len(repaired)},
+            extra={"event": "OutboxRowsDamaged", "rows": len(repaired)},
+        )

@@ -8,17 +8,17 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Any, cast
 
 from printos_async._errors import OutboxError
-from printos_async.outbox.postgresql.limits import LONG, PROMPT
 from printos_async.outbox.protocol import Claim, Kept
 
 from .background import Background
 from .batches import age, as_bytes, crc, merge, portions, to_json
 from .deletion import Deletion
 from .deliveries import Deliveries
-from .repair import Repair
+from .limits import LONG, PROMPT
+from .repair import repair, repair_if_needed
 from .statements.administration import AdministrationStatements
-from .statements.delivery import DeliveryStatements
 from .statements.dialect import Dialect
+from .statements.statuses import StatusStatements
 from .tables import is_current, prepare
 from .tenant_database import TenantDatabase
 from .tenants import Tenants
@@ -49,11 +49,10 @@ class Session:
         rows: Runs a statement on the tenant's rows: see ``TenantDatabase.rows``.
         missing_claims: Workers that may own statuses which they never received.
         background: Operations that run to their end even if their caller is cancelled.
-        delivery: Statements on statuses.
+        statuses: Statements on statuses.
         administration: Statements for operators.
         deletion: Deletes rows.
         deliveries: The last deliveries of devices.
-        repair: Repairs the rows of a file.
         tenants: The tenants of the database.
         workers: The tenant's workers.
     """
@@ -62,15 +61,14 @@ class Session:
         self.tenant = tenant
         self.database = database
         self.background = Background()
-        own = TenantDatabase(database, Dialect(database.connector.dialect), tenant)
+        own = self._own = TenantDatabase(database, Dialect(database.connector.dialect), tenant)
         self.rows = own.rows
-        self.delivery = DeliveryStatements(own.dialect)
+        self.statuses = StatusStatements(own.dialect)
         self.administration = AdministrationStatements(own.dialect)
         self.deletion = Deletion(own)
         self.deliveries = Deliveries(own)
-        self.repair = Repair(own)
         self.tenants = Tenants(own)
-        self.workers = Workers(own, lease_s=lease_s, deletion=self.deletion, repair=self.repair)
+        self.workers = Workers(own, lease_s=lease_s, deletion=self.deletion)
         self.missing_claims: set[int | None] = set()
         # Puts are numbered in the order of their calls, also on several connections.
         self._putting = asyncio.Lock()
@@ -81,7 +79,7 @@ class Session:
         """Create or migrate the tables, repair a file, and enter the tenant. Close the session if that fails."""
         try:
             await self.background.run(_prepare(self.database))
-            await self.background.run(self.repair.run_if_needed())
+            await self.background.run(repair_if_needed(self._own))
             await self.background.run(self.tenants.enter(label, host))
         except asyncio.CancelledError:
             self.database.abort()
@@ -128,14 +126,14 @@ class Session:
         if owner in self.missing_claims and time.monotonic() >= self._next_scan_s:
             return await self._claims(owner, await self._owned(owner))
         # A mark that a loss of power brings back is read again.
-        return await self.take(self.delivery.newer, owner, limit, outlives_power=False)
+        return await self.take(self.statuses.newer, owner, limit, outlives_power=False)
 
     async def _owned(self, owner: int) -> Sequence[Row[Any]]:
         """Return everything that waits and is the worker's. No index leads to it: all rows are read."""
         begun_s = time.monotonic()
         self.missing_claims.discard(owner)  # before: a loss during the scan needs another one
         try:
-            rows = await self.fetch(self.delivery.owned, within=LONG, this_worker=owner)
+            rows = await self.fetch(self.statuses.owned, within=LONG, this_worker=owner)
         except BaseException:
             self.missing_claims.add(owner)
             raise
@@ -171,7 +169,7 @@ class Session:
     async def _put(self, drafts: list[Draft], owner: int | None) -> list[Kept]:
         merged = merge(drafts)
         rows = await self._sound_rows(
-            self.delivery.put, within=PROMPT, this_worker=owner, batch=to_json(merged)
+            self.statuses.put, within=PROMPT, this_worker=owner, batch=to_json(merged)
         )
         # As tuples, which they are: reading a row's attributes takes longer.
         lines = cast("Sequence[tuple[str, int, int | None, float | None, bool]]", rows)
@@ -199,7 +197,7 @@ class Session:
         # If power is lost before the file is synced, the devices are still owned, and taken over as uncertain.
         # PostgreSQL always syncs: it may lose power while the worker goes on.
         rows = await self.rows(
-            self.delivery.finish, this_worker=owner, batch=to_json(lines), outlives_power=False
+            self.statuses.finish, this_worker=owner, batch=to_json(lines), outlives_power=False
         )
         return await self._claims(owner, _waiting(rows))
 
@@ -220,11 +218,11 @@ class Session:
                 Claim(row.device_id, row.seq, body, row.attempts, waited_s, age(row.uncertain_age_s))
             )
         if damaged:
-            found = await self.rows(self.delivery.finish, this_worker=owner, batch=to_json(sorted(damaged)))
+            found = await self.rows(self.statuses.finish, this_worker=owner, batch=to_json(sorted(damaged)))
             # A newer status may have come in the meantime.
             claims += await self._claims(owner, _waiting(found))
         if not is_sound:
-            await self.repair.run()
+            await repair(self._own)
         return claims
 
     async def _sound_rows(self, statement: Executable, **options: Any) -> Sequence[Row[Any]]:
@@ -233,7 +231,7 @@ class Session:
             rows = await self.rows(statement, **options)
             if all(map(_IS_SOUND, rows)):
                 return rows
-            await self.repair.run()
+            await repair(self._own)
         raise OutboxError(f"rows of the outbox are still damaged after {_MAX_REPAIRS} repairs")
 
 

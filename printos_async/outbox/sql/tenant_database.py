@@ -4,20 +4,23 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import sqlalchemy as sa
 from attrs import frozen
 
-from printos_async.outbox.postgresql.limits import LONG
+from .limits import LONG, USUAL
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
 
-    from sqlalchemy import Executable, Row
+    from sqlalchemy import Connection, Executable, Row
 
     from .database import Database
+    from .limits import Limit
     from .statements.dialect import Dialect
 
 # Between two pages other statements get their turn.
 PAGE_ROWS = 5000
+_CHANGES = sa.select(sa.func.changes(type_=sa.Integer))
 
 
 @frozen
@@ -34,13 +37,44 @@ class TenantDatabase:
     dialect: Dialect
     tenant: str
 
-    async def rows(self, statement: Executable, **options: Any) -> Sequence[Row[Any]]:
-        """Run a statement as ``Database.rows``, with the same options, and return its rows."""
-        return await self.database.rows(statement, this_tenant=self.tenant, **options)
+    async def rows(
+        self,
+        statement: Executable,
+        *,
+        on_retry: Callable[[], None] | None = None,
+        outlives_power: bool = True,
+        within: Limit = USUAL,
+        **parameters: Any,
+    ) -> Sequence[Row[Any]]:
+        """Run a statement in a transaction of its own, and return its rows; none if it returns no rows.
 
-    async def count(self, statement: Executable, **options: Any) -> int:
-        """Run a statement as ``Database.count``, and return the number of rows that it has changed."""
-        return await self.database.count(statement, this_tenant=self.tenant, **options)
+        Args:
+            statement: The statement.
+            on_retry: As in ``Database.with_connection``.
+            outlives_power: As in ``Database.with_connection``.
+            within: As in ``Database.with_connection``.
+            parameters: Those of the statement, without ``this_tenant``.
+        """
+        parameters["this_tenant"] = self.tenant
+
+        def execute(connection: Connection) -> Sequence[Row[Any]]:
+            result = connection.execute(statement, parameters)
+            return result.all() if result.returns_rows else ()
+
+        return await self.database.with_connection(
+            execute, on_retry=on_retry, outlives_power=outlives_power, within=within
+        )
+
+    async def count(self, statement: Executable, *, outlives_power: bool = True, **parameters: Any) -> int:
+        """Run a statement as ``rows`` does, and return the number of rows that it has changed."""
+        parameters["this_tenant"] = self.tenant
+
+        def execute(connection: Connection) -> int:
+            count = connection.execute(statement, parameters).rowcount
+            # sqlite3 does not count the rows of a statement that begins with WITH.
+            return count if count >= 0 else connection.execute(_CHANGES).scalar_one()
+
+        return await self.database.with_connection(execute, outlives_power=outlives_power)
 
     async def pages(self, statement: Executable, **parameters: Any) -> AsyncIterator[Sequence[Row[Any]]]:
         """Return all rows of a statement in the order of their devices, page by page: see ``dialect.page``."""

@@ -12,7 +12,7 @@ from printos_async._errors import ConfigurationError
 if TYPE_CHECKING:
     from sqlalchemy import URL
 
-    from printos_async.outbox.postgresql.url import Server
+    from printos_async.outbox.postgresql.url import ServerParameters
 
 _EXTRAS = {"sqlite": "sql", "postgresql": "postgres"}
 _DRIVERS = {"sqlite": "aiosqlite", "postgresql": "asyncpg"}
@@ -83,13 +83,13 @@ def _require_text(url: URL) -> None:
             )
 
 
-def server_of(url: URL) -> Server | None:
+def server_parameters(url: URL) -> ServerParameters | None:
     """Return what the URL says about a PostgreSQL server; None for a file."""
     if url.get_backend_name() == "sqlite":
         return None
-    from printos_async.outbox.postgresql.url import Server  # noqa: PLC0415 - optional
+    from printos_async.outbox.postgresql.url import ServerParameters  # noqa: PLC0415 - optional
 
-    return Server.of(url)
+    return ServerParameters.of(url)
 
 
 def hide_secrets(url: URL) -> str:

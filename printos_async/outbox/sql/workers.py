@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from printos_async.outbox.postgresql.limits import LONG, PROMPT
-
 from .batches import to_json
+from .limits import LONG, PROMPT
+from .repair import repair
 from .statements.dialect import LIVE, NOW, OURS, ROW, TENANT, WORKER, later
 from .statements.soundness import LATEST_S
 from .tables import idle, outbox, unowned_and_waiting, worker
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from .deletion import Deletion
-    from .repair import Repair
     from .statements.dialect import Dialect
     from .tenant_database import TenantDatabase
 
@@ -34,16 +33,12 @@ class Workers:
         database: The database of the tenant.
         lease_s: Lease of each worker.
         deletion: Deletes rows.
-        repair: Repairs the rows of a file.
     """
 
-    def __init__(
-        self, database: TenantDatabase, *, lease_s: float, deletion: Deletion, repair: Repair
-    ) -> None:
+    def __init__(self, database: TenantDatabase, *, lease_s: float, deletion: Deletion) -> None:
         self._database = database
         self._lease_s = lease_s
         self._deletion = deletion
-        self._repair = repair
         self._take_over = TakeOver(database)
         self._locks = database.database.connector.worker_locks
         self._next_look_s = 0.0
@@ -93,7 +88,7 @@ class Workers:
         if rows[0].expired:
             await self._take_over.run(delete_until=rows[0].now - self._lease_s)
         if rows[0].never_due:
-            await self._repair.run()
+            await repair(self._database)
         if rows[0].has_idle:
             await self._deletion.delete_idle()
         return True

@@ -23,7 +23,7 @@ from printos_async.outbox.sql.engine_options import ENGINE_OPTIONS
 from printos_async.outbox.sql.tables import metadata, prepare
 
 from .damage import is_damage, outbox_error
-from .spool import Spool
+from .replaceable_file import ReplaceableFile
 from .time import FileTime
 from .worker_locks import WorkerLocks
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from printos_async._common.clock import MachineClock
 
-    from .spool import SetAside
+    from .replaceable_file import SetAside
 
     Answer = TypeVar("Answer")
 
@@ -73,12 +73,12 @@ class SqliteFile:
         self._on_replaced = on_replaced
         self.time = FileTime(clock)
         loop = asyncio.get_running_loop()
-        self._spool = Spool(
+        self._file = ReplaceableFile(
             Path(path),
             initialise=self._initialise,
             on_set_aside=lambda what: loop.call_soon_threadsafe(on_set_aside, what),
         )
-        self.worker_locks = WorkerLocks(lambda: self._spool.path, clock.boot_id)
+        self.worker_locks = WorkerLocks(lambda: self._file.path, clock.boot_id)
         self._engine = create_engine(
             "sqlite://", creator=self._open, poolclass=QueuePool, pool_size=1, **ENGINE_OPTIONS
         )
@@ -87,7 +87,7 @@ class SqliteFile:
 
     def stop(self) -> None:
         """End all waiting for other processes that open the file: calls that need it fail."""
-        self._spool.stop_waiting()
+        self._file.stop_waiting()
 
     async def aclose(self) -> None:
         """Let others take over the devices of workers that have not left, and close the file."""
@@ -98,7 +98,7 @@ class SqliteFile:
     def _open(self) -> sqlite3.Connection:
         # A feature that this SQLite lacks fails here, in memory, and is not mistaken for damage of the file.
         _expected()
-        return self._spool.connect()
+        return self._file.connect()
 
     def _initialise(self, connection: sqlite3.Connection) -> None:
         names = [
@@ -106,7 +106,7 @@ class SqliteFile:
         ]
         if names and not any(str(name).startswith(_TABLES) for name in names):
             raise OutboxError(
-                f"{self._spool.path} is a database of another program and no outbox; choose another path"
+                f"{self._file.path} is a database of another program and no outbox; choose another path"
             )
         for setting in _SETTINGS:
             connection.execute(f"PRAGMA {setting}").close()
@@ -116,9 +116,8 @@ class SqliteFile:
         self.time.adopt(connection)
         self.time.register(connection)
 
-    def begin(self, connection: Connection, *, outlives_power: bool) -> None:
-        """Make the connection sync its next commits to the disk, or not, and discard the last statement's time."""
-        level = "FULL" if outlives_power else "NORMAL"
+    def _begin(self, connection: Connection, level: str) -> None:
+        """Set whether the connection syncs its next commits to the disk, and discard the last statement's time."""
         known = connection.info
         if known.get("synchronous") != level:
             # Unknown until the PRAGMA has succeeded.
@@ -127,15 +126,20 @@ class SqliteFile:
             known["synchronous"] = level
         self.time.begin_statement()
 
-    async def run(self, work: Callable[[Connection], Answer], **_: object) -> Answer:
+    async def run(self, work: Callable[[Connection], Answer], *, outlives_power: bool, **_: object) -> Answer:
         """Return the result of ``work`` on a connection, if the file is still the outbox's afterwards.
+
+        Args:
+            work: The operation, in one attempt.
+            outlives_power: As in ``Database.with_connection``.
 
         Raises:
             FileReplacedError: Damage was found and the file set aside, by this process or another one.
         """
+        level = "FULL" if outlives_power else "NORMAL"
         async with self._turn:
             try:
-                return await self._in_thread(self._attempt, work)
+                return await self._in_thread(self._attempt, work, level)
             except FileReplacedError:
                 # Before the next statement gets a connection: these workers were in the old file.
                 self.worker_locks.drop_all()
@@ -145,24 +149,25 @@ class SqliteFile:
     async def _in_thread(self, function: Callable[..., Answer], *arguments: Any) -> Answer:
         return await asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)
 
-    def _attempt(self, work: Callable[[Connection], Answer]) -> Answer:
+    def _attempt(self, work: Callable[[Connection], Answer], level: str) -> Answer:
         with self._engine.connect() as connection:
             try:
+                self._begin(connection, level)
                 answer = work(connection)
             except DBAPIError as error:
                 if not isinstance(error.orig, sqlite3.Error):
                     raise
                 if is_damage(error.orig):
-                    self._spool.set_aside(str(self.translated(error.orig)))
-                if not self._spool.is_replaced():
+                    self._file.set_aside(str(self.translated(error.orig)))
+                if not self._file.is_replaced():
                     raise
             else:
-                if not self._spool.is_replaced():
+                if not self._file.is_replaced():
                     return answer
             connection.invalidate()
             raise FileReplacedError(errno.ESTALE, "its file was replaced again and again")
 
-    def passes(self, error: Exception) -> bool:
+    def is_temporary(self, error: Exception) -> bool:
         """Return whether an error may be temporary."""
         if isinstance(error, DBAPIError):
             return error.connection_invalidated or "locked" in str(error.orig)
@@ -170,7 +175,7 @@ class SqliteFile:
 
     def translated(self, error: BaseException) -> OutboxError:
         """Return the ``OutboxError`` for an error of the driver or the system."""
-        return outbox_error(error, self._spool.path)
+        return outbox_error(error, self._file.path)
 
 
 def _make_tables(connection: sqlite3.Connection) -> None:

@@ -47,8 +47,8 @@ def identity(path: Path) -> FileIdentity | None:
         found = path.lstat()
     except FileNotFoundError:
         return None
-    except OSError as error:
-        raise _failed("read", path, error) from error
+    except OSError as error:  # without ``_failing_to``, which takes half as long as the rest
+        raise _failure("read", path, error) from error
     return found.st_dev, found.st_ino
 
 
@@ -70,21 +70,20 @@ def locked(
         OutboxError: The lock file cannot be created, or the lock was not free in time.
     """
     lock = path.with_name(path.name + LOCK)
-    try:
+    with _failing_to("make", lock):
         descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | NOFOLLOW, 0o600)
-    except OSError as error:
-        raise _failed("make", lock, error) from error
     try:
         deadline_s = time.monotonic() + timeout_s
-        while not _try_lock(descriptor, lock):
-            if stop.is_set():
-                raise OutboxError(f"outbox {path} was closed while it waited for its lock")
-            if time.monotonic() >= deadline_s:
-                raise OutboxError(
-                    f"outbox {path} cannot be opened: a process that opens or checks it has held {lock} for"
-                    f" {timeout_s:g} s; find it (fuser {lock}), let it continue or end it, and try again"
-                )
-            stop.wait(_LOCK_PAUSE_S)
+        with _failing_to("lock", lock):
+            while not try_lock(descriptor):
+                if stop.is_set():
+                    raise OutboxError(f"outbox {path} was closed while it waited for its lock")
+                if time.monotonic() >= deadline_s:
+                    raise OutboxError(
+                        f"outbox {path} cannot be opened: a process that opens or checks it has held {lock} for"
+                        f" {timeout_s:g} s; find it (fuser {lock}), let it continue or end it, and try again"
+                    )
+                stop.wait(_LOCK_PAUSE_S)
         yield
     finally:
         os.close(descriptor)
@@ -99,7 +98,7 @@ def prepare_directory(path: Path) -> Path:
     Raises:
         OutboxError: Others could replace files in the directory, or it cannot be created.
     """
-    try:
+    with _failing_to("make the directory of", path):
         directory = Path(os.path.realpath(path.parent))
         missing = [folder for folder in (directory, *directory.parents) if not os.path.lexists(folder)]
         if len(missing) < len(directory.parts):
@@ -110,8 +109,6 @@ def prepare_directory(path: Path) -> Path:
                 folder.chmod(0o700)  # whatever the umask took away
                 sync_directory(folder.parent)
         check_directory(directory)
-    except OSError as error:
-        raise _failed("make the directory of", path, error) from error
     return directory / path.name
 
 
@@ -126,7 +123,7 @@ def prepare_file(path: Path) -> FileIdentity:
     Raises:
         OutboxError: It is a symlink, no regular file, or another user's; or it cannot be created.
     """
-    try:
+    with _failing_to("make", path):
         if not os.path.lexists(path):
             # A WAL without its database: a process died while renaming both, or somebody deleted the database. SQLite
             # would discard the WAL, and it may hold accepted statuses.
@@ -138,8 +135,6 @@ def prepare_file(path: Path) -> FileIdentity:
                 check_file(part)
                 if sys.platform != "win32" and stat.S_IMODE(part.lstat().st_mode) != 0o600:
                     part.chmod(0o600)
-    except OSError as error:
-        raise _failed("make", path, error) from error
     found = identity(path)
     if found is None:
         raise OutboxError(f"outbox {path}: someone deleted it while it was opened; try again")
@@ -162,7 +157,7 @@ def move_aside(path: Path) -> Path:
         OutboxError: It cannot be renamed.
     """
     target = _free_name(path)
-    try:
+    with _failing_to("set aside", path):
         # The database first: if this process dies between the renames, ``prepare_file`` finds a WAL without its
         # database. In the other order SQLite would open a database without its latest commits.
         moved = False
@@ -173,8 +168,6 @@ def move_aside(path: Path) -> Path:
                 moved = True
         if moved:
             sync_directory(path.parent)
-    except OSError as error:
-        raise _failed("set aside", path, error) from error
     return target
 
 
@@ -183,11 +176,8 @@ def is_text(path: Path) -> bool:
 
     The first page of any database holds zero bytes.
     """
-    try:
-        with path.open("rb") as file:
-            start = file.read(4096)
-    except OSError as error:
-        raise _failed("read", path, error) from error
+    with _failing_to("read", path), path.open("rb") as file:
+        start = file.read(4096)
     return bool(start) and b"\0" not in start and not _SQLITE_HEADER.startswith(start)
 
 
@@ -242,12 +232,14 @@ def _free_name(path: Path) -> Path:
     return path.with_name(name)
 
 
-def _try_lock(descriptor: int, lock: Path) -> bool:
+@contextlib.contextmanager
+def _failing_to(verb: str, path: Path) -> Iterator[None]:
+    """Raise an ``OutboxError`` for an error of the system in a block."""
     try:
-        return try_lock(descriptor)
+        yield
     except OSError as error:
-        raise _failed("lock", lock, error) from error
+        raise _failure(verb, path, error) from error
 
 
-def _failed(verb: str, path: Path, error: OSError) -> OutboxError:
+def _failure(verb: str, path: Path, error: OSError) -> OutboxError:
     return OutboxError(f"cannot {verb} outbox {path}: {error.strerror or type(error).__name__}")

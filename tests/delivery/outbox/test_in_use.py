@@ -83,3 +83,29 @@ async def test_an_outbox_that_fails_to_open_or_close_is_free(
             pass
     async with user_of(outbox, client, kind) as next_user:
         await next_user.put("dev-1", status(1))
+
+
+class WithoutWorkers(SqlOutbox):
+    """Nobody can join it."""
+
+    async def join(self) -> int:
+        raise OutboxError("out of order")
+
+
+async def test_a_closed_pusher_is_not_told_that_the_file_was_replaced(
+    client: PrintOSClient, tmp_path: Path
+) -> None:
+    outbox = SqlOutbox(f"sqlite+aiosqlite:///{tmp_path}/spool.db")
+    async with client.status_pusher(outbox=outbox):
+        assert outbox.on_replaced is not None
+    assert outbox.on_replaced is None
+
+
+async def test_a_pusher_that_cannot_join_is_not_told_that_the_file_was_replaced(
+    client: PrintOSClient, tmp_path: Path
+) -> None:
+    outbox = WithoutWorkers(f"sqlite+aiosqlite:///{tmp_path}/spool.db")
+    with pytest.raises(OutboxError, match="out of order"):
+        async with client.status_pusher(outbox=outbox):
+            pass
+    assert outbox.on_replaced is None

@@ -10,7 +10,7 @@ from .dialect import IS_DEAD, IS_WAITING, LIVE_WORKERS, NOW, OURS, ROW, Dialect,
 
 
 class AdministrationStatements:
-    """The statements in one dialect, with parameters as those of ``DeliveryStatements``.
+    """The statements in one dialect, with parameters as those of ``StatusStatements``.
 
     Attributes:
         stats: Count rows and workers.

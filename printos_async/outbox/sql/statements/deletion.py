@@ -23,7 +23,7 @@ import sqlalchemy as sa
 
 from printos_async.outbox.sql.tables import meta, outbox
 
-from .dialect import OURS, ROW, WORKER, locked
+from .dialect import OURS, ROW, locked
 
 if TYPE_CHECKING:
     from .dialect import Dialect
@@ -79,16 +79,3 @@ def delete_rows(dialect: Dialect, condition: sa.ColumnElement[bool]) -> sa.Execu
     batch = dialect.batch(device_id=sa.Text, seq=sa.BigInteger)
     gone = locked(batch, ROW.device_id, where=(ROW.seq == batch.c.seq) & condition)
     return sa.delete(outbox).where(OURS, ROW.device_id.in_(sa.select(gone.c.device_id)), condition)
-
-
-def remaining_rows(dialect: Dialect) -> sa.Executable:
-    """Return the query for the devices of a batch whose rows remain, so that ``finish`` has to record their outcomes.
-
-    It finds a row again whose outcome was recorded before: an answer that was lost is repeated.
-    """
-    batch = dialect.batch(device_id=sa.Text, seq=sa.BigInteger)
-    return (
-        sa.select(ROW.device_id)
-        .join_from(batch, outbox, OURS & (ROW.device_id == batch.c.device_id))
-        .where(ROW.owner == WORKER, batch.c.seq.between(ROW.done_seq, ROW.seq))
-    )

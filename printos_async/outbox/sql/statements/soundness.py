@@ -29,7 +29,7 @@ def is_number(value: sa.ColumnElement[Any], smallest: sa.ColumnElement[int] = ZE
     return value.between(smallest, _LARGEST) & (value == sa.cast(value, sa.Integer))
 
 
-def is_identity(value: sa.ColumnElement[Any]) -> sa.ColumnElement[bool]:
+def is_worker_id(value: sa.ColumnElement[Any]) -> sa.ColumnElement[bool]:
     """Return the condition that a value can be the number of a worker."""
     return is_number(value, _SMALLEST)
 
@@ -69,7 +69,7 @@ def is_sound() -> sa.ColumnElement[bool]:
         is_number(row.done_attempts),
         is_time(sa.func.coalesce(row.done_at, ZERO)),
         is_text(sa.func.coalesce(row.error, _NO_TEXT)),
-        is_identity(sa.func.coalesce(row.unseen_by, ZERO)),
+        is_worker_id(sa.func.coalesce(row.unseen_by, ZERO)),
         is_time(sa.func.coalesce(row.waiting_since, ZERO)),
     )
 
@@ -81,6 +81,6 @@ def _needed_to_claim() -> tuple[sa.ColumnElement[bool], ...]:
         is_number(row.done_seq),
         is_time(row.due_at),
         # IS NULL is false of a NULL in the RETURNING of SQLite 3.40.
-        is_identity(sa.func.coalesce(row.owner, ZERO)),
+        is_worker_id(sa.func.coalesce(row.owner, ZERO)),
         is_time(sa.func.coalesce(row.uncertain_since, ZERO)),
     )

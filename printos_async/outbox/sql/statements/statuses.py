@@ -10,6 +10,8 @@ a search with the whole key.
 
 from __future__ import annotations
 
+from typing import Any
+
 import sqlalchemy as sa
 
 from printos_async.outbox.sql.tables import outbox, unowned_and_waiting
@@ -19,7 +21,7 @@ from .dialect import IS_WAITING, LIMIT, NOW, OURS, ROW, TENANT, WORKER, Dialect,
 from .soundness import is_sound_after_put
 
 
-class DeliveryStatements:
+class StatusStatements:
     """The statements in one dialect. ``this_tenant`` is a parameter of all, ``this_worker`` and others of some.
 
     Attributes:
@@ -34,10 +36,10 @@ class DeliveryStatements:
 
     def __init__(self, dialect: Dialect) -> None:
         self.put = _put(dialect)
-        self.claim = _claim(dialect)
+        self.claim = _take(dialect, unowned_and_waiting, dialect.live_worker().exists(), owner=WORKER)
         self.finish = _finish(dialect)
         self.release = _release(dialect)
-        self.newer = _newer(dialect)
+        self.newer = _take(dialect, ROW.unseen_by == WORKER, ROW.owner == WORKER, unseen_by=sa.null())
         self.owned = sa.select(*dialect.claim).where(OURS, ROW.owner == WORKER, IS_WAITING)
         self.progress = _progress(dialect)
 
@@ -88,29 +90,14 @@ def _put(dialect: Dialect) -> sa.Executable:
     )
 
 
-def _claim(dialect: Dialect) -> sa.Executable:
-    picked = _oldest_due(unowned_and_waiting, dialect.live_worker().exists())
-    return (
-        sa.update(outbox)
-        .where(ROW.account == picked.c.account, ROW.device_id == picked.c.device_id)
-        .values(owner=WORKER)
-        .returning(*dialect.claim, ROW.due_at)
-    )
+def _take(
+    dialect: Dialect, *conditions: sa.ColumnElement[bool], **changes: sa.ColumnElement[Any]
+) -> sa.Executable:
+    """Return the statement that changes the oldest of the tenant's rows that are due, and returns them as claims.
 
-
-def _newer(dialect: Dialect) -> sa.Executable:
-    picked = _oldest_due(ROW.unseen_by == WORKER, ROW.owner == WORKER)
-    return (
-        sa.update(outbox)
-        .where(ROW.account == picked.c.account, ROW.device_id == picked.c.device_id, ROW.owner == WORKER)
-        .values(unseen_by=sa.null())
-        .returning(*dialect.claim, ROW.due_at)
-    )
-
-
-def _oldest_due(*conditions: sa.ColumnElement[bool]) -> sa.CTE:
-    """Return the tenant's rows that are due, oldest first, up to ``limit``; lock them, and skip those that are locked."""
-    return (
+    They are ``limit`` at most. Rows that another statement has locked are skipped.
+    """
+    picked = (
         sa.select(ROW.account, ROW.device_id)
         .where(OURS, *conditions, ROW.due_at <= NOW)
         .order_by(ROW.due_at)
@@ -118,6 +105,12 @@ def _oldest_due(*conditions: sa.ColumnElement[bool]) -> sa.CTE:
         .with_for_update(skip_locked=True)
         .cte("picked")
         .prefix_with("MATERIALIZED")
+    )
+    return (
+        sa.update(outbox)
+        .where(ROW.account == picked.c.account, ROW.device_id == picked.c.device_id)
+        .values(**changes)
+        .returning(*dialect.claim, ROW.due_at)
     )
 
 

@@ -1,4 +1,4 @@
-"""Time limits of calls to a server. Apart from ``sessions``, because that module needs SQLAlchemy."""
+"""Time limits of calls to a server. A module of its own, because the others need SQLAlchemy."""
 
 from __future__ import annotations
 

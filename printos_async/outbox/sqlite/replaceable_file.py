@@ -49,7 +49,7 @@ class SetAside:
     reason: str
 
 
-class Spool:
+class ReplaceableFile:
     """Opens connections to the file of an outbox, which is checked once, and replaced when it is damaged.
 
     Attributes:

@@ -1,4 +1,4 @@
-"""Sessions of an outbox on a PostgreSQL server: connecting, limits of silence, termination.
+"""A PostgreSQL server below an SQLAlchemy engine: connecting, limits of silence, termination of sessions.
 
 A connection that a firewall or load balancer has dropped stays silent for ever. So every statement has a time limit. A
 session that does not answer in time is terminated without a farewell, together with the idle ones, which took the same
@@ -13,7 +13,6 @@ unique, because a session of another client must not have one of the same name.
 from __future__ import annotations
 
 import asyncio
-import itertools
 import secrets
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
@@ -24,7 +23,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from printos_async.outbox.sql.engine_options import ENGINE_OPTIONS
 
-from .errors import NoAnswerError, is_unprepared, is_useless, outbox_error, passes
+from .errors import NoAnswerError, is_temporary, is_unprepared, is_useless, outbox_error
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -34,9 +33,9 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
     from printos_async._errors import OutboxError
+    from printos_async.outbox.sql.limits import Limit
 
-    from .limits import Limit
-    from .url import Host, Server
+    from .url import Host, ServerParameters
 
     Answer = TypeVar("Answer")
 
@@ -54,11 +53,11 @@ _END = (
 )
 
 
-class Sessions:
-    """The sessions of one engine.
+class PostgresqlServer:
+    """A PostgreSQL server below an SQLAlchemy engine, with the sessions on it.
 
     Args:
-        server: The server.
+        parameters: Those of the URL.
         lease_s: Lease of the outbox. A silent session has to be noticed well within it.
 
     Attributes:
@@ -70,14 +69,12 @@ class Sessions:
     # A lost connection is no sign of a dead worker.
     worker_locks = None
 
-    def __init__(self, server: Server, *, lease_s: float) -> None:
-        self._server = server
-        self._hosts = server.hosts
+    def __init__(self, parameters: ServerParameters, *, lease_s: float) -> None:
+        self._parameters = parameters
+        self._hosts = parameters.hosts
         self._silence_s = min(max(lease_s / _SILENCES_PER_LEASE, _SHORTEST_SILENCE_S), _LONGEST_SILENCE_S)
-        self._settings = {"application_name": server.application_name, "lock_timeout": f"{_LOCK_S:.0f}s"}
-        self._prepares = server.prepares
-        prefix = f"printos_{secrets.token_hex(8)}_"
-        self._names = (f"{prefix}{number}" for number in itertools.count())
+        self._settings = {"application_name": parameters.application_name, "lock_timeout": f"{_LOCK_S:.0f}s"}
+        self._prepares = parameters.prepares
         self._turns = asyncio.Semaphore(_CONNECTIONS)
         # asyncpg's connections: in the pool; new, each with its watchdog; and in use.
         self._idle: set[Any] = set()
@@ -99,7 +96,7 @@ class Sessions:
 
         @event.listens_for(engine.sync_engine, "do_connect")
         def prepare_or_not(_: object, __: object, ___: object, arguments: dict[str, Any]) -> None:
-            arguments["prepared_statement_name_func"] = self._next_name if self._prepares else str
+            arguments["prepared_statement_name_func"] = _unique_name if self._prepares else str
             arguments["prepared_statement_cache_size"] = 100 if self._prepares else 0
 
         @event.listens_for(engine.sync_engine, "checkout")
@@ -118,8 +115,9 @@ class Sessions:
         *,
         within: Limit,
         deadline_s: float,
+        **_: object,
     ) -> Answer:
-        """Return the result of ``work`` on a connection.
+        """Return the result of ``work`` on a connection. The server syncs each commit.
 
         Args:
             work: The operation, in one attempt.
@@ -156,16 +154,13 @@ class Sessions:
             self.stop()
         await self._engine.dispose()
 
-    def begin(self, *_: object, **__: object) -> None:
-        """Do nothing before a statement: the server syncs each commit."""
-
-    def passes(self, error: Exception) -> bool:
+    def is_temporary(self, error: Exception) -> bool:
         """Return whether an error may be temporary."""
-        return passes(error)
+        return is_temporary(error)
 
     def translated(self, error: BaseException) -> OutboxError:
         """Return the ``OutboxError`` for an error of the driver or the system."""
-        return outbox_error(error, self._server.secrets)
+        return outbox_error(error, self._parameters.secrets)
 
     def stop(self) -> None:
         """Terminate all sessions at once, without a farewell; their running statements fail."""
@@ -186,7 +181,7 @@ class Sessions:
                     raise
                 continue
             # The next connection tries this host first.
-            self._hosts = (host, *(other for other in self._server.hosts if other is not host))
+            self._hosts = (host, *(other for other in self._parameters.hosts if other is not host))
             return driver
         raise AssertionError  # the last round returns or raises
 
@@ -197,7 +192,7 @@ class Sessions:
 
         async def connect() -> Any:
             return await asyncpg.connect(
-                **self._server.arguments,
+                **self._parameters.arguments,
                 host=host.name,
                 port=host.port,
                 ssl=host.tls,
@@ -224,7 +219,7 @@ class Sessions:
             pids = list(self._abandoned)
             # A server that lacks the function, or refuses it to this user, is no worse off than without this call.
             with suppress(asyncpg.PostgresError):
-                await driver.fetch(_END, pids, self._server.application_name)
+                await driver.fetch(_END, pids, self._parameters.application_name)
             self._abandoned.difference_update(pids)
         return driver
 
@@ -291,5 +286,6 @@ class Sessions:
         self._idle.clear()
         self._at_hand = 0
 
-    def _next_name(self) -> str:
-        return next(self._names)
+
+def _unique_name() -> str:
+    return f"printos_{secrets.token_hex(12)}"
