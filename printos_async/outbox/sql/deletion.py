@@ -41,37 +41,53 @@ class Deletion:
 
     async def delete_delivered(self, owner: int, finished: Collection[Finish]) -> list[Finish]:
         """Delete rows whose newest status was delivered; return the outcomes that may have to be recorded."""
-        lines = [(one.device_id, one.seq) for one in finished if one.may_forget]
-        if not lines:
-            return [*finished]
-        # Neither has to be synced: what is written later is never there without what was written before.
-        await self._database.rows(self._raise_floor, floor=max(seq for _, seq in lines), outlives_power=False)
-        batch = to_json(sorted(lines))
-        deleted = await self._database.count(
-            self._delete_owned, this_worker=owner, batch=batch, outlives_power=False
-        )
+        delivered: list[Finish] = []
+        others: list[Finish] = []
+        for one in finished:
+            (delivered if one.may_forget else others).append(one)
+        if not delivered:
+            return others
+        # Need not be synced: what is written later is never there without what was written before.
+        deleted = await self._delete(self._delete_owned, delivered, this_worker=owner, outlives_power=False)
         # Where newer statuses have come, ``finish`` finds the rows that are left.
-        return [one for one in finished if not one.may_forget] if deleted == len(lines) else [*finished]
+        return others if deleted == len(delivered) else [*finished]
 
     async def delete_idle(self) -> None:
         """Delete a portion of the rows that only stayed for a hold which has passed."""
-        await self._delete(await self._database.rows(self._idle, limit=PAGE_ROWS))
+        await self._delete_all(await self._database.rows(self._idle, limit=PAGE_ROWS))
 
     async def purge(self, *, failed: bool, older_than_s: float) -> int:
         """As ``OutboxAdministration.purge``."""
         statement = self._given_up if failed else self._delivered
         count = 0
         async for rows in self._database.pages(statement, older_than_s=older_than_s):
-            count += await self._delete(rows)
+            count += await self._delete_all(rows)
         return count
 
-    async def _delete(self, rows: Sequence[sa.Row[Any]]) -> int:
-        count = 0
-        for part in portions(rows):
-            await self._database.rows(self._raise_floor, floor=max(row.seq for row in part))
-            lines = sorted((row.device_id, row.seq) for row in part)
-            count += await self._database.count(self._delete_free, batch=to_json(lines))
-        return count
+    async def _delete_all(self, rows: Sequence[sa.Row[Any]]) -> int:
+        return sum([await self._delete(self._delete_free, part) for part in portions(rows)])
+
+    async def _delete(
+        self,
+        statement: sa.Executable,
+        rows: Sequence[Finish | sa.Row[Any]],
+        *,
+        outlives_power: bool = True,
+        **parameters: Any,
+    ) -> int:
+        """Raise the floor, and then delete the rows that have not changed; return their number."""
+        lines = sorted((row.device_id, row.seq) for row in rows)
+        parameters |= {
+            "this_tenant": self._database.tenant,
+            "batch": to_json(lines),
+            "floor": max(seq for _, seq in lines),
+        }
+
+        def delete(connection: sa.Connection) -> int:
+            connection.execute(self._raise_floor, parameters)
+            return connection.execute(statement, parameters).rowcount
+
+        return await self._database.database.with_connection(delete, outlives_power=outlives_power)
 
 
 def _done(dialect: Dialect, kind: sa.ColumnElement[bool]) -> sa.Executable:

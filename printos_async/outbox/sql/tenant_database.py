@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import sqlalchemy as sa
 from attrs import frozen
 
 from .limits import LONG, USUAL
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
 
 # Between two pages other statements get their turn.
 PAGE_ROWS = 5000
-_CHANGES = sa.select(sa.func.changes(type_=sa.Integer))
 
 
 @frozen
@@ -64,17 +62,6 @@ class TenantDatabase:
         return await self.database.with_connection(
             execute, on_retry=on_retry, outlives_power=outlives_power, within=within
         )
-
-    async def count(self, statement: Executable, *, outlives_power: bool = True, **parameters: Any) -> int:
-        """Run a statement as ``rows`` does, and return the number of rows that it has changed."""
-        parameters["this_tenant"] = self.tenant
-
-        def execute(connection: Connection) -> int:
-            count = connection.execute(statement, parameters).rowcount
-            # sqlite3 does not count the rows of a statement that begins with WITH.
-            return count if count >= 0 else connection.execute(_CHANGES).scalar_one()
-
-        return await self.database.with_connection(execute, outlives_power=outlives_power)
 
     async def pages(self, statement: Executable, **parameters: Any) -> AsyncIterator[Sequence[Row[Any]]]:
         """Return all rows of a statement in the order of their devices, page by page: see ``dialect.page``."""
