@@ -16,6 +16,7 @@ from attrs import asdict, frozen
 from printos_async.cli.credentials.lines import DEFAULT_DEVICE, Credentials, parse_credentials
 from printos_async.cli.options.connection import is_insecure
 from printos_async.cli.options.groups import with_option_groups
+from printos_async.cli.options.listen import listen_error
 from printos_async.cli.terminal.output import CommandError, complain, counted, write_json, write_line
 from printos_async.cli.terminal.signals import StopSignals
 
@@ -171,11 +172,7 @@ async def _serve(
         try:
             await server.__aenter__()
         except (OSError, UnicodeError, TypeError) as error:
-            # The last two: a host that cannot be encoded as a name.
-            reason = getattr(error, "strerror", None) or error
-            raise CommandError(
-                f"cannot listen on {where}: {reason}; give another --port or --host"
-            ) from error
+            raise listen_error(where, error, options="--port or --host") from error
         try:
             if is_insecure(server.url):
                 complain(

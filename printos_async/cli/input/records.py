@@ -101,9 +101,10 @@ class Parser(ABC):
             CommandError: The file cannot be read.
         """
         text = decode_line(line, max_bytes=MAX_LINE_BYTES)
-        if not text.strip():
+        content = text.strip()
+        if not content:
             return None
-        record = self._parse(text.strip())
+        record = self._parse(content)
         if record is None:
             self.header_line = text.encode()
         return record

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Self
 from attrs import field, frozen
 
 from printos_async.cli.credentials.reread_file import QUIET_S
-from printos_async.cli.terminal.output import CommandError, complain
+from printos_async.cli.options.listen import listen_error
+from printos_async.cli.terminal.output import complain
 from printos_async.outbox.sampling import StatsSampler
 
 from .service_manager import ServiceManager
@@ -215,9 +216,7 @@ def _listen(address: ListenAddress, metrics: Metrics) -> MonitoringServer:
     try:
         server = MonitoringServer(address, metrics)
     except (OSError, UnicodeError) as error:
-        # UnicodeError: a host that is no name, such as one of 70 letters.
-        reason = getattr(error, "strerror", None) or error
-        raise CommandError(f"cannot listen on {address}: {reason}; give another --listen") from error
+        raise listen_error(address, error, options="--listen") from error
     if not address.is_loopback:
         complain(
             f"warning: {server.address} can be reached from other machines, without encryption or a password: they can "

@@ -1,4 +1,4 @@
-"""Option ``--listen``: the address of health and metrics."""
+"""Option ``--listen``: the address of health and metrics, and the error for one that cannot be listened on."""
 
 import re
 from importlib.util import find_spec
@@ -19,6 +19,13 @@ ListenTo = Annotated[
     ),
 ]
 _ADDRESS = re.compile(r"(?:\[(?P<ipv6>[0-9A-Fa-f:.]+)\]|(?P<host>[^\s:/\[\]]+)):(?P<port>[0-9]{1,5})")
+
+
+def listen_error(where: object, error: Exception, *, options: str) -> CommandError:
+    """Return the error for an address that cannot be listened on; ``options`` are those that name another."""
+    # Without strerror: a host that cannot be encoded as a name, such as one of 70 letters.
+    reason = getattr(error, "strerror", None) or error
+    return CommandError(f"cannot listen on {where}: {reason}; give another {options}")
 
 
 @frozen

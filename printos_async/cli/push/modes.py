@@ -36,7 +36,6 @@ class Mode(ABC):
     """Hands the statuses of a source over.
 
     Attributes:
-        has_pusher: Whether a long-lived pusher sends. Then outages are waited for.
         is_spooled: Whether an outbox accepts the statuses, and nothing is sent.
         grace_s: Seconds from a stop signal to giving up what is not done.
         unconfirmed: Devices whose newest status was acknowledged, but may have been overwritten by an older one
@@ -45,12 +44,16 @@ class Mode(ABC):
         monitor: Serves health and metrics where a long-lived pusher sends; it has hooks for the client.
     """
 
-    has_pusher: bool = False
     is_spooled: bool = False
     grace_s: float = GRACE_S
     unconfirmed: int = 0
     held_accounts: int = 0
     monitor: Monitor | None = None
+
+    @property
+    def has_pusher(self) -> bool:
+        """Whether a long-lived pusher sends. Then outages are waited for."""
+        return self.monitor is not None
 
     @property
     def done(self) -> str:
@@ -84,8 +87,6 @@ class Follow(Mode):
             after a signal.
         monitor: Serves health and metrics.
     """
-
-    has_pusher = True
 
     def __init__(self, delivery: Mapping[str, Any], drain_timeout_s: float | None, monitor: Monitor) -> None:
         self._delivery = delivery
