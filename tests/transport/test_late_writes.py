@@ -81,6 +81,13 @@ async def send(wire: HttpxTransport, origin: Origin, target: str, *, timeout_s: 
     return (await wire.send(request, deadline=deadline, max_body_bytes=9)).status
 
 
+async def send_late(wire: HttpxTransport, origin: Origin, *, timeout_s: float = TIMEOUT_S) -> ExchangeError:
+    """Return the error of a request that is not answered in time."""
+    with pytest.raises(ExchangeError, match="in time") as caught:
+        await send(wire, origin, "/late", timeout_s=timeout_s)
+    return caught.value
+
+
 @LIBRARIES
 async def test_a_request_that_is_still_connecting_at_its_deadline_is_not_sent(
     tls: Tls, library: Literal["httpx", "httpx2"]
@@ -93,10 +100,9 @@ async def test_a_request_that_is_still_connecting_at_its_deadline_is_not_sent(
             wire = HttpxTransport(transport)
             # CONNECT and TLS each take less than the timeout, and together more.
             loop.call_later(TIMEOUT_S, proxy.answers.set)
-            with pytest.raises(ExchangeError, match="in time") as caught:
-                await send(wire, server.origin, "/late", timeout_s=2 * TIMEOUT_S)
+            error = await send_late(wire, server.origin, timeout_s=2 * TIMEOUT_S)
             proxy.forwards.set()
-            assert (caught.value.may_have_arrived, caught.value.timed_out) == (False, True)
+            assert (error.may_have_arrived, error.timed_out) == (False, True)
             # The only connection of the pool is free again.
             assert await send(wire, server.origin, "/next") == 200
             await wire.aclose()
@@ -117,11 +123,10 @@ async def test_no_part_of_a_request_is_written_after_its_deadline(
     )
     async with ScriptedServer(always(OK), tls.server if secure else None) as server, transport:
         wire = HttpxTransport(transport)
-        with pytest.raises(ExchangeError, match="in time") as caught:
-            await send(wire, server.origin, "/late", timeout_s=TIMEOUT_S)
+        error = await send_late(wire, server.origin)
         goes_on.set()
         # What a transport of somebody else's has sent already is not known.
-        assert (caught.value.may_have_arrived, caught.value.timed_out) == (True, True)
+        assert (error.may_have_arrived, error.timed_out) == (True, True)
         assert await send(wire, server.origin, "/next") == 200
         await wire.aclose()
         assert [request.target for request in server.requests] == ["/next"]
@@ -145,8 +150,7 @@ async def test_no_part_of_a_request_is_written_over_http2_after_its_deadline(
         goes_on.set()
         assert await send(wire, origin, "/first") == 200  # so that the next one need not connect
         goes_on.clear()
-        with pytest.raises(ExchangeError, match="in time"):
-            await send(wire, origin, "/late", timeout_s=TIMEOUT_S)
+        await send_late(wire, origin)
         goes_on.set()
         assert await send(wire, origin, "/next") == 200
         await wire.aclose()
